@@ -1,0 +1,1 @@
+//! Promises that every implementation of [`crate::Agents`] keeps.

@@ -1,0 +1,1 @@
+//! In-memory agents for tests of callers.

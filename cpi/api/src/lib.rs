@@ -1,0 +1,63 @@
+//! The seam to a cloud: the [`Cpi`] trait, one fake and one conformance suite.
+//!
+//! No caller asks which implementation it has. Not here: retries, rate limits and the recording of intents, which are
+//! the executor's. Beyond BOSH's contract (`spec/cpi.md`) the trait can find what a lost answer left behind
+//! ([`Cpi::find_vm`], [`Cpi::find_disk`]); an implementation that can't tell says so.
+
+pub mod conformance;
+mod error;
+pub mod fake;
+mod types;
+
+use async_trait::async_trait;
+use model::*;
+use serde_json::Value;
+
+pub use error::{CpiError, CpiErrorKind};
+pub use types::*;
+
+/// A cloud. Every call may be made for different objects at once; never two for the same VM.
+///
+/// Safe to cancel: dropping a call may leave its deed done or undone, never half visible to `find_*`.
+#[async_trait]
+pub trait Cpi: Send + Sync {
+    /// Returns the contract version and stemcell formats. Cheap, no side effects.
+    async fn info(&self) -> Result<CpiInfo, CpiError>;
+
+    /// Registers a stemcell image. Not idempotent: a repeat may register a second one.
+    async fn create_stemcell(&self, context: &CallContext, stemcell: CreateStemcell) -> Result<StemcellCid, CpiError>;
+    /// Removes a stemcell; one that is gone counts as removed.
+    async fn delete_stemcell(&self, context: &CallContext, cid: &StemcellCid) -> Result<(), CpiError>;
+
+    /// Creates a VM tagged with `request.agent_id`, so that a later leader can find it again.
+    async fn create_vm(&self, context: &CallContext, request: CreateVm) -> Result<CreatedVm, CpiError>;
+    /// Looks for a VM by the agent id it was created with.
+    async fn find_vm(&self, context: &CallContext, agent: &AgentId) -> Result<Found<VmCid>, CpiError>;
+    /// Deletes a VM, detaching its disks and never deleting them; one that is gone counts as deleted.
+    async fn delete_vm(&self, context: &CallContext, cid: &VmCid) -> Result<(), CpiError>;
+    /// Returns whether the VM exists.
+    async fn has_vm(&self, context: &CallContext, cid: &VmCid) -> Result<bool, CpiError>;
+    /// Reboots a VM. Idempotent as far as a reboot can be.
+    async fn reboot_vm(&self, context: &CallContext, cid: &VmCid) -> Result<(), CpiError>;
+    /// Replaces the VM's metadata. Idempotent.
+    async fn set_vm_metadata(&self, context: &CallContext, cid: &VmCid, metadata: &Metadata) -> Result<(), CpiError>;
+    /// Translates wanted sizes into this cloud's properties. No side effects.
+    async fn calculate_vm_cloud_properties(&self, context: &CallContext, sizes: VmSizes) -> Result<Value, CpiError>;
+
+    /// Creates a disk tagged with `request.disk_id`.
+    async fn create_disk(&self, context: &CallContext, request: CreateDisk) -> Result<DiskCid, CpiError>;
+    /// Looks for a disk by the id it was created with.
+    async fn find_disk(&self, context: &CallContext, disk: &DiskId) -> Result<Found<DiskCid>, CpiError>;
+    /// Deletes a disk; one that is gone counts as deleted.
+    async fn delete_disk(&self, context: &CallContext, cid: &DiskCid) -> Result<(), CpiError>;
+    /// Returns whether the disk exists.
+    async fn has_disk(&self, context: &CallContext, cid: &DiskCid) -> Result<bool, CpiError>;
+    /// Attaches a disk; attaching it again to the same VM returns the same hint.
+    async fn attach_disk(&self, context: &CallContext, vm: &VmCid, disk: &DiskCid) -> Result<DiskHint, CpiError>;
+    /// Detaches a disk; one that is not attached counts as detached.
+    async fn detach_disk(&self, context: &CallContext, vm: &VmCid, disk: &DiskCid) -> Result<(), CpiError>;
+    /// Replaces the disk's metadata. Idempotent.
+    async fn set_disk_metadata(&self, context: &CallContext, disk: &DiskCid, metadata: &Metadata) -> Result<(), CpiError>;
+    /// Grows a detached disk. Idempotent. [`CpiErrorKind::NotImplemented`] makes the caller copy instead.
+    async fn resize_disk(&self, context: &CallContext, disk: &DiskCid, size_mib: u64) -> Result<(), CpiError>;
+}

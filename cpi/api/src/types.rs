@@ -1,0 +1,130 @@
+//! What goes into and comes out of a [`crate::Cpi`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::instance::NetworkSettings;
+use model::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who is calling, and until when the answer is of use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallContext {
+    /// The fleet's uuid, as BOSH's `director_uuid`.
+    pub director_uuid: String,
+    /// Unique per call, for logs on both sides.
+    pub request_id: RequestId,
+    /// The epoch of the calling leader; a cloud that can compare refuses an older one.
+    pub epoch: Epoch,
+    /// The agent contract of the stemcell concerned, where there is one.
+    pub stemcell_api_version: Option<u32>,
+    /// How long the caller will wait.
+    pub timeout: Duration,
+}
+
+/// What a cloud says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpiInfo {
+    /// The CPI contract version.
+    pub api_version: u32,
+    /// Stemcell formats it takes; empty means it does not say.
+    pub stemcell_formats: Vec<String>,
+}
+
+/// Tags for VMs and disks.
+pub type Metadata = BTreeMap<String, String>;
+
+/// Result of a search by our own id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// It exists.
+    Yes(T),
+    /// It does not exist, and a call that is still under way can't make it any more.
+    No,
+    /// This cloud has no way to search.
+    CannotTell,
+}
+
+/// A stemcell to register.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateStemcell {
+    /// The unpacked `image` file, readable during the call.
+    pub image: std::path::PathBuf,
+    /// `cloud_properties` of stemcell.MF.
+    pub cloud_properties: Value,
+    /// Tags (contract v3).
+    pub tags: Metadata,
+}
+
+/// A VM to create.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateVm {
+    /// The agent inside; also the handle by which the VM is found again.
+    pub agent_id: AgentId,
+    /// The stemcell to boot.
+    pub stemcell: StemcellCid,
+    /// Resolved cloud properties. May hold secrets: never log them.
+    pub cloud_properties: Value,
+    /// Networks in manifest order.
+    pub networks: Vec<NetworkSettings>,
+    /// Disks that will probably be attached: a hint for locality.
+    pub disks: Vec<DiskCid>,
+    /// Resolved env with the director's part merged in. May hold secrets: never log it.
+    pub env: Value,
+    /// What the agent needs to find us and to prove who it is.
+    pub bootstrap: AgentBootstrap,
+}
+
+/// How a new agent finds its directors and proves who it is, once.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentBootstrap {
+    /// `host:port` of every replica's agent port.
+    pub endpoints: Vec<String>,
+    /// PEM of the authorities that the replicas' certificates come from.
+    pub authorities_pem: String,
+    /// Single-use token bound to the agent id.
+    pub token: String,
+}
+
+impl std::fmt::Debug for AgentBootstrap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentBootstrap").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+/// A VM that was created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreatedVm {
+    /// The cloud's id.
+    pub cid: VmCid,
+}
+
+/// Wanted sizes of a VM (`vm_resources`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmSizes {
+    /// Number of CPUs.
+    pub cpu: u32,
+    /// Memory in MiB.
+    pub ram_mib: u64,
+    /// Ephemeral disk in MiB.
+    pub ephemeral_disk_mib: u64,
+}
+
+/// A disk to create.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateDisk {
+    /// Our id, by which it is found again.
+    pub disk_id: DiskId,
+    /// Size in MiB.
+    pub size_mib: u64,
+    /// Resolved cloud properties.
+    pub cloud_properties: Value,
+    /// The VM it will be attached to, for locality.
+    pub vm: Option<VmCid>,
+}
+
+/// Where the agent finds an attached disk: text or a map, passed on untouched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DiskHint(pub Value);

@@ -1,0 +1,281 @@
+//! An instance: what the planner wants of it, and what is known of its VM and disks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::*;
+
+/// Whether a group's instances run all the time or only when asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// Runs all the time.
+    #[default]
+    Service,
+    /// Gets a VM only while its errand runs.
+    Errand,
+}
+
+/// What the operator wants of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// A VM with running jobs.
+    #[default]
+    Started,
+    /// A VM with stopped jobs.
+    Stopped,
+    /// No VM; disks and addresses are kept.
+    Detached,
+}
+
+/// A release by name and exact version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ReleaseRef {
+    /// The release's name.
+    pub name: ReleaseName,
+    /// Its exact version.
+    pub version: Version,
+}
+
+/// A stemcell as a plan refers to it: one row per CPI.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StemcellRef {
+    /// The stemcell's name.
+    pub name: String,
+    /// Its operating system (the name, where the stemcell gives none).
+    pub os: String,
+    /// Its exact version.
+    pub version: Version,
+    /// The CPI it was uploaded to.
+    pub cpi: CpiName,
+    /// The cloud's id of it.
+    pub cid: StemcellCid,
+    /// The agent's settings contract (`api_version` of stemcell.MF; 1 if absent).
+    pub api_version: u32,
+}
+
+/// One job of an instance, with everything its templates may see. Placeholders in it stay unresolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The job's name.
+    pub name: JobName,
+    /// The release it comes from.
+    pub release: ReleaseRef,
+    /// The job's fingerprint (its `version` for modern releases).
+    pub fingerprint: Fingerprint,
+    /// The digest as release.MF gives it.
+    pub digest: String,
+    /// Where the job's archive is.
+    pub blob: BlobDigest,
+    /// The declared properties, defaults filled in, nested hashes sorted.
+    pub properties: Value,
+    /// Link content by link name.
+    pub links: BTreeMap<String, Value>,
+    /// The job's `logs` mapping, part of change detection.
+    #[serde(default)]
+    pub logs: Value,
+}
+
+/// A package that the jobs of a group list directly.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PackageRef {
+    /// The package's name.
+    pub name: PackageName,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The dependency key under which its compiled form is found (`spec/manifest.md` §11).
+    pub dependency_key: String,
+}
+
+/// How addresses in a network come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkKind {
+    /// We choose the address.
+    Manual,
+    /// The cloud chooses, the agent reports.
+    Dynamic,
+    /// A public address in front of another network.
+    Vip,
+}
+
+/// Why an address is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressKind {
+    /// Picked from the free ones.
+    Automatic,
+    /// Named in the manifest.
+    Static,
+}
+
+/// One network of one instance, as the CPI, the agent and templates see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkSettings {
+    /// The network's name.
+    pub name: NetworkName,
+    /// How addresses come about.
+    pub kind: NetworkKind,
+    /// The address; none for a dynamic network until the agent has reported it.
+    pub ip: Option<IpAddr>,
+    /// Whether the address was picked or named.
+    pub address: AddressKind,
+    /// Prefix length of the assignment as text ("32" for one IPv4 address).
+    pub prefix: String,
+    /// The subnet's mask.
+    pub netmask: Option<String>,
+    /// The subnet's gateway.
+    pub gateway: Option<IpAddr>,
+    /// Name servers.
+    pub dns: Vec<IpAddr>,
+    /// What this network is the default for, sorted (`dns`, `gateway`, `addressable`).
+    pub defaults: Vec<String>,
+    /// Cloud properties of the subnet, placeholders unresolved.
+    pub cloud_properties: Value,
+    /// Networks of one group share a network card.
+    #[serde(default)]
+    pub nic_group: Option<String>,
+}
+
+/// The persistent disk that an instance should have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// Size in MiB.
+    pub size_mib: u64,
+    /// The disk type's name, if one was named.
+    pub disk_type: Option<String>,
+    /// Cloud properties, placeholders unresolved.
+    pub cloud_properties: Value,
+}
+
+/// Milliseconds to wait at least and at most for an instance to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchTime {
+    /// Wait this long before the first look.
+    pub min_ms: u64,
+    /// Give up after this long.
+    pub max_ms: u64,
+}
+
+/// Everything that one instance should be. A plan leaves no choice open: addresses, versions and ids are in it;
+/// secrets appear as `((references))` only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// The instance's UUID.
+    pub id: InstanceId,
+    /// Its deployment.
+    pub deployment: DeploymentName,
+    /// Its group.
+    pub group: GroupName,
+    /// Its index in the group.
+    pub index: u32,
+    /// Its zone, if the group has any.
+    pub az: Option<AzName>,
+    /// Whether it is the group's bootstrap instance.
+    pub bootstrap: bool,
+    /// Whether the group runs all the time.
+    pub lifecycle: Lifecycle,
+    /// Jobs in manifest order.
+    pub jobs: Vec<JobSpec>,
+    /// Packages the jobs list directly, sorted by name.
+    pub packages: Vec<PackageRef>,
+    /// Networks in manifest order.
+    pub networks: Vec<NetworkSettings>,
+    /// The stemcell for this instance's CPI.
+    pub stemcell: StemcellRef,
+    /// The CPI of the instance's zone.
+    pub cpi: CpiName,
+    /// The VM type's name.
+    pub vm_type: Option<String>,
+    /// Zone, VM type and extension properties merged, placeholders unresolved.
+    pub cloud_properties: Value,
+    /// The group's env, placeholders unresolved.
+    pub env: Value,
+    /// The managed persistent disk, if any.
+    pub persistent_disk: Option<DiskSpec>,
+    /// Window in which the instance must come up, when it is a canary.
+    pub canary_watch_time: WatchTime,
+    /// Window in which it must come up otherwise.
+    pub update_watch_time: WatchTime,
+    /// Tags for VM and disk metadata.
+    pub tags: BTreeMap<String, String>,
+    /// Hash over all rendered templates; none until they were rendered.
+    pub configuration_hash: Option<String>,
+    /// Hash over each job's rendered templates.
+    pub template_hashes: BTreeMap<JobName, String>,
+}
+
+/// A VM that exists or is being made. Rows are keyed by agent id, which is known before the cloud's id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vm {
+    /// The agent inside.
+    pub agent: AgentId,
+    /// The instance it belongs to.
+    pub instance: InstanceId,
+    /// The cloud's id; none while `create_vm` has not answered.
+    pub cid: Option<VmCid>,
+    /// The CPI that made it.
+    pub cpi: CpiName,
+    /// The stemcell it was made from.
+    pub stemcell: StemcellRef,
+    /// Cloud properties it was made with, placeholders unresolved.
+    pub cloud_properties: Value,
+    /// Env it was made with, placeholders unresolved.
+    pub env: Value,
+    /// Networks it was made with.
+    pub networks: Vec<NetworkSettings>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Whether it is the instance's current VM.
+    pub active: bool,
+}
+
+/// A persistent disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Our id, chosen by the plan.
+    pub id: DiskId,
+    /// The cloud's id; none while `create_disk` has not answered.
+    pub cid: Option<DiskCid>,
+    /// The instance it belongs to.
+    pub instance: InstanceId,
+    /// The CPI that made it.
+    pub cpi: CpiName,
+    /// Size and properties it was made with.
+    pub spec: DiskSpec,
+    /// Whether it is the instance's current disk.
+    pub active: bool,
+}
+
+/// One instance as the state knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The spec last handed to the agent (or planned, while it has never had one).
+    pub spec: InstanceSpec,
+    /// What the operator wants.
+    pub state: InstanceState,
+    /// False while an update is under way or has failed: the next deploy redoes it.
+    pub update_completed: bool,
+    /// Whether deploys leave it alone.
+    pub ignore: bool,
+    /// Whether this is a worker that compiles packages, not part of the deployment.
+    pub compilation: bool,
+    /// The variable versions it was last updated with.
+    pub variable_set: VariableSetId,
+}
+
+impl Instance {
+    /// Returns `group/uuid`, as operators write it.
+    pub fn slug(&self) -> String {
+        format!("{}/{}", self.spec.group, self.spec.id)
+    }
+
+    /// Returns whether the health monitor should expect a VM.
+    pub fn expects_vm(&self) -> bool {
+        self.spec.lifecycle == Lifecycle::Service && self.state != InstanceState::Detached && !self.compilation
+    }
+}

@@ -1,0 +1,17 @@
+//! The nouns of Directorate: what the other crates speak about.
+//!
+//! Deliberately *not* here: how anything is stored, decided, sent or done. No clock, no chance, no I/O: a value of this
+//! crate means the same on every replica. What is written into the log only ever gains optional fields and new
+//! variants at the end.
+//!
+//! Read next: [`instance`] (what a deployment consists of), [`plan`] and [`step`] (what a task does), [`task`].
+
+pub mod error_code;
+pub mod ids;
+pub mod instance;
+pub mod plan;
+pub mod step;
+pub mod task;
+
+pub use error_code::ErrorCode;
+pub use ids::*;

@@ -1,0 +1,296 @@
+//! Steps: the deeds that a plan consists of, and what a new leader does with one that was started and never finished.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::*;
+
+/// What a new leader does with a step whose outcome nobody recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Twice equals once (`mount_disk`, `apply`): run it again.
+    Rerun,
+    /// Ask the world first (`create_vm`: look for the agent id that the plan gave it), then rerun or adopt.
+    Probe,
+    /// Neither is safe: fail the task and name what to look at.
+    Stop,
+}
+
+/// Lifecycle scripts that the director asks an agent to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Script {
+    /// Before a drain.
+    PreStop,
+    /// After the jobs have stopped.
+    PostStop,
+    /// Before the jobs start.
+    PreStart,
+    /// Once the jobs run.
+    PostStart,
+    /// After the whole deployment is up.
+    PostDeploy,
+}
+
+impl Script {
+    /// Returns the script's file name under a job's `bin/`.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::PreStop => "pre-stop",
+            Self::PostStop => "post-stop",
+            Self::PreStart => "pre-start",
+            Self::PostStart => "post-start",
+            Self::PostDeploy => "post-deploy",
+        }
+    }
+}
+
+/// Why the jobs of an instance are being stopped; decides `BOSH_*_NEXT_STATE` and the kind of drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopIntent {
+    /// The VM stays.
+    KeepVm,
+    /// The VM goes, the instance stays.
+    DeleteVm,
+    /// The instance goes.
+    DeleteInstance,
+    /// The deployment goes.
+    DeleteDeployment,
+}
+
+/// What a drain script is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainKind {
+    /// The jobs come back with a new spec.
+    Update,
+    /// VM, disk or jobs go away.
+    Shutdown,
+}
+
+/// Which window a watch uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchKind {
+    /// The canary's.
+    Canary,
+    /// Everybody else's.
+    Update,
+}
+
+/// One deed. Every id in it was chosen by the plan; the details of the instance are in the plan's target for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
+pub enum Action {
+    /// Makes the VM for an instance with the agent id given here.
+    CreateVm { instance: InstanceId, agent: AgentId },
+    /// Writes director, deployment, index … into the cloud's metadata of the VM.
+    SetVmMetadata { instance: InstanceId, agent: AgentId, compiling: Option<PackageName> },
+    /// Waits until the agent has dialled in and answers.
+    AwaitAgent { instance: InstanceId, agent: AgentId },
+    /// Sends trusted certificates and disk associations.
+    UpdateSettings { instance: InstanceId, agent: AgentId },
+    /// Tells a new agent who it is (an apply without configuration) and learns dynamic addresses.
+    BindVm { instance: InstanceId, agent: AgentId },
+    /// Deletes a VM; one that is already gone counts as deleted.
+    DeleteVm { instance: InstanceId, agent: AgentId },
+
+    /// Makes a persistent disk.
+    CreateDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
+    /// Attaches a disk to the VM and tells the agent where it is.
+    AttachDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
+    /// Writes the cloud's metadata of the disk.
+    SetDiskMetadata { instance: InstanceId, disk: DiskId },
+    /// Mounts an attached disk; it becomes the instance's active one unless a migration follows.
+    MountDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
+    /// Copies everything from the old disk to the new one, then makes the new one active.
+    MigrateDisk { instance: InstanceId, agent: AgentId, from: DiskId, to: DiskId },
+    /// Compares what the agent has mounted with the record.
+    CheckDisks { instance: InstanceId, agent: AgentId },
+    /// Unmounts a disk.
+    UnmountDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
+    /// Makes the agent forget a disk, then detaches it.
+    DetachDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
+    /// Gives a disk up: it is kept for some days, then deleted. Changes the state only.
+    OrphanDisk { instance: InstanceId, disk: DiskId },
+    /// Deletes an orphaned disk for good.
+    DeleteOrphanedDisk { disk: DiskId },
+
+    /// Downloads jobs and packages while the old ones run.
+    Prepare { instance: InstanceId, agent: AgentId },
+    /// Runs a lifecycle script of every job.
+    RunScript { instance: InstanceId, agent: AgentId, script: Script, intent: Option<StopIntent> },
+    /// Asks the jobs to finish what they are doing.
+    Drain { instance: InstanceId, agent: AgentId, drain: DrainKind },
+    /// Stops the jobs.
+    StopJobs { instance: InstanceId, agent: AgentId },
+    /// Renders the templates with real addresses and secrets, and installs jobs and packages.
+    Apply { instance: InstanceId, agent: AgentId },
+    /// Starts the jobs.
+    StartJobs { instance: InstanceId, agent: AgentId },
+    /// Waits until the agent says `running`, or fails when the window ends.
+    Watch { instance: InstanceId, agent: AgentId, watch: WatchKind },
+
+    /// Compiles a package on a worker; already compiled ones are left alone.
+    CompilePackage { worker: InstanceId, agent: AgentId, package: PackageRefKey },
+    /// Runs an errand and records its result.
+    RunErrand { instance: InstanceId, agent: AgentId, errand: JobName },
+
+    /// Marks the instance as being updated: from here on a failure leaves it dirty. Changes the state only.
+    BeginUpdate { instance: InstanceId },
+    /// Marks the update as completed. Changes the state only.
+    CompleteUpdate { instance: InstanceId },
+    /// Frees addresses that the instance no longer uses. Changes the state only.
+    ReleaseAddresses { instance: InstanceId },
+    /// Stores spec, tags and state without touching the VM. Changes the state only.
+    SaveInstance { instance: InstanceId },
+    /// Forgets an instance and frees its addresses. Changes the state only.
+    DeleteInstance { instance: InstanceId },
+    /// Stores manifest, configs and releases as the last successful ones. Changes the state only.
+    SaveDeployment,
+    /// Forgets the deployment. Changes the state only.
+    DeleteDeployment,
+}
+
+/// A package to compile: which, and on what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PackageRefKey {
+    /// The package's name.
+    pub name: PackageName,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The stemcell's operating system.
+    pub os: String,
+    /// The stemcell's version.
+    pub stemcell_version: Version,
+    /// Text over the fingerprints of all its dependencies.
+    pub dependency_key: String,
+}
+
+impl Action {
+    /// Returns what to do with this step if it was started and nobody recorded how it ended.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::CreateVm { .. } | Self::CreateDisk { .. } | Self::MigrateDisk { .. } => Recovery::Probe,
+            // Scripts are required to be idempotent, except errands; but the agent keeps a request's result
+            // under its id, so a repeat is answered from the record. The executor attaches, it does not submit.
+            Self::RunErrand { .. } => Recovery::Probe,
+            _ => Recovery::Rerun,
+        }
+    }
+
+    /// Returns whether the step changes nothing but our own state, so that recording it is doing it.
+    pub fn is_record_only(&self) -> bool {
+        matches!(
+            self,
+            Self::OrphanDisk { .. }
+                | Self::BeginUpdate { .. }
+                | Self::CompleteUpdate { .. }
+                | Self::ReleaseAddresses { .. }
+                | Self::SaveInstance { .. }
+                | Self::DeleteInstance { .. }
+                | Self::SaveDeployment
+                | Self::DeleteDeployment
+        )
+    }
+
+    /// Returns the step's name, as logs, errors and `dctl task --debug` show it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateVm { .. } => "create_vm",
+            Self::SetVmMetadata { .. } => "set_vm_metadata",
+            Self::AwaitAgent { .. } => "await_agent",
+            Self::UpdateSettings { .. } => "update_settings",
+            Self::BindVm { .. } => "bind_vm",
+            Self::DeleteVm { .. } => "delete_vm",
+            Self::CreateDisk { .. } => "create_disk",
+            Self::AttachDisk { .. } => "attach_disk",
+            Self::SetDiskMetadata { .. } => "set_disk_metadata",
+            Self::MountDisk { .. } => "mount_disk",
+            Self::MigrateDisk { .. } => "migrate_disk",
+            Self::CheckDisks { .. } => "check_disks",
+            Self::UnmountDisk { .. } => "unmount_disk",
+            Self::DetachDisk { .. } => "detach_disk",
+            Self::OrphanDisk { .. } => "orphan_disk",
+            Self::DeleteOrphanedDisk { .. } => "delete_orphaned_disk",
+            Self::Prepare { .. } => "prepare",
+            Self::RunScript { .. } => "run_script",
+            Self::Drain { .. } => "drain",
+            Self::StopJobs { .. } => "stop",
+            Self::Apply { .. } => "apply",
+            Self::StartJobs { .. } => "start",
+            Self::Watch { .. } => "watch",
+            Self::CompilePackage { .. } => "compile_package",
+            Self::RunErrand { .. } => "run_errand",
+            Self::BeginUpdate { .. } => "begin_update",
+            Self::CompleteUpdate { .. } => "complete_update",
+            Self::ReleaseAddresses { .. } => "release_addresses",
+            Self::SaveInstance { .. } => "save_instance",
+            Self::DeleteInstance { .. } => "delete_instance",
+            Self::SaveDeployment => "save_deployment",
+            Self::DeleteDeployment => "delete_deployment",
+        }
+    }
+
+    /// Returns the instance that the step works on, if it works on one.
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::CreateVm { instance, .. }
+            | Self::SetVmMetadata { instance, .. }
+            | Self::AwaitAgent { instance, .. }
+            | Self::UpdateSettings { instance, .. }
+            | Self::BindVm { instance, .. }
+            | Self::DeleteVm { instance, .. }
+            | Self::CreateDisk { instance, .. }
+            | Self::AttachDisk { instance, .. }
+            | Self::SetDiskMetadata { instance, .. }
+            | Self::MountDisk { instance, .. }
+            | Self::MigrateDisk { instance, .. }
+            | Self::CheckDisks { instance, .. }
+            | Self::UnmountDisk { instance, .. }
+            | Self::DetachDisk { instance, .. }
+            | Self::OrphanDisk { instance, .. }
+            | Self::Prepare { instance, .. }
+            | Self::RunScript { instance, .. }
+            | Self::Drain { instance, .. }
+            | Self::StopJobs { instance, .. }
+            | Self::Apply { instance, .. }
+            | Self::StartJobs { instance, .. }
+            | Self::Watch { instance, .. }
+            | Self::RunErrand { instance, .. }
+            | Self::BeginUpdate { instance }
+            | Self::CompleteUpdate { instance }
+            | Self::ReleaseAddresses { instance }
+            | Self::SaveInstance { instance }
+            | Self::DeleteInstance { instance } => Some(instance),
+            Self::CompilePackage { worker, .. } => Some(worker),
+            Self::DeleteOrphanedDisk { .. } | Self::SaveDeployment | Self::DeleteDeployment => None,
+        }
+    }
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
+pub enum StepOutcome {
+    /// Done, nothing to remember.
+    Done,
+    /// `create_vm` gave this VM.
+    VmCreated { cid: VmCid },
+    /// A dynamic network's address was learned.
+    Bound { networks: Vec<crate::instance::NetworkSettings> },
+    /// `create_disk` gave this disk.
+    DiskCreated { cid: DiskCid },
+    /// The spec was applied; these hashes describe what was rendered.
+    Applied { configuration_hash: String, template_hashes: std::collections::BTreeMap<JobName, String> },
+    /// A package was compiled into this blob.
+    Compiled { blob: BlobDigest, digest: String, size_bytes: u64 },
+    /// An errand ended; the line goes into the task's result.
+    ErrandRan { exit_code: i32, result_line: String },
+    /// The step failed; the instance stays dirty.
+    Failed { error: crate::task::TaskError },
+    /// A cleanup step could not tell whether something still exists out there.
+    MayHaveLeaked { what: String },
+}

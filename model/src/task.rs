@@ -1,0 +1,207 @@
+//! Tasks: what an operator asked for, how far it is, and how it ended.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error_code::ErrorCode;
+use crate::ids::*;
+use crate::instance::InstanceState;
+
+/// An error as a task ends with it: BOSH's number and a text that names the thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct TaskError {
+    /// BOSH's number; 100 where it has none.
+    pub code: u32,
+    /// What went wrong, to what, and what to do.
+    pub message: String,
+}
+
+impl TaskError {
+    /// Makes an error with one of BOSH's codes.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: code.number(), message: message.into() }
+    }
+
+    /// Makes an error for which BOSH has no code of its own.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::Unknown.number(), message: message.into() }
+    }
+}
+
+/// A task's state, in BOSH's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for its lock or for a leader.
+    Queued,
+    /// Being planned or carried out.
+    Processing,
+    /// Asked to stop; ends at the next checkpoint.
+    Cancelling,
+    /// Ended well.
+    Done,
+    /// Ended with an error.
+    Error,
+    /// Stopped on request.
+    Cancelled,
+}
+
+impl TaskState {
+    /// Returns whether the task has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Error | Self::Cancelled)
+    }
+}
+
+/// Options of a deploy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployOptions {
+    /// New VMs for all.
+    #[serde(default)]
+    pub recreate: bool,
+    /// New disks for all.
+    #[serde(default)]
+    pub recreate_persistent_disks: bool,
+    /// Recreate instances whose agent does not answer instead of failing.
+    #[serde(default)]
+    pub fix: bool,
+    /// Groups that skip pre-stop and drain; `*` for all.
+    #[serde(default)]
+    pub skip_drain: Vec<String>,
+    /// Overrides every `canaries` of the manifest.
+    #[serde(default)]
+    pub canaries: Option<String>,
+    /// Overrides every `max_in_flight` of the manifest.
+    #[serde(default)]
+    pub max_in_flight: Option<String>,
+    /// Plan only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Which instances a change of state is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceFilter {
+    /// The group; all groups if absent.
+    pub group: Option<GroupName>,
+    /// An index or a UUID within the group; all of it if absent.
+    pub id_or_index: Option<String>,
+}
+
+/// A change of state asked for outside a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateChange {
+    /// Wanted state becomes started, stopped or detached.
+    Become(InstanceState),
+    /// Stop and start.
+    Restart,
+    /// New VM.
+    Recreate,
+}
+
+/// What a task is for. Variants are only ever added at the end: old ones live in logs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
+pub enum TaskKind {
+    /// `deploy`.
+    Deploy { manifest_text: String, options: DeployOptions },
+    /// `delete-deployment`.
+    DeleteDeployment { force: bool },
+    /// `start`, `stop`, `restart`, `recreate`.
+    ChangeState { change: StateChange, filter: InstanceFilter, skip_drain: bool, max_in_flight: Option<String>, canaries: Option<String> },
+    /// `run-errand`.
+    RunErrand { errand: String, keep_alive: bool, instances: Vec<InstanceFilter> },
+    /// Resurrection: give these instances new VMs if they still need one.
+    ScanAndFix { instances: Vec<InstanceId> },
+    /// `upload-release`: read the archive in this blob and file its jobs and packages.
+    UploadRelease { blob: BlobDigest, rebase: bool, fix: bool },
+    /// `upload-stemcell`: hand the image in this blob to every CPI.
+    UploadStemcell { blob: BlobDigest, fix: bool },
+    /// `delete-release`; all versions if none is given.
+    DeleteRelease { name: ReleaseName, version: Option<Version> },
+    /// `delete-stemcell`.
+    DeleteStemcell { name: String, version: Version, force: bool },
+    /// `delete-disk`, and the periodic clean-up of old orphans.
+    DeleteOrphanedDisks { disks: Vec<DiskId> },
+}
+
+impl TaskKind {
+    /// Returns the description that task lists show.
+    pub fn description(&self) -> String {
+        match self {
+            Self::Deploy { options, .. } if options.dry_run => "create deployment (dry run)".into(),
+            Self::Deploy { .. } => "create deployment".into(),
+            Self::DeleteDeployment { .. } => "delete deployment".into(),
+            Self::ChangeState { change, .. } => match change {
+                StateChange::Become(InstanceState::Started) => "start instances".into(),
+                StateChange::Become(InstanceState::Stopped) => "stop instances".into(),
+                StateChange::Become(InstanceState::Detached) => "stop instances (hard)".into(),
+                StateChange::Restart => "restart instances".into(),
+                StateChange::Recreate => "recreate instances".into(),
+            },
+            Self::RunErrand { errand, .. } => format!("run errand {errand}"),
+            Self::ScanAndFix { .. } => "scan and fix".into(),
+            Self::UploadRelease { .. } => "create release".into(),
+            Self::UploadStemcell { .. } => "update stemcell".into(),
+            Self::DeleteRelease { name, .. } => format!("delete release: {name}"),
+            Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
+            Self::DeleteOrphanedDisks { .. } => "delete orphaned disks".into(),
+        }
+    }
+}
+
+/// A task as the state keeps it. Its plan, journal and output are rows of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The task's number.
+    pub id: TaskId,
+    /// What it is for.
+    pub kind: TaskKind,
+    /// The deployment it works on, if any.
+    pub deployment: Option<DeploymentName>,
+    /// Who asked.
+    pub user: UserName,
+    /// Groups the operator's tools correlate by (`X-Bosh-Context-Id`).
+    pub context_id: String,
+    /// How far it is.
+    pub state: TaskState,
+    /// When it was asked for.
+    pub queued_at: Timestamp,
+    /// When a leader first took it up.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The last sign of progress.
+    pub updated_at: Timestamp,
+    /// The locks it needs; it holds all of them while it is processed.
+    pub locks: Vec<LockName>,
+    /// The epoch of the leader that last worked on it.
+    pub epoch: Epoch,
+    /// Whether its plan has been committed.
+    pub planned: bool,
+    /// The short result (`/deployments/web`).
+    pub result: Option<String>,
+    /// How it failed.
+    pub error: Option<TaskError>,
+    /// Free facts for the operator (trace id …); never secrets.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Kinds of output that a task has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputKind {
+    /// Progress, one JSON per line.
+    Event,
+    /// The result.
+    Result,
+    /// What a developer wants to see.
+    Debug,
+    /// The CPI's log.
+    Cpi,
+}
