@@ -6,10 +6,13 @@
 //!
 //! Read next: [`instance`] (what a deployment consists of), [`plan`] and [`step`] (what a task does), [`task`].
 
+pub mod config;
 pub mod error_code;
 pub mod ids;
 pub mod instance;
 pub mod plan;
+pub mod release;
+pub mod stemcell;
 pub mod step;
 pub mod task;
 

@@ -1,0 +1,154 @@
+//! Releases: the jobs and packages that an uploaded archive brought, and compiled packages.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::*;
+use crate::instance::{PackageRef, ReleaseRef};
+use crate::step::PackageRefKey;
+
+/// One version of a release as its upload filed it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseVersion {
+    /// Name and exact version.
+    pub release: ReleaseRef,
+    /// The commit it was built from, as release.MF says.
+    pub commit_hash: String,
+    /// Whether the tree had changes that were not committed.
+    pub uncommitted_changes: bool,
+    /// Its jobs, as release.MF orders them.
+    pub jobs: Vec<JobInfo>,
+    /// Its packages, as release.MF orders them.
+    pub packages: Vec<PackageInfo>,
+    /// When it was uploaded.
+    pub uploaded_at: Timestamp,
+}
+
+impl ReleaseVersion {
+    /// Returns the job of this name.
+    pub fn job(&self, name: &str) -> Option<&JobInfo> {
+        self.jobs.iter().find(|j| j.name.as_str() == name)
+    }
+
+    /// Returns the package of this name.
+    pub fn package(&self, name: &str) -> Option<&PackageInfo> {
+        self.packages.iter().find(|p| p.name.as_str() == name)
+    }
+}
+
+/// What job.MF says about a job, and where its archive is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobInfo {
+    /// The job's name.
+    pub name: JobName,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The archive's digest as release.MF gives it.
+    pub digest: String,
+    /// Where the archive is.
+    pub blob: BlobDigest,
+    /// Packages it lists directly, in its order.
+    pub packages: Vec<PackageName>,
+    /// Properties it declares, in its order.
+    pub properties: Vec<PropertyDefinition>,
+    /// Links it offers.
+    pub provides: Vec<ProvidedLink>,
+    /// Links it needs.
+    pub consumes: Vec<ConsumedLink>,
+    /// Templates as (source, destination), in its order.
+    pub templates: Vec<(String, String)>,
+    /// Its `logs` mapping, null if absent.
+    #[serde(default)]
+    pub logs: Value,
+    /// The text of `properties_schema.json`, if it has one.
+    #[serde(default)]
+    pub properties_schema: Option<String>,
+}
+
+impl JobInfo {
+    /// Returns whether the job can run as an errand: it has a template that becomes `bin/run`.
+    pub fn is_errand(&self) -> bool {
+        self.templates.iter().any(|(_, to)| to == "bin/run" || to == "bin/run.ps1")
+    }
+}
+
+/// A property that a job declares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PropertyDefinition {
+    /// The dotted path.
+    pub name: String,
+    /// Its value where nobody gives one; absent if there is no `default` key or it is null.
+    #[serde(default)]
+    pub default: Option<Value>,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// An example, for people.
+    #[serde(default)]
+    pub example: Option<Value>,
+}
+
+/// A link that a job offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvidedLink {
+    /// The link's name.
+    pub name: String,
+    /// Its type; only links of one type match.
+    pub kind: String,
+    /// Dotted paths of the job's properties that travel with the link.
+    #[serde(default)]
+    pub properties: Vec<String>,
+}
+
+/// A link that a job needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumedLink {
+    /// The link's name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Whether the job does without.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// A package of a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageInfo {
+    /// The package's name.
+    pub name: PackageName,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// The source archive's digest as release.MF gives it; empty without source.
+    pub digest: String,
+    /// Where the source archive is; none in a compiled release.
+    pub source: Option<BlobDigest>,
+    /// Names of packages it needs directly, in its order.
+    pub dependencies: Vec<PackageName>,
+}
+
+impl PackageInfo {
+    /// Returns the package as instances refer to it.
+    pub fn reference(&self, dependency_key: impl Into<String>) -> PackageRef {
+        PackageRef {
+            name: self.name.clone(),
+            fingerprint: self.fingerprint.clone(),
+            dependency_key: dependency_key.into(),
+        }
+    }
+}
+
+/// The result of compiling a package on a stemcell, or a package of a compiled release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompiledPackage {
+    /// Which package, on what.
+    pub key: PackageRefKey,
+    /// Counts the results for this package and stemcell, from 1.
+    pub build: u32,
+    /// Where the archive is.
+    pub blob: BlobDigest,
+    /// The archive's digest.
+    pub digest: String,
+    /// The archive's size.
+    pub size_bytes: u64,
+}
