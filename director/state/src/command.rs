@@ -1,0 +1,265 @@
+//! What may be asked of the state, and what it answers. Both are written into logs that later versions must read:
+//! variants are only added at the end, fields only with a default.
+
+use std::net::IpAddr;
+
+use model::plan::{Phase, Plan, Target};
+use model::release::{CompiledPackage, ReleaseVersion};
+use model::step::StepOutcome;
+use model::stemcell::StemcellRecord;
+use model::task::{OutputKind, TaskError, TaskKind};
+use model::*;
+use serde::{Deserialize, Serialize};
+
+use crate::records::*;
+
+/// The format of entries that this version writes.
+pub const ENTRY_VERSION: u16 = 1;
+
+/// Who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The user or client; `directorate` for what the fleet does by itself.
+    pub user: UserName,
+    /// The replica that proposed.
+    pub node: NodeId,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The format, [`ENTRY_VERSION`].
+    pub version: u16,
+    /// Idempotency key: a second entry with the same one changes nothing and gets the first answer.
+    pub request_id: Option<RequestId>,
+    /// Who asked.
+    pub actor: Actor,
+    /// The proposer's clock. The only time that `apply` knows.
+    pub proposed_at: Timestamp,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Something that the state can be asked to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
+pub enum Command {
+    // --- the fleet ---
+    /// The first entry of a cluster: names it. Refused when there is one already.
+    ClusterInit { cluster_id: String, director_name: String, director_uuid: String, secrets: FleetSecrets },
+    /// A new leader begins: from here on step records of older epochs are refused.
+    LeaderBegin { node: NodeId, epoch: Epoch },
+    /// A replica introduces itself, or tells its new addresses or version.
+    MemberPut { member: Member },
+    /// A replica is removed for good.
+    MemberRemove { node: NodeId },
+    /// Remembers a single-use token (only its hash).
+    TokenPut { token: JoinToken },
+    /// Uses a join token up; answers with the new member's number. A repeat by the same key gets the same number.
+    TokenUse { hash: String, key_digest: String },
+    /// Adds or changes a user.
+    UserPut { user: User },
+    /// Removes a user.
+    UserRemove { name: UserName },
+    /// Sets a global switch or number of the fleet.
+    SettingPut { setting: Setting },
+
+    // --- configs, blobs, releases, stemcells ---
+    /// Stores a new version of a config; refused if `expected_latest` names another latest one.
+    ConfigPut { kind: String, name: String, content: String, expected_latest: Option<ConfigId> },
+    /// Marks all versions of a config as deleted.
+    ConfigDelete { kind: String, name: String },
+    /// A blob is on these replicas (adds to what is known).
+    BlobHeld { digest: BlobDigest, size_bytes: u64, nodes: Vec<NodeId> },
+    /// A replica has lost its copy.
+    BlobLost { digest: BlobDigest, node: NodeId },
+    /// Files a release version. The same content again is fine; other content is refused.
+    ReleasePut { task: TaskId, epoch: Epoch, release: Box<ReleaseVersion>, compiled: Vec<CompiledPackage> },
+    /// Removes release versions; refused while a deployment uses one.
+    ReleaseDelete { task: TaskId, epoch: Epoch, name: ReleaseName, version: Option<Version> },
+    /// Files a stemcell for one CPI.
+    StemcellPut { task: TaskId, epoch: Epoch, stemcell: StemcellRecord },
+    /// Removes a stemcell's row of one CPI; refused while a deployment uses it.
+    StemcellDelete { task: TaskId, epoch: Epoch, name: String, version: Version, cpi: CpiName },
+
+    // --- tasks ---
+    /// Files a task; it waits in the queue of each lock. Answers with its number.
+    TaskQueue { kind: TaskKind, deployment: Option<DeploymentName>, context_id: String, locks: Vec<LockName> },
+    /// Asks a task to stop. A queued one is cancelled at once.
+    TaskCancel { task: TaskId },
+    /// The leader takes a task up (again): it must be at the head of all its locks' queues.
+    TaskTake { task: TaskId, epoch: Epoch },
+    /// A line of progress outside the plan (`Preparing deployment`); a repeat of the same line is dropped.
+    TaskLine { task: TaskId, epoch: Epoch, line: PrepareLine },
+    /// A part of a plan that is too large for one entry: targets of a draft.
+    PlanDraft { task: TaskId, epoch: Epoch, draft: u64, part: u32, targets: Vec<Target> },
+    /// Makes a plan count: takes its addresses, creates its instances. Refused if the deployment has moved on
+    /// since, or an address is taken. `plan.targets` holds what the `parts` of `draft` don't.
+    PlanCommit { task: TaskId, epoch: Epoch, draft: u64, parts: u32, plan: Box<Plan> },
+    /// Records of steps, in the order in which they happened.
+    StepRecords { task: TaskId, epoch: Epoch, records: Vec<StepRecord> },
+    /// A sealed piece of bulky output.
+    OutputSeal { task: TaskId, epoch: Epoch, kind: OutputKind, segment: OutputSegment },
+    /// Ends a task and frees its locks.
+    TaskFinish { task: TaskId, epoch: Epoch, end: TaskEnd },
+
+    // --- variables ---
+    /// Opens a variable set for a deploy, or gives the one that this task already opened.
+    VariableSetOpen { task: TaskId, epoch: Epoch, deployment: DeploymentName },
+    /// Stores generated or given values and pins them in the set. A name that the set already pins is left alone.
+    VariablesPut { task: TaskId, epoch: Epoch, set: VariableSetId, values: Vec<NewVariable> },
+
+    // --- instances, agents, health ---
+    /// Sets whether deploys leave an instance alone.
+    InstanceIgnore { instance: InstanceId, ignore: bool },
+    /// An agent proves that it holds its token; from here on only this key may renew. Answers refused if another did.
+    AgentEnroll { agent: AgentId, key_digest: String },
+    /// Who watches which shard from here on. Refused if not newer.
+    ShardMapPut { epoch: Epoch, map: ShardMap },
+    /// A watcher saw an agent change. Refused when the watcher's shard map is an old one.
+    AgentTransitions { shard_epoch: u64, transitions: Vec<AgentTransition> },
+    /// Something may exist out there that nobody knows by id.
+    LeakPut { leak: Leak },
+    /// An operator has looked after a leak.
+    LeakClear { id: EventId },
+}
+
+/// One record of the step journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Which step.
+    pub step: StepNo,
+    /// Counts from 1; counted before the deed, so that a crash gives no free attempt.
+    pub attempt: u32,
+    /// What happened.
+    pub event: StepEvent,
+}
+
+/// What happened to a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepEvent {
+    /// It is about to be done.
+    Started,
+    /// It ended; a failed outcome ends its unit.
+    Finished(StepOutcome),
+    /// It failed, and another attempt follows; the text says why.
+    Retrying(String),
+    /// It will not be done: the task is being cancelled or another unit failed. Ends its unit.
+    Skipped,
+}
+
+/// How a task ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskEnd {
+    /// Well, with the short result.
+    Done(Option<String>),
+    /// With an error.
+    Error(TaskError),
+    /// Because somebody asked.
+    Cancelled,
+}
+
+/// A line of progress that comes before there is a plan. Which lines were written is kept, so that a new leader that
+/// plans again does not repeat them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareLine {
+    /// The stage.
+    pub stage: String,
+    /// The task within it.
+    pub task: String,
+    /// `total` of the line.
+    pub total: u32,
+    /// `index` of the line.
+    pub index: u32,
+    /// Where it is.
+    pub state: LineState,
+    /// The error of a failed line.
+    pub error: Option<String>,
+}
+
+/// A value to store under a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewVariable {
+    /// Absolute name.
+    pub name: VariableName,
+    /// `password`, `certificate` …
+    pub kind: String,
+    /// Digest over the definition's options, for `converge`.
+    pub options_digest: String,
+    /// The encrypted value; none pins the newest version there is.
+    pub sealed: Option<Sealed>,
+}
+
+/// What the state answers. A refusal is an answer that all replicas share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
+pub enum Outcome {
+    /// Done, nothing to tell.
+    Done,
+    /// The task's number.
+    TaskQueued(TaskId),
+    /// The config's number, and whether that content was already there.
+    ConfigStored { id: ConfigId, unchanged: bool },
+    /// The new member's number.
+    MemberNumber(NodeId),
+    /// The variable set's number.
+    VariableSet(VariableSetId),
+    /// Not done, and why.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// Returns the outcome, or the refusal as an error.
+    pub fn accepted(self) -> Result<Self, Refusal> {
+        match self {
+            Self::Refused(refusal) => Err(refusal),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Why the state did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the message of each variant speaks for its fields")]
+pub enum Refusal {
+    #[error("epoch {given} is over: the current one is {current}")]
+    StaleEpoch { given: Epoch, current: Epoch },
+    #[error("the cluster has been initialised already")]
+    AlreadyInitialised,
+    #[error("no such {what}: {name}")]
+    NotFound { what: String, name: String },
+    #[error("{what} exists already: {name}")]
+    Exists { what: String, name: String },
+    #[error("{what} {name} is in use by {by}")]
+    InUse { what: String, name: String, by: String },
+    #[error("the token is unknown, used or expired")]
+    BadToken,
+    #[error("task {task} waits for {lock}, held by task {holder}")]
+    LockHeld { task: TaskId, lock: LockName, holder: TaskId },
+    #[error("task {task} is {state}")]
+    TaskState { task: TaskId, state: String },
+    #[error("deployment {deployment} is at generation {current}, the plan was made for {given}")]
+    GenerationMoved { deployment: DeploymentName, given: u64, current: u64 },
+    #[error("address {ip} is held by {holder}")]
+    AddressTaken { ip: IpAddr, holder: String },
+    #[error("the plan draft is incomplete: part {part} is missing")]
+    DraftIncomplete { part: u32 },
+    #[error("expected the latest config to be {expected}, it is {latest}")]
+    ConfigMoved { expected: ConfigId, latest: ConfigId },
+    #[error("step {step} is {state}, which does not go with this record")]
+    StepState { step: StepNo, state: String },
+    #[error("agent {agent} has enrolled with another key")]
+    AgentKeyTaken { agent: AgentId },
+    #[error("shard map {given} is over: the current one is {current}")]
+    StaleShardMap { given: u64, current: u64 },
+    #[error("this member's version does not know the command")]
+    UnknownCommand,
+}
+
+/// Phases kept per task: the skeleton of its plan, for the executor.
+pub type PlanPhases = Vec<Phase>;

@@ -1,0 +1,412 @@
+//! Rows of the state's tables that are not nouns of the [`model`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use model::instance::AddressKind;
+use model::plan::DeploymentRecord;
+use model::step::StepOutcome;
+use model::*;
+use serde::{Deserialize, Serialize};
+
+/// Encrypted bytes. The state never looks inside; only the director with the key does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(#[serde(with = "bytes")] pub Vec<u8>);
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+mod bytes {
+    //! MessagePack's own byte strings, instead of an array of numbers.
+    use serde::{Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(value: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, v: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(v.to_vec())
+            }
+            fn visit_byte_buf<E: de::Error>(self, v: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(v)
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+                let mut out = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    out.push(byte);
+                }
+                Ok(out)
+            }
+        }
+        deserializer.deserialize_byte_buf(Visitor)
+    }
+}
+
+/// Secrets that all replicas share, encrypted under the key-encryption key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetSecrets {
+    /// Certificate of the authority for replicas and agents, PEM. Public.
+    pub authority_pem: String,
+    /// Its private key.
+    pub authority_key: Sealed,
+}
+
+/// The cluster's own row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Random id; a data folder of another cluster is refused by it.
+    pub cluster_id: String,
+    /// Name shown to operators, part of variable names and VM metadata.
+    pub director_name: String,
+    /// As BOSH's director uuid.
+    pub director_uuid: String,
+    /// Shared secrets.
+    pub secrets: FleetSecrets,
+    /// The current leader's epoch.
+    pub epoch: Epoch,
+    /// Who leads under it.
+    pub leader: NodeId,
+    /// Whether resurrection is paused.
+    #[serde(default)]
+    pub resurrection_paused: bool,
+}
+
+/// A global switch or number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// Pauses resurrection everywhere.
+    ResurrectionPaused(bool),
+}
+
+/// A replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `host:port` for clients.
+    pub api_address: String,
+    /// `host:port` for replicas.
+    pub peer_address: String,
+    /// `host:port` for agents.
+    pub agent_address: String,
+    /// Version of its program.
+    pub version: String,
+    /// The newest entry format it reads.
+    pub feature_level: u32,
+}
+
+/// A single-use token that lets a replica join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// It is refused after this.
+    pub expires_at: Timestamp,
+    /// Who used it: digest of its key and its number.
+    #[serde(default)]
+    pub used_by: Option<(String, NodeId)>,
+}
+
+/// A person or program that may ask for things.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The name.
+    pub name: UserName,
+    /// Argon2 hash of the password.
+    pub password_hash: String,
+    /// What it may do (`bosh.admin`, `bosh.read` …).
+    pub scopes: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+/// What is known of a blob. The bytes are beside the replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRecord {
+    /// Its address.
+    pub digest: BlobDigest,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Replicas that hold a copy.
+    pub nodes: BTreeSet<NodeId>,
+    /// When it was first held.
+    pub created_at: Timestamp,
+}
+
+/// A deployment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its name.
+    pub name: DeploymentName,
+    /// Moves with every committed plan and every change that a plan depends on.
+    pub generation: u64,
+    /// The last success; none before the first.
+    pub record: Option<DeploymentRecord>,
+    /// When it was first asked for.
+    pub created_at: Timestamp,
+}
+
+/// Who holds an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRecord {
+    /// The address.
+    pub ip: IpAddr,
+    /// The network it was taken in.
+    pub network: NetworkName,
+    /// Picked or named.
+    pub kind: AddressKind,
+    /// The holder.
+    pub instance: InstanceId,
+    /// The holder's deployment.
+    pub deployment: DeploymentName,
+    /// The holder as operators write it (`group/uuid`).
+    pub slug: String,
+}
+
+/// A disk that no instance uses any more; kept for some days.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrphanedDisk {
+    /// The disk as it was.
+    pub disk: model::instance::Disk,
+    /// Its deployment.
+    pub deployment: DeploymentName,
+    /// Its instance (`group/uuid`).
+    pub slug: String,
+    /// Its zone.
+    pub az: Option<AzName>,
+    /// Since when.
+    pub orphaned_at: Timestamp,
+}
+
+/// A lock: the task at the head holds it, the others wait in line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueue {
+    /// Tasks in order of arrival.
+    pub tasks: Vec<TaskId>,
+    /// Since when the head holds it.
+    pub held_since: Timestamp,
+}
+
+/// State of a line of progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineState {
+    /// Begun.
+    Started,
+    /// Ended well.
+    Finished,
+    /// Ended badly.
+    Failed,
+}
+
+/// Where a step is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepState {
+    /// How many attempts were begun.
+    pub attempts: u32,
+    /// Epoch of the last attempt.
+    pub epoch: Epoch,
+    /// When the last attempt was begun.
+    pub started_at: Timestamp,
+    /// How it ended; none while it is open.
+    pub outcome: Option<StepOutcome>,
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnitState {
+    /// Not begun.
+    #[default]
+    Pending,
+    /// Begun.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended badly.
+    Failed,
+    /// Left out.
+    Skipped,
+}
+
+/// A unit's progress.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitProgress {
+    /// Where it is.
+    pub state: UnitState,
+    /// The first step without an outcome.
+    pub next_step: u32,
+    /// Position in the stage's event lines, given when it began.
+    pub index: u32,
+}
+
+/// A sealed piece of bulky output: the bytes are a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputSegment {
+    /// Offset of its first byte in the output.
+    pub offset: u64,
+    /// Its length.
+    pub length: u32,
+    /// Where the bytes are.
+    pub blob: BlobDigest,
+}
+
+/// An audit event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number.
+    pub id: EventId,
+    /// The event that this one ends.
+    pub parent: Option<EventId>,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub user: UserName,
+    /// `create`, `update`, `delete` …
+    pub action: String,
+    /// `deployment`, `instance`, `vm`, `disk` …
+    pub object_type: String,
+    /// Which.
+    pub object_name: Option<String>,
+    /// Its deployment.
+    pub deployment: Option<DeploymentName>,
+    /// Its instance.
+    pub instance: Option<String>,
+    /// The task.
+    pub task: Option<TaskId>,
+    /// Facts; never secrets.
+    #[serde(default)]
+    pub context: BTreeMap<String, serde_json::Value>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// A stored version of a variable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Absolute name.
+    pub name: VariableName,
+    /// Counts up per name.
+    pub version: u64,
+    /// `password`, `certificate` …
+    pub kind: String,
+    /// Digest over the definition's options.
+    pub options_digest: String,
+    /// The encrypted value.
+    pub sealed: Sealed,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Which version of each variable a deploy saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VariableSet {
+    /// Its number.
+    pub id: VariableSetId,
+    /// The deployment.
+    pub deployment: DeploymentName,
+    /// The task that opened it.
+    pub task: TaskId,
+    /// Versions by name.
+    pub pins: BTreeMap<VariableName, u64>,
+    /// Whether the deploy succeeded.
+    pub deployed: bool,
+}
+
+/// An agent that may connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentRecord {
+    /// Its id.
+    pub agent: AgentId,
+    /// The instance whose VM it is in.
+    pub instance: InstanceId,
+    /// That instance's deployment.
+    pub deployment: DeploymentName,
+    /// When it was authorised; the clock of an agent never heard from starts here.
+    pub authorised_at: Timestamp,
+    /// Digest of the key it enrolled with.
+    pub key_digest: Option<String>,
+    /// Its health as the watchers agreed.
+    pub health: AgentHealth,
+    /// Since when.
+    pub health_since: Timestamp,
+}
+
+/// An agent's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentHealth {
+    /// Not heard from yet.
+    #[default]
+    New,
+    /// Heartbeats come.
+    Alive,
+    /// Heartbeats stopped; being confirmed.
+    Suspect,
+    /// Dead for all that two ways of looking can tell.
+    Dead,
+}
+
+/// A watcher's finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentTransition {
+    /// The agent.
+    pub agent: AgentId,
+    /// What it is now.
+    pub health: AgentHealth,
+    /// What the watcher saw, for the operator.
+    pub reason: String,
+}
+
+/// Which replica watches which deployments' agents: rendezvous hashing over `watchers` under this number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMap {
+    /// Counts up with each change.
+    pub number: u64,
+    /// Replicas that watch; the leader is not among them unless it is alone.
+    pub watchers: BTreeSet<NodeId>,
+}
+
+/// Something that may exist out there without anybody knowing its id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leak {
+    /// Its number, from the event that reported it.
+    pub id: EventId,
+    /// What and where to look (agent id, addresses, call).
+    pub what: String,
+    /// The task.
+    pub task: Option<TaskId>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A change, for watchers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The entry that made it.
+    pub revision: Revision,
+    /// The table.
+    pub table: String,
+    /// The row's key as operators write it.
+    pub key: String,
+    /// Put or deleted.
+    pub deleted: bool,
+}
