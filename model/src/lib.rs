@@ -6,6 +6,7 @@
 //!
 //! Read next: [`instance`] (what a deployment consists of), [`plan`] and [`step`] (what a task does), [`task`].
 
+pub mod agent_settings;
 pub mod config;
 pub mod error_code;
 pub mod ids;

@@ -1,0 +1,117 @@
+//! The settings file of our agent: what a CPI writes into a new VM and `dagent --settings FILE` reads.
+//!
+//! Shared so that both sides agree on every key. Only gains optional fields.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{AgentId, DiskCid};
+
+/// The DNS name that every director's certificate carries, whatever address an agent dials.
+///
+/// Addresses can't be checked: between a VM and a replica there may be a relay. Authorities must never put this name
+/// into a certificate that is not a director's.
+pub const DIRECTOR_TLS_NAME: &str = "director.directorate.internal";
+
+/// What a new agent must know to find its directors and to prepare its VM. Holds secrets: its `Debug` shows none.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentSettings {
+    /// Who the agent is.
+    pub agent_id: AgentId,
+    /// The VM as its cloud names it.
+    #[serde(default)]
+    pub vm: AgentVm,
+    /// `host:port` of every replica's agent port.
+    pub endpoints: Vec<String>,
+    /// PEM of the authorities that the replicas' certificates come from.
+    pub authorities_pem: String,
+    /// Single-use token bound to the agent id.
+    pub token: String,
+    /// Networks by name, as BOSH's settings have them (`type`, `ip`, `netmask`, `gateway`, `dns`, `default` …).
+    #[serde(default)]
+    pub networks: BTreeMap<String, Value>,
+    /// Disks known when the VM was made.
+    #[serde(default)]
+    pub disks: AgentDisks,
+    /// The VM's env, resolved.
+    #[serde(default)]
+    pub env: Value,
+    /// What the agent may do to the machine it finds itself on.
+    #[serde(default)]
+    pub platform: AgentPlatform,
+    /// Whether `/var/vcap` in rendered templates becomes the agent's base directory: only where the VM has no root of
+    /// its own.
+    #[serde(default)]
+    pub path_rewrite: bool,
+}
+
+/// The VM that an agent lives in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentVm {
+    /// Its name, shown by `get_state`.
+    pub name: String,
+}
+
+/// Disks of a new VM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentDisks {
+    /// Path of the system disk, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Path of the ephemeral disk, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<String>,
+    /// Hints of persistent disks: text or a map, as `add_persistent_disk` gets them. `{"path": P, "kind":
+    /// "directory"}` is a directory that stands for a disk.
+    #[serde(default)]
+    pub persistent: BTreeMap<DiskCid, Value>,
+}
+
+/// What the agent may do to the machine it finds itself on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentPlatform {
+    /// A root of its own with a `vcap` user: it mounts, changes owners and users.
+    #[default]
+    Linux,
+    /// A plain process beside others: disks are directories behind a symlink, nobody's owner or user changes.
+    Process,
+}
+
+impl std::fmt::Debug for AgentSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentSettings")
+            .field("agent_id", &self.agent_id)
+            .field("vm", &self.vm)
+            .field("endpoints", &self.endpoints)
+            .field("platform", &self.platform)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_least_that_a_cpi_must_write() {
+        let text = r#"{"agent_id":"a-1","endpoints":["10.0.0.1:25557"],"authorities_pem":"P","token":"secret"}"#;
+        let settings: AgentSettings = serde_json::from_str(text).unwrap();
+        assert_eq!(settings.agent_id.as_str(), "a-1");
+        assert_eq!(settings.platform, AgentPlatform::Linux);
+        assert!(!settings.path_rewrite);
+    }
+
+    #[test]
+    fn debug_output_shows_no_secret() {
+        let settings = AgentSettings {
+            token: "t0ken".into(),
+            env: serde_json::json!({"bosh": {"password": "pa55"}}),
+            ..AgentSettings::default()
+        };
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("t0ken") && !shown.contains("pa55"), "{shown}");
+    }
+}
