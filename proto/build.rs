@@ -7,6 +7,12 @@ use prost::Message as _;
 const FILES: &[&str] = &[
     "directorate/agent/v1/agent.proto",
     "directorate/peer/v1/peer.proto",
+    "directorate/peer/v1/relay.proto",
+    "directorate/v1/common.proto",
+    "directorate/v1/cluster.proto",
+    "directorate/v1/artifacts.proto",
+    "directorate/v1/deployments.proto",
+    "directorate/v1/tasks.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -20,5 +20,10 @@ pub mod peer {
     }
 }
 
+/// The public API.
+pub mod v1 {
+    tonic::include_proto!("directorate.v1");
+}
+
 /// Every message and service, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
