@@ -158,13 +158,13 @@ fn traces_of_a_machine_are_refused_everywhere() {
                 "a.rs",
                 "const A: &str = \"/attic/tree/x\";\n// /attic-like, cold/attic and ./attic are something else\n",
             ),
-            ("b.md", "see /home/ana/notes, /home/vcap, $root/home/x and /home\n"),
+            ("b.md", concat!("see /home", "/ana/notes, /home/vcap, $root/home/x and /home\n")),
             ("tests/recorded/c.json", "\"https://crates.example.org/api\"\n"),
         ],
         &[
             "a.rs:1: names a folder of this machine (`/attic/tree`)",
             "a.rs:1: names a folder of this machine (`/attic`)",
-            "b.md:1: names somebody's home (`/home/ana`)",
+            concat!("b.md:1: names somebody's home (`/home", "/ana`)"),
             "tests/recorded/c.json:1: names a package host of this machine (`crates.example.org`)",
         ],
     );
