@@ -1,0 +1,150 @@
+//! Between openraft's types and the messages that stand on the wire and on disk.
+//!
+//! Both use the messages of `proto::peer::v1`, so that neither depends on how a version of openraft happens to
+//! serialize its types. What was written once is readable forever: the messages only gain fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use openraft::{BasicNode, EntryPayload};
+use prost::Message as _;
+use proto::peer::v1 as wire;
+
+use crate::type_config::{
+    CommittedLeaderId, Entry, EntryBytes, LogId, Membership, Payload, StoredMembership, Vote,
+};
+
+/// Why bytes or a message are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not the message at all.
+    #[error("malformed {what}")]
+    Malformed {
+        /// What was expected.
+        what: &'static str,
+        /// What the decoder says.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// The message lacks a field.
+    #[error("{what} lacks its {field}")]
+    Missing {
+        /// Which message.
+        what: &'static str,
+        /// Which field.
+        field: &'static str,
+    },
+    /// A membership that contradicts itself.
+    #[error("the membership contradicts itself: {0}")]
+    Membership(String),
+}
+
+pub(crate) fn vote_out(vote: &Vote) -> wire::Vote {
+    wire::Vote { term: vote.leader_id.term, node_id: vote.leader_id.voted_for, committed: vote.committed }
+}
+
+pub(crate) fn vote_in(vote: Option<wire::Vote>) -> Result<Vote, DecodeError> {
+    let vote = vote.ok_or(DecodeError::Missing { what: "a consensus message", field: "vote" })?;
+    Ok(match vote.committed {
+        true => Vote::new_committed(vote.term, vote.node_id),
+        false => Vote::new(vote.term, vote.node_id),
+    })
+}
+
+pub(crate) fn log_id_out(id: &LogId) -> wire::LogId {
+    wire::LogId { term: **id.committed_leader_id(), index: id.index }
+}
+
+pub(crate) fn log_id_in(id: wire::LogId) -> LogId {
+    LogId::new(CommittedLeaderId::new(id.term), id.index)
+}
+
+fn membership_out(membership: &Membership) -> wire::Membership {
+    let voters = |ids: &BTreeSet<u64>| wire::membership::Voters { ids: ids.iter().copied().collect() };
+    wire::Membership {
+        configs: membership.get_joint_config().iter().map(voters).collect(),
+        nodes: membership
+            .nodes()
+            .map(|(id, node)| wire::membership::Node { id: *id, address: node.addr.clone() })
+            .collect(),
+    }
+}
+
+fn membership_in(membership: wire::Membership) -> Result<Membership, DecodeError> {
+    let configs = membership.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        membership.nodes.into_iter().map(|node| (node.id, BasicNode::new(node.address))).collect();
+    Membership::new(configs, nodes).map_err(|error| DecodeError::Membership(error.to_string()))
+}
+
+pub(crate) fn stored_membership_out(stored: &StoredMembership) -> wire::StoredMembership {
+    wire::StoredMembership {
+        log_id: stored.log_id().as_ref().map(log_id_out),
+        membership: Some(membership_out(stored.membership())),
+    }
+}
+
+pub(crate) fn stored_membership_in(stored: wire::StoredMembership) -> Result<StoredMembership, DecodeError> {
+    let missing = DecodeError::Missing { what: "a stored membership", field: "membership" };
+    let membership = membership_in(stored.membership.ok_or(missing)?)?;
+    Ok(StoredMembership::new(stored.log_id.map(log_id_in), membership))
+}
+
+pub(crate) fn entry_out(entry: &Entry) -> wire::LogRecord {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => None,
+        EntryPayload::Normal(EntryBytes(bytes)) => Some(wire::log_record::Payload::Normal(bytes.clone())),
+        EntryPayload::Membership(membership) => {
+            Some(wire::log_record::Payload::Membership(membership_out(membership)))
+        }
+    };
+    wire::LogRecord { log_id: Some(log_id_out(&entry.log_id)), payload }
+}
+
+pub(crate) fn entry_in(record: wire::LogRecord) -> Result<Entry, DecodeError> {
+    let log_id = record.log_id.ok_or(DecodeError::Missing { what: "a log record", field: "log id" })?;
+    let payload: Payload = match record.payload {
+        None => EntryPayload::Blank,
+        Some(wire::log_record::Payload::Normal(bytes)) => EntryPayload::Normal(EntryBytes(bytes)),
+        Some(wire::log_record::Payload::Membership(membership)) => {
+            EntryPayload::Membership(membership_in(membership)?)
+        }
+    };
+    Ok(Entry { log_id: log_id_in(log_id), payload })
+}
+
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    entry_out(entry).encode_to_vec()
+}
+
+pub(crate) fn decode_entry(raw: Bytes) -> Result<Entry, DecodeError> {
+    entry_in(decode("log record", raw)?)
+}
+
+pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
+    vote_out(vote).encode_to_vec()
+}
+
+pub(crate) fn decode_vote(raw: &[u8]) -> Result<Vote, DecodeError> {
+    vote_in(Some(decode("vote", raw)?))
+}
+
+pub(crate) fn encode_log_id(id: &LogId) -> Vec<u8> {
+    log_id_out(id).encode_to_vec()
+}
+
+pub(crate) fn decode_log_id(raw: &[u8]) -> Result<LogId, DecodeError> {
+    Ok(log_id_in(decode("log id", raw)?))
+}
+
+pub(crate) fn encode_stored_membership(stored: &StoredMembership) -> Vec<u8> {
+    stored_membership_out(stored).encode_to_vec()
+}
+
+pub(crate) fn decode_stored_membership(raw: &[u8]) -> Result<StoredMembership, DecodeError> {
+    stored_membership_in(decode("membership", raw)?)
+}
+
+fn decode<M: prost::Message + Default>(what: &'static str, raw: impl bytes::Buf) -> Result<M, DecodeError> {
+    M::decode(raw).map_err(|source| DecodeError::Malformed { what, source })
+}
