@@ -16,6 +16,7 @@ pub mod release;
 pub mod stemcell;
 pub mod step;
 pub mod task;
+pub mod yaml;
 
 pub use error_code::ErrorCode;
 pub use ids::*;
