@@ -1,0 +1,164 @@
+//! What the hub needs from the replica it lives in.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use model::{AgentId, BlobDigest, Epoch, NodeId};
+
+/// A certificate for an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// Leaf first. Its common name, or a URI among its alternative names, is `agent:<id>`.
+    pub chain_pem: String,
+    /// Every authority that directors' certificates may come from.
+    pub authorities_pem: String,
+    /// End of validity, seconds since the Unix epoch.
+    pub not_after_unix: i64,
+}
+
+/// Why no certificate was issued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The token is unknown, used with another key, expired, or bound to another agent. Does not say which.
+    #[error("the token is not good for agent {agent}")]
+    Refused {
+        /// Who asked.
+        agent: AgentId,
+    },
+    /// The request can't be read, or its signature is wrong.
+    #[error("the certificate request of agent {agent} is not valid: {reason}")]
+    BadRequest {
+        /// Who asked.
+        agent: AgentId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No answer now; another try may help.
+    #[error("no certificate can be issued for agent {agent} now: {reason}")]
+    Unavailable {
+        /// Who asked.
+        agent: AgentId,
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Issues certificates to agents.
+#[async_trait]
+pub trait Identity: Send + Sync + 'static {
+    /// Exchanges a single-use token for a certificate. A repeat with the same token and the same public key gives one again.
+    async fn enroll(
+        &self,
+        agent: &AgentId,
+        token: &str,
+        csr_der: &[u8],
+    ) -> Result<IssuedCertificate, IdentityError>;
+
+    /// Renews the certificate of an agent that has proved who it is by its present one.
+    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError>;
+}
+
+/// A blob's bytes in pieces.
+pub type BlobStream = BoxStream<'static, Result<Bytes, BlobAccessError>>;
+
+/// A blob that is stored for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// Its address.
+    pub digest: BlobDigest,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// Why a blob can't be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlobAccessError {
+    /// There is none with this digest, or the agent has no business with it.
+    #[error("no blob {digest}")]
+    NotFound {
+        /// What was asked for.
+        digest: BlobDigest,
+    },
+    /// The content is larger than is allowed.
+    #[error("the blob is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// No answer now; another try may help.
+    #[error("blobs can't be reached now: {reason}")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Blobs, streamed both ways; nothing is held in memory whole.
+#[async_trait]
+pub trait BlobAccess: Send + Sync + 'static {
+    /// Opens a blob for `agent`.
+    async fn get(&self, agent: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError>;
+
+    /// Stores what an agent sends; answers once a majority of replicas holds it.
+    async fn put(&self, agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError>;
+}
+
+/// Where an agent belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// On this replica, or nowhere in particular.
+    Here,
+    /// On the replica whose agent port is this `host:port`.
+    Elsewhere(String),
+}
+
+/// Which replica watches which agent. Answers from memory: it is asked on every dial.
+pub trait Placement: Send + Sync + 'static {
+    /// Returns the agent's home.
+    fn home_of(&self, agent: &AgentId) -> Home;
+
+    /// Returns `host:port` of every replica's agent port; agents keep the list for their next dial.
+    fn endpoints(&self) -> Vec<String>;
+
+    /// Returns the leader's epoch as far as this replica knows.
+    fn epoch(&self) -> Epoch;
+}
+
+/// An agent's alert, as BOSH's health monitor knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    /// Unique per alert.
+    pub id: String,
+    /// 1 alert, 2 critical, 3 error, 4 warning.
+    pub severity: u32,
+    /// `service (addresses) - event - action`.
+    pub title: String,
+    /// More words.
+    pub summary: String,
+    /// When, seconds since the Unix epoch.
+    pub created_at_unix: i64,
+}
+
+/// Hears what agents say of themselves. Called on the streams' tasks: must not block.
+pub trait HeartbeatSink: Send + Sync + 'static {
+    /// An agent is alive.
+    fn heartbeat(&self, heartbeat: agent_api::Heartbeat);
+
+    /// An agent's supervisor has noticed something.
+    fn alert(&self, agent: &AgentId, alert: Alert);
+
+    /// An agent has opened its stream here. Comes again, without a `disconnected`, when it opens a newer one.
+    fn connected(&self, agent: &AgentId);
+
+    /// An agent's only stream here has ended.
+    fn disconnected(&self, agent: &AgentId);
+}
+
+/// The other replicas' peer ports.
+pub trait Peers: Send + Sync + 'static {
+    /// Returns every other replica.
+    fn replicas(&self) -> Vec<NodeId>;
+
+    /// Returns a channel to a replica's peer port; `None` for one that has left.
+    fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel>;
+}
