@@ -1,1 +1,204 @@
-//! Promises that every [`crate::Cpi`] keeps.
+//! Promises that every [`crate::Cpi`] keeps, as tests: `cpi_api::conformance!(|dir| Subject::new(...))`.
+//!
+//! The expression is called with a directory and gives a [`Subject`], or the reason why this machine can't have one
+//! (the test then says so and passes). Called again with the same directory it must give the same cloud, as a second
+//! replica or a restarted one would see it. Whatever a test made is deleted afterwards, also when the test fails.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use model::instance::{AddressKind, NetworkKind, NetworkSettings};
+use model::*;
+use serde_json::json;
+
+use crate::*;
+
+/// VMs and disks that one test may make, each kind numbered from 0; also how many addresses it may use.
+const OBJECTS_MAX: u8 = 8;
+
+/// A cloud under test and what it needs to make VMs.
+pub struct Subject {
+    cpi: Arc<dyn Cpi>,
+    image: PathBuf,
+    first_address: Ipv4Addr,
+}
+
+impl Subject {
+    /// Takes a cloud that is content with an empty stemcell image and any address.
+    pub fn new(cpi: impl Cpi + 'static) -> Self {
+        Self { cpi: Arc::new(cpi), image: PathBuf::new(), first_address: Ipv4Addr::new(10, 19, 0, 10) }
+    }
+
+    /// Gives the stemcell image that VMs are made from.
+    #[must_use]
+    pub fn image(mut self, image: impl Into<PathBuf>) -> Self {
+        self.image = image.into();
+        self
+    }
+
+    /// Gives the first of the addresses that the tests may use, in a /24 whose gateway is `.1`.
+    #[must_use]
+    pub fn first_address(mut self, address: Ipv4Addr) -> Self {
+        self.first_address = address;
+        self
+    }
+}
+
+/// Makes the subject for a directory, or says why there can be none.
+pub type Factory = fn(&Path) -> Result<Subject, String>;
+
+/// One test's view of the cloud, which remembers what to delete in the end.
+pub struct Bench {
+    factory: Factory,
+    dir: tempfile::TempDir,
+    subject: Subject,
+    stemcell: StemcellCid,
+    next: AtomicU64,
+}
+
+impl Bench {
+    /// Returns the cloud.
+    pub fn cpi(&self) -> Arc<dyn Cpi> {
+        self.subject.cpi.clone()
+    }
+
+    /// Returns the cloud as another replica, or this one after a restart, sees it.
+    pub fn reopened(&self) -> Arc<dyn Cpi> {
+        (self.factory)(self.dir.path()).expect("it could be opened before").cpi
+    }
+
+    /// Returns the context of a call under `epoch`.
+    pub fn context(&self, epoch: u64) -> CallContext {
+        CallContext {
+            director_uuid: "conformance".into(),
+            request_id: RequestId::new(format!("cpi-{}", self.next.fetch_add(1, Ordering::Relaxed))),
+            epoch: Epoch(epoch),
+            stemcell_api_version: Some(3),
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Returns a request for the test's `n`-th VM.
+    pub fn vm(&self, n: u8) -> CreateVm {
+        let [a, b, c, d] = self.subject.first_address.octets();
+        CreateVm {
+            agent_id: AgentId::new(format!("agent-{n}")),
+            stemcell: self.stemcell.clone(),
+            cloud_properties: json!({}),
+            networks: vec![NetworkSettings {
+                name: "default".into(),
+                kind: NetworkKind::Manual,
+                ip: Some(IpAddr::from([a, b, c, d + n])),
+                address: AddressKind::Automatic,
+                prefix: "32".into(),
+                netmask: Some("255.255.255.0".into()),
+                gateway: Some(IpAddr::from([a, b, c, 1])),
+                dns: vec![],
+                defaults: vec!["dns".into(), "gateway".into()],
+                cloud_properties: json!({}),
+                nic_group: None,
+            }],
+            disks: vec![],
+            env: json!({}),
+            bootstrap: AgentBootstrap { endpoints: vec!["127.0.0.1:9".into()], ..Default::default() },
+        }
+    }
+
+    /// Returns a request for the test's `n`-th disk.
+    pub fn disk(&self, n: u8) -> CreateDisk {
+        let disk_id = DiskId::new(format!("disk-id-{n}"));
+        CreateDisk { disk_id, size_mib: 16, cloud_properties: json!({}), vm: None }
+    }
+
+    async fn sweep(&self) {
+        // Far above every epoch in the tests, so that cleaning up is never fenced.
+        let context = self.context(1 << 40);
+        for n in 0..OBJECTS_MAX {
+            if let Ok(Found::Yes(cid)) = self.cpi().find_vm(&context, &self.vm(n).agent_id).await {
+                self.cpi().delete_vm(&context, &cid).await.expect("a VM of the test can be deleted");
+            }
+        }
+        for n in 0..OBJECTS_MAX {
+            if let Ok(Found::Yes(cid)) = self.cpi().find_disk(&context, &self.disk(n).disk_id).await {
+                self.cpi().delete_disk(&context, &cid).await.expect("a disk of the test can be deleted");
+            }
+        }
+        self.cpi().delete_stemcell(&context, &self.stemcell).await.expect("the stemcell can be deleted");
+    }
+}
+
+/// Runs one test of the suite on a fresh directory; used by [`conformance!`](crate::conformance!).
+pub fn run<F>(factory: Factory, test: fn(Arc<Bench>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let subject = match factory(dir.path()) {
+        Ok(subject) => subject,
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let outcome = runtime.block_on(async {
+        let mut bench =
+            Bench { factory, dir, subject, stemcell: StemcellCid::default(), next: AtomicU64::new(1) };
+        let image = bench.subject.image.clone();
+        let stemcell = CreateStemcell { image, cloud_properties: json!({}), tags: Metadata::new() };
+        let context = bench.context(1);
+        bench.stemcell =
+            bench.cpi().create_stemcell(&context, stemcell).await.expect("the stemcell registers");
+        let bench = Arc::new(bench);
+        let outcome =
+            futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(test(bench.clone()))).await;
+        bench.sweep().await;
+        outcome
+    });
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Makes the suite's tests for one implementation; the argument is a [`Factory`].
+#[macro_export]
+macro_rules! conformance {
+    ($factory:expr) => {
+        $crate::conformance!(@each $factory;
+            info_names_a_supported_contract
+            creating_a_vm_twice_makes_one
+            a_vm_is_found_after_its_answer_was_lost
+            an_absent_vm_is_not_found
+            deleting_a_vm_twice_is_fine
+            an_address_is_given_once
+            two_replicas_creating_one_vm_make_one
+            vms_are_created_and_deleted_in_parallel
+            attaching_twice_gives_the_same_hint
+            detaching_what_is_not_attached_is_fine
+            deleting_a_vm_keeps_its_disks
+            a_disk_moves_between_vms
+            an_attached_disk_is_not_deleted
+            creating_a_disk_twice_makes_one
+            deleting_a_disk_twice_is_fine
+            a_disk_grows_and_never_shrinks
+            metadata_and_reboot_need_an_existing_vm
+            an_older_epoch_is_refused
+            a_search_fences_the_older_leader
+            everything_survives_a_restart);
+    };
+    (@each $factory:expr; $($name:ident)+) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::conformance::run($factory, $crate::conformance::promises::$name);
+            }
+        )+
+    };
+}
+
+/// One function per promise; their names are the sentences.
+#[path = "promises.rs"]
+pub mod promises;

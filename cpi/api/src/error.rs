@@ -1,7 +1,10 @@
 //! Errors of a cloud, with BOSH's type names.
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of failure it was, as far as callers act on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CpiErrorKind {
     /// The VM could not be created; see [`CpiError::ok_to_retry`].
     VmCreationFailed,
@@ -29,7 +32,9 @@ pub enum CpiErrorKind {
 
 /// A failed call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("CPI error '{type_name}' with message '{message}' in '{method}' CPI method (CPI request ID: '{request_id}')")]
+#[error(
+    "CPI error '{type_name}' with message '{message}' in '{method}' CPI method (CPI request ID: '{request_id}')"
+)]
 pub struct CpiError {
     /// What callers act on.
     pub kind: CpiErrorKind,

@@ -4,15 +4,18 @@
 //! the executor's. Beyond BOSH's contract (`spec/cpi.md`) the trait can find what a lost answer left behind
 //! ([`Cpi::find_vm`], [`Cpi::find_disk`]); an implementation that can't tell says so.
 
+mod call;
 pub mod conformance;
 mod error;
 pub mod fake;
+pub mod memory;
 mod types;
 
 use async_trait::async_trait;
 use model::*;
 use serde_json::Value;
 
+pub use call::{Call, CallPort};
 pub use error::{CpiError, CpiErrorKind};
 pub use types::*;
 
@@ -25,7 +28,11 @@ pub trait Cpi: Send + Sync {
     async fn info(&self) -> Result<CpiInfo, CpiError>;
 
     /// Registers a stemcell image. Not idempotent: a repeat may register a second one.
-    async fn create_stemcell(&self, context: &CallContext, stemcell: CreateStemcell) -> Result<StemcellCid, CpiError>;
+    async fn create_stemcell(
+        &self,
+        context: &CallContext,
+        stemcell: CreateStemcell,
+    ) -> Result<StemcellCid, CpiError>;
     /// Removes a stemcell; one that is gone counts as removed.
     async fn delete_stemcell(&self, context: &CallContext, cid: &StemcellCid) -> Result<(), CpiError>;
 
@@ -40,9 +47,18 @@ pub trait Cpi: Send + Sync {
     /// Reboots a VM. Idempotent as far as a reboot can be.
     async fn reboot_vm(&self, context: &CallContext, cid: &VmCid) -> Result<(), CpiError>;
     /// Replaces the VM's metadata. Idempotent.
-    async fn set_vm_metadata(&self, context: &CallContext, cid: &VmCid, metadata: &Metadata) -> Result<(), CpiError>;
+    async fn set_vm_metadata(
+        &self,
+        context: &CallContext,
+        cid: &VmCid,
+        metadata: &Metadata,
+    ) -> Result<(), CpiError>;
     /// Translates wanted sizes into this cloud's properties. No side effects.
-    async fn calculate_vm_cloud_properties(&self, context: &CallContext, sizes: VmSizes) -> Result<Value, CpiError>;
+    async fn calculate_vm_cloud_properties(
+        &self,
+        context: &CallContext,
+        sizes: VmSizes,
+    ) -> Result<Value, CpiError>;
 
     /// Creates a disk tagged with `request.disk_id`.
     async fn create_disk(&self, context: &CallContext, request: CreateDisk) -> Result<DiskCid, CpiError>;
@@ -53,11 +69,22 @@ pub trait Cpi: Send + Sync {
     /// Returns whether the disk exists.
     async fn has_disk(&self, context: &CallContext, cid: &DiskCid) -> Result<bool, CpiError>;
     /// Attaches a disk; attaching it again to the same VM returns the same hint.
-    async fn attach_disk(&self, context: &CallContext, vm: &VmCid, disk: &DiskCid) -> Result<DiskHint, CpiError>;
+    async fn attach_disk(
+        &self,
+        context: &CallContext,
+        vm: &VmCid,
+        disk: &DiskCid,
+    ) -> Result<DiskHint, CpiError>;
     /// Detaches a disk; one that is not attached counts as detached.
     async fn detach_disk(&self, context: &CallContext, vm: &VmCid, disk: &DiskCid) -> Result<(), CpiError>;
     /// Replaces the disk's metadata. Idempotent.
-    async fn set_disk_metadata(&self, context: &CallContext, disk: &DiskCid, metadata: &Metadata) -> Result<(), CpiError>;
+    async fn set_disk_metadata(
+        &self,
+        context: &CallContext,
+        disk: &DiskCid,
+        metadata: &Metadata,
+    ) -> Result<(), CpiError>;
     /// Grows a detached disk. Idempotent. [`CpiErrorKind::NotImplemented`] makes the caller copy instead.
-    async fn resize_disk(&self, context: &CallContext, disk: &DiskCid, size_mib: u64) -> Result<(), CpiError>;
+    async fn resize_disk(&self, context: &CallContext, disk: &DiskCid, size_mib: u64)
+    -> Result<(), CpiError>;
 }

@@ -36,7 +36,8 @@ pub struct CpiInfo {
 pub type Metadata = BTreeMap<String, String>;
 
 /// Result of a search by our own id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Found<T> {
     /// It exists.
     Yes(T),

@@ -1,0 +1,238 @@
+//! A cloud that exists in memory only: what the fake and the simulated clouds are made of.
+//!
+//! Pure: no clock, no chance, no waiting. It is stricter than a real cloud, so that callers' mistakes show: an address
+//! can't be given to two VMs, a disk can't be attached twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use model::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateVm, Found, Metadata};
+
+/// A VM in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryVm {
+    /// What it was created with.
+    pub request: CreateVm,
+    /// Metadata set last.
+    pub metadata: Metadata,
+    /// Disks attached now.
+    pub disks: BTreeSet<DiskCid>,
+    /// How often it was rebooted.
+    pub reboots: u32,
+}
+
+/// A disk in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryDisk {
+    /// What it was created with; the size follows `resize_disk`.
+    pub request: CreateDisk,
+    /// Metadata set last.
+    pub metadata: Metadata,
+    /// The VM it is attached to.
+    pub attached_to: Option<VmCid>,
+}
+
+/// The whole cloud.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryCloud {
+    /// The highest epoch heard from; calls of an older one are refused.
+    pub epoch: Epoch,
+    /// Stemcells by cid.
+    pub stemcells: BTreeMap<StemcellCid, Metadata>,
+    /// VMs by cid.
+    pub vms: BTreeMap<VmCid, MemoryVm>,
+    /// Disks by cid.
+    pub disks: BTreeMap<DiskCid, MemoryDisk>,
+    /// VMs by address, for a quick look at create.
+    addresses: BTreeMap<IpAddr, VmCid>,
+    /// How many stemcells were ever registered: the source of their cids.
+    stemcells_ever: u64,
+}
+
+impl MemoryCloud {
+    /// Carries out one call at once.
+    pub fn perform(&mut self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let method = call.method();
+        if let Some(context) = context {
+            self.fence(context, method)?;
+        }
+        let done = || Ok(Value::Null);
+        match call {
+            Call::Info => Ok(json!(CpiInfo { api_version: 2, stemcell_formats: vec![] })),
+            Call::CreateStemcell(stemcell) => {
+                self.stemcells_ever += 1;
+                let cid = StemcellCid::new(format!("stemcell-{}", self.stemcells_ever));
+                self.stemcells.insert(cid.clone(), stemcell.tags);
+                Ok(json!(cid))
+            }
+            Call::DeleteStemcell(cid) => {
+                self.stemcells.remove(&cid);
+                done()
+            }
+            Call::CreateVm(request) => self.create_vm(*request),
+            Call::FindVm(agent) => {
+                let cid = vm_cid(&agent);
+                Ok(json!(if self.vms.contains_key(&cid) { Found::Yes(cid) } else { Found::No }))
+            }
+            Call::DeleteVm(cid) => {
+                self.delete_vm(&cid);
+                done()
+            }
+            Call::HasVm(cid) => Ok(json!(self.vms.contains_key(&cid))),
+            Call::RebootVm(cid) => {
+                self.vm(&cid, method)?.reboots += 1;
+                done()
+            }
+            Call::SetVmMetadata(cid, metadata) => {
+                self.vm(&cid, method)?.metadata = metadata;
+                done()
+            }
+            Call::CalculateVmCloudProperties(sizes) => {
+                Ok(json!({ "cpu": sizes.cpu, "memory_mib": sizes.ram_mib,
+                "ephemeral_disk_mib": sizes.ephemeral_disk_mib }))
+            }
+            disk_call => self.perform_on_disk(disk_call),
+        }
+    }
+
+    fn perform_on_disk(&mut self, call: Call) -> Result<Value, CpiError> {
+        let method = call.method();
+        match call {
+            Call::CreateDisk(request) => {
+                let cid = disk_cid(&request.disk_id);
+                let fresh = MemoryDisk { request, metadata: Metadata::new(), attached_to: None };
+                self.disks.entry(cid.clone()).or_insert(fresh);
+                Ok(json!(cid))
+            }
+            Call::FindDisk(disk) => {
+                let cid = disk_cid(&disk);
+                Ok(json!(if self.disks.contains_key(&cid) { Found::Yes(cid) } else { Found::No }))
+            }
+            Call::HasDisk(cid) => Ok(json!(self.disks.contains_key(&cid))),
+            Call::DeleteDisk(cid) => self.delete_disk(&cid),
+            Call::AttachDisk(vm, disk) => self.attach(&vm, &disk),
+            Call::DetachDisk(vm, disk) => {
+                self.detach(&vm, &disk);
+                Ok(Value::Null)
+            }
+            Call::SetDiskMetadata(cid, metadata) => {
+                self.disk(&cid, method)?.metadata = metadata;
+                Ok(Value::Null)
+            }
+            Call::ResizeDisk(cid, size_mib) => self.resize(&cid, size_mib),
+            other => {
+                Err(CpiError::new(CpiErrorKind::NotImplemented, method, format!("no such call: {other:?}")))
+            }
+        }
+    }
+
+    fn fence(&mut self, context: &CallContext, method: &'static str) -> Result<(), CpiError> {
+        if context.epoch < self.epoch {
+            let message =
+                format!("epoch {} is over: this cloud has heard from epoch {}", context.epoch, self.epoch);
+            return Err(CpiError::new(CpiErrorKind::Fenced, method, message).for_request(&context.request_id));
+        }
+        self.epoch = context.epoch;
+        Ok(())
+    }
+
+    fn vm(&mut self, cid: &VmCid, method: &'static str) -> Result<&mut MemoryVm, CpiError> {
+        let missing =
+            || CpiError::new(CpiErrorKind::VmNotFound, method, format!("VM `{cid}` does not exist"));
+        self.vms.get_mut(cid).ok_or_else(missing)
+    }
+
+    fn disk(&mut self, cid: &DiskCid, method: &'static str) -> Result<&mut MemoryDisk, CpiError> {
+        let missing =
+            || CpiError::new(CpiErrorKind::DiskNotFound, method, format!("disk `{cid}` does not exist"));
+        self.disks.get_mut(cid).ok_or_else(missing)
+    }
+
+    fn create_vm(&mut self, request: CreateVm) -> Result<Value, CpiError> {
+        let refuse = |message: String| CpiError::new(CpiErrorKind::VmCreationFailed, "create_vm", message);
+        let cid = vm_cid(&request.agent_id);
+        if self.vms.contains_key(&cid) {
+            return Ok(json!({ "cid": cid }));
+        }
+        if !self.stemcells.contains_key(&request.stemcell) {
+            return Err(refuse(format!("stemcell `{}` does not exist", request.stemcell)));
+        }
+        let addresses: Vec<IpAddr> = request.networks.iter().filter_map(|n| n.ip).collect();
+        if let Some((ip, by)) = addresses.iter().find_map(|ip| Some((ip, self.addresses.get(ip)?))) {
+            return Err(refuse(format!("address {ip} is in use by VM `{by}`")));
+        }
+        self.addresses.extend(addresses.into_iter().map(|ip| (ip, cid.clone())));
+        let fresh = MemoryVm { request, metadata: Metadata::new(), disks: BTreeSet::new(), reboots: 0 };
+        self.vms.insert(cid.clone(), fresh);
+        Ok(json!({ "cid": cid }))
+    }
+
+    fn delete_vm(&mut self, cid: &VmCid) {
+        let Some(vm) = self.vms.remove(cid) else { return };
+        self.addresses.retain(|_, by| by != cid);
+        for disk in vm.disks {
+            if let Some(disk) = self.disks.get_mut(&disk) {
+                disk.attached_to = None;
+            }
+        }
+    }
+
+    fn delete_disk(&mut self, cid: &DiskCid) -> Result<Value, CpiError> {
+        if let Some(vm) = self.disks.get(cid).and_then(|d| d.attached_to.as_ref()) {
+            let message = format!("disk `{cid}` is attached to VM `{vm}`");
+            return Err(CpiError::new(CpiErrorKind::Other, "delete_disk", message));
+        }
+        self.disks.remove(cid);
+        Ok(Value::Null)
+    }
+
+    fn attach(&mut self, vm: &VmCid, cid: &DiskCid) -> Result<Value, CpiError> {
+        self.vm(vm, "attach_disk")?;
+        let disk = self.disk(cid, "attach_disk")?;
+        match &disk.attached_to {
+            Some(other) if other != vm => {
+                let message = format!("disk `{cid}` is attached to VM `{other}`");
+                return Err(CpiError::new(CpiErrorKind::Other, "attach_disk", message));
+            }
+            _ => disk.attached_to = Some(vm.clone()),
+        }
+        self.vm(vm, "attach_disk")?.disks.insert(cid.clone());
+        Ok(json!(format!("/dev/{cid}")))
+    }
+
+    fn detach(&mut self, vm: &VmCid, cid: &DiskCid) {
+        let attached_here = self.vms.get_mut(vm).is_some_and(|vm| vm.disks.remove(cid));
+        if attached_here && let Some(disk) = self.disks.get_mut(cid) {
+            disk.attached_to = None;
+        }
+    }
+
+    fn resize(&mut self, cid: &DiskCid, size_mib: u64) -> Result<Value, CpiError> {
+        let disk = self.disk(cid, "resize_disk")?;
+        let refuse = |message: String| Err(CpiError::new(CpiErrorKind::NotSupported, "resize_disk", message));
+        if let Some(vm) = &disk.attached_to {
+            return refuse(format!("disk `{cid}` is attached to VM `{vm}`"));
+        }
+        if size_mib < disk.request.size_mib {
+            return refuse(format!(
+                "disk `{cid}` has {} MiB and can't shrink to {size_mib}",
+                disk.request.size_mib
+            ));
+        }
+        disk.request.size_mib = size_mib;
+        Ok(Value::Null)
+    }
+}
+
+// Cids follow from our ids: that is what makes a repeated create, and a search after a lost answer, find the same thing.
+fn vm_cid(agent: &AgentId) -> VmCid {
+    VmCid::new(format!("vm-{agent}"))
+}
+
+fn disk_cid(disk: &DiskId) -> DiskCid {
+    DiskCid::new(format!("disk-{disk}"))
+}

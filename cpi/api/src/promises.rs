@@ -1,0 +1,248 @@
+#![allow(missing_docs, reason = "each name is the promise")]
+//! What is promised. See the parent module for how these run.
+
+use std::sync::Arc;
+
+use model::*;
+
+use super::Bench;
+use crate::*;
+
+pub async fn info_names_a_supported_contract(bench: Arc<Bench>) {
+    assert!(bench.cpi().info().await.expect("info answers").api_version >= 2);
+}
+
+pub async fn creating_a_vm_twice_makes_one(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let first = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created");
+    let second = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("a repeat is answered");
+    assert_eq!(first, second);
+    cpi.delete_vm(&bench.context(1), &first.cid).await.expect("deleted");
+    assert!(
+        !cpi.has_vm(&bench.context(1), &first.cid).await.expect("answers"),
+        "the repeat made a second VM"
+    );
+}
+
+pub async fn a_vm_is_found_after_its_answer_was_lost(bench: Arc<Bench>) {
+    let lost = bench.cpi().create_vm(&bench.context(1), bench.vm(1)).await.expect("created");
+    let found = bench.reopened().find_vm(&bench.context(2), &bench.vm(1).agent_id).await.expect("answers");
+    assert_eq!(found, Found::Yes(lost.cid));
+}
+
+pub async fn an_absent_vm_is_not_found(bench: Arc<Bench>) {
+    let found = bench.cpi().find_vm(&bench.context(1), &"nobody".into()).await.expect("answers");
+    assert_eq!(found, Found::No);
+    assert!(!bench.cpi().has_vm(&bench.context(1), &"vm-nobody".into()).await.expect("answers"));
+}
+
+pub async fn deleting_a_vm_twice_is_fine(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    assert!(cpi.has_vm(&bench.context(1), &vm).await.expect("answers"));
+    for _ in 0..2 {
+        cpi.delete_vm(&bench.context(1), &vm).await.expect("deleted, or gone already");
+    }
+    assert!(!cpi.has_vm(&bench.context(1), &vm).await.expect("answers"));
+    assert_eq!(cpi.find_vm(&bench.context(1), &bench.vm(1).agent_id).await, Ok(Found::No));
+}
+
+pub async fn an_address_is_given_once(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let first = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let thief = CreateVm { networks: bench.vm(1).networks, ..bench.vm(2) };
+    let error = cpi.create_vm(&bench.context(1), thief.clone()).await.expect_err("the address is taken");
+    assert_eq!(error.kind, CpiErrorKind::VmCreationFailed);
+    assert_eq!(cpi.find_vm(&bench.context(1), &thief.agent_id).await, Ok(Found::No), "the refusal left a VM");
+    cpi.delete_vm(&bench.context(1), &first).await.expect("deleted");
+    cpi.create_vm(&bench.context(1), thief).await.expect("the address is free again");
+}
+
+pub async fn two_replicas_creating_one_vm_make_one(bench: Arc<Bench>) {
+    let (here, there) = (bench.cpi(), bench.reopened());
+    let (a, b) = (bench.context(1), bench.context(1));
+    let (one, two) = tokio::join!(here.create_vm(&a, bench.vm(1)), there.create_vm(&b, bench.vm(1)));
+    assert_eq!(one.expect("created").cid, two.expect("created").cid);
+}
+
+pub async fn vms_are_created_and_deleted_in_parallel(bench: Arc<Bench>) {
+    let made = futures::future::join_all((1..=6).map(|n| {
+        let bench = bench.clone();
+        async move { bench.cpi().create_vm(&bench.context(1), bench.vm(n)).await.expect("created").cid }
+    }))
+    .await;
+    let distinct: std::collections::BTreeSet<&VmCid> = made.iter().collect();
+    assert_eq!(distinct.len(), made.len());
+    futures::future::join_all(made.iter().map(|cid| {
+        let bench = bench.clone();
+        async move { bench.cpi().delete_vm(&bench.context(1), cid).await.expect("deleted") }
+    }))
+    .await;
+    for cid in &made {
+        assert!(!bench.cpi().has_vm(&bench.context(1), cid).await.expect("answers"));
+    }
+}
+
+pub async fn attaching_twice_gives_the_same_hint(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    let first = cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("attached");
+    let second =
+        bench.reopened().attach_disk(&bench.context(1), &vm, &disk).await.expect("a repeat is answered");
+    assert_eq!(first, second);
+    assert!(first.0.is_string() || first.0.is_object(), "a hint is text or a map: {first:?}");
+    let absent =
+        cpi.attach_disk(&bench.context(1), &vm, &"disk-nowhere".into()).await.expect_err("no such disk");
+    assert_eq!(absent.kind, CpiErrorKind::DiskNotFound);
+    let absent =
+        cpi.attach_disk(&bench.context(1), &"vm-nowhere".into(), &disk).await.expect_err("no such VM");
+    assert_eq!(absent.kind, CpiErrorKind::VmNotFound);
+}
+
+pub async fn detaching_what_is_not_attached_is_fine(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    cpi.detach_disk(&bench.context(1), &vm, &disk).await.expect("never attached");
+    cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("attached");
+    for _ in 0..2 {
+        cpi.detach_disk(&bench.context(1), &vm, &disk).await.expect("detached, or already so");
+    }
+    cpi.delete_disk(&bench.context(1), &disk).await.expect("a detached disk can go");
+    cpi.detach_disk(&bench.context(1), &vm, &disk).await.expect("no disk, nothing attached");
+    cpi.detach_disk(&bench.context(1), &"vm-nowhere".into(), &disk).await.expect("no VM, nothing attached");
+}
+
+pub async fn deleting_a_vm_keeps_its_disks(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("attached");
+    cpi.delete_vm(&bench.context(1), &vm).await.expect("deleted");
+    assert!(cpi.has_disk(&bench.context(1), &disk).await.expect("answers"));
+    let next = cpi.create_vm(&bench.context(1), bench.vm(2)).await.expect("created").cid;
+    cpi.attach_disk(&bench.context(1), &next, &disk).await.expect("the disk is free for the next VM");
+}
+
+pub async fn a_disk_moves_between_vms(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let from = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let to = cpi.create_vm(&bench.context(1), bench.vm(2)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    cpi.attach_disk(&bench.context(1), &from, &disk).await.expect("attached");
+    cpi.attach_disk(&bench.context(1), &to, &disk).await.expect_err("one VM at a time");
+    cpi.detach_disk(&bench.context(1), &from, &disk).await.expect("detached");
+    cpi.attach_disk(&bench.context(1), &to, &disk).await.expect("attached to the other");
+    cpi.detach_disk(&bench.context(1), &from, &disk).await.expect("a late repeat is fine");
+    cpi.attach_disk(&bench.context(1), &from, &disk).await.expect_err("the late repeat freed it");
+}
+
+pub async fn an_attached_disk_is_not_deleted(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("attached");
+    cpi.delete_disk(&bench.context(1), &disk).await.expect_err("in use");
+    assert!(cpi.has_disk(&bench.context(1), &disk).await.expect("answers"));
+}
+
+pub async fn creating_a_disk_twice_makes_one(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let first = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    let second =
+        bench.reopened().create_disk(&bench.context(1), bench.disk(1)).await.expect("a repeat is answered");
+    assert_eq!(first, second);
+    let found = cpi.find_disk(&bench.context(1), &bench.disk(1).disk_id).await;
+    assert_eq!(found, Ok(Found::Yes(first)));
+}
+
+pub async fn deleting_a_disk_twice_is_fine(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    assert!(cpi.has_disk(&bench.context(1), &disk).await.expect("answers"));
+    for _ in 0..2 {
+        cpi.delete_disk(&bench.context(1), &disk).await.expect("deleted, or gone already");
+    }
+    assert!(!cpi.has_disk(&bench.context(1), &disk).await.expect("answers"));
+    assert_eq!(cpi.find_disk(&bench.context(1), &bench.disk(1).disk_id).await, Ok(Found::No));
+}
+
+pub async fn a_disk_grows_and_never_shrinks(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    match cpi.resize_disk(&bench.context(1), &disk, 32).await {
+        // The caller copies instead; there is nothing more to promise.
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => return,
+        grown => grown.expect("grown"),
+    }
+    cpi.resize_disk(&bench.context(1), &disk, 32).await.expect("a repeat is fine");
+    cpi.resize_disk(&bench.context(1), &disk, 16).await.expect_err("shrinking loses data");
+    let absent =
+        cpi.resize_disk(&bench.context(1), &"disk-nowhere".into(), 64).await.expect_err("no such disk");
+    assert_eq!(absent.kind, CpiErrorKind::DiskNotFound);
+}
+
+pub async fn metadata_and_reboot_need_an_existing_vm(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let tags = Metadata::from([("deployment".to_owned(), "web".to_owned())]);
+    for _ in 0..2 {
+        cpi.set_vm_metadata(&bench.context(1), &vm, &tags).await.expect("set");
+    }
+    cpi.reboot_vm(&bench.context(1), &vm).await.expect("rebooted");
+    assert!(cpi.has_vm(&bench.context(1), &vm).await.expect("answers"));
+    let nowhere: VmCid = "vm-nowhere".into();
+    let errors = [
+        cpi.set_vm_metadata(&bench.context(1), &nowhere, &tags).await,
+        cpi.reboot_vm(&bench.context(1), &nowhere).await,
+    ];
+    for error in errors {
+        assert_eq!(error.expect_err("no such VM").kind, CpiErrorKind::VmNotFound);
+    }
+}
+
+pub async fn an_older_epoch_is_refused(bench: Arc<Bench>) {
+    let (old, new) = (bench.cpi(), bench.reopened());
+    let vm = old.create_vm(&bench.context(4), bench.vm(1)).await.expect("created").cid;
+    new.set_vm_metadata(&bench.context(5), &vm, &Metadata::new()).await.expect("the new leader speaks");
+    let late = bench.context(4);
+    let kinds = [
+        old.create_vm(&late, bench.vm(2)).await.map(drop).expect_err("fenced").kind,
+        old.delete_vm(&late, &vm).await.expect_err("fenced").kind,
+        old.create_disk(&late, bench.disk(1)).await.map(drop).expect_err("fenced").kind,
+    ];
+    assert_eq!(kinds, [CpiErrorKind::Fenced; 3]);
+    assert!(new.has_vm(&bench.context(5), &vm).await.expect("answers"), "the old leader deleted a VM");
+    assert_eq!(new.find_vm(&bench.context(5), &bench.vm(2).agent_id).await, Ok(Found::No));
+}
+
+pub async fn a_search_fences_the_older_leader(bench: Arc<Bench>) {
+    let (old, new) = (bench.cpi(), bench.reopened());
+    let (early, late, agent) = (bench.context(7), bench.context(8), bench.vm(1).agent_id);
+    let (created, found) = tokio::join!(old.create_vm(&early, bench.vm(1)), new.find_vm(&late, &agent));
+    match (created, found.expect("answers")) {
+        (Ok(vm), Found::Yes(cid)) => assert_eq!(vm.cid, cid),
+        (Err(error), Found::No) => assert_eq!(error.kind, CpiErrorKind::Fenced),
+        // `No` is a promise: nothing that was under way may appear afterwards.
+        (created, found) => panic!("create gave {created:?} and the search {found:?}"),
+    }
+}
+
+pub async fn everything_survives_a_restart(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    let hint = cpi.attach_disk(&bench.context(3), &vm, &disk).await.expect("attached");
+    drop(cpi);
+    let after = bench.reopened();
+    assert!(after.has_vm(&bench.context(3), &vm).await.expect("answers"));
+    assert_eq!(
+        after.find_disk(&bench.context(3), &bench.disk(1).disk_id).await,
+        Ok(Found::Yes(disk.clone()))
+    );
+    assert_eq!(after.attach_disk(&bench.context(3), &vm, &disk).await, Ok(hint));
+    let error = after.delete_vm(&bench.context(2), &vm).await.expect_err("the epoch is remembered too");
+    assert_eq!(error.kind, CpiErrorKind::Fenced);
+    after.delete_vm(&bench.context(3), &vm).await.expect("a VM of an earlier process can be deleted");
+}
