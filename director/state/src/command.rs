@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use model::plan::{Phase, Plan, Target};
+use model::plan::{Phase, Plan, Reservation, Target, Unit};
 use model::release::{CompiledPackage, ReleaseVersion};
-use model::step::StepOutcome;
 use model::stemcell::StemcellRecord;
+use model::step::StepOutcome;
 use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
 use serde::{Deserialize, Serialize};
@@ -92,10 +92,10 @@ pub enum Command {
     TaskTake { task: TaskId, epoch: Epoch },
     /// A line of progress outside the plan (`Preparing deployment`); a repeat of the same line is dropped.
     TaskLine { task: TaskId, epoch: Epoch, line: PrepareLine },
-    /// A part of a plan that is too large for one entry: targets of a draft.
-    PlanDraft { task: TaskId, epoch: Epoch, draft: u64, part: u32, targets: Vec<Target> },
+    /// A part of a plan that is too large for one entry (see [`crate::draft::cut`]).
+    PlanDraft { task: TaskId, epoch: Epoch, draft: u64, part: u32, content: Box<DraftPart> },
     /// Makes a plan count: takes its addresses, creates its instances. Refused if the deployment has moved on
-    /// since, or an address is taken. `plan.targets` holds what the `parts` of `draft` don't.
+    /// since, or an address is taken. `plan` holds what the parts `0..parts` of `draft` don't.
     PlanCommit { task: TaskId, epoch: Epoch, draft: u64, parts: u32, plan: Box<Plan> },
     /// Records of steps, in the order in which they happened.
     StepRecords { task: TaskId, epoch: Epoch, records: Vec<StepRecord> },
@@ -123,6 +123,33 @@ pub enum Command {
     LeakPut { leak: Leak },
     /// An operator has looked after a leak.
     LeakClear { id: EventId },
+}
+
+/// A part of a plan: pieces that are put back where they belong when the plan is committed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DraftPart {
+    /// More of the plan's targets.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+    /// More of its reservations.
+    #[serde(default)]
+    pub reservations: Vec<Reservation>,
+    /// More units of its waves, in order.
+    #[serde(default)]
+    pub units: Vec<DraftUnit>,
+}
+
+/// A unit that travels apart from its wave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DraftUnit {
+    /// Position of its phase in the plan.
+    pub phase: u32,
+    /// Position of its stage in the phase.
+    pub stage: u32,
+    /// Position of its wave in the stage.
+    pub wave: u32,
+    /// The unit.
+    pub unit: Unit,
 }
 
 /// One record of the step journal.
@@ -259,7 +286,12 @@ pub enum Refusal {
     StaleShardMap { given: u64, current: u64 },
     #[error("this member's version does not know the command")]
     UnknownCommand,
+    #[error("the {kind} output of task {task} continues at {expected}, not at {given}")]
+    OutputGap { task: TaskId, kind: String, expected: u64, given: u64 },
+    #[error("{what} makes no sense here: {reason}")]
+    Invalid { what: String, reason: String },
 }
 
-/// Phases kept per task: the skeleton of its plan, for the executor.
+/// Phases kept per task: the skeleton of its plan, for the executor. The units in it have no steps; `State::unit` gives
+/// those.
 pub type PlanPhases = Vec<Phase>;

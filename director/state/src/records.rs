@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::instance::AddressKind;
-use model::plan::DeploymentRecord;
+use model::plan::{DeploymentRecord, Unit};
 use model::step::StepOutcome;
 use model::*;
 use serde::{Deserialize, Serialize};
@@ -226,8 +226,21 @@ pub struct StepState {
     pub epoch: Epoch,
     /// When the last attempt was begun.
     pub started_at: Timestamp,
-    /// How it ended; none while it is open.
+    /// How it ended; none while it is open or waits for another attempt.
     pub outcome: Option<StepOutcome>,
+    /// Why the last attempt failed, while another one is due.
+    #[serde(default)]
+    pub retrying: Option<String>,
+    /// The audit event that began it.
+    #[serde(default)]
+    pub audit: Option<EventId>,
+}
+
+impl StepState {
+    /// Returns whether an attempt was begun and nobody has said how it ended.
+    pub fn is_open(&self) -> bool {
+        self.attempts > 0 && self.outcome.is_none() && self.retrying.is_none()
+    }
 }
 
 /// Where a unit is.
@@ -245,6 +258,32 @@ pub enum UnitState {
     Failed,
     /// Left out.
     Skipped,
+}
+
+impl UnitState {
+    /// Returns whether the unit has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Skipped)
+    }
+}
+
+/// A unit of a committed plan, and where in the plan it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedUnit {
+    /// The unit with its steps.
+    pub unit: Unit,
+    /// Position of its phase in the plan.
+    pub phase: u32,
+    /// Position of its stage in the phase.
+    pub stage: u32,
+    /// Position of its wave in the stage.
+    pub wave: u32,
+    /// The stage's heading; none for a silent one.
+    pub title: Option<String>,
+    /// The stage's tags.
+    pub tags: Vec<String>,
+    /// How many units the stage announces.
+    pub total: u32,
 }
 
 /// A unit's progress.

@@ -1,0 +1,106 @@
+//! What was uploaded: configs, blobs, releases, stemcells, and packages compiled from them.
+
+use model::config::StoredConfig;
+use model::release::{CompiledPackage, ReleaseVersion};
+use model::stemcell::StemcellRecord;
+use model::step::PackageRefKey;
+use model::*;
+
+use super::State;
+use crate::kv::Direction;
+use crate::records::BlobRecord;
+use crate::tables::*;
+
+impl State<'_> {
+    /// Returns a version of a config, deleted or not.
+    pub fn config(&self, id: ConfigId) -> Option<StoredConfig> {
+        CONFIGS.get(self.kv, &id)
+    }
+
+    /// Returns the newest version of a config that is not deleted.
+    pub fn latest_config(&self, kind: &str, name: &str) -> Option<StoredConfig> {
+        self.config_versions(kind, name).find(|config| !config.deleted)
+    }
+
+    /// Returns the newest version of every config that is not deleted, by type and name.
+    pub fn latest_configs(&self) -> Vec<StoredConfig> {
+        let mut latest: Vec<StoredConfig> = Vec::new();
+        let numbers = CONFIGS_BY_NAME.rows(self.kv, Direction::Forward);
+        for config in numbers.filter_map(|((_, _, id), ())| self.config(id)).filter(|config| !config.deleted)
+        {
+            match latest.last_mut() {
+                Some(last) if last.kind == config.kind && last.name == config.name => *last = config,
+                _ => latest.push(config),
+            }
+        }
+        latest
+    }
+
+    /// Returns all versions of a config, newest first, deleted ones included.
+    pub fn config_history(&self, kind: &str, name: &str, limit: usize) -> Vec<StoredConfig> {
+        self.config_versions(kind, name).take(limit).collect()
+    }
+
+    /// Returns all versions of all configs, newest first, deleted ones included.
+    pub fn configs(&self, limit: usize) -> Vec<StoredConfig> {
+        CONFIGS.rows(self.kv, Direction::Reverse).map(|(_, config)| config).take(limit).collect()
+    }
+
+    fn config_versions(&self, kind: &str, name: &str) -> impl Iterator<Item = StoredConfig> {
+        let kv = self.kv;
+        CONFIGS_BY_NAME
+            .rows_of(kv, &(kind.to_owned(), name.to_owned()), Direction::Reverse)
+            .filter_map(move |((_, _, id), ())| CONFIGS.get(kv, &id))
+    }
+
+    /// Returns what is known of every blob.
+    pub fn blobs(&self) -> Vec<BlobRecord> {
+        BLOBS.rows(self.kv, Direction::Forward).map(|(_, blob)| blob).collect()
+    }
+
+    /// Returns what is known of a blob.
+    pub fn blob(&self, digest: &BlobDigest) -> Option<BlobRecord> {
+        BLOBS.get(self.kv, digest)
+    }
+
+    /// Returns all release versions, by name and version text.
+    pub fn releases(&self) -> Vec<ReleaseVersion> {
+        RELEASES.rows(self.kv, Direction::Forward).map(|(_, release)| release).collect()
+    }
+
+    /// Returns the versions of one release.
+    pub fn release_versions(&self, name: &ReleaseName) -> Vec<ReleaseVersion> {
+        RELEASES.rows_of(self.kv, name, Direction::Forward).map(|(_, release)| release).collect()
+    }
+
+    /// Returns a release version.
+    pub fn release(&self, name: &ReleaseName, version: &Version) -> Option<ReleaseVersion> {
+        RELEASES.get(self.kv, &(name.clone(), version.clone()))
+    }
+
+    /// Returns all stemcells, one per CPI.
+    pub fn stemcells(&self) -> Vec<StemcellRecord> {
+        STEMCELLS.rows(self.kv, Direction::Forward).map(|(_, stemcell)| stemcell).collect()
+    }
+
+    /// Returns a stemcell's row of one CPI.
+    pub fn stemcell(&self, name: &str, version: &Version, cpi: &CpiName) -> Option<StemcellRecord> {
+        STEMCELLS.get(self.kv, &(name.to_owned(), version.clone(), cpi.clone()))
+    }
+
+    /// Returns a compiled package.
+    pub fn compiled_package(&self, key: &PackageRefKey) -> Option<CompiledPackage> {
+        COMPILED.get(self.kv, key)
+    }
+
+    /// Returns everything that was compiled from a package, on all stemcells.
+    pub fn compiled_from(&self, name: &PackageName, fingerprint: &Fingerprint) -> Vec<CompiledPackage> {
+        let prefix = (name.clone(), fingerprint.clone());
+        COMPILED.rows_of(self.kv, &prefix, Direction::Forward).map(|(_, package)| package).collect()
+    }
+
+    /// Returns all compiled packages.
+    pub fn compiled_packages(&self) -> Vec<CompiledPackage> {
+        COMPILED.rows(self.kv, Direction::Forward).map(|(_, package)| package).collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! All tables, in one place. A number that was once given is never given to another table.
+
+use std::net::IpAddr;
+
+use model::config::StoredConfig;
+use model::instance::{Disk, Instance, Vm};
+use model::plan::{DeploymentRecord, Target};
+use model::release::{CompiledPackage, ReleaseVersion};
+use model::stemcell::StemcellRecord;
+use model::step::PackageRefKey;
+use model::task::{OutputKind, TaskKind};
+use model::*;
+
+use crate::command::{DraftPart, PlanPhases};
+use crate::records::*;
+use crate::rows::*;
+use crate::table::Watch::{Hidden, Shown};
+use crate::table::{Table, TableInfo};
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident: $key:ty => $row:ty = $id:literal, $text:literal, $watch:ident;)+) => {
+        $($(#[$doc])* pub(crate) const $name: Table<$key, $row> = Table::new($id, $text, $watch);)+
+
+        /// Every table, as snapshots list them.
+        pub const ALL: &[TableInfo] = &[$($name.info()),+];
+    };
+}
+
+tables! {
+    /// Counters by name: the last number given.
+    COUNTERS: String => u64 = 0x01, "counters", Hidden;
+    /// The cluster's own row.
+    CLUSTER: () => Cluster = 0x02, "cluster", Shown;
+    /// The epoch and who leads under it.
+    LEADER: () => Leader = 0x03, "leader", Shown;
+    /// Replicas by number.
+    MEMBERS: NodeId => Member = 0x04, "members", Shown;
+    /// Replicas that were removed for good.
+    MEMBERS_REMOVED: NodeId => () = 0x05, "members_removed", Hidden;
+    /// Join tokens by hash.
+    TOKENS: String => JoinToken = 0x06, "tokens", Hidden;
+    /// Users by name.
+    USERS: UserName => User = 0x07, "users", Shown;
+    /// Remembered answers by request.
+    ANSWERS: RequestId => Answered = 0x08, "answers", Hidden;
+    /// Remembered answers by age.
+    ANSWERS_BY_AGE: Revision => RequestId = 0x09, "answers_by_age", Hidden;
+    /// Where the remembered answers begin.
+    ANSWERS_RANGE: () => AnsweredRange = 0x0a, "answers_range", Hidden;
+    /// Changes by revision.
+    CHANGES: Revision => Vec<ChangeRow> = 0x0b, "changes", Hidden;
+    /// The first revision whose changes are still known.
+    CHANGES_FROM: () => Revision = 0x0c, "changes_from", Hidden;
+
+    /// Configs by number.
+    CONFIGS: ConfigId => StoredConfig = 0x10, "configs", Shown;
+    /// Config numbers by type and name.
+    CONFIGS_BY_NAME: (String, String, ConfigId) => () = 0x11, "configs_by_name", Hidden;
+    /// Blobs by digest.
+    BLOBS: BlobDigest => BlobRecord = 0x12, "blobs", Hidden;
+    /// Release versions.
+    RELEASES: (ReleaseName, Version) => ReleaseVersion = 0x13, "releases", Shown;
+    /// Compiled packages.
+    COMPILED: PackageRefKey => CompiledPackage = 0x14, "compiled_packages", Shown;
+    /// Stemcells by name, version and CPI.
+    STEMCELLS: (String, Version, CpiName) => StemcellRecord = 0x15, "stemcells", Shown;
+
+    /// Tasks by number.
+    TASKS: TaskId => TaskRow = 0x20, "tasks", Shown;
+    /// What each task is for.
+    TASK_KINDS: TaskId => TaskKind = 0x21, "task_kinds", Hidden;
+    /// Tasks that have not ended.
+    TASKS_OPEN: TaskId => () = 0x22, "tasks_open", Hidden;
+    /// Tasks by kind, for pruning.
+    TASKS_BY_CLASS: (u8, TaskId) => () = 0x23, "tasks_by_class", Hidden;
+    /// Locks by name.
+    LOCKS: LockName => LockQueue = 0x24, "locks", Shown;
+    /// Preparation lines already written.
+    PREPARE_LINES: (TaskId, String, String, LineState) => () = 0x25, "prepare_lines", Hidden;
+    /// Event lines and results by offset.
+    OUTPUT: (TaskId, OutputKind, u64) => String = 0x26, "output_text", Hidden;
+    /// How long each output is.
+    OUTPUT_LENGTHS: (TaskId, OutputKind) => u64 = 0x27, "output", Shown;
+    /// Sealed pieces by offset.
+    OUTPUT_SEGMENTS: (TaskId, OutputKind, u64) => OutputSegment = 0x28, "output_segments", Hidden;
+
+    /// Parts of plans that are not committed yet.
+    PLAN_PARTS: (TaskId, u64, u32) => DraftPart = 0x30, "plan_parts", Hidden;
+    /// Skeletons of plans.
+    PLAN_PHASES: TaskId => PlanPhases = 0x31, "plan_phases", Hidden;
+    /// What step records need of a plan.
+    PLAN_INFO: TaskId => PlanInfo = 0x32, "plan_info", Hidden;
+    /// What a plan saves as its deployment's last success.
+    PLAN_RECORDS: TaskId => DeploymentRecord = 0x33, "plan_records", Hidden;
+    /// Units of plans.
+    UNITS: (TaskId, UnitNo) => PlannedUnit = 0x34, "units", Hidden;
+    /// How far each begun unit is.
+    UNIT_PROGRESS: (TaskId, UnitNo) => UnitProgress = 0x35, "unit_progress", Hidden;
+    /// How many units of a stage (phase, stage) were begun.
+    STAGE_STARTED: (TaskId, u32, u32) => u32 = 0x36, "stage_started", Hidden;
+    /// The step journal.
+    STEPS: (TaskId, UnitNo, u32) => StepState = 0x37, "steps", Hidden;
+    /// Targets of plans.
+    TARGETS: (TaskId, InstanceId) => Target = 0x38, "targets", Hidden;
+    /// The audit event that opened each instance's update.
+    TARGET_AUDITS: (TaskId, InstanceId) => EventId = 0x39, "target_audits", Hidden;
+    /// Ended tasks whose plan is still kept, oldest first.
+    PLANS_ENDED: TaskId => () = 0x3a, "plans_ended", Hidden;
+
+    /// Deployments by name.
+    DEPLOYMENTS: DeploymentName => Deployment = 0x40, "deployments", Shown;
+    /// Instances by UUID.
+    INSTANCES: InstanceId => Instance = 0x41, "instances", Shown;
+    /// Instances of a deployment.
+    INSTANCES_OF: (DeploymentName, InstanceId) => () = 0x42, "instances_of", Hidden;
+    /// VMs by agent.
+    VMS: AgentId => Vm = 0x43, "vms", Shown;
+    /// VMs of an instance.
+    VMS_OF: (InstanceId, AgentId) => () = 0x44, "vms_of", Hidden;
+    /// Disks by our id.
+    DISKS: DiskId => Disk = 0x45, "disks", Shown;
+    /// Disks of an instance.
+    DISKS_OF: (InstanceId, DiskId) => () = 0x46, "disks_of", Hidden;
+    /// Orphaned disks by our id.
+    ORPHANED_DISKS: DiskId => OrphanedDisk = 0x47, "orphaned_disks", Shown;
+    /// Addresses and who holds them.
+    ADDRESSES: IpAddr => AddressRecord = 0x48, "addresses", Shown;
+    /// Addresses of an instance.
+    ADDRESSES_OF: (InstanceId, IpAddr) => () = 0x49, "addresses_of", Hidden;
+    /// Agents that may connect.
+    AGENTS: AgentId => AgentRecord = 0x4a, "agents", Shown;
+    /// Who watches which agents.
+    SHARD_MAP: () => ShardMap = 0x4b, "shard_map", Shown;
+    /// Things that may exist out there.
+    LEAKS: EventId => Leak = 0x4c, "leaks", Shown;
+
+    /// Versions of variables.
+    VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;
+    /// Variable sets by number.
+    VARIABLE_SETS: VariableSetId => VariableSet = 0x51, "variable_sets", Hidden;
+    /// Variable sets of a deployment.
+    VARIABLE_SETS_OF: (DeploymentName, VariableSetId) => () = 0x52, "variable_sets_of", Hidden;
+    /// The set that a task opened.
+    VARIABLE_SET_BY_TASK: TaskId => VariableSetId = 0x53, "variable_set_by_task", Hidden;
+    /// Audit events by number.
+    EVENTS: EventId => Event = 0x54, "events", Shown;
+}
+
+/// Returns the name of the table with this number.
+pub fn name(id: u8) -> &'static str {
+    ALL.iter().find(|table| table.id == id).map_or("unknown", |table| table.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_given_once() {
+        let ids: std::collections::BTreeSet<u8> = ALL.iter().map(|table| table.id).collect();
+        let names: std::collections::BTreeSet<&str> = ALL.iter().map(|table| table.name).collect();
+        assert_eq!((ids.len(), names.len()), (ALL.len(), ALL.len()));
+    }
+}
