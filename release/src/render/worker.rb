@@ -1,0 +1,248 @@
+# frozen_string_literal: true
+
+# The worker: reads requests from its standard input, answers on its standard output.
+#
+# Each message is its length in four bytes (big endian) and JSON. A request is one job's templates and any number of
+# contexts; it is rendered in a forked child that has nothing but its own pipe, so that whatever a template defines,
+# changes or breaks ends with the request. Templates that would leave something behind for the next *context* (methods,
+# constants, globals) get a child per context. The worker itself never runs a line of a template.
+
+module Directorate
+  # A template, compiled once per request.
+  class Source
+    attr_reader :path
+
+    def initialize(job, path, text)
+      @path = path
+      @file = "#{job}/#{path}"
+      erb = ERB.new(text.force_encoding(Encoding::UTF_8), trim_mode: '-')
+      @code = erb.src
+    end
+
+    def render(context)
+      eval(@code, context.get_binding, @file, 0).to_s # The first line of ERB's code is its magic comment.
+    end
+
+    # Code that changes more than the context it runs in: its effects would be seen by the next context.
+    LASTING_KEYWORDS = %w[def class module alias undef BEGIN END].freeze
+    LASTING_CALLS = /\A(define_method|define_singleton_method|const_set|remove_const|class_eval|module_eval|instance_eval|
+      instance_exec|class_exec|class_variable_set|eval|send|__send__|public_send|prepend|extend|include|refine|
+      method_missing|srand|at_exit|trace_var|set_trace_func|autoload|load)\z/x
+    OWN_GLOBALS = /\A\$([~!@&`'+?_0-9]|stdout|stderr|stdin|PROGRAM_NAME|LOAD_PATH|LOADED_FEATURES)\z/
+
+    def lasting?
+      tokens = Ripper.lex(@code)
+      tokens.each_with_index.any? do |(_, kind, text), i|
+        case kind
+        when :on_kw then LASTING_KEYWORDS.include?(text)
+        when :on_ident then text.match?(LASTING_CALLS)
+        when :on_gvar then !text.match?(OWN_GLOBALS)
+        when :on_cvar then true
+        when :on_const then tokens.drop(i + 1).find { |t| t[1] != :on_sp }&.then { |t| t[1] == :on_op && t[2].end_with?('=') && t[2] !~ /[=!<>]=\z/ || t[1] == :on_comma }
+        end
+      end
+    end
+
+    # Returns what BOSH says about a failure of this template.
+    def failure(error)
+      { 'source' => @path, 'line' => line_of(error), 'message' => text_of(error) }
+    end
+
+    private
+
+    def line_of(error)
+      return nil if error.is_a?(SyntaxError)
+      frame = error.backtrace_locations&.find { |location| location.path == @file }
+      return frame.lineno if frame
+      (error.backtrace || []).each { |line| return Regexp.last_match(1).to_i if line =~ /\A#{Regexp.escape(@file)}:(\d+)/ }
+      nil
+    end
+
+    def text_of(error)
+      text = error.message.to_s.dup.force_encoding(Encoding::UTF_8).scrub
+      # Only the template's own syntax errors carry its name; Ruby 3.4 words them this way.
+      text = text.sub(/\A(#{Regexp.escape(@file)}:\d+): (?!syntax error)/) { "#{Regexp.last_match(1)}: syntax error found\n" } if error.is_a?(SyntaxError)
+      text.strip.empty? ? '' : text
+    rescue StandardError
+      error.class.name.to_s
+    end
+  end
+
+  # One job of a request: its sources and what they have in common.
+  class Job
+    MONIT = 'monit'
+
+    def initialize(request)
+      @name, @release = request.values_at('job', 'release')
+      @dns = Dns.new(request['dns'])
+      @monit_text = request['monit'].unpack1('m')
+      @texts = request['templates'].map { |t| [t['source'], t['text'].unpack1('m')] }
+      @monit = Source.new(@name, MONIT, @monit_text)
+      @sources = @texts.map { |source, text| Source.new(@name, source, text) }
+    end
+
+    def lasting?
+      [@monit, *@sources].any?(&:lasting?)
+    end
+
+    # Renders everything for one context: monit first, then the files in the order of the job's spec.
+    def render(spec_text)
+      pristine = context(spec_text)
+      current = context(spec_text)
+      begin
+        monit = @monit.render(current)
+      rescue Exception => e # A template may raise anything, also `exit`.
+        return { 'monit_error' => @monit.failure(e) }
+      end
+      errors = []
+      files = @sources.map do |source|
+        current = context(spec_text) if current.touched?(pristine)
+        begin
+          source.render(current)
+        rescue Exception => e
+          errors << source.failure(e)
+          nil
+        end
+      end
+      return { 'errors' => errors } unless errors.empty?
+      { 'monit' => [monit].pack('m0'), 'files' => files.map { |text| [text].pack('m0') } }
+    end
+
+    private
+
+    def context(spec_text)
+      spec = JSON.parse(spec_text)
+      if spec['properties_need_filtering'] && spec['properties']&.key?(@name)
+        spec['properties'] = spec['properties'][@name] || spec['properties']
+      end
+      spec['links'] = (spec['links'] || {})[@name] || {}
+      spec['release'] = @release.dup
+      Bosh::Common::Template::EvaluationContext.new(spec, @dns)
+    end
+  end
+
+  class Worker
+    def initialize(limits)
+      @limits = limits
+      @requests = IO.for_fd(STDIN.fcntl(Fcntl::F_DUPFD_CLOEXEC, 10), 'rb')
+      @answers = IO.for_fd(STDOUT.fcntl(Fcntl::F_DUPFD_CLOEXEC, 10), 'wb')
+      @answers.sync = true
+      # What a template prints must not end up between the answers.
+      STDIN.reopen('/dev/null', 'r')
+      STDOUT.reopen('/dev/null', 'w')
+      STDERR.reopen('/dev/null', 'w')
+    end
+
+    def run
+      write(@answers, { 'ready' => RUBY_VERSION, 'contained' => Process.pid == 1 })
+      while (request = read_message(@requests))
+        @answers.write(answer(request))
+      end
+    end
+
+    private
+
+    def answer(request)
+      reader, writer = IO.pipe(binmode: true)
+      child = fork do
+        reader.close
+        @requests.close
+        @answers.close
+        serve(request, writer)
+        exit!(0)
+      end
+      writer.close
+      bytes = read_answer(reader, child)
+      _, status = Process.wait2(child)
+      Process.kill(:KILL, -1) if Process.pid == 1 # What the child has left behind; only ever our own namespace.
+      bytes || frame({ 'died' => reason(status) })
+    rescue Errno::ESRCH
+      bytes || frame({ 'died' => reason(status) })
+    ensure
+      reader&.close
+    end
+
+    def read_answer(reader, child)
+      header = reader.read(4)
+      return nil unless header&.bytesize == 4
+      length = header.unpack1('N')
+      if length > @limits['answer_bytes']
+        Process.kill(:KILL, child)
+        return frame({ 'too_large' => length })
+      end
+      body = reader.read(length)
+      header + body if body&.bytesize == length
+    end
+
+    # In the child.
+    def serve(request, writer)
+      Process.setpgid(0, 0) unless Process.pid == 1
+      job = Job.new(JSON.parse(request))
+      contexts = contexts_of(request)
+      results = job.lasting? && contexts.length > 1 ? apart(job, contexts) : together(job, contexts)
+      write(writer, { 'results' => results })
+    end
+
+    # The contexts travel as JSON texts inside the request, because a context may have to be read again.
+    def contexts_of(request)
+      JSON.parse(request)['contexts']
+    end
+
+    def together(job, contexts)
+      limit_cpu
+      left = @limits['answer_bytes']
+      contexts.map do |context|
+        result = job.render(context)
+        left -= (result['files'] || []).sum(&:bytesize)
+        raise 'the answer is too large' if left.negative?
+        result
+      end
+    end
+
+    # One child per context, one after the other.
+    def apart(job, contexts)
+      contexts.map do |context|
+        reader, writer = IO.pipe(binmode: true)
+        child = fork do
+          reader.close
+          limit_cpu
+          write(writer, job.render(context))
+          exit!(0)
+        end
+        writer.close
+        text = read_message(reader)
+        _, status = Process.wait2(child)
+        reader.close
+        text ? JSON.parse(text) : { 'died' => reason(status) }
+      end
+    end
+
+    def limit_cpu
+      Process.setrlimit(:CPU, @limits['cpu_seconds'], @limits['cpu_seconds'] + 1)
+    end
+
+    def reason(status)
+      return "killed by signal #{Signal.signame(status.termsig)}" if status&.signaled?
+      "it ended with status #{status&.exitstatus}"
+    end
+
+    def read_message(io)
+      header = io.read(4)
+      return nil unless header&.bytesize == 4
+      body = io.read(header.unpack1('N'))
+      body&.force_encoding(Encoding::UTF_8)
+    end
+
+    def frame(message)
+      body = JSON.generate(message).b
+      [body.bytesize].pack('N') + body
+    end
+
+    def write(io, message)
+      io.write(frame(message))
+      io.flush
+    end
+  end
+end
+
+Directorate::Worker.new(JSON.parse(ARGV.fetch(0))).run
