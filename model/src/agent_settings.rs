@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn reads_the_least_that_a_cpi_must_write() {
-        let text = r#"{"agent_id":"a-1","endpoints":["10.0.0.1:25557"],"authorities_pem":"P","token":"secret"}"#;
+        let text =
+            r#"{"agent_id":"a-1","endpoints":["10.0.0.1:25557"],"authorities_pem":"P","token":"secret"}"#;
         let settings: AgentSettings = serde_json::from_str(text).unwrap();
         assert_eq!(settings.agent_id.as_str(), "a-1");
         assert_eq!(settings.platform, AgentPlatform::Linux);

@@ -276,6 +276,8 @@ impl Instance {
 
     /// Returns whether the health monitor should expect a VM.
     pub fn expects_vm(&self) -> bool {
-        self.spec.lifecycle == Lifecycle::Service && self.state != InstanceState::Detached && !self.compilation
+        self.spec.lifecycle == Lifecycle::Service
+            && self.state != InstanceState::Detached
+            && !self.compilation
     }
 }

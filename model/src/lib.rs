@@ -7,15 +7,22 @@
 //! Read next: [`instance`] (what a deployment consists of), [`plan`] and [`step`] (what a task does), [`task`].
 
 pub mod agent_settings;
+pub mod cloud_config;
 pub mod config;
 pub mod error_code;
+pub mod fields;
 pub mod ids;
 pub mod instance;
+pub mod interpolate;
+pub mod ip;
+pub mod manifest;
 pub mod plan;
 pub mod release;
+pub mod runtime_config;
 pub mod stemcell;
 pub mod step;
 pub mod task;
+pub mod version;
 pub mod yaml;
 
 pub use error_code::ErrorCode;

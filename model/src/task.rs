@@ -112,7 +112,13 @@ pub enum TaskKind {
     /// `delete-deployment`.
     DeleteDeployment { force: bool },
     /// `start`, `stop`, `restart`, `recreate`.
-    ChangeState { change: StateChange, filter: InstanceFilter, skip_drain: bool, max_in_flight: Option<String>, canaries: Option<String> },
+    ChangeState {
+        change: StateChange,
+        filter: InstanceFilter,
+        skip_drain: bool,
+        max_in_flight: Option<String>,
+        canaries: Option<String>,
+    },
     /// `run-errand`.
     RunErrand { errand: String, keep_alive: bool, instances: Vec<InstanceFilter> },
     /// Resurrection: give these instances new VMs if they still need one.

@@ -1,0 +1,352 @@
+//! Networks and their subnets: which addresses there are, and which of them are spoken for by the config.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::Az;
+use crate::error_code::ErrorCode;
+use crate::fields::{Checked, Fields, canonical};
+use crate::ids::*;
+use crate::instance::NetworkKind;
+use crate::ip::{self, Block};
+use crate::task::TaskError;
+
+/// A network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// How addresses come about.
+    pub kind: NetworkKind,
+    /// Its subnets; a vip network has one without zones.
+    pub subnets: Vec<Subnet>,
+}
+
+/// A part of a network. Dynamic and vip networks have no range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subnet {
+    /// Its zones; none if the network has no zones at all.
+    pub azs: Option<Vec<AzName>>,
+    /// All its addresses and their prefix length.
+    pub range: Option<(Block, u32)>,
+    /// The gateway.
+    pub gateway: Option<IpAddr>,
+    /// Name servers.
+    pub dns: Vec<IpAddr>,
+    /// Addresses that are never given out.
+    pub reserved: Vec<Block>,
+    /// Addresses that are given out by name only.
+    pub statics: Vec<Block>,
+    /// What the CPI is told.
+    pub cloud_properties: Value,
+}
+
+impl Subnet {
+    /// Returns whether instances of this zone may use it.
+    pub fn serves(&self, az: Option<&AzName>) -> bool {
+        match (&self.azs, az) {
+            (None, _) => true,
+            (Some(azs), Some(az)) => azs.contains(az),
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Returns whether the address is in its range.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.range.is_some_and(|(block, _)| block.contains(ip))
+    }
+
+    /// Returns whether the address is in its static pool.
+    pub fn is_static(&self, ip: IpAddr) -> bool {
+        self.statics.iter().any(|b| b.contains(ip))
+    }
+
+    /// Returns whether the address must not be given out at all.
+    pub fn is_reserved(&self, ip: IpAddr) -> bool {
+        self.reserved.iter().any(|b| b.contains(ip))
+    }
+}
+
+impl Network {
+    /// Returns whether a group with these zones can be in it (`spec/manifest.md` §6.2).
+    pub fn fits(&self, azs: &[AzName]) -> bool {
+        if self.kind == NetworkKind::Vip {
+            return true;
+        }
+        let zoned = self.subnets.iter().any(|s| s.azs.is_some());
+        match (zoned, azs.is_empty()) {
+            (false, empty) => empty,
+            (true, true) => false,
+            (true, false) => {
+                let known: BTreeSet<&AzName> =
+                    self.subnets.iter().filter_map(|s| s.azs.as_ref()).flatten().collect();
+                azs.iter().all(|az| known.contains(az))
+            }
+        }
+    }
+}
+
+/// Checks the `networks` list.
+pub(super) fn parse_all(items: &[Value], azs: &BTreeMap<AzName, Az>) -> Checked<Vec<Network>> {
+    if items.is_empty() {
+        return Err(TaskError::new(ErrorCode::DeploymentNoNetworks, "No networks specified"));
+    }
+    let (mut networks, mut taken) = (Vec::with_capacity(items.len()), BTreeSet::new());
+    for item in items {
+        let network = parse(&Fields::of(item)?, azs)?;
+        if !taken.insert(canonical(network.name.as_str())?) {
+            return Err(TaskError::new(
+                ErrorCode::DeploymentCanonicalNetworkNameTaken,
+                format!("Invalid network name '{}', canonical name already taken", network.name),
+            ));
+        }
+        networks.push(network);
+    }
+    Ok(networks)
+}
+
+fn parse(fields: &Fields<'_>, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
+    let kind = fields.text_opt("type")?.unwrap_or_else(|| "manual".into());
+    let name = || fields.text("name").map(NetworkName::new);
+    match kind.as_str() {
+        "manual" => parse_manual(fields, name()?, azs),
+        "dynamic" => parse_dynamic(fields, name()?, azs),
+        "vip" => parse_vip(fields, name()?),
+        other => Err(TaskError::new(
+            ErrorCode::DeploymentInvalidNetworkType,
+            format!("Invalid network type '{other}', valid types are: 'manual', 'dynamic' and 'vip'"),
+        )),
+    }
+}
+
+fn parse_manual(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
+    if fields.boolean_opt("managed")?.unwrap_or(false) {
+        return Err(TaskError::plain(format!(
+            "Network '{name}' is 'managed', which is not supported by this release"
+        )));
+    }
+    let mut subnets: Vec<Subnet> = Vec::new();
+    for item in fields.list("subnets")? {
+        let subnet = parse_manual_subnet(&Fields::of(item)?, &name, azs)?;
+        if let (Some((new, _)), true) = (subnet.range, true) {
+            let overlap = subnets.iter().filter_map(|s| s.range).any(|(other, _)| other.overlaps(&new));
+            if overlap {
+                return Err(TaskError::new(
+                    ErrorCode::NetworkOverlappingSubnets,
+                    format!("Network '{name}' has overlapping subnets"),
+                ));
+            }
+        }
+        subnets.push(subnet);
+    }
+    check_all_or_none(&name, &subnets)?;
+    Ok(Network { name, kind: NetworkKind::Manual, subnets })
+}
+
+fn parse_manual_subnet(
+    fields: &Fields<'_>,
+    network: &NetworkName,
+    azs: &BTreeMap<AzName, Az>,
+) -> Checked<Subnet> {
+    let range_text = fields.text("range")?;
+    let plain = |text: &str| TaskError::plain(format!("Invalid IP or CIDR format: {text}"));
+    let (range, prefix) = Block::parse_cidr(&range_text).ok_or_else(|| plain(&range_text))?;
+    if range.first == range.last {
+        return Err(TaskError::new(
+            ErrorCode::NetworkInvalidRange,
+            format!("Invalid network range '{range_text}', should include at least 2 IPs"),
+        ));
+    }
+    if fields.has("prefix") {
+        return Err(TaskError::plain(format!(
+            "Network '{network}' sets a subnet's 'prefix', which is not supported by this release"
+        )));
+    }
+    let gateway = parse_gateway(&fields.text("gateway")?, range, network)?;
+    let dns = parse_dns(fields, network)?;
+    let zones = parse_zones(fields, network, azs)?;
+    let cloud_properties = fields.mapping_or_empty("cloud_properties")?;
+    let mut reserved = Vec::new();
+    for block in parse_blocks(fields, "reserved")? {
+        if !range.covers(&block) {
+            return Err(TaskError::new(
+                ErrorCode::NetworkReservedIpOutOfRange,
+                format!(
+                    "Reserved IP '{}' is out of network '{network}' range",
+                    block.family.address(block.first)
+                ),
+            ));
+        }
+        reserved.push(block);
+    }
+    let (family, single) = (range.family, |n| Block { family: range.family, first: n, last: n });
+    reserved.extend([single(range.first), single(range.last), Block::single(gateway)]);
+    let mut statics = Vec::new();
+    for block in parse_blocks(fields, "static")? {
+        let clash = reserved.iter().find(|r| r.overlaps(&block)).map(|r| r.first.max(block.first));
+        let outside = (!range.covers(&block)).then_some(block.first);
+        if let Some(bad) = outside.or(clash) {
+            let fault = if outside.is_some() { "out of" } else { "in reserved range of" };
+            return Err(TaskError::new(
+                ErrorCode::NetworkStaticIpOutOfRange,
+                format!("Static IP '{}' is {fault} network '{network}' range", family.address(bad)),
+            ));
+        }
+        statics.push(block);
+    }
+    Ok(Subnet {
+        azs: zones,
+        range: Some((range, prefix)),
+        gateway: Some(gateway),
+        dns,
+        reserved,
+        statics,
+        cloud_properties,
+    })
+}
+
+fn parse_gateway(text: &str, range: Block, network: &NetworkName) -> Checked<IpAddr> {
+    let bad = |why: &str| {
+        TaskError::new(
+            ErrorCode::NetworkInvalidGateway,
+            format!("Invalid gateway '{text}' for network '{network}': {why}"),
+        )
+    };
+    let (block, _) = Block::parse_cidr(text)
+        .ok_or_else(|| TaskError::plain(format!("Invalid IP or CIDR format: {text}")))?;
+    if block.first != block.last {
+        return Err(bad("must be a single IP"));
+    }
+    let gateway = block.family.address(block.first);
+    if !range.contains(gateway) {
+        return Err(bad("must be inside the range"));
+    }
+    if block.first == range.first {
+        return Err(bad("can't be the network id"));
+    }
+    if block.first == range.last {
+        return Err(bad("can't be the broadcast IP"));
+    }
+    Ok(gateway)
+}
+
+fn parse_dns(fields: &Fields<'_>, network: &NetworkName) -> Checked<Vec<IpAddr>> {
+    let mut servers = Vec::new();
+    for item in fields.list_or_empty("dns")? {
+        let text = item.as_str().unwrap_or_default();
+        let (block, _) = Block::parse_cidr(text)
+            .ok_or_else(|| TaskError::plain(format!("Invalid IP or CIDR format: {text}")))?;
+        if block.first != block.last {
+            return Err(TaskError::new(
+                ErrorCode::NetworkInvalidDns,
+                format!("Invalid DNS for network '{network}': must be a single IP"),
+            ));
+        }
+        servers.push(block.family.address(block.first));
+    }
+    Ok(servers)
+}
+
+fn parse_zones(
+    fields: &Fields<'_>,
+    network: &NetworkName,
+    azs: &BTreeMap<AzName, Az>,
+) -> Checked<Option<Vec<AzName>>> {
+    let invalid = |why: &str| {
+        Err(TaskError::new(ErrorCode::NetworkInvalidProperty, format!("Network '{network}' {why}")))
+    };
+    let zones: Vec<AzName> = match (fields.has("az"), fields.list_opt("azs")?) {
+        (true, Some(_)) => return invalid("contains both 'az' and 'azs'. Choose one."),
+        (true, None) => vec![AzName::new(fields.text("az")?)],
+        (false, None) => return Ok(None),
+        (false, Some([])) => return invalid("refers to an empty 'azs' array"),
+        (false, Some(items)) => items.iter().map(|i| AzName::new(i.as_str().unwrap_or_default())).collect(),
+    };
+    if let Some(unknown) = zones.iter().find(|z| !azs.contains_key(*z)) {
+        return Err(TaskError::new(
+            ErrorCode::NetworkSubnetUnknownAvailabilityZone,
+            format!("Network '{network}' refers to an unknown availability zone '{unknown}'"),
+        ));
+    }
+    Ok(Some(zones))
+}
+
+fn parse_blocks(fields: &Fields<'_>, key: &str) -> Checked<Vec<Block>> {
+    let one = |value: &Value| ip::parse_range(value.as_str().unwrap_or_default());
+    match fields.raw(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => items.iter().map(one).collect(),
+        Some(value @ Value::String(_)) => Ok(vec![one(value)?]),
+        Some(other) => Err(crate::fields::wrong_type(key, other, "Array")),
+    }
+}
+
+fn check_all_or_none(network: &NetworkName, subnets: &[Subnet]) -> Checked<()> {
+    let zoned = subnets.iter().filter(|s| s.azs.is_some()).count();
+    if zoned != 0 && zoned != subnets.len() {
+        return Err(TaskError::new(
+            ErrorCode::InstanceGroupInvalidAvailabilityZone,
+            format!(
+                "Subnets on network '{network}' must all either specify availability zone or not. Availability zones must be consistent across subnets"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
+    let invalid = |why: String| {
+        Err(TaskError::new(ErrorCode::NetworkInvalidProperty, format!("Network '{name}' {why}")))
+    };
+    for key in ["az", "azs", "managed", "prefix"] {
+        if fields.has(key) {
+            return invalid(format!("must not specify '{key}'."));
+        }
+    }
+    let subnet = |fields: &Fields<'_>, azs: Option<Vec<AzName>>| -> Checked<Subnet> {
+        Ok(Subnet {
+            azs,
+            range: None,
+            gateway: None,
+            dns: parse_dns(fields, &name)?,
+            reserved: Vec::new(),
+            statics: Vec::new(),
+            cloud_properties: fields.mapping_or_empty("cloud_properties")?,
+        })
+    };
+    let Some(items) = fields.list_opt("subnets")? else {
+        let subnets = vec![subnet(fields, None)?];
+        return Ok(Network { name, kind: NetworkKind::Dynamic, subnets });
+    };
+    if let Some(key) = ["dns", "cloud_properties"].into_iter().find(|k| fields.has(k)) {
+        return invalid(format!("top-level '{key}' and 'subnets' cannot both be specified"));
+    }
+    let mut subnets = Vec::new();
+    for item in items {
+        let item = Fields::of(item)?;
+        let zones = parse_zones(&item, &name, azs)?;
+        subnets.push(subnet(&item, zones)?);
+    }
+    check_all_or_none(&name, &subnets)?;
+    Ok(Network { name, kind: NetworkKind::Dynamic, subnets })
+}
+
+fn parse_vip(fields: &Fields<'_>, name: NetworkName) -> Checked<Network> {
+    if fields.has("subnets") {
+        return Err(TaskError::plain(format!(
+            "Network '{name}' is a vip network with 'subnets', which is not supported by this release"
+        )));
+    }
+    let subnet = Subnet {
+        azs: None,
+        range: None,
+        gateway: None,
+        dns: Vec::new(),
+        reserved: Vec::new(),
+        statics: Vec::new(),
+        cloud_properties: fields.mapping_or_empty("cloud_properties")?,
+    };
+    Ok(Network { name, kind: NetworkKind::Vip, subnets: vec![subnet] })
+}

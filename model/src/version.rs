@@ -1,0 +1,132 @@
+//! Semi-semantic versions: `release[-pre][+post]`, the order that BOSH sorts releases and stemcells by
+//! (`spec/manifest.md` §10.6).
+
+use std::cmp::Ordering;
+
+/// Compares two version texts.
+pub fn compare(a: &str, b: &str) -> Ordering {
+    let (a, b) = (Parts::of(a), Parts::of(b));
+    compare_segments(a.release, b.release)
+        // Absent counts as later: `1` comes after `1-rc.1`.
+        .then_with(|| compare_optional(a.pre, b.pre, Ordering::Greater))
+        .then_with(|| compare_optional(a.post, b.post, Ordering::Less))
+}
+
+/// Returns the newest of some versions that `wanted` allows: `latest`, `<prefix>.latest` or an exact text.
+pub fn newest<'a, T>(
+    wanted: &str,
+    candidates: impl IntoIterator<Item = &'a T>,
+    text: impl Fn(&T) -> &str,
+) -> Option<&'a T> {
+    let prefix = if wanted == "latest" { Some("") } else { wanted.strip_suffix(".latest") };
+    candidates
+        .into_iter()
+        .filter(|c| match prefix {
+            Some(prefix) => has_prefix(text(c), prefix),
+            None => text(c) == wanted,
+        })
+        .max_by(|a, b| compare(text(a), text(b)))
+}
+
+/// Returns whether the text leaves the choice of a version to us.
+pub fn is_latest(wanted: &str) -> bool {
+    wanted == "latest" || wanted.ends_with(".latest")
+}
+
+fn has_prefix(version: &str, prefix: &str) -> bool {
+    prefix.is_empty()
+        || version
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', '+']))
+}
+
+struct Parts<'a> {
+    release: &'a str,
+    pre: Option<&'a str>,
+    post: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let (rest, post) = match text.split_once('+') {
+            Some((rest, post)) => (rest, Some(post)),
+            None => (text, None),
+        };
+        match rest.split_once('-') {
+            // The old style `1.2-dev` is `1+dev.2`.
+            Some((version, "dev")) if post.is_none() => match version.rsplit_once('.') {
+                Some((release, _)) => Self { release, pre: None, post: Some(&rest[release.len() + 1..]) },
+                None => Self { release: version, pre: Some("dev"), post },
+            },
+            Some((release, pre)) => Self { release, pre: Some(pre), post },
+            None => Self { release: rest, pre: None, post },
+        }
+    }
+}
+
+fn compare_optional(a: Option<&str>, b: Option<&str>, absent: Ordering) -> Ordering {
+    match (a, b) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => absent,
+        (Some(_), None) => absent.reverse(),
+        (Some(a), Some(b)) => compare_segments(a, b),
+    }
+}
+
+fn compare_segments(a: &str, b: &str) -> Ordering {
+    let (a, b): (Vec<&str>, Vec<&str>) = (split(a), split(b));
+    for i in 0..a.len().max(b.len()) {
+        let order = match (a.get(i), b.get(i)) {
+            (Some(a), Some(b)) => compare_component(a, b),
+            // Extra zeros do not count: `1` equals `1.0`.
+            (Some(extra), None) if extra.trim_start_matches('0').is_empty() => Ordering::Equal,
+            (None, Some(extra)) if extra.trim_start_matches('0').is_empty() => Ordering::Equal,
+            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) => Ordering::Less,
+            (None, None) => Ordering::Equal,
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+fn split(text: &str) -> Vec<&str> {
+    text.split(['.', '_']).collect()
+}
+
+fn compare_component(a: &str, b: &str) -> Ordering {
+    match (a.parse::<u128>(), b.parse::<u128>()) {
+        (Ok(a), Ok(b)) => a.cmp(&b),
+        (Ok(_), Err(_)) => Ordering::Less,
+        (Err(_), Ok(_)) => Ordering::Greater,
+        (Err(_), Err(_)) => a.cmp(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_as_bosh_does() {
+        let sorted = ["1-rc.1", "1", "1+dev.1", "1+dev.10", "1.2", "1.10", "2"];
+        for pair in sorted.windows(2) {
+            assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+        }
+        assert_eq!(compare("1", "1.0"), Ordering::Equal);
+        assert_eq!(compare("3_1", "3.1"), Ordering::Equal);
+    }
+
+    #[test]
+    fn latest_takes_the_newest_of_a_line() {
+        let all = ["1", "1.9", "1.10", "10", "2-rc.1"].map(String::from);
+        let pick = |wanted| newest(wanted, &all, String::as_str).map(String::as_str);
+        assert_eq!(pick("latest"), Some("10"));
+        assert_eq!(pick("1.latest"), Some("1.10"));
+        assert_eq!(pick("2.latest"), Some("2-rc.1"));
+        assert_eq!(pick("7.latest"), None);
+        assert_eq!(pick("1.9"), Some("1.9"));
+    }
+}
