@@ -1,0 +1,167 @@
+#!/bin/bash
+# The demo: a fleet of three, Redis deployed from its source, the leader killed on the way, a VM killed afterwards.
+# `make demo` builds first; `make demo-down` removes every trace.
+#
+#   DEMO_VICTIM=follower make demo     kill a follower instead of the leader during the deploy
+#   DEMO_VICTIM=restart make demo      … or kill the leader and start it again at once
+#   DEMO_ISOLATION=process make demo   a lower rung of the local cloud than the best one
+set -euo pipefail
+source "$(dirname "$0")/fleet.sh"
+
+victim=${DEMO_VICTIM:-leader}
+measured=()
+
+step() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+measure() { measured+=("$(printf '%-44s %s' "$1" "$2")"); }
+
+start_fleet() {
+  step "1. A fleet of three directors on loopback"
+  mkdir -p "$demo"
+  local n started
+  for n in "${replicas[@]}"; do write_config "$n"; done
+
+  started=$(now_ms)
+  "$bin/directord" init --config "$demo/director-1/directord.toml" --profile "$demo/profile" >"$demo/init.log"
+  start_replica 1
+  wait_until 'the first replica answers' 20 replica_answers 1
+  measure 'start of the first replica -> API answers' "$(seconds $(($(now_ms) - started)))"
+
+  for n in 2 3; do
+    dctl --json cluster join-token | json 'data["token"]' >"$demo/director-$n/join-token"
+    "$bin/directord" join --config "$demo/director-$n/directord.toml" --endpoint "127.0.0.1:$(api_port 1)" \
+      --token-file "$demo/director-$n/join-token" >>"$demo/init.log"
+    start_replica "$n"
+    wait_until "replica $n answers" 20 replica_answers "$n"
+  done
+  wait_until 'all three vote' 20 three_voters
+  measure 'start of the first replica -> fleet of three' "$(seconds $(($(now_ms) - started)))"
+  dctl cluster status
+}
+
+three_voters() {
+  [ "$(dctl --json cluster status | json 'data.count { |m| %w[leader follower].include?(m["role"]) }')" = 3 ]
+}
+
+# Which addresses VMs can have depends on the rung that the cloud stands on here.
+cloud_config() {
+  case $("$bin/directord" rung --config "$demo/director-1/directord.toml") in
+    namespaces | user-namespaces) echo "$root/examples/cloud-config-local.yml" ;;
+    *) echo "$root/examples/cloud-config-process.yml" ;;
+  esac
+}
+
+upload() {
+  step "2. Two releases, a stemcell and a cloud config"
+  "$root/examples/fetch-redis-blob.sh"
+  "$root/deploy/host-stemcell.sh" "$demo/stemcell.tgz"
+  local name
+  for name in hello redis; do
+    dctl create-release --force --dir "$root/examples/$name-release" --tarball "$demo/$name.tgz"
+    dctl upload-release "$demo/$name.tgz"
+  done
+  dctl upload-stemcell "$demo/stemcell.tgz"
+  dctl --yes update-cloud-config "$(cloud_config)"
+}
+
+# Prints what it reads, and keeps it with the time of each line.
+timed_log() {
+  local line
+  while IFS= read -r line; do
+    printf '%s\n' "$line"
+    printf '%s %s\n' "$(now_ms)" "$line" >>"$1"
+  done
+}
+
+deploy_redis() {
+  step "3. Redis: one primary, two replicas, compiled from source; a director dies on the way"
+  : >"$demo/deploy.log"
+  dctl --yes deploy "$root/examples/redis.yml" > >(timed_log "$demo/deploy.log") 2>&1 &
+  local deploy=$!
+  wait_until 'instances are being updated' 600 grep -q 'Updating instance' "$demo/deploy.log"
+  kill_one
+  wait "$deploy" || { echo 'demo: the deploy failed' >&2; return 1; }
+  lines_are_complete
+}
+
+kill_one() {
+  local leader number killed
+  leader=$(leader_number)
+  number=$leader
+  [ "$victim" = follower ] && number=$((leader % 3 + 1))
+  killed=$(now_ms)
+  kill_replica "$number"
+  printf '\033[1m    killed director-%s (SIGKILL)\033[0m\n' "$number"
+  echo "written after the kill" >"$demo/note"
+  dctl --yes update-config note "$demo/note" >/dev/null
+  measure "kill of a director ($victim) -> next write" "$(seconds $(($(now_ms) - killed)))"
+  [ "$victim" = restart ] && start_replica "$number"
+  echo "$killed" >"$demo/killed-at"
+}
+
+# The lines on the screen must be the task's whole event log, each once, whichever director sent them.
+lines_are_complete() {
+  local task killed next
+  task=$(sed -n 's/^[0-9]* Task \([0-9]*\) |.*/\1/p' "$demo/deploy.log" | head -n 1)
+  diff <(cut -d' ' -f2- "$demo/deploy.log" | grep "^Task $task |") \
+    <(dctl task "$task" --no-follow 2>/dev/null | grep "^Task $task |") >"$demo/lines.diff" ||
+    { echo "demo: what was followed differs from the task's log, see $demo/lines.diff" >&2; return 1; }
+  echo "    $(grep -c "^[0-9]* Task $task |" "$demo/deploy.log") lines followed through the change, none missing, none twice"
+  killed=$(cat "$demo/killed-at")
+  next=$(awk -v killed="$killed" '$1 > killed && / \| / { print $1; exit }' "$demo/deploy.log")
+  [ -z "$next" ] || measure 'kill of a director -> next step of the task' "$(seconds $((next - killed)))"
+}
+
+smoke_tests() {
+  dctl --yes -d redis run-errand smoke-tests | tee "$demo/errand-$1.log"
+  # The run's number is counted in Redis itself: data that was lost would begin at 1 again.
+  grep -q "smoke tests: run $1 passed" "$demo/errand-$1.log"
+}
+
+replica_cid() { dctl --json -d redis instances --vitals | json 'data.find { |i| i["instance"].start_with?("replica/") }["vm_cid"]'; }
+has_new_vm() { local cid; cid=$(replica_cid) && [ -n "$cid" ] && [ "$cid" != "$1" ] && all_running; }
+all_running() {
+  [ "$(dctl --json -d redis instances | json 'data.reject { |i| i["instance"].start_with?("smoke-tests/") }.all? { |i| i["process_state"] == "running" }')" = true ]
+}
+
+lose_a_vm() {
+  step "4. The errand; then a VM dies, and comes back with its disk"
+  smoke_tests 1
+  local cid died pid
+  cid=$(replica_cid)
+  died=$(now_ms)
+  for pid in $(json '(data["processes"] || {}).values.map { |p| p["pid"] }.join(" ")' <"$demo/cloud/vms/$cid/vm.json"); do
+    kill -KILL "$pid"
+  done
+  printf '\033[1m    killed VM %s\033[0m\n' "$cid"
+  wait_until 'the VM is resurrected' 180 has_new_vm "$cid"
+  measure 'death of a VM -> resurrected and running' "$(seconds $(($(now_ms) - died)))"
+  smoke_tests 2
+}
+
+closing_words() {
+  step "5. What was measured here"
+  printf '    %s\n' "${measured[@]}"
+  cat <<TEXT
+
+The fleet goes on running. Look around:
+
+    export DCTL_PROFILE=$demo/profile PATH=$bin:\$PATH
+    dctl cluster status
+    dctl -d redis instances --vitals
+    dctl tasks --recent            dctl task 3 --debug
+    dctl events                    dctl health shards
+
+make demo-down removes every trace.
+TEXT
+}
+
+if [ -e "$demo" ]; then
+  echo "demo: there is a demo already (in .demo); make demo-down removes it" >&2
+  exit 1
+fi
+trap 'echo "demo: stopped early; logs are in .demo/director-*/directord.log, make demo-down cleans up" >&2' ERR
+start_fleet
+upload
+deploy_redis
+lose_a_vm
+closing_words
