@@ -121,11 +121,7 @@ pub fn resolve(
     lookup: &dyn Fn(&str) -> Checked<Value>,
 ) -> Checked<Map<String, Value>> {
     let mut replacer = Replacer { later, lookup, failures: Vec::new() };
-    let mut out = Map::new();
-    for (key, value) in document {
-        let replaced = replacer.value(value, &mut vec![key.as_str()]);
-        out.insert(key.clone(), replaced);
-    }
+    let out = replacer.mapping(document, &mut Vec::new());
     match replacer.failures.len() {
         0 => Ok(out),
         1 => Err(replacer.failures.remove(0)),
@@ -150,18 +146,20 @@ impl Replacer<'_> {
         match value {
             Value::String(text) => self.text(text),
             Value::Array(items) => Value::Array(items.iter().map(|i| self.child(i, "*", path)).collect()),
-            Value::Object(map) => {
-                let pairs = map.iter().map(|(key, item)| {
-                    let new_key = match self.text(key) {
-                        Value::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    (new_key, self.child(item, key, path))
-                });
-                Value::Object(pairs.collect())
-            }
+            Value::Object(map) => Value::Object(self.mapping(map, path)),
             other => other.clone(),
         }
+    }
+
+    fn mapping<'a>(&mut self, map: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> Map<String, Value> {
+        let pairs = map.iter().map(|(key, item)| {
+            let new_key = match self.text(key) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            (new_key, self.child(item, key, path))
+        });
+        pairs.collect()
     }
 
     fn child<'a>(&mut self, value: &'a Value, key: &'a str, path: &mut Vec<&'a str>) -> Value {
