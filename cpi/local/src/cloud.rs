@@ -1,0 +1,86 @@
+//! The cloud as one object: its state, its options, and which function does which call.
+
+use cpi_api::{Call, CpiInfo, Found};
+use serde_json::{Value, json};
+
+use crate::error::LocalError;
+use crate::rung::{Isolation, Rung, probe};
+use crate::scope::Scope;
+use crate::store::{Durability, Store, disk_cid, read_json, vm_cid, write_json};
+use crate::{LocalOptions, OpenError, disk, stemcell, vm};
+
+/// The CPI contract that this cloud keeps.
+const API_VERSION: u32 = 2;
+
+/// One opened cloud.
+pub(crate) struct Cloud {
+    pub store: Store,
+    pub options: LocalOptions,
+    pub rung: Rung,
+}
+
+impl Cloud {
+    /// Opens it; see [`crate::LocalCpi::open`].
+    pub fn open(options: LocalOptions) -> Result<Self, OpenError> {
+        let store = Store::open(&options.root).map_err(OpenError::Directory)?;
+        let reports = probe(store.root());
+        let wanted = |rung| match options.isolation {
+            Isolation::Auto => true,
+            Isolation::Exactly(wanted) => rung == wanted,
+        };
+        let Some(found) = reports.iter().find(|report| report.ok && wanted(report.rung)) else {
+            return Err(OpenError::NoRung(reports.into_iter().filter(|r| wanted(r.rung)).collect()));
+        };
+        let rung = found.rung;
+        store.sweep_trash();
+        Ok(Self { store, options, rung })
+    }
+
+    /// Answers `info`.
+    pub fn info(&self) -> Value {
+        let formats = stemcell::formats(self.rung).iter().map(|&f| f.to_owned()).collect();
+        json!(CpiInfo { api_version: API_VERSION, stemcell_formats: formats })
+    }
+
+    /// Carries out one call. The caller has checked the epoch; whoever takes a lock checks it again.
+    pub fn perform(&self, scope: &Scope, call: Call) -> Result<Value, LocalError> {
+        let done = |()| Value::Null;
+        match call {
+            Call::Info => Ok(self.info()),
+            Call::CreateStemcell(request) => stemcell::create(self, scope, &request).map(|cid| json!(cid)),
+            Call::DeleteStemcell(cid) => stemcell::delete(self, scope, &cid).map(done),
+            Call::CreateVm(request) => vm::create(self, scope, *request).map(|cid| json!({ "cid": cid })),
+            Call::FindVm(agent) => {
+                let cid = vm_cid(&agent);
+                Ok(json!(if vm::exists(self, scope, &cid)? { Found::Yes(cid) } else { Found::No }))
+            }
+            Call::DeleteVm(cid) => vm::delete(self, scope, &cid).map(done),
+            Call::HasVm(cid) => vm::exists(self, scope, &cid).map(|yes| json!(yes)),
+            Call::RebootVm(cid) => vm::reboot(self, scope, &cid).map(done),
+            Call::SetVmMetadata(cid, metadata) => vm::set_metadata(self, scope, &cid, metadata).map(done),
+            Call::CalculateVmCloudProperties(sizes) => Ok(
+                json!({ "cpu": sizes.cpu, "memory_mib": sizes.ram_mib, "ephemeral_disk_mib": sizes.ephemeral_disk_mib }),
+            ),
+            Call::CreateDisk(request) => disk::create(self, scope, request).map(|cid| json!(cid)),
+            Call::FindDisk(id) => {
+                let cid = disk_cid(&id);
+                Ok(json!(if disk::exists(self, scope, &cid)? { Found::Yes(cid) } else { Found::No }))
+            }
+            Call::DeleteDisk(cid) => disk::delete(self, scope, &cid).map(done),
+            Call::HasDisk(cid) => disk::exists(self, scope, &cid).map(|yes| json!(yes)),
+            Call::AttachDisk(vm, disk) => disk::attach(self, scope, &vm, &disk),
+            Call::DetachDisk(vm, disk) => disk::detach(self, scope, &vm, &disk).map(done),
+            Call::SetDiskMetadata(cid, metadata) => disk::set_metadata(self, scope, &cid, metadata).map(done),
+            Call::ResizeDisk(cid, size_mib) => disk::resize(self, scope, &cid, size_mib).map(done),
+        }
+    }
+
+    /// Writes where the replicas are, for the helpers that carry the agents' connections.
+    pub fn announce(&self, endpoints: &[String]) -> Result<(), LocalError> {
+        let path = self.store.root().join("endpoints.json");
+        if endpoints.is_empty() || read_json::<Vec<String>>(&path)?.as_deref() == Some(endpoints) {
+            return Ok(());
+        }
+        write_json(&path, &endpoints, Durability::UntilReboot)
+    }
+}

@@ -1,0 +1,201 @@
+//! Persistent disks. They belong to the cloud, not to a VM: they outlive every VM and move between them.
+//!
+//! Order of locks: the VM's, then the disk's.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cpi_api::{CpiErrorKind, CreateDisk, DiskHint, Metadata};
+use model::{DiskCid, VmCid};
+use serde_json::{Value, json};
+
+use crate::cloud::Cloud;
+use crate::error::LocalError;
+use crate::network::has_own_network;
+use crate::record::{DiskKind, DiskRecord, VmRecord};
+use crate::scope::Scope;
+use crate::store::{Durability, disk_cid};
+use crate::{image, rung, settings, vm};
+
+/// Makes a disk; one that is there already is the answer too.
+pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Result<DiskCid, LocalError> {
+    let cid = disk_cid(&request.disk_id);
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    if cloud.store.disk(&cid)?.is_some() {
+        return Ok(cid);
+    }
+    let dir = cloud.store.disk_dir(&cid);
+    // A maker that died left no record, and perhaps half a disk.
+    cloud.store.discard(&dir)?;
+    fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
+    let kind = if has_own_network(cloud.rung) { DiskKind::Image } else { DiskKind::Directory };
+    let disk = DiskRecord {
+        cid: cid.clone(),
+        id: request.disk_id,
+        size_mib: request.size_mib,
+        kind,
+        attached_to: None,
+        metadata: Metadata::new(),
+    };
+    let content = content(cloud, &disk);
+    match kind {
+        DiskKind::Directory => fs::create_dir(&content).map_err(LocalError::os("create", &content))?,
+        DiskKind::Image => image::create(&content, disk.size_mib)?,
+    }
+    // The record comes last: what has one is whole.
+    cloud.store.put_disk(&disk)?;
+    Ok(cid)
+}
+
+/// Returns whether the disk is there. Waits for whoever is working on it.
+pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<bool, LocalError> {
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let exists = cloud.store.disk(cid)?.is_some();
+    if !exists {
+        lock.retire();
+    }
+    Ok(exists)
+}
+
+/// Removes a disk and what is on it.
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<(), LocalError> {
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    if let Some(vm) = cloud.store.disk(cid)?.and_then(|disk| disk.attached_to) {
+        let message = format!("disk `{cid}` is attached to VM `{vm}`");
+        return Err(LocalError::refused(CpiErrorKind::Other, message));
+    }
+    cloud.store.discard(&cloud.store.disk_dir(cid))?;
+    lock.retire();
+    Ok(())
+}
+
+/// Attaches a disk and returns where the agent finds it.
+pub(crate) fn attach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<Value, LocalError> {
+    let _vm_lock = cloud.store.lock_object(vm.as_str(), scope)?;
+    let mut vm = vm::existing(cloud, scope, vm)?;
+    let _disk_lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let mut disk = existing(cloud, cid)?;
+    match &disk.attached_to {
+        Some(other) if *other != vm.cid => {
+            let message = format!("disk `{cid}` is attached to VM `{other}`");
+            return Err(LocalError::refused(CpiErrorKind::Other, message));
+        }
+        // A repeat: everything below equals what is there, and mends what an interrupted call left undone.
+        _ => {}
+    }
+    if !vm.disks.contains(cid) {
+        vm.disks.push(cid.clone());
+        // First the VM knows: then removing it frees the disk, also if we die on the next line.
+        cloud.store.put_vm(&vm, Durability::Synced)?;
+    }
+    disk.attached_to = Some(vm.cid.clone());
+    cloud.store.put_disk(&disk)?;
+    let hint = offer(cloud, scope, &vm, &disk)?;
+    settings::set_disk(&vm::base_dir(cloud, &vm), cid, Some(&hint))?;
+    Ok(hint.0)
+}
+
+/// Detaches a disk; one that is not attached there is left alone.
+pub(crate) fn detach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), LocalError> {
+    let _vm_lock = cloud.store.lock_object(vm.as_str(), scope)?;
+    let Some(mut vm) = cloud.store.vm(vm)? else { return Ok(()) };
+    if !vm.disks.contains(cid) {
+        return Ok(());
+    }
+    withdraw(cloud, scope, &vm, cid)?;
+    settings::set_disk(&vm::base_dir(cloud, &vm), cid, None)?;
+    release(cloud, scope, &vm.cid, cid)?;
+    vm.disks.retain(|attached| attached != cid);
+    cloud.store.put_vm(&vm, Durability::Synced)
+}
+
+/// Makes a disk free again whose VM is gone or has let go of it. The caller holds the VM's lock.
+pub(crate) fn release(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let Some(mut disk) = cloud.store.disk(cid)? else { return Ok(()) };
+    if disk.attached_to.as_ref() != Some(vm) {
+        return Ok(());
+    }
+    if disk.kind == DiskKind::Image {
+        image::free(&content(cloud, &disk), scope)?;
+    }
+    disk.attached_to = None;
+    cloud.store.put_disk(&disk)
+}
+
+/// Replaces a disk's metadata.
+pub(crate) fn set_metadata(
+    cloud: &Cloud,
+    scope: &Scope,
+    cid: &DiskCid,
+    metadata: Metadata,
+) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let disk = DiskRecord { metadata, ..existing(cloud, cid)? };
+    cloud.store.put_disk(&disk)
+}
+
+/// Grows a detached disk.
+pub(crate) fn resize(cloud: &Cloud, scope: &Scope, cid: &DiskCid, size_mib: u64) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let mut disk = existing(cloud, cid)?;
+    let refuse = |message| Err(LocalError::refused(CpiErrorKind::NotSupported, message));
+    if let Some(vm) = &disk.attached_to {
+        return refuse(format!("disk `{cid}` is attached to VM `{vm}`"));
+    }
+    if size_mib < disk.size_mib {
+        return refuse(format!("disk `{cid}` has {} MiB and can't shrink to {size_mib}", disk.size_mib));
+    }
+    if disk.kind == DiskKind::Image {
+        image::grow(&content(cloud, &disk), size_mib)?;
+    }
+    disk.size_mib = size_mib;
+    cloud.store.put_disk(&disk)
+}
+
+/// Offers a VM that was started again the disks it had.
+pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), LocalError> {
+    for cid in &vm.disks {
+        let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+        offer(cloud, scope, vm, &existing(cloud, cid)?)?;
+    }
+    Ok(())
+}
+
+fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, LocalError> {
+    let missing = || LocalError::refused(CpiErrorKind::DiskNotFound, format!("disk `{cid}` does not exist"));
+    cloud.store.disk(cid)?.ok_or_else(missing)
+}
+
+fn content(cloud: &Cloud, disk: &DiskRecord) -> PathBuf {
+    let name = match disk.kind {
+        DiskKind::Directory => "data",
+        DiskKind::Image => "image",
+    };
+    cloud.store.disk_dir(&disk.cid).join(name)
+}
+
+/// Makes a disk visible in a VM and returns where. Idempotent.
+fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Result<DiskHint, LocalError> {
+    let content = content(cloud, disk);
+    match (disk.kind, has_own_network(vm.rung)) {
+        (DiskKind::Directory, false) => Ok(DiskHint(json!({ "path": content, "kind": "directory" }))),
+        (DiskKind::Image, true) => {
+            let number = image::offer(&content, scope)?;
+            rung::show_device(vm, disk.cid.as_str(), number).map(|path| DiskHint(json!(path)))
+        }
+        (kind, _) => {
+            let message = format!("disk `{}` ({kind:?}) can't be used on the rung `{}`", disk.cid, vm.rung);
+            Err(LocalError::refused(CpiErrorKind::NotSupported, message))
+        }
+    }
+}
+
+/// Takes a disk out of a VM's sight.
+fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), LocalError> {
+    scope.check(&cloud.store)?;
+    match cloud.store.disk(cid)? {
+        Some(disk) if disk.kind == DiskKind::Image => rung::hide_device(vm, cid.as_str()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,82 @@
+//! Errors inside this crate; they become a [`CpiError`] at the edge.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cpi_api::{CpiError, CpiErrorKind};
+
+/// Why a call to the local cloud failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The operating system refused something.
+    #[error("failed to {doing} `{}`", path.display())]
+    Os {
+        /// The deed, as a verb ("mount", "read").
+        doing: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the cloud's state does not say what it should.
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The call can't be carried out, for a reason that BOSH has a name for.
+    #[error("{message}")]
+    Refused {
+        /// BOSH's name.
+        kind: CpiErrorKind,
+        /// The reason.
+        message: String,
+    },
+}
+
+impl LocalError {
+    /// Returns a mapper for I/O errors that names the deed and its object.
+    pub(crate) fn os<E: Into<io::Error>>(
+        doing: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Os { doing, path: path.as_ref().to_owned(), source: source.into() }
+    }
+
+    /// Returns a refusal of `kind`.
+    pub(crate) fn refused(kind: CpiErrorKind, message: impl Into<String>) -> Self {
+        Self::Refused { kind, message: message.into() }
+    }
+
+    /// Turns into what callers of `method` get; `otherwise` is the kind of errors that have none of their own.
+    pub(crate) fn into_cpi(self, method: &'static str, otherwise: CpiErrorKind) -> CpiError {
+        let kind = match &self {
+            Self::Refused { kind, .. } => *kind,
+            Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                CpiErrorKind::NoDiskSpace
+            }
+            Self::Os { .. } | Self::Damaged { .. } => otherwise,
+        };
+        CpiError::new(kind, method, Chain(&self).to_string())
+    }
+}
+
+/// An error and its sources in one line: a CPI error is text by contract, so the chain ends here.
+pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! What runs in the helper processes: the supervisor of each VM and, where it has one, its first process inside.
+//!
+//! A helper is a program of its own, because entering namespaces concerns a whole process and must happen before it has
+//! threads. `directord` can be its own helper: its `main` passes the arguments after `local-vm` to [`main`].
+//!
+//! ```text
+//! directord ── launch ─┬─ (ends at once; makes a session of its own)
+//!                      └─ supervise            where a VM is only processes: dagent and jobs are below it
+//!                      └─ shepherd ── init     where it has an inside: init is pid 1 there, dagent below it
+//! ```
+//! Nothing here survives half-made: each helper waits for a line on its standard input before it does its deed, and
+//! ends if the line never comes, because whoever started it has died.
+
+mod agent;
+mod spec;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead as _, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+pub(crate) use spec::{InsideSpec, LaunchSpec, Started};
+
+use crate::error::{Chain, LocalError};
+use crate::process::ProcessId;
+use crate::store::read_json;
+
+/// Exit code of a helper that was called the wrong way.
+const USAGE: u8 = 64;
+
+/// Runs a helper: `launch|supervise|shepherd|init SPEC`.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let [role, spec_path] = args else {
+        eprintln!("usage: local-vm ROLE SPEC (started by the local cloud, not by hand)");
+        return ExitCode::from(USAGE);
+    };
+    let spec_path = Path::new(spec_path);
+    let outcome = read_spec(spec_path).and_then(|spec| match role.to_str() {
+        Some("launch") => launch(&spec, spec_path),
+        Some("supervise") => supervise(&spec),
+        other => Err(HelperError::Role(other.unwrap_or_default().to_owned())),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Both to whoever waits for us and into the VM's console.
+            say(&format!("failed: {}", Chain(&error)));
+            eprintln!("local-vm {}: {}", role.to_string_lossy(), Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a helper gave up.
+#[derive(Debug, thiserror::Error)]
+enum HelperError {
+    #[error("no such helper: `{0}`")]
+    Role(String),
+    #[error("the specification is missing")]
+    NoSpec,
+    #[error("whoever started this has ended before it said go")]
+    NoGo,
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+fn read_spec(path: &Path) -> Result<LaunchSpec, HelperError> {
+    read_json(path)?.ok_or(HelperError::NoSpec)
+}
+
+/// Starts the long-lived helper in a session of its own, so that nothing that happens to our starter reaches it.
+fn launch(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError> {
+    nix::unistd::setsid().map_err(LocalError::os("start a session for", spec_path))?;
+    spawn_helper(spec, spec_path, spec.supervisor_role())?;
+    Ok(())
+}
+
+/// Starts this program again in another role, with our standard streams.
+#[allow(clippy::zombie_processes, reason = "`launch` ends at once, and its child's next parent waits for it")]
+fn spawn_helper(spec: &LaunchSpec, spec_path: &Path, role: &str) -> Result<i32, LocalError> {
+    let mut command = Command::new("/proc/self/exe");
+    let child = command.args(&spec.helper_args).arg(role).arg(spec_path).spawn();
+    Ok(child.map_err(LocalError::os("start helper", role))?.id() as i32)
+}
+
+/// Holds up a VM that is only processes.
+fn supervise(spec: &LaunchSpec) -> Result<(), HelperError> {
+    // Orphans of the VM become our children and no one else's: that is how `delete_vm` finds all of it.
+    nix::sys::prctl::set_child_subreaper(true).map_err(LocalError::os("adopt orphans of", &spec.console))?;
+    let own = own_id()?;
+    say(&Started { supervisor: own, init: own }.to_line());
+    wait_for_go()?;
+    agent::keep_running(spec, || {
+        say("ready");
+        leave_starter();
+    })?;
+    Ok(())
+}
+
+fn own_id() -> Result<ProcessId, LocalError> {
+    let own = std::process::id() as i32;
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    ProcessId::of(own).ok_or_else(missing).map_err(LocalError::os("look up process", own.to_string()))
+}
+
+/// Writes a line to whoever started us; that it has ended is none of our business.
+fn say(line: &str) {
+    let mut out = io::stdout();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn wait_for_go() -> Result<(), HelperError> {
+    let mut line = String::new();
+    match io::stdin().lock().read_line(&mut line) {
+        Ok(read) if read > 0 => Ok(()),
+        _ => Err(HelperError::NoGo),
+    }
+}
+
+/// Lets go of the pipes to our starter: it reads them to the end, and we stay.
+fn leave_starter() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a helper is told, and what it tells.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::ProcessId;
+use crate::record::{Publish, VmProcesses};
+use crate::rung::Rung;
+
+/// How to bring a VM up: `launch.json` in its folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LaunchSpec {
+    pub rung: Rung,
+    /// Arguments that make our own program a helper, before the role.
+    pub helper_args: Vec<String>,
+    /// The agent's program and arguments, as seen from where it runs.
+    pub agent: PathBuf,
+    pub agent_args: Vec<String>,
+    /// The agent's whole environment.
+    pub agent_env: BTreeMap<String, String>,
+    /// Where the agent starts.
+    pub agent_dir: PathBuf,
+    /// Takes what the helpers and the agent print.
+    pub console: PathBuf,
+    /// The VM's own root, where it has one.
+    pub inside: Option<InsideSpec>,
+}
+
+/// A VM's own root and surroundings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct InsideSpec {
+    pub hostname: String,
+    /// The read-only root below.
+    pub lower: PathBuf,
+    /// What the VM writes over it.
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// An empty directory to put the root together in.
+    pub mount_point: PathBuf,
+    /// Directories and files of the host that the VM sees: (host path, path inside).
+    pub binds: Vec<(PathBuf, PathBuf)>,
+    /// Directories of the host below that the VM must not see.
+    pub hidden: Vec<PathBuf>,
+    /// The file with the directors' addresses, followed as it changes.
+    pub endpoints: PathBuf,
+    pub publish: Vec<Publish>,
+    /// The VM's first address: where published ports lead.
+    pub address: Option<std::net::IpAddr>,
+}
+
+/// A helper's first word: which processes hold the VM up now.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Started {
+    pub supervisor: ProcessId,
+    pub init: ProcessId,
+}
+
+impl LaunchSpec {
+    /// Returns the role of the VM's supervisor.
+    pub fn supervisor_role(&self) -> &'static str {
+        match self.inside {
+            Some(_) => "shepherd",
+            None => "supervise",
+        }
+    }
+}
+
+impl Started {
+    /// Returns it as a line.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).expect("numbers can be written as JSON")
+    }
+}
+
+impl From<Started> for VmProcesses {
+    fn from(started: Started) -> Self {
+        Self { supervisor: started.supervisor, init: started.init }
+    }
+}

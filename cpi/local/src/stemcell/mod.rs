@@ -1,0 +1,123 @@
+//! Stemcells: what VMs have below their own files.
+
+mod build;
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read as _};
+use std::path::Path;
+
+use cpi_api::{CpiErrorKind, CreateStemcell};
+use model::StemcellCid;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::cloud::Cloud;
+use crate::error::LocalError;
+use crate::network::has_own_network;
+use crate::record::{StemcellKind, StemcellRecord};
+use crate::rung::Rung;
+use crate::scope::Scope;
+use crate::store::{Durability, write_json};
+
+pub use build::{StemcellNames, build_debian_stemcell, build_host_stemcell};
+
+/// Format of stemcells whose image only says "the host's own files".
+pub(crate) const HOST_FORMAT: &str = "directorate-host";
+/// Format of stemcells whose image is the archive of a root file system.
+pub(crate) const TAR_FORMAT: &str = "directorate-tar";
+
+/// Longest image that is read as a marker.
+const MARKER_BYTES_MAX: u64 = 64 * 1024;
+
+/// The image of a host stemcell.
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    format: String,
+    /// Name and version make images of different stemcells differ.
+    name: String,
+    version: String,
+}
+
+/// Returns the formats that VMs of a rung can be made from.
+pub(crate) fn formats(rung: Rung) -> &'static [&'static str] {
+    match has_own_network(rung) {
+        true => &[HOST_FORMAT, TAR_FORMAT, "warden-tar", "general-tar"],
+        false => &[HOST_FORMAT],
+    }
+}
+
+/// Registers an image. The cid follows from the content: a repeat registers nothing new.
+pub(crate) fn create(
+    cloud: &Cloud,
+    scope: &Scope,
+    request: &CreateStemcell,
+) -> Result<StemcellCid, LocalError> {
+    let image = &request.image;
+    let kind = kind_of(image)?;
+    if kind == StemcellKind::Tar && !has_own_network(cloud.rung) {
+        let message =
+            format!("a VM on the rung `{}` has no root of its own: use a {HOST_FORMAT} stemcell", cloud.rung);
+        return Err(LocalError::refused(CpiErrorKind::NotSupported, message));
+    }
+    let cid = StemcellCid::new(format!("stemcell-{}", digest(image)?));
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    if cloud.store.stemcell(&cid)?.is_some() {
+        return Ok(cid);
+    }
+    let dir = cloud.store.stemcell_dir(&cid);
+    cloud.store.discard(&dir)?;
+    fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
+    if kind == StemcellKind::Tar {
+        unpack(image, &dir.join("rootfs"))?;
+    }
+    // The record comes last: what has one is whole.
+    let record = StemcellRecord { kind, tags: request.tags.clone() };
+    write_json(&dir.join("stemcell.json"), &record, Durability::Synced)?;
+    Ok(cid)
+}
+
+/// Forgets a stemcell. VMs that were made from it must be gone.
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result<(), LocalError> {
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    if let Some(vm) = cloud.store.vms()?.into_iter().find(|vm| vm.stemcell == *cid) {
+        let message = format!("stemcell `{cid}` is below VM `{}`", vm.cid);
+        return Err(LocalError::refused(CpiErrorKind::Other, message));
+    }
+    cloud.store.discard(&cloud.store.stemcell_dir(cid))?;
+    lock.retire();
+    Ok(())
+}
+
+fn kind_of(image: &Path) -> Result<StemcellKind, LocalError> {
+    let mut start = Vec::new();
+    let file = File::open(image).map_err(LocalError::os("open stemcell image", image))?;
+    file.take(MARKER_BYTES_MAX)
+        .read_to_end(&mut start)
+        .map_err(LocalError::os("read stemcell image", image))?;
+    match start.as_slice() {
+        [0x1f, 0x8b, ..] => Ok(StemcellKind::Tar),
+        text if serde_json::from_slice::<Marker>(text).is_ok_and(|m| m.format == HOST_FORMAT) => {
+            Ok(StemcellKind::Host)
+        }
+        _ => {
+            let message =
+                "the stemcell's image is neither a gzipped tar of a root file system nor a host marker";
+            Err(LocalError::refused(CpiErrorKind::NotSupported, message))
+        }
+    }
+}
+
+fn digest(image: &Path) -> Result<String, LocalError> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(image).map_err(LocalError::os("open stemcell image", image))?;
+    io::copy(&mut file, &mut hasher).map_err(LocalError::os("read stemcell image", image))?;
+    Ok(hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn unpack(image: &Path, rootfs: &Path) -> Result<(), LocalError> {
+    let file = File::open(image).map_err(LocalError::os("open stemcell image", image))?;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(file)));
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_ownerships(true);
+    archive.unpack(rootfs).map_err(LocalError::os("unpack stemcell image", image))
+}

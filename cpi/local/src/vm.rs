@@ -1,0 +1,173 @@
+//! The life of a VM, whatever it is made of.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cpi_api::{CpiErrorKind, CreateVm, Metadata};
+use model::VmCid;
+
+use crate::cloud::Cloud;
+use crate::error::LocalError;
+use crate::limits::VmProperties;
+use crate::lock::NamedLock;
+use crate::network::{has_own_network, links};
+use crate::record::{StemcellKind, VmRecord, VmState};
+use crate::scope::Scope;
+use crate::store::{Durability, vm_cid};
+use crate::{disk, power, settings};
+
+/// Makes the VM of an agent; one that is there already is the answer too.
+pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<VmCid, LocalError> {
+    let cid = vm_cid(&request.agent_id);
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    if settled(cloud, scope, &cid)?.is_some() {
+        return Ok(cid);
+    }
+    cloud.announce(&request.bootstrap.endpoints)?;
+    let mut vm = match claim(cloud, scope, &request) {
+        Ok(vm) => vm,
+        Err(error) => {
+            lock.retire();
+            return Err(error);
+        }
+    };
+    match build(cloud, scope, &mut vm, &request) {
+        Ok(()) => Ok(cid),
+        Err(error) => {
+            // What can't be removed now is marked as half-made: whoever touches this VM next removes it.
+            if let Err(left) = remove(cloud, scope, vm, lock) {
+                tracing::warn!(vm = %cid, error = %left, "a VM that failed to start left something behind");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Returns whether the VM is there. Waits for whoever is working on it; removes what a dead one left half-made.
+pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<bool, LocalError> {
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let exists = settled(cloud, scope, cid)?.is_some();
+    if !exists {
+        lock.retire();
+    }
+    Ok(exists)
+}
+
+/// Removes a VM. Its disks are detached and stay.
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), LocalError> {
+    let lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    match cloud.store.vm(cid)? {
+        Some(vm) => remove(cloud, scope, vm, lock),
+        None => {
+            lock.retire();
+            Ok(())
+        }
+    }
+}
+
+/// Ends everything in a VM and starts it again, with what is on its disks.
+pub(crate) fn reboot(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let mut vm = existing(cloud, scope, cid)?;
+    power::down(cloud, &mut vm, scope)?;
+    cloud.store.put_vm(&vm, Durability::UntilReboot)?;
+    power::up(cloud, &mut vm, scope)?;
+    cloud.store.put_vm(&vm, Durability::UntilReboot)?;
+    disk::offer_again(cloud, scope, &vm)
+}
+
+/// Replaces a VM's metadata.
+pub(crate) fn set_metadata(
+    cloud: &Cloud,
+    scope: &Scope,
+    cid: &VmCid,
+    metadata: Metadata,
+) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
+    let vm = VmRecord { metadata, ..existing(cloud, scope, cid)? };
+    cloud.store.put_vm(&vm, Durability::Synced)
+}
+
+/// Returns a VM that is there; the caller holds its lock.
+pub(crate) fn existing(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<VmRecord, LocalError> {
+    let missing = || LocalError::refused(CpiErrorKind::VmNotFound, format!("VM `{cid}` does not exist"));
+    settled(cloud, scope, cid)?.ok_or_else(missing)
+}
+
+/// Returns the host's path of a VM's `/var/vcap`.
+pub(crate) fn base_dir(cloud: &Cloud, vm: &VmRecord) -> PathBuf {
+    cloud.store.vm_dir(&vm.cid).join("vcap")
+}
+
+/// Returns the VM if it is whole. One that is not has lost its maker or remover, since we hold the lock: it goes.
+fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>, LocalError> {
+    match cloud.store.vm(cid)? {
+        Some(vm) if vm.state == VmState::Running => Ok(Some(vm)),
+        Some(half) => dismantle(cloud, scope, half).map(|()| None),
+        None => Ok(None),
+    }
+}
+
+/// Writes down that the VM is being made, with addresses that no other VM has.
+fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, LocalError> {
+    let stemcell = &request.stemcell;
+    let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
+    if cloud.store.stemcell(stemcell)?.is_none() {
+        return Err(refuse(format!("stemcell `{stemcell}` does not exist")));
+    }
+    let properties = VmProperties::parse(&request.cloud_properties)?;
+    let _addresses = cloud.store.lock("addresses.lock", scope)?;
+    let used: BTreeSet<IpAddr> = cloud.store.vms()?.into_iter().flat_map(|vm| vm.addresses).collect();
+    let links = links(&request.networks, cloud.rung, &request.agent_id, &used)?;
+    let vm = VmRecord {
+        cid: vm_cid(&request.agent_id),
+        agent: request.agent_id.clone(),
+        state: VmState::Creating,
+        rung: cloud.rung,
+        stemcell: stemcell.clone(),
+        addresses: links.iter().map(|link| link.ip).collect(),
+        links,
+        limits: properties.limits(),
+        publish: properties.publish,
+        metadata: Metadata::new(),
+        disks: Vec::new(),
+        processes: None,
+    };
+    cloud.store.put_vm(&vm, Durability::Synced)?;
+    Ok(vm)
+}
+
+fn build(cloud: &Cloud, scope: &Scope, vm: &mut VmRecord, request: &CreateVm) -> Result<(), LocalError> {
+    let base = base_dir(cloud, vm);
+    fs::create_dir_all(&base).map_err(LocalError::os("create", &base))?;
+    settings::write(&base, &vm.cid, vm.rung, request, &vm.links)?;
+    power::up(cloud, vm, scope)?;
+    vm.state = VmState::Running;
+    cloud.store.put_vm(vm, Durability::Synced)
+}
+
+fn remove(cloud: &Cloud, scope: &Scope, vm: VmRecord, lock: NamedLock) -> Result<(), LocalError> {
+    dismantle(cloud, scope, vm)?;
+    lock.retire();
+    Ok(())
+}
+
+/// Ends and removes whatever there is of a VM.
+fn dismantle(cloud: &Cloud, scope: &Scope, mut vm: VmRecord) -> Result<(), LocalError> {
+    vm.state = VmState::Deleting;
+    cloud.store.put_vm(&vm, Durability::UntilReboot)?;
+    power::down(cloud, &mut vm, scope)?;
+    for cid in std::mem::take(&mut vm.disks) {
+        disk::release(cloud, scope, &vm.cid, &cid)?;
+    }
+    cloud.store.discard(&cloud.store.vm_dir(&vm.cid))
+}
+
+/// Returns whether a VM's root is the host's own, seen through a writable layer.
+#[allow(dead_code)]
+pub(crate) fn is_on_host_files(cloud: &Cloud, vm: &VmRecord) -> Result<bool, LocalError> {
+    let stemcell = cloud.store.stemcell(&vm.stemcell)?;
+    Ok(has_own_network(vm.rung) && stemcell.is_none_or(|s| s.kind == StemcellKind::Host))
+}
