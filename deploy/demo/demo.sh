@@ -75,7 +75,7 @@ timed_log() {
 deploy_redis() {
   step "3. Redis: one primary, two replicas, compiled from source; a director dies on the way"
   : >"$demo/deploy.log"
-  dctl --yes deploy "$root/examples/redis.yml" > >(timed_log "$demo/deploy.log") 2>&1 &
+  dctl --yes deploy "$root/examples/redis.yml" 2>&1 | timed_log "$demo/deploy.log" &
   local deploy=$!
   wait_until 'instances are being updated' 600 grep -q 'Updating instance' "$demo/deploy.log"
   kill_one
@@ -101,7 +101,7 @@ kill_one() {
 # The lines on the screen must be the task's whole event log, each once, whichever director sent them.
 lines_are_complete() {
   local task killed next
-  task=$(sed -n 's/^[0-9]* Task \([0-9]*\) |.*/\1/p' "$demo/deploy.log" | head -n 1)
+  task=$(sed -n '/^[0-9]* Task [0-9]* |/{s/^[0-9]* Task \([0-9]*\) |.*/\1/p;q}' "$demo/deploy.log")
   diff <(cut -d' ' -f2- "$demo/deploy.log" | grep "^Task $task |") \
     <(dctl task "$task" --no-follow 2>/dev/null | grep "^Task $task |") >"$demo/lines.diff" ||
     { echo "demo: what was followed differs from the task's log, see $demo/lines.diff" >&2; return 1; }

@@ -27,7 +27,7 @@ export DCTL_PROFILE=$demo/profile
 
 dctl() { "$bin/dctl" "$@"; }
 
-now_ms() { date +%s%3N; }
+now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 seconds() { printf '%d.%03d s' $(($1 / 1000)) $(($1 % 1000)); }
 
 # Prints one value out of JSON: `json 'data.first["role"]' <text`.

@@ -11,7 +11,7 @@ const LINES_WARN: usize = 500;
 const LINES_FAIL: usize = 650;
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "misc", "stuff"];
+const EMPTY_NAMES: &[&str] = &["util", "utils", "helpers", "misc", "stuff"];
 
 /// Refuses names that do not say what a file holds.
 pub fn name(file: &TextFile) -> Vec<Complaint> {
