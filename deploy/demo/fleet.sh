@@ -113,14 +113,12 @@ kill_replica() {
 
 # Pids of everything that belongs to the demo: by the path in the command line, or by the mark in the environment.
 demo_processes() {
-  local entry pid
-  for entry in /proc/[0-9]*; do
-    pid=${entry#/proc/}
-    [ "$pid" = $$ ] && continue
-    if tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qF "$demo/" ||
-      tr '\0' '\n' <"$entry/environ" 2>/dev/null | grep -qxF "DIRECTORATE_DEMO=$demo"; then
-      # Not ourselves, our subshells or the make that called us: those have no session of their own.
-      [ "$(cut -d' ' -f6 "$entry/stat" 2>/dev/null)" = "$(cut -d' ' -f6 /proc/$$/stat)" ] || echo "$pid"
-    fi
-  done
+  local pid own_session
+  own_session=$(cut -d' ' -f6 /proc/$$/stat)
+  { grep -lszF -- "$demo/" /proc/[0-9]*/cmdline; grep -lszxF -- "DIRECTORATE_DEMO=$demo" /proc/[0-9]*/environ; } |
+    cut -d/ -f3 | sort -un |
+    while read -r pid; do
+      # Not ourselves nor the make that called us: the fleet has sessions of its own.
+      [ "$(cut -d' ' -f6 "/proc/$pid/stat" 2>/dev/null || echo "$own_session")" = "$own_session" ] || echo "$pid"
+    done
 }
