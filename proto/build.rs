@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const FILES: &[&str] = &[
     "directorate/agent/v1/agent.proto",
+    "directorate/peer/v1/fleet.proto",
     "directorate/peer/v1/peer.proto",
     "directorate/peer/v1/relay.proto",
     "directorate/v1/common.proto",
