@@ -6,12 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::{BasicNode, EntryPayload};
 use prost::Message as _;
 use proto::peer::v1 as wire;
 
 use crate::type_config::{
-    CommittedLeaderId, Entry, EntryBytes, LogId, Membership, Payload, StoredMembership, Vote,
+    CommittedLeaderId, Entry, EntryBytes, LogId, Membership, Payload, StoredMembership, TypeConfig, Vote,
 };
 
 /// Why bytes or a message are not what they should be.
@@ -111,6 +115,141 @@ pub(crate) fn entry_in(record: wire::LogRecord) -> Result<Entry, DecodeError> {
         }
     };
     Ok(Entry { log_id: log_id_in(log_id), payload })
+}
+
+pub(crate) fn append_request_out(request: AppendEntriesRequest<TypeConfig>) -> wire::AppendRequest {
+    wire::AppendRequest {
+        vote: Some(vote_out(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(log_id_out),
+        committed: request.leader_commit.as_ref().map(log_id_out),
+        entries: request.entries.iter().map(entry_out).collect(),
+    }
+}
+
+pub(crate) fn append_request_in(
+    request: wire::AppendRequest,
+) -> Result<AppendEntriesRequest<TypeConfig>, DecodeError> {
+    Ok(AppendEntriesRequest {
+        vote: vote_in(request.vote)?,
+        prev_log_id: request.prev.map(log_id_in),
+        leader_commit: request.committed.map(log_id_in),
+        entries: request.entries.into_iter().map(entry_in).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(crate) fn append_response_out(result: &StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
+    use wire::append_response::{Matched, Outcome};
+    let outcome = match result {
+        Ok(last) => Outcome::Matched(Matched { last: last.as_ref().map(log_id_out) }),
+        Err(StreamAppendError::Conflict(id)) => Outcome::Conflict(log_id_out(id)),
+        Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(vote_out(vote)),
+    };
+    wire::AppendResponse { outcome: Some(outcome) }
+}
+
+pub(crate) fn append_response_in(
+    response: wire::AppendResponse,
+) -> Result<StreamAppendResult<TypeConfig>, DecodeError> {
+    use wire::append_response::Outcome;
+    let missing = DecodeError::Missing { what: "an append response", field: "outcome" };
+    Ok(match response.outcome.ok_or(missing)? {
+        Outcome::Matched(matched) => Ok(matched.last.map(log_id_in)),
+        Outcome::Conflict(id) => Err(StreamAppendError::Conflict(log_id_in(id))),
+        Outcome::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_in(Some(vote))?)),
+    })
+}
+
+/// Whether a vote counts, or is only asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ballot {
+    Real,
+    Trial,
+}
+
+pub(crate) fn vote_request_out(request: &VoteRequest<TypeConfig>, ballot: Ballot) -> wire::VoteRequest {
+    wire::VoteRequest {
+        vote: Some(vote_out(&request.vote)),
+        last: request.last_log_id.as_ref().map(log_id_out),
+        leadership_transfer: request.leadership_transfer,
+        pre_vote: ballot == Ballot::Trial,
+    }
+}
+
+pub(crate) fn vote_request_in(
+    request: wire::VoteRequest,
+) -> Result<(VoteRequest<TypeConfig>, Ballot), DecodeError> {
+    let mut decoded = VoteRequest::new(vote_in(request.vote)?, request.last.map(log_id_in));
+    decoded.leadership_transfer = request.leadership_transfer;
+    Ok((decoded, if request.pre_vote { Ballot::Trial } else { Ballot::Real }))
+}
+
+pub(crate) fn vote_response_out(response: &VoteResponse<TypeConfig>) -> wire::VoteResponse {
+    wire::VoteResponse {
+        vote: Some(vote_out(&response.vote)),
+        last: response.last_log_id.as_ref().map(log_id_out),
+        granted: response.vote_granted,
+    }
+}
+
+pub(crate) fn vote_response_in(
+    response: wire::VoteResponse,
+) -> Result<VoteResponse<TypeConfig>, DecodeError> {
+    Ok(VoteResponse::new(vote_in(response.vote)?, response.last.map(log_id_in), response.granted))
+}
+
+pub(crate) fn transfer_request_out(
+    request: &TransferLeaderRequest<TypeConfig>,
+) -> wire::TransferLeaderRequest {
+    wire::TransferLeaderRequest {
+        from: Some(vote_out(request.from_leader())),
+        to: *request.to_node_id(),
+        last: request.last_log_id().map(log_id_out),
+    }
+}
+
+pub(crate) fn transfer_request_in(
+    request: wire::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<TypeConfig>, DecodeError> {
+    Ok(TransferLeaderRequest::new(vote_in(request.from)?, request.to, request.last.map(log_id_in)))
+}
+
+pub(crate) fn transfer_response_out(
+    response: &TransferLeaderResponse<TypeConfig>,
+) -> wire::TransferLeaderResponse {
+    use wire::transfer_leader_response::{LogNotFlushed, Refusal, VoteChanged};
+    let refusal = match response {
+        Ok(()) => None,
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+            Some(Refusal::VoteChanged(VoteChanged {
+                expected: Some(vote_out(expected)),
+                actual: Some(vote_out(actual)),
+            }))
+        }
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            Some(Refusal::LogNotFlushed(LogNotFlushed {
+                expected: expected.as_ref().map(log_id_out),
+                actual: actual.as_ref().map(log_id_out),
+            }))
+        }
+    };
+    wire::TransferLeaderResponse { refusal }
+}
+
+pub(crate) fn transfer_response_in(
+    response: wire::TransferLeaderResponse,
+) -> Result<TransferLeaderResponse<TypeConfig>, DecodeError> {
+    use wire::transfer_leader_response::Refusal;
+    Ok(match response.refusal {
+        None => Ok(()),
+        Some(Refusal::VoteChanged(changed)) => Err(TransferLeaderError::VoteChanged {
+            expected: vote_in(changed.expected)?,
+            actual: vote_in(changed.actual)?,
+        }),
+        Some(Refusal::LogNotFlushed(missing)) => Err(TransferLeaderError::LogNotFlushed {
+            expected: missing.expected.map(log_id_in),
+            actual: missing.actual.map(log_id_in),
+        }),
+    })
 }
 
 pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {

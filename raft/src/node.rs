@@ -1,93 +1,255 @@
 //! The handle to one replica.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use owned_tasks::OwnedTasks;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use owned_tasks::{OnExit, OwnedTasks};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Application, Leadership, MemberError, Options, PeerConnector, ProposeError, ReadError, StartError,
-    StateView, Status,
-};
+use crate::engine_config;
+use crate::fatal::Fatal;
+use crate::log_store::LogStore;
+use crate::network::Network;
+use crate::peers::{Gate, Peers};
+use crate::state_machine::StateMachine;
+use crate::state_store::StateStore;
+use crate::status;
+use crate::type_config::TypeConfig;
+use crate::{Application, Leadership, Options, PeerConnector, StartError, StateView, Status, Timing};
 
-/// An entry that was committed and applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposed {
-    /// Its position in the log.
-    pub index: u64,
-    /// What the application answered.
-    pub answer: Vec<u8>,
+/// The consensus engine with our storage.
+pub(crate) type Engine = openraft::Raft<TypeConfig, StateMachine>;
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+pub(crate) type MetricsReceiver = openraft::alias::WatchReceiverOf<TypeConfig, Metrics>;
+
+/// The handle to one replica; clones are handles to the same one.
+///
+/// The databases close when the last clone, and the last [`StateView`], is gone.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
 }
 
-/// The handle to one replica; cheap to clone.
-#[derive(Clone)]
-pub struct Node {}
+pub(crate) struct Inner {
+    pub(crate) node_id: u64,
+    pub(crate) timing: Timing,
+    pub(crate) engine: Engine,
+    pub(crate) store: Arc<StateStore>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) gate: Gate,
+    pub(crate) stopping: CancellationToken,
+    status: watch::Receiver<Status>,
+    /// The term that this replica leads, and when it noticed.
+    noticed: Arc<Mutex<Option<(u64, Instant)>>>,
+}
 
 impl Node {
-    /// Opens the data and starts the replica. A fresh one waits to be bootstrapped or added to a cluster.
+    /// Opens the data and starts the replica. A fresh one waits to be [bootstrapped](Node::bootstrap) or
+    /// [added](Node::add_member) to a cluster; its [`peer_services`](crate::peer_services) must be served then.
     pub async fn start(
-        _options: Options,
-        _application: Arc<dyn Application>,
-        _connector: Arc<dyn PeerConnector>,
-        _tasks: &OwnedTasks,
+        options: Options,
+        application: Arc<dyn Application>,
+        connector: Arc<dyn PeerConnector>,
+        tasks: &OwnedTasks,
     ) -> Result<Self, StartError> {
-        todo!()
+        let config = engine_config::engine_config(&options)?;
+        let fatal = Fatal::new(options.on_fatal.clone());
+        let (node_id, timing) = (options.node_id, options.timing);
+        let opened = {
+            let fatal = fatal.clone();
+            tokio::task::spawn_blocking(move || open(&options.data_dir, node_id, application, fatal))
+        };
+        let (log, store) = opened.await.map_err(|error| StartError::Engine(error.into()))??;
+        let peers = Arc::new(Peers::new(connector));
+        let network =
+            Network { peers: peers.clone(), stall: (timing.election_max * 4).max(Duration::from_secs(2)) };
+        let machine = StateMachine { store: store.clone(), fatal };
+        let engine = Engine::new(node_id, config, network, log, machine)
+            .await
+            .map_err(|error| StartError::Engine(error.into()))?;
+        let (status, status_receiver) = watch::channel(status::status_of(&engine.metrics().borrow_watched()));
+        let stopping = CancellationToken::new();
+        let noticed = Arc::new(Mutex::new(None));
+        let watching = Watching {
+            metrics: engine.metrics(),
+            status,
+            stopping: stopping.clone(),
+            noticed: noticed.clone(),
+        };
+        tasks.spawn("raft", OnExit::StopNode, |stop| watching.run(stop));
+        let inner = Inner {
+            node_id,
+            timing,
+            engine,
+            store,
+            peers,
+            gate: Gate::default(),
+            stopping,
+            status: status_receiver,
+            noticed,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
-    /// Makes this replica the first and only voter of a new cluster.
-    pub async fn bootstrap(&self, _own_address: &str) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Returns whether this replica belongs to a cluster.
-    pub fn is_initialized(&self) -> bool {
-        todo!()
-    }
-    /// Has an entry committed and applied, through whichever replica leads.
-    pub async fn propose(&self, _entry: Vec<u8>, _timeout: Duration) -> Result<Proposed, ProposeError> {
-        todo!()
-    }
-    /// Waits until the local state contains everything that was confirmed to anybody before the call; returns its index.
-    pub async fn read_barrier(&self, _timeout: Duration) -> Result<u64, ReadError> {
-        todo!()
-    }
-    /// Returns a consistent view of the local state, as it is now.
+
+    /// Returns a consistent view of the local state, as it is now. How current that is, only
+    /// [`read_barrier`](Node::read_barrier) can say.
     pub fn view(&self) -> StateView {
-        todo!()
+        self.inner.store.view()
     }
-    /// Returns what this replica knows.
+
+    /// Returns a receiver that follows the index of the last entry in the local state.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.inner.store.watch_applied()
+    }
+
+    /// Returns what this replica knows about itself and its cluster.
     pub fn status(&self) -> Status {
-        todo!()
+        status::status_of(&self.metrics().borrow_watched())
     }
-    /// Returns a receiver that follows [`Node::status`].
+
+    /// Returns a receiver that follows [`Node::status`]; it is not woken for heartbeats alone.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
-        todo!()
+        self.inner.status.clone()
     }
-    /// Returns whether this replica leads and until when that provably holds.
+
+    /// Returns whether this replica leads right now, of which term, and until when that provably holds.
+    ///
+    /// Check [`Leadership::holds`] before every side effect on the world, and wait out
+    /// [`lease_duration`](Node::lease_duration) from [`Leadership::since`] before the first one of a term. Then no two
+    /// leaders ever act at the same time, because: *t* is when the last message was sent that a quorum acknowledged. Who
+    /// acknowledged it had not voted for a newer leader yet, and any newer leader needs a vote from one of them. So
+    /// the newer leader's `since` is after *t*, it acts after *t* + the lease at the earliest, and the lease of the
+    /// older one ends a margin before that. No clocks are compared, only the speed at which they run; the margin
+    /// covers its error. A transfer of leadership or a restart of voters changes nothing in this.
     pub fn leadership(&self) -> Option<Leadership> {
-        todo!()
+        let metrics = self.metrics();
+        let metrics = metrics.borrow_watched();
+        let term = led_term(&metrics)?;
+        let acknowledged = match is_only_voter(&metrics) {
+            true => Instant::now(),
+            false => status::to_std(metrics.last_quorum_acked?.into_inner()),
+        };
+        let since = notice(&self.inner.noticed, Some(term))?;
+        // Clocks may run at different speeds, and between a check and the deed there is always a moment.
+        let margin = self.lease_duration() / 10;
+        Some(Leadership { term, since, until: acknowledged + self.lease_duration() - margin })
     }
+
     /// Returns what a new leader waits out, counted from [`Leadership::since`], before it touches the world.
     pub fn lease_duration(&self) -> Duration {
-        todo!()
+        self.inner.timing.election_max
     }
-    /// Adds a replica: as a learner, then, once it has caught up, as a voter. Leader only; idempotent.
-    pub async fn add_member(&self, _id: u64, _address: &str, _timeout: Duration) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Removes a replica. Leader only; idempotent.
-    pub async fn remove_member(&self, _id: u64, _timeout: Duration) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Hands leadership to `to`, or to the voter that is furthest. Leader only.
-    pub async fn transfer_leader(&self, _to: Option<u64>, _timeout: Duration) -> Result<u64, MemberError> {
-        todo!()
-    }
-    /// Takes a snapshot now and waits for it; returns the index of its last entry.
-    pub async fn snapshot(&self, _timeout: Duration) -> Result<u64, MemberError> {
-        todo!()
-    }
-    /// Hands leadership over if this replica leads, then stops. Bounded.
+
+    /// Hands leadership over if this replica leads, then stops. Bounded by a few election timeouts.
+    ///
+    /// What was acknowledged is on the disk already; this only saves the others an election.
     pub async fn shutdown(&self) {
-        todo!()
+        if !self.inner.stopping.is_cancelled() && led_term(&self.metrics().borrow_watched()).is_some() {
+            // Best effort: without it the others notice by themselves.
+            if let Err(error) = self.transfer_leader(None, self.inner.timing.election_max * 2).await {
+                tracing::info!(node = self.inner.node_id, %error, "stopping without handing over leadership");
+            }
+        }
+        self.inner.stopping.cancel();
+        if let Err(error) = self.inner.engine.shutdown().await {
+            tracing::warn!(node = self.inner.node_id, %error, "the consensus engine did not end well");
+        }
+        if let Err(error) = self.inner.store.sync().await {
+            tracing::warn!(node = self.inner.node_id, %error, "the state was not synced; the log will be replayed");
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> MetricsReceiver {
+        self.inner.engine.metrics()
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.inner.engine.clone()
+    }
+
+    pub(crate) fn store(&self) -> Arc<StateStore> {
+        self.inner.store.clone()
+    }
+}
+
+fn open(
+    data_dir: &Path,
+    node_id: u64,
+    application: Arc<dyn Application>,
+    fatal: Fatal,
+) -> Result<(LogStore, Arc<StateStore>), StartError> {
+    let dir_error = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(dir_error)?;
+    // The log first: it knows whose directory this is.
+    let log = LogStore::open_db(&data_dir.join("log"), node_id)?;
+    let store = StateStore::open(data_dir, application, fatal.clone())?;
+    let log = LogStore::start(log, store.clone(), fatal).map_err(dir_error)?;
+    Ok((log, store))
+}
+
+/// Returns the term that this replica leads, if it does.
+pub(crate) fn led_term(metrics: &Metrics) -> Option<u64> {
+    let leads = metrics.state == ServerState::Leader
+        && metrics.running_state.is_ok()
+        && metrics.vote.committed
+        && metrics.vote.leader_id.voted_for == metrics.id;
+    leads.then_some(metrics.vote.leader_id.term)
+}
+
+/// Returns whether this replica alone is a quorum: then its leadership cannot end without itself.
+fn is_only_voter(metrics: &Metrics) -> bool {
+    let mut voters = metrics.membership_config.voter_ids();
+    voters.next() == Some(metrics.id) && voters.next().is_none()
+}
+
+/// Remembers when `term` was first seen to be led, and returns that.
+fn notice(noticed: &Mutex<Option<(u64, Instant)>>, term: Option<u64>) -> Option<Instant> {
+    let mut noticed = noticed.lock().expect("no code panics while it holds this");
+    if noticed.map(|(known, _)| known) != term {
+        *noticed = term.map(|term| (term, Instant::now()));
+    }
+    noticed.map(|(_, since)| since)
+}
+
+/// Follows the engine, for those who wait for its status.
+struct Watching {
+    metrics: MetricsReceiver,
+    status: watch::Sender<Status>,
+    stopping: CancellationToken,
+    noticed: Arc<Mutex<Option<(u64, Instant)>>>,
+}
+
+impl Watching {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let failed = {
+                let metrics = self.metrics.borrow_and_update();
+                notice(&self.noticed, led_term(&metrics));
+                let status = status::status_of(&metrics);
+                self.status.send_if_modified(|known| {
+                    let changed = !known.equals_but_for_heartbeats(&status);
+                    *known = status;
+                    changed
+                });
+                metrics.running_state.is_err()
+            };
+            if failed {
+                break;
+            }
+            tokio::select! {
+                changed = self.metrics.changed() => if changed.is_err() { break },
+                () = stop.cancelled() => return,
+            }
+        }
+        let stopping = self.stopping.clone();
+        drop(self);
+        // Asked to stop, it is no failure that the engine ended. Otherwise the end of this task reports one.
+        if stopping.is_cancelled() {
+            stop.cancelled().await;
+        }
     }
 }

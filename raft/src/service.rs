@@ -1,54 +1,127 @@
-//! What peers call.
+//! What peers call: the server side.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, future};
 use proto::peer::v1 as wire;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
 use wire::forward_server::{Forward, ForwardServer};
 use wire::raft_server::{Raft, RaftServer};
 
 use crate::Node;
+use crate::codec::{self, Ballot, DecodeError};
+use crate::node::Engine;
+use crate::peers::MESSAGE_MAX_BYTES;
+use crate::propose::LocalError;
+use crate::snapshot_transfer;
+use crate::state_store::StateStore;
 
 /// Serves the consensus messages of peers.
-pub struct RaftService {}
+pub struct RaftService {
+    raft: Engine,
+    store: Arc<StateStore>,
+    /// One snapshot at a time: two would be two copies of the state.
+    receiving: Semaphore,
+}
 
 /// Serves what followers carry to this replica on behalf of clients.
-pub struct ForwardService {}
+pub struct ForwardService {
+    node: Node,
+}
 
 /// Returns the services to be served on the peer port, where only replicas may call.
-pub fn peer_services(_node: &Node) -> (RaftServer<RaftService>, ForwardServer<ForwardService>) {
-    todo!()
+pub fn peer_services(node: &Node) -> (RaftServer<RaftService>, ForwardServer<ForwardService>) {
+    let raft = RaftService { raft: node.engine(), store: node.store(), receiving: Semaphore::new(1) };
+    let forward = ForwardService { node: node.clone() };
+    (
+        RaftServer::new(raft)
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES),
+        ForwardServer::new(forward)
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES),
+    )
+}
+
+fn malformed(error: DecodeError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("this replica has stopped: {error}"))
 }
 
 #[tonic::async_trait]
 impl Raft for RaftService {
-    type AppendStream = tokio_stream::Pending<Result<wire::AppendResponse, tonic::Status>>;
+    type AppendStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
     async fn append(
         &self,
-        _: tonic::Request<tonic::Streaming<wire::AppendRequest>>,
-    ) -> Result<tonic::Response<Self::AppendStream>, tonic::Status> {
-        todo!()
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        // A broken or malformed stream simply ends; the leader makes a new one.
+        let requests =
+            request.into_inner().map(|request| request.ok().and_then(|r| codec::append_request_in(r).ok()));
+        let requests =
+            requests.take_while(|request| future::ready(request.is_some())).filter_map(future::ready);
+        let answers = self.raft.stream_append(requests);
+        let answers = answers.map(|answer| match answer {
+            Ok(result) => Ok(codec::append_response_out(&result)),
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        Ok(Response::new(answers.boxed()))
     }
+
     async fn heartbeat(
         &self,
-        _: tonic::Request<wire::AppendRequest>,
-    ) -> Result<tonic::Response<wire::AppendResponse>, tonic::Status> {
-        todo!()
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
+        let request = codec::append_request_in(request.into_inner()).map_err(malformed)?;
+        let mut answers = Box::pin(self.raft.stream_append(futures::stream::iter([request])));
+        match answers.next().await {
+            Some(Ok(result)) => Ok(Response::new(codec::append_response_out(&result))),
+            Some(Err(fatal)) => Err(stopped(fatal)),
+            None => Err(stopped("no answer")),
+        }
     }
+
     async fn vote(
         &self,
-        _: tonic::Request<wire::VoteRequest>,
-    ) -> Result<tonic::Response<wire::VoteResponse>, tonic::Status> {
-        todo!()
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let (request, ballot) = codec::vote_request_in(request.into_inner()).map_err(malformed)?;
+        let answer = match ballot {
+            Ballot::Real => self.raft.vote(request).await,
+            Ballot::Trial => self.raft.pre_vote(request).await,
+        };
+        Ok(Response::new(codec::vote_response_out(&answer.map_err(stopped)?)))
     }
+
     async fn transfer_leader(
         &self,
-        _: tonic::Request<wire::TransferLeaderRequest>,
-    ) -> Result<tonic::Response<wire::TransferLeaderResponse>, tonic::Status> {
-        todo!()
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let request = codec::transfer_request_in(request.into_inner()).map_err(malformed)?;
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        Ok(Response::new(codec::transfer_response_out(&answer)))
     }
+
     async fn install_snapshot(
         &self,
-        _: tonic::Request<tonic::Streaming<wire::SnapshotChunk>>,
-    ) -> Result<tonic::Response<wire::SnapshotResponse>, tonic::Status> {
-        todo!()
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotResponse>, Status> {
+        let _one = self
+            .receiving
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("another snapshot is being received"))?;
+        let (vote, snapshot) = snapshot_transfer::receive(request.into_inner(), &self.store)
+            .await
+            .map_err(|error| Status::aborted(error.to_string()))?;
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(Response::new(wire::SnapshotResponse { vote: Some(codec::vote_out(&answer.vote)) }))
     }
 }
 
@@ -56,14 +129,42 @@ impl Raft for RaftService {
 impl Forward for ForwardService {
     async fn propose(
         &self,
-        _: tonic::Request<wire::ProposeRequest>,
-    ) -> Result<tonic::Response<wire::ProposeResponse>, tonic::Status> {
-        todo!()
+        request: Request<wire::ProposeRequest>,
+    ) -> Result<Response<wire::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        let limit = Duration::from_millis(request.timeout_ms.into());
+        match tokio::time::timeout(limit, self.node.propose_here(request.entry)).await {
+            Ok(Ok(done)) => {
+                Ok(Response::new(wire::ProposeResponse { index: done.index, answer: done.answer.into() }))
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Status::deadline_exceeded("the entry was not confirmed in time")),
+        }
     }
+
     async fn read_index(
         &self,
-        _: tonic::Request<wire::ReadIndexRequest>,
-    ) -> Result<tonic::Response<wire::ReadIndexResponse>, tonic::Status> {
-        todo!()
+        request: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexResponse>, Status> {
+        let limit = Duration::from_millis(request.into_inner().timeout_ms.into());
+        match tokio::time::timeout(limit, self.node.read_index_here()).await {
+            Ok(Ok(index)) => Ok(Response::new(wire::ReadIndexResponse { index })),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Status::deadline_exceeded("the leadership was not confirmed in time")),
+        }
+    }
+}
+
+impl From<LocalError> for Status {
+    fn from(error: LocalError) -> Self {
+        match error {
+            // Callers rely on this code: surely nothing was proposed.
+            LocalError::NotLeader => Self::failed_precondition("this replica does not lead"),
+            LocalError::Unknown => Self::aborted("the leadership was lost while the entry was on its way"),
+            LocalError::TooLarge(bytes) => {
+                Self::invalid_argument(format!("an entry of {bytes} bytes is too long"))
+            }
+            LocalError::Stopped => Self::unavailable("this replica has stopped"),
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! One generation of the state database.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
@@ -56,10 +55,6 @@ impl StateDb {
 
     pub(crate) fn db(&self) -> &DB {
         &self.db
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Marks this generation as replaced.

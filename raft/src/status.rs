@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use openraft::{Instant as _, ServerState, TokioInstant};
+
+use crate::node::Metrics;
+
 /// What a replica is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -57,6 +61,18 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
 }
 
+impl Status {
+    /// Returns whether nothing changed but the times at which members were heard.
+    pub(crate) fn equals_but_for_heartbeats(&self, other: &Self) -> bool {
+        let silent = |status: &Self| {
+            let mut status = status.clone();
+            status.members.iter_mut().for_each(|member| member.last_heard = None);
+            status
+        };
+        silent(self) == silent(other)
+    }
+}
+
 /// Whether this replica leads, and how long that provably holds. See [`Node::leadership`](crate::Node::leadership).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
@@ -73,5 +89,53 @@ impl Leadership {
     /// Returns whether the lease still holds.
     pub fn holds(&self) -> bool {
         Instant::now() < self.until
+    }
+}
+
+/// Returns `at` on the clock of `std`; a moment too early rather than too late.
+pub(crate) fn to_std(at: TokioInstant) -> Instant {
+    // The order matters: the age is measured after the present.
+    let now = Instant::now();
+    now - TokioInstant::now().saturating_duration_since(at)
+}
+
+/// Returns what `metrics` say, in our words.
+pub(crate) fn status_of(metrics: &Metrics) -> Status {
+    let membership = metrics.membership_config.membership();
+    let matched = |id: &u64| match &metrics.replication {
+        Some(all) => all.get(id).copied().flatten().map(|matched| matched.index),
+        None => None,
+    };
+    let last_heard = |id: &u64| match &metrics.heartbeat {
+        Some(all) => all.get(id).copied().flatten().map(|heard| to_std(heard.into_inner())),
+        None => None,
+    };
+    let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+    Status {
+        node_id: metrics.id,
+        role: match (&metrics.running_state, metrics.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+            (_, ServerState::Learner) => Role::Learner,
+            (_, ServerState::Follower) => Role::Follower,
+            (_, ServerState::Candidate) => Role::Candidate,
+            (_, ServerState::Leader) => Role::Leader,
+        },
+        term: metrics.current_term,
+        leader: metrics.current_leader,
+        last_log_index: metrics.last_log_index,
+        committed: metrics.local_committed.map(|id| id.index),
+        applied: metrics.last_applied.map(|id| id.index),
+        snapshot_index: metrics.snapshot.map(|id| id.index),
+        purged: metrics.purged.map(|id| id.index),
+        members: membership
+            .nodes()
+            .map(|(id, node)| MemberStatus {
+                id: *id,
+                address: node.addr.clone(),
+                voter: voters.contains(id),
+                matched: matched(id),
+                last_heard: last_heard(id),
+            })
+            .collect(),
     }
 }

@@ -1,0 +1,141 @@
+//! The one thread that writes the log: group commit.
+//!
+//! Everything that waits when it looks becomes one write with one fsync, and is acknowledged in order. So the number of
+//! fsyncs follows the disk and not the number of proposals, and no async thread ever waits for the disk.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fatal::Fatal;
+use crate::log_cache::LogCache;
+use crate::log_db::{Durability, LogBatch, LogDb};
+use crate::type_config::{Entry, LogId, TypeConfig, Vote};
+
+/// Writes that wait for the thread. openraft merges entries before that, so a full queue means a stuck disk.
+pub(crate) const QUEUE_MAX: usize = 1024;
+
+/// One write. They are carried out in order.
+pub(crate) enum Write {
+    Append {
+        entries: Vec<Entry>,
+        done: IOFlushed<TypeConfig>,
+    },
+    Vote {
+        vote: Vote,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Only a hint for the next start: not synced, nobody waits.
+    Committed(Option<LogId>),
+    Truncate {
+        first: u64,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Purge {
+        last: LogId,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+}
+
+/// Who is told once a write is on the disk.
+enum Waiter {
+    Appended(IOFlushed<TypeConfig>),
+    Other(oneshot::Sender<io::Result<()>>),
+}
+
+/// The thread's state.
+pub(crate) struct LogWriter {
+    pub(crate) db: Arc<LogDb>,
+    pub(crate) cache: Arc<Mutex<LogCache>>,
+    pub(crate) fatal: Fatal,
+    pub(crate) inbox: mpsc::Receiver<Write>,
+}
+
+impl LogWriter {
+    /// Writes until nobody can send any more, or until a write fails: after that nothing is acknowledged.
+    pub(crate) fn run(mut self) {
+        let mut writes = Vec::with_capacity(QUEUE_MAX);
+        while self.inbox.blocking_recv_many(&mut writes, QUEUE_MAX) > 0 {
+            if let Err(error) = self.write(&mut writes) {
+                return self.refuse_everything(&error);
+            }
+        }
+    }
+
+    fn write(&self, writes: &mut Vec<Write>) -> io::Result<()> {
+        let mut batch = LogBatch::default();
+        let mut durability = Durability::Buffered;
+        let mut stored = None;
+        let mut waiters = Vec::with_capacity(writes.len());
+        for write in writes.drain(..) {
+            match write {
+                Write::Committed(id) => {
+                    self.db.put_committed(&mut batch, id.as_ref());
+                    continue;
+                }
+                Write::Append { entries, done } => {
+                    entries.iter().for_each(|entry| self.db.put_entry(&mut batch, entry));
+                    stored = entries.last().map(|entry| entry.log_id.index).or(stored);
+                    waiters.push(Waiter::Appended(done));
+                }
+                Write::Vote { vote, done } => {
+                    self.db.put_vote(&mut batch, &vote);
+                    waiters.push(Waiter::Other(done));
+                }
+                Write::Truncate { first, done } => {
+                    self.db.truncate(&mut batch, first);
+                    stored = first.checked_sub(1);
+                    waiters.push(Waiter::Other(done));
+                }
+                Write::Purge { last, done } => {
+                    self.db.purge(&mut batch, &last);
+                    waiters.push(Waiter::Other(done));
+                }
+            }
+            durability = Durability::Synced;
+        }
+        match self.db.write(batch, durability) {
+            Ok(()) => {
+                if let Some(index) = stored {
+                    self.cache.lock().expect("no code panics while it holds the cache").stored(index);
+                }
+                waiters.into_iter().for_each(|waiter| waiter.tell(Ok(())));
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.fatal.report("writing and syncing the log", error);
+                waiters.into_iter().for_each(|waiter| waiter.tell(Err(again(&error))));
+                Err(error)
+            }
+        }
+    }
+
+    fn refuse_everything(mut self, error: &io::Error) {
+        while let Some(write) = self.inbox.blocking_recv() {
+            match write {
+                Write::Committed(_) => {}
+                Write::Append { done, .. } => Waiter::Appended(done).tell(Err(again(error))),
+                Write::Vote { done, .. } | Write::Truncate { done, .. } | Write::Purge { done, .. } => {
+                    Waiter::Other(done).tell(Err(again(error)));
+                }
+            }
+        }
+    }
+}
+
+impl Waiter {
+    fn tell(self, result: io::Result<()>) {
+        match self {
+            Self::Appended(done) => done.io_completed(result),
+            // Who waited may have given up; the write counts all the same.
+            Self::Other(done) => drop(done.send(result)),
+        }
+    }
+}
+
+/// `io::Error` cannot be cloned.
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}

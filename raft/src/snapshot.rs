@@ -1,0 +1,104 @@
+//! Snapshots: RocksDB checkpoints, as directories.
+//!
+//! A checkpoint hard-links the immutable table files and copies the small rest, so it costs milliseconds and hardly any
+//! space, whatever the size of the state. It is streamed file by file and never held in memory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::disk;
+use crate::state_db::StateDb;
+use crate::type_config::{SnapshotMeta, TypeConfig};
+
+/// A snapshot in its directory; the directory goes with the last clone, unless it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotDir {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    /// Whether the directory stays when nobody uses this value any more, to be found at the next start.
+    kept: AtomicBool,
+}
+
+/// One file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotFile {
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+}
+
+impl SnapshotDir {
+    /// Takes over the snapshot in `path`, to be removed when nobody uses it any more.
+    pub(crate) fn temporary(path: PathBuf) -> Self {
+        Self { inner: Arc::new(Inner { path, kept: AtomicBool::new(false) }) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Makes the directory stay, also after the process.
+    pub(crate) fn keep(&self) {
+        self.inner.kept.store(true, Ordering::Release);
+    }
+
+    /// Lets the directory go once nobody reads it any more.
+    pub(crate) fn release(&self) {
+        self.inner.kept.store(false, Ordering::Release);
+    }
+
+    /// Returns what this snapshot contains.
+    pub(crate) fn meta(&self) -> Result<SnapshotMeta, Box<dyn std::error::Error + Send + Sync>> {
+        let (last_log_id, last_membership) = StateDb::peek(self.path())?;
+        Ok(SnapshotMeta { last_log_id, last_membership })
+    }
+
+    /// Returns the files that make up the snapshot, by name.
+    pub(crate) fn files(&self) -> io::Result<Vec<SnapshotFile>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.path())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // RocksDB's own chatter, which looking into the snapshot leaves behind.
+            if name != "LOCK" && !name.starts_with("LOG") {
+                files.push(SnapshotFile { bytes: entry.metadata()?.len(), name });
+            }
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
+    }
+
+    /// Copies the snapshot to `to`: table files, which never change, as hard links; the rest, which RocksDB goes on
+    /// writing, in full. Durable when it returns.
+    pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
+        fs::create_dir(to)?;
+        for file in self.files()? {
+            let (from, to) = (self.path().join(&file.name), to.join(&file.name));
+            match file.name.ends_with(".sst") {
+                true => fs::hard_link(from, to)?,
+                false => drop(fs::copy(from, to)?),
+            }
+        }
+        disk::sync_files(to)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Acquire) {
+            // What a failure leaves is removed at the next start.
+            if let Err(error) = disk::remove_dir(&self.path) {
+                tracing::warn!(%error, dir = %self.path.display(), "an old snapshot was not removed");
+            }
+        }
+    }
+}
+
+/// What openraft calls a snapshot: what it contains, and where it is.
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;

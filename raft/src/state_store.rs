@@ -1,0 +1,295 @@
+//! The state on disk: which generation of it counts, and its snapshots.
+//!
+//! ```text
+//! state/current      the number of the generation that counts, replaced atomically
+//! state/<n>/         a generation: one RocksDB
+//! snapshots/<index>-<term>-<n>/   the latest snapshot; other names are unfinished ones
+//! ```
+//!
+//! Installing a snapshot builds the next generation beside the current one, then switches `state/current`: a crash
+//! leaves either the old state or the new one, and what is unfinished is removed at the next start.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use openraft::EntryPayload;
+use openraft::storage::ApplyResponder;
+use rocksdb::checkpoint::Checkpoint;
+use tokio::sync::watch;
+
+use crate::disk;
+use crate::error::StartError;
+use crate::fatal::Fatal;
+use crate::snapshot::{Snapshot, SnapshotDir};
+use crate::state_db::StateDb;
+use crate::type_config::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::{Application, StateBatch, StateView};
+
+const CURRENT: &str = "current";
+
+/// The state of one replica. Every method that touches the disk blocks.
+pub(crate) struct StateStore {
+    states: PathBuf,
+    snapshots: PathBuf,
+    application: Arc<dyn Application>,
+    fatal: Fatal,
+    current: RwLock<Arc<StateDb>>,
+    snapshot: Mutex<Option<Snapshot>>,
+    /// Held while the state changes, and while a checkpoint is taken: a checkpoint then is one position exactly.
+    changing: Mutex<()>,
+    /// Names unfinished directories.
+    next_temporary: AtomicU64,
+    applied: watch::Sender<u64>,
+}
+
+impl StateStore {
+    /// Opens the state below `data_dir`, creating it when absent, and clears away what a crash left unfinished.
+    pub(crate) fn open(
+        data_dir: &Path,
+        application: Arc<dyn Application>,
+        fatal: Fatal,
+    ) -> Result<Arc<Self>, StartError> {
+        let (states, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
+        let prepared = prepare(&states, &snapshots);
+        let generation =
+            prepared.map_err(|source| StartError::DataDir { path: data_dir.to_owned(), source })?;
+        let dir = states.join(generation.to_string());
+        let damaged = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Database {
+            database: "state",
+            path: dir.clone(),
+            source,
+        };
+        let db = StateDb::open(&dir, fatal.clone()).map_err(|error| damaged(error.into()))?;
+        let snapshot = latest_snapshot(&snapshots)
+            .map_err(|source| StartError::DataDir { path: snapshots.clone(), source })?;
+        let applied = watch::Sender::new(db.applied().map_or(0, |id| id.index));
+        Ok(Arc::new(Self {
+            states,
+            snapshots,
+            application,
+            fatal,
+            current: RwLock::new(Arc::new(db)),
+            snapshot: Mutex::new(snapshot),
+            changing: Mutex::new(()),
+            next_temporary: AtomicU64::new(0),
+            applied,
+        }))
+    }
+
+    fn db(&self) -> Arc<StateDb> {
+        self.current.read().expect("no code panics while it replaces the state").clone()
+    }
+
+    /// Returns a view of the state as it is now.
+    pub(crate) fn view(&self) -> StateView {
+        StateView::take(&self.db())
+    }
+
+    /// Returns a receiver that follows the index of the last applied entry.
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Returns the position and the membership of the state.
+    pub(crate) fn position(&self) -> (Option<LogId>, StoredMembership) {
+        let db = self.db();
+        (db.applied(), db.membership())
+    }
+
+    /// Applies `entries`, in order and as one write; then answers those who wait.
+    pub(crate) fn apply(&self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
+        let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else { return Ok(()) };
+        let changing = self.changing.lock().expect("a panic while the state changes ends the replica");
+        let db = self.db();
+        let mut batch = StateBatch::new(&db);
+        let mut membership = None;
+        let mut answers = Vec::with_capacity(entries.len());
+        for (entry, responder) in entries {
+            let (index, term) = (entry.log_id.index, **entry.log_id.committed_leader_id());
+            let answer = match entry.payload {
+                EntryPayload::Blank => Answer::default(),
+                EntryPayload::Normal(bytes) => {
+                    Answer(self.application.apply(&mut batch, index, term, &bytes.0))
+                }
+                EntryPayload::Membership(changed) => {
+                    membership = Some(StoredMembership::new(Some(entry.log_id), changed));
+                    Answer::default()
+                }
+            };
+            if let Some(responder) = responder {
+                answers.push((responder, answer));
+            }
+        }
+        let written = db.write(batch.into_writes(), &last, membership.as_ref());
+        written.map_err(|error| self.fatal.report("writing the state", error))?;
+        drop(changing);
+        self.moved(last.index);
+        answers.into_iter().for_each(|(responder, answer)| responder.send(answer));
+        Ok(())
+    }
+
+    /// Tells everybody how far the state is.
+    fn moved(&self, index: u64) {
+        // Before the answers: whoever has an answer finds it in the state.
+        self.applied.send_replace(index);
+        self.application.applied(index);
+    }
+
+    /// Puts everything that was applied on the disk.
+    pub(crate) async fn sync(self: &Arc<Self>) -> io::Result<()> {
+        let store = self.clone();
+        let synced = tokio::task::spawn_blocking(move || {
+            let synced = store.db().db().flush_wal(true);
+            synced.map_err(|error| store.fatal.report("syncing the state", error))
+        });
+        synced.await.map_err(io::Error::other)?
+    }
+
+    /// Returns a new, empty directory for a snapshot that is on its way; it goes when the value does.
+    pub(crate) fn temporary_snapshot(&self) -> io::Result<SnapshotDir> {
+        let dir = self.temporary_path();
+        fs::create_dir(&dir)?;
+        Ok(SnapshotDir::temporary(dir))
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        self.snapshots.join(format!("unfinished-{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Returns a name that sorts by position and that nobody uses: a replaced snapshot may still be on its way to a peer.
+    fn finished_path(&self, last: Option<&LogId>) -> PathBuf {
+        let (index, term) = last.map_or((0, 0), |last| (last.index, **last.committed_leader_id()));
+        let path = |n: u64| self.snapshots.join(format!("{index:020}-{term}-{n}"));
+        (0..).map(path).find(|path| !path.exists()).expect("fewer than 2^64 snapshots exist")
+    }
+
+    /// Takes a snapshot of the state.
+    pub(crate) fn build_snapshot(&self) -> io::Result<Snapshot> {
+        let taken = self.checkpoint().map_err(|error| self.fatal.report("taking a snapshot", error))?;
+        self.adopt_snapshot(taken)
+    }
+
+    fn checkpoint(&self) -> Result<Snapshot, Box<dyn std::error::Error + Send + Sync>> {
+        let dir = self.temporary_path();
+        let guard = SnapshotDir::temporary(dir.clone());
+        let changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
+        let db = self.db();
+        Checkpoint::new(db.db())?.create_checkpoint(&dir)?;
+        let meta = SnapshotMeta { last_log_id: db.applied(), last_membership: db.membership() };
+        drop(changing);
+        disk::sync_files(&dir)?;
+        Ok(Snapshot { meta, snapshot: guard })
+    }
+
+    /// Makes `taken` the snapshot that peers are sent.
+    fn adopt_snapshot(&self, taken: Snapshot) -> io::Result<Snapshot> {
+        let mut latest = self.snapshot.lock().expect("no code panics while it replaces the snapshot");
+        if let Some(same) = latest.as_ref().filter(|latest| latest.meta.last_log_id == taken.meta.last_log_id)
+        {
+            return Ok(same.clone());
+        }
+        let path = self.finished_path(taken.meta.last_log_id.as_ref());
+        fs::rename(taken.snapshot.path(), &path)?;
+        disk::sync_dir(&self.snapshots)?;
+        let kept = SnapshotDir::temporary(path);
+        kept.keep();
+        let adopted = Snapshot { meta: taken.meta, snapshot: kept };
+        if let Some(previous) = latest.replace(adopted.clone()) {
+            previous.snapshot.release();
+        }
+        Ok(adopted)
+    }
+
+    /// Returns the latest snapshot.
+    pub(crate) fn latest_snapshot(&self) -> Option<Snapshot> {
+        self.snapshot.lock().expect("no code panics while it replaces the snapshot").clone()
+    }
+
+    /// Replaces the state by `received`.
+    pub(crate) fn install_snapshot(&self, meta: &SnapshotMeta, received: &SnapshotDir) -> io::Result<()> {
+        self.switch_to(meta, received).map_err(|error| self.fatal.report("installing a snapshot", error))?;
+        self.adopt_snapshot(Snapshot { meta: meta.clone(), snapshot: received.clone() })?;
+        self.moved(meta.last_log_id.map_or(0, |id| id.index));
+        Ok(())
+    }
+
+    fn switch_to(
+        &self,
+        meta: &SnapshotMeta,
+        received: &SnapshotDir,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let _changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
+        let generation = read_current(&self.states)? + 1;
+        let dir = self.states.join(generation.to_string());
+        disk::remove_dir(&dir)?;
+        received.copy_to(&dir)?;
+        let next = StateDb::open(&dir, self.fatal.clone())?;
+        if next.applied() != meta.last_log_id {
+            let found = next.applied().map_or(0, |id| id.index);
+            return Err(format!("its content ends at entry {found}, not where its header says").into());
+        }
+        disk::sync_dir(&self.states)?;
+        // From here on the new generation counts.
+        disk::replace_file(&self.states.join(CURRENT), generation.to_string().as_bytes())?;
+        let mut current = self.current.write().map_err(|_| "the state is in an unknown condition")?;
+        std::mem::replace(&mut *current, Arc::new(next)).retire();
+        Ok(())
+    }
+}
+
+/// Creates the directories, removes what is unfinished, and returns the generation that counts.
+fn prepare(states: &Path, snapshots: &Path) -> io::Result<u64> {
+    fs::create_dir_all(states)?;
+    fs::create_dir_all(snapshots)?;
+    if !states.join(CURRENT).exists() {
+        disk::replace_file(&states.join(CURRENT), b"1")?;
+    }
+    let generation = read_current(states)?;
+    for entry in fs::read_dir(states)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name().to_string_lossy() != generation.to_string() {
+            tracing::info!(dir = %entry.path().display(), "removing a state that was replaced or never finished");
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(generation)
+}
+
+fn read_current(states: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(states.join(CURRENT))?;
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("`{CURRENT}` is not a number: {text:?}"));
+    text.trim().parse().map_err(|_| invalid())
+}
+
+/// Returns the newest readable snapshot and removes everything else beside it.
+fn latest_snapshot(snapshots: &Path) -> io::Result<Option<Snapshot>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(snapshots)? {
+        names.push(entry?.file_name());
+    }
+    names.sort();
+    let mut latest: Option<Snapshot> = None;
+    for name in names.into_iter().rev() {
+        let finished = name.to_string_lossy().starts_with(|first: char| first.is_ascii_digit());
+        // Removed with this value, unless it is the one to keep.
+        let dir = SnapshotDir::temporary(snapshots.join(&name));
+        if !finished || latest.is_some() {
+            continue;
+        }
+        match dir.meta() {
+            Ok(meta) => {
+                dir.keep();
+                latest = Some(Snapshot { meta, snapshot: dir });
+            }
+            // No loss: the next one is taken from the state.
+            Err(error) => {
+                tracing::warn!(%error, dir = %dir.path().display(), "removing an unreadable snapshot")
+            }
+        }
+    }
+    Ok(latest)
+}
