@@ -69,7 +69,6 @@ mod tests {
             tgz.folder("./bin/").unwrap();
             tgz.file("./bin/run", 0o755, b"#!/bin/sh\n").unwrap();
             tgz.symlink("./link", Path::new("bin/run")).unwrap();
-            tgz.file(&format!("./{}", "long/".repeat(40)), 0o644, b"deep").unwrap_err();
             tgz.file(&format!("./{}x", "long/".repeat(40)), 0o644, b"deep").unwrap();
             tgz.finish().unwrap()
         };

@@ -155,11 +155,13 @@ module Bosh
           binding
         end
 
-        # Returns whether templates have changed what they see, compared with a context nobody has touched. Links do
-        # not count: BOSH never looked at them, and releases came to rely on it.
+        # Returns whether templates have changed what they see, compared with the spec nobody has touched. Links do not
+        # count: BOSH never looked at them, and releases came to rely on it.
         def touched?(pristine)
-          @name != pristine.name || @index != pristine.index || @raw_properties != pristine.raw_properties ||
-            (!@properties.nil? && @properties != pristine.properties) || (!@spec.nil? && @spec != pristine.spec)
+          job = pristine['job']
+          @name != (job['name'] if job.is_a?(Hash)) || @index != pristine['index'] ||
+            @raw_properties != (pristine['properties'] || {}) ||
+            (@properties && !mirrors?(@properties, @raw_properties)) || (@spec && !mirrors?(@spec, pristine))
         end
 
         private
@@ -177,8 +179,33 @@ module Bosh
           end
         end
 
-        # Templates list networks with `spec.networks.methods(false)`.
+        # Returns whether a tree of OpenStruct still says what the hash says that it was made from.
+        def mirrors?(built, raw)
+          case raw
+          when Hash
+            return false unless built.is_a?(OpenStruct)
+            table = built.marshal_dump
+            table.size == raw.size && raw.all? { |key, value| table.key?(key.to_sym) && mirrors?(table[key.to_sym], value) }
+          when Array
+            built.is_a?(Array) && built.size == raw.size && built.zip(raw).all? { |item, value| mirrors?(item, value) }
+          else built == raw
+          end
+        end
+
+        # Templates list networks with `spec.networks.methods(false)`. A spec is large and templates read little of it:
+        # its readers are `method_missing`, except where a method of that name is there already.
         class BackCompatOpenStruct < OpenStruct
+          if private_method_defined?(:new_ostruct_member!) || method_defined?(:new_ostruct_member!)
+            private def new_ostruct_member!(name)
+              taken = self.class.method_defined?(name) || self.class.private_method_defined?(name)
+              super if taken
+            end
+          end
+
+          def respond_to_missing?(name, private = false)
+            marshal_dump.key?(name.to_s.chomp('=').to_sym) || super
+          end
+
           def methods(regular = true)
             regular ? super : marshal_dump.keys
           end

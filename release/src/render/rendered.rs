@@ -6,6 +6,7 @@ use std::io;
 use model::JobName;
 use sha1::{Digest as _, Sha1};
 
+use super::LinkGroup;
 use crate::archive::pack::TgzWriter;
 
 /// A rendered template.
@@ -88,6 +89,16 @@ impl RenderedInstance {
         }
         tgz.finish()
     }
+}
+
+/// Returns the file in which a job finds the DNS groups of the links it provides.
+pub(super) fn links_file(links: &[LinkGroup]) -> RenderedFile {
+    const PATH: &str = ".bosh/links.json";
+    let mut links: Vec<_> = links.iter().collect();
+    links.sort_by(|a, b| a.group.cmp(&b.group));
+    let mut contents = serde_json::to_vec_pretty(&links).expect("texts are JSON");
+    contents.push(b'\n');
+    RenderedFile { source: PATH.to_owned(), destination: PATH.to_owned(), contents }
 }
 
 /// Rendered files hold secrets; the agent sets the modes it wants when it unpacks them.

@@ -111,10 +111,23 @@ module Directorate
   end
 
   if Encoding::BINARY.inspect == '#<Encoding:ASCII-8BIT>'
-    reword(Encoding::CompatibilityError, /\bASCII-8BIT\b/, 'BINARY (ASCII-8BIT)')
-    Encoding::BINARY.define_singleton_method(:inspect) { '#<Encoding:BINARY (ASCII-8BIT)>' }
+    reword(Encoding::CompatibilityError, /(?<!\()\bASCII-8BIT\b/, 'BINARY (ASCII-8BIT)')
+    Encoding.prepend(Module.new do
+      def inspect
+        equal?(Encoding::BINARY) ? '#<Encoding:BINARY (ASCII-8BIT)>' : super
+      end
+    end)
   end
   # json 2.6 puts a line number of its own source in front.
   reword(JSON::JSONError, /\A\d+: /, '')
   reword(URI::InvalidURIError, /\Abad URI\(/, 'bad URI (')
+end
+
+# A property called `class` or `method` must not confuse OpenStruct when it makes the readers of the ones after it.
+class OpenStruct
+  private def is_method_protected!(name)
+    return false unless respond_to?(name, true)
+    owner = ::Kernel.instance_method(:method).bind_call(self, name).owner
+    ::Kernel.instance_method(:class).bind_call(self).ancestors.take_while { |m| m != ::OpenStruct }.include?(owner)
+  end
 end

@@ -15,30 +15,31 @@ module Directorate
     def initialize(job, path, text)
       @path = path
       @file = "#{job}/#{path}"
-      erb = ERB.new(text.force_encoding(Encoding::UTF_8), trim_mode: '-')
-      @code = erb.src
+      @code = ERB.new(text.force_encoding(Encoding::UTF_8), trim_mode: '-').src
+      @tokens = Ripper.lex(@code)
     end
 
     def render(context)
-      eval(@code, context.get_binding, @file, 0).to_s # The first line of ERB's code is its magic comment.
+      compile unless defined?(@method)
+      # The first line of ERB's code is its magic comment, hence 0.
+      (@method ? context.__send__(@method) : eval(@code, context.get_binding, @file, 0)).to_s
     end
 
     # Code that changes more than the context it runs in: its effects would be seen by the next context.
     LASTING_KEYWORDS = %w[def class module alias undef BEGIN END].freeze
-    LASTING_CALLS = /\A(define_method|define_singleton_method|const_set|remove_const|class_eval|module_eval|instance_eval|
-      instance_exec|class_exec|class_variable_set|eval|send|__send__|public_send|prepend|extend|include|refine|
-      method_missing|srand|at_exit|trace_var|set_trace_func|autoload|load)\z/x
-    OWN_GLOBALS = /\A\$([~!@&`'+?_0-9]|stdout|stderr|stdin|PROGRAM_NAME|LOAD_PATH|LOADED_FEATURES)\z/
+    LASTING_CALLS = /\A(define_\w*method|\w*const_set|remove_\w+|\w*(class|module|instance)_(eval|exec)|eval|binding|
+      class_variable_set|__send__|send|public_send|prepend|extend|include|refine|method_missing|srand|at_exit|
+      trace_var|set_trace_func|autoload|load)\z/x
+    HARMLESS_GLOBALS = /\A\$([~!@&`'+?_0-9]|stdout|stderr|stdin|PROGRAM_NAME)\z/
 
     def lasting?
-      tokens = Ripper.lex(@code)
-      tokens.each_with_index.any? do |(_, kind, text), i|
+      @tokens.each_with_index.any? do |(_, kind, text), i|
         case kind
         when :on_kw then LASTING_KEYWORDS.include?(text)
         when :on_ident then text.match?(LASTING_CALLS)
-        when :on_gvar then !text.match?(OWN_GLOBALS)
+        when :on_gvar, :on_backref then !text.match?(HARMLESS_GLOBALS)
         when :on_cvar then true
-        when :on_const then tokens.drop(i + 1).find { |t| t[1] != :on_sp }&.then { |t| t[1] == :on_op && t[2].end_with?('=') && t[2] !~ /[=!<>]=\z/ || t[1] == :on_comma }
+        when :on_const then assigned?(i)
         end
       end
     end
@@ -49,6 +50,26 @@ module Directorate
     end
 
     private
+
+    # Parsing is most of the work, so code that cannot tell the difference becomes a method of the context.
+    def compile
+      @method = nil
+      return if lasting? || @tokens.any? { |_, kind, text| kind == :on_kw && text == 'return' }
+      RubyVM::InstructionSequence.compile(@code) # What is no valid text by itself must fail when it is rendered.
+      name = :"__template_#{object_id}"
+      body = @code.sub(/\A#coding:.*$/, 'proc do').force_encoding(Encoding::UTF_8)
+      context = Bosh::Common::Template::EvaluationContext
+      context.define_method(name, &context.allocate.get_binding.eval("#{body}\nend", @file, 0))
+      @method = name
+    rescue SyntaxError
+      @method = nil
+    end
+
+    def assigned?(constant)
+      following = @tokens[constant + 1..].find { |_, kind, _| kind != :on_sp }
+      return false unless following
+      following[1] == :on_comma || (following[1] == :on_op && following[2].match?(/\A[^=!<>]*=\z|\A(<<|>>)=\z/))
+    end
 
     def line_of(error)
       return nil if error.is_a?(SyntaxError)
@@ -87,7 +108,7 @@ module Directorate
 
     # Renders everything for one context: monit first, then the files in the order of the job's spec.
     def render(spec_text)
-      pristine = context(spec_text)
+      pristine = spec_of_job(spec_text)
       current = context(spec_text)
       begin
         monit = @monit.render(current)
@@ -111,21 +132,25 @@ module Directorate
     private
 
     def context(spec_text)
+      Bosh::Common::Template::EvaluationContext.new(spec_of_job(spec_text), @dns)
+    end
+
+    def spec_of_job(spec_text)
       spec = JSON.parse(spec_text)
       if spec['properties_need_filtering'] && spec['properties']&.key?(@name)
         spec['properties'] = spec['properties'][@name] || spec['properties']
       end
       spec['links'] = (spec['links'] || {})[@name] || {}
       spec['release'] = @release.dup
-      Bosh::Common::Template::EvaluationContext.new(spec, @dns)
+      spec
     end
   end
 
   class Worker
     def initialize(limits)
       @limits = limits
-      @requests = IO.for_fd(STDIN.fcntl(Fcntl::F_DUPFD_CLOEXEC, 10), 'rb')
-      @answers = IO.for_fd(STDOUT.fcntl(Fcntl::F_DUPFD_CLOEXEC, 10), 'wb')
+      @requests = STDIN.dup.binmode
+      @answers = STDOUT.dup.binmode
       @answers.sync = true
       # What a template prints must not end up between the answers.
       STDIN.reopen('/dev/null', 'r')
@@ -177,15 +202,11 @@ module Directorate
     # In the child.
     def serve(request, writer)
       Process.setpgid(0, 0) unless Process.pid == 1
-      job = Job.new(JSON.parse(request))
-      contexts = contexts_of(request)
+      request = JSON.parse(request)
+      job = Job.new(request)
+      contexts = request['contexts'] # As JSON texts: a context may have to be made again.
       results = job.lasting? && contexts.length > 1 ? apart(job, contexts) : together(job, contexts)
       write(writer, { 'results' => results })
-    end
-
-    # The contexts travel as JSON texts inside the request, because a context may have to be read again.
-    def contexts_of(request)
-      JSON.parse(request)['contexts']
     end
 
     def together(job, contexts)
