@@ -1,1 +1,40 @@
-//! Placeholder.
+//! dagent: the agent inside a VM.
+//!
+//! It dials out to any director over mTLS and keeps one stream: heartbeats up, requests down. Requests are fenced by the
+//! leader's epoch and done once per id. What it acts on is a [`Machine`]: a real one, or one in memory, so that the
+//! simulated cloud runs thousands of agents in one process.
+//!
+//! Deliberately *not* here: any decision about deployments. The agent does what it is asked, reports, and keeps its jobs
+//! running.
+//!
+//! Invariants: nothing is done for an epoch older than the highest one heard of, which is on disk first; a request's
+//! result is on disk before anybody hears of it; what is installed is whole or absent.
+//!
+//! Read next: [`Agent`] (the conversation), `dispatch` (requests), [`Machine`], then `actions/`, one file per action.
+
+mod agent;
+mod blobs;
+mod dial;
+mod digest;
+mod dispatch;
+mod durable;
+mod error;
+mod identity;
+mod journal;
+mod layout;
+mod locks;
+mod machine;
+mod method;
+mod session;
+mod simulated;
+mod storage;
+
+pub use agent::{Agent, AgentParts, Link, StartError};
+pub use blobs::{Blobs, DirectorBlobs, DirectoryBlobs, Stored};
+pub use error::ActionError;
+pub use layout::{BASE_DIR, Layout};
+pub use machine::{Machine, Notice, Notices, Order, Progress, Report, Work};
+pub use method::Method;
+pub use model::agent_settings::AgentSettings as Settings;
+pub use simulated::{Behaviour, SimulatedMachine};
+pub use storage::Storage;
