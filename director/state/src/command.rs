@@ -1,6 +1,7 @@
 //! What may be asked of the state, and what it answers. Both are written into logs that later versions must read:
 //! variants are only added at the end, fields only with a default.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::plan::{Phase, Plan, Reservation, Target, Unit};
@@ -123,6 +124,40 @@ pub enum Command {
     LeakPut { leak: Leak },
     /// An operator has looked after a leak.
     LeakClear { id: EventId },
+    /// Nobody refers to a blob any more and its copies are being deleted.
+    BlobForget { digest: BlobDigest },
+    /// Writes an audit event for something that happened outside the state.
+    EventPut { event: Box<NewEvent> },
+}
+
+/// An audit event to write. The user is who asks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewEvent {
+    /// `create`, `update`, `delete` …
+    pub action: String,
+    /// `deployment`, `instance`, `vm`, `disk` …
+    pub object_type: String,
+    /// Which.
+    #[serde(default)]
+    pub object_name: Option<String>,
+    /// Its deployment.
+    #[serde(default)]
+    pub deployment: Option<DeploymentName>,
+    /// Its instance.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The task.
+    #[serde(default)]
+    pub task: Option<TaskId>,
+    /// When, if not now.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
+    /// Facts; never secrets.
+    #[serde(default)]
+    pub context: BTreeMap<String, serde_json::Value>,
+    /// What went wrong.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A part of a plan: pieces that are put back where they belong when the plan is committed.

@@ -16,6 +16,7 @@ pub mod command;
 pub mod draft;
 pub mod key;
 pub mod kv;
+pub mod log;
 pub mod overlay;
 pub mod query;
 pub mod records;

@@ -105,7 +105,14 @@ impl MemoryLog {
     /// Returns an empty log.
     pub fn new() -> Self {
         let clock = Timestamp(1_700_000_000_000);
-        Self { inner: Mutex::new(Memory { kv: MemoryKv::new(), revision: Revision(0), clock, waiting: Vec::new() }) }
+        Self {
+            inner: Mutex::new(Memory {
+                kv: MemoryKv::new(),
+                revision: Revision(0),
+                clock,
+                waiting: Vec::new(),
+            }),
+        }
     }
 
     /// Applies a command at once.

@@ -1,0 +1,79 @@
+//! Agents: enrolment, who watches them, and what the watchers see.
+
+use model::*;
+
+use super::event::{Audit, audit};
+use super::tx::Tx;
+use crate::command::{Outcome, Refusal};
+use crate::records::{AgentHealth, AgentTransition, ShardMap};
+use crate::tables::*;
+
+/// `AgentEnroll`. The first key wins; its holder may ask again.
+pub(super) fn enroll(tx: &mut Tx<'_>, agent: &AgentId, key_digest: &str) -> Result<Outcome, Refusal> {
+    let mut record = tx.need(&AGENTS, agent, "agent")?;
+    match &record.key_digest {
+        Some(known) if known == key_digest => Ok(Outcome::Done),
+        Some(_) => Err(Refusal::AgentKeyTaken { agent: agent.clone() }),
+        None => {
+            record.key_digest = Some(key_digest.to_owned());
+            tx.put(&AGENTS, agent, &record);
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+/// `ShardMapPut`.
+pub(super) fn shard_map_put(tx: &mut Tx<'_>, epoch: Epoch, map: &ShardMap) -> Result<Outcome, Refusal> {
+    tx.fence(epoch)?;
+    let current = tx.state().shard_map();
+    if map == &current {
+        return Ok(Outcome::Done);
+    }
+    if map.number <= current.number {
+        return Err(Refusal::StaleShardMap { given: map.number, current: current.number });
+    }
+    tx.put(&SHARD_MAP, &(), map);
+    Ok(Outcome::Done)
+}
+
+/// `AgentTransitions`. Agents that are gone meanwhile are passed over: their VM was deleted on purpose.
+pub(super) fn transitions(
+    tx: &mut Tx<'_>,
+    shard_epoch: u64,
+    transitions: &[AgentTransition],
+) -> Result<Outcome, Refusal> {
+    let current = tx.state().shard_map().number;
+    if shard_epoch != current {
+        return Err(Refusal::StaleShardMap { given: shard_epoch, current });
+    }
+    for seen in transitions {
+        transition(tx, seen);
+    }
+    Ok(Outcome::Done)
+}
+
+fn transition(tx: &mut Tx<'_>, seen: &AgentTransition) {
+    let Some(mut record) = tx.get(&AGENTS, &seen.agent) else { return };
+    if record.health == seen.health {
+        return;
+    }
+    let was = std::mem::replace(&mut record.health, seen.health);
+    record.health_since = tx.at;
+    tx.put(&AGENTS, &seen.agent, &record);
+    let action = match (was, seen.health) {
+        (_, AgentHealth::Dead) => "dead",
+        (AgentHealth::Dead, AgentHealth::Alive) => "back",
+        _ => return,
+    };
+    let slug = tx.get(&INSTANCES, &record.instance).map(|instance| instance.slug());
+    let death = Audit {
+        action,
+        object_type: "agent",
+        object_name: Some(seen.agent.to_string()),
+        deployment: Some(record.deployment),
+        instance: slug,
+        context: [("reason".to_owned(), seen.reason.clone().into())].into(),
+        ..Audit::default()
+    };
+    audit(tx, death);
+}

@@ -1,0 +1,45 @@
+//! The change log: which rows each revision changed, for watchers that were away.
+
+use model::Revision;
+
+use super::tx::Tx;
+use crate::records::Change;
+use crate::tables::{self, CHANGES, CHANGES_FROM};
+
+/// Revisions whose changes are kept.
+const REVISIONS_KEPT: u64 = 10_000;
+
+/// Old revisions are dropped so many at a time, which keeps the common entry cheap.
+const REVISIONS_DROPPED_AT_ONCE: u64 = 64;
+
+/// Keeps the command's changes and returns them as watchers see them.
+pub(super) fn keep(tx: &mut Tx<'_>) -> Vec<Change> {
+    let rows = tx.changes();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let revision = tx.revision;
+    tx.put(&CHANGES, &revision, &rows);
+    drop_old(tx);
+    let change = |row: crate::rows::ChangeRow| Change {
+        revision,
+        table: tables::name(row.0).into(),
+        key: row.1,
+        deleted: row.2,
+    };
+    rows.into_iter().map(change).collect()
+}
+
+fn drop_old(tx: &mut Tx<'_>) {
+    let from = tx.get(&CHANGES_FROM, &()).unwrap_or(Revision(0));
+    let keep_from = Revision(tx.revision.0.saturating_sub(REVISIONS_KEPT - 1));
+    if keep_from.0.saturating_sub(from.0) < REVISIONS_DROPPED_AT_ONCE {
+        return;
+    }
+    let old = tx.rows_from(&CHANGES, &from).map(|(revision, _)| revision);
+    let old: Vec<Revision> = old.take_while(|revision| *revision < keep_from).collect();
+    for revision in old {
+        tx.delete(&CHANGES, &revision);
+    }
+    tx.put(&CHANGES_FROM, &(), &keep_from);
+}

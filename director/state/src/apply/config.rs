@@ -1,0 +1,75 @@
+//! Configs: every upload is a version of its own; deleting marks them all.
+
+use model::config::StoredConfig;
+use model::*;
+
+use super::event::{Audit, audit};
+use super::tx::{Tx, not_found};
+use crate::command::{Outcome, Refusal};
+use crate::tables::*;
+
+/// `ConfigPut`; `which` is the type and the name.
+pub(super) fn put(
+    tx: &mut Tx<'_>,
+    which: (&String, &String),
+    content: &str,
+    expected_latest: Option<ConfigId>,
+) -> Result<Outcome, Refusal> {
+    let (kind, name) = which;
+    let latest = tx.state().latest_config(kind, name);
+    let latest_id = latest.as_ref().map_or(ConfigId(0), |config| config.id);
+    if let Some(expected) = expected_latest.filter(|expected| *expected != latest_id) {
+        return Err(Refusal::ConfigMoved { expected, latest: latest_id });
+    }
+    if let Some(same) = latest.filter(|config| config.content == content) {
+        return Ok(Outcome::ConfigStored { id: same.id, unchanged: true });
+    }
+    let id = ConfigId(tx.next_number("configs"));
+    let config = StoredConfig {
+        id,
+        kind: kind.clone(),
+        name: name.clone(),
+        content: content.to_owned(),
+        team: None,
+        created_at: tx.at,
+        deleted: false,
+    };
+    tx.put(&CONFIGS, &id, &config);
+    tx.put(&CONFIGS_BY_NAME, &(kind.clone(), name.clone(), id), &());
+    audit_config(tx, Deed::Put, kind, name);
+    Ok(Outcome::ConfigStored { id, unchanged: false })
+}
+
+/// `ConfigDelete`.
+pub(super) fn delete(tx: &mut Tx<'_>, which: (&String, &String)) -> Result<Outcome, Refusal> {
+    let (kind, name) = which;
+    let numbers = tx.rows_of(&CONFIGS_BY_NAME, &(kind.clone(), name.clone()));
+    let numbers: Vec<ConfigId> = numbers.map(|((_, _, id), ())| id).collect();
+    let configs = numbers.iter().filter_map(|id| tx.get(&CONFIGS, id));
+    let live: Vec<StoredConfig> = configs.filter(|config| !config.deleted).collect();
+    if live.is_empty() {
+        return Err(not_found("config", format!("{kind}/{name}")));
+    }
+    for config in live {
+        tx.put(&CONFIGS, &config.id, &StoredConfig { deleted: true, ..config.clone() });
+    }
+    audit_config(tx, Deed::Delete, kind, name);
+    Ok(Outcome::Done)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Put,
+    Delete,
+}
+
+/// Writes the event as BOSH does: the three old types have names of their own.
+fn audit_config(tx: &mut Tx<'_>, deed: Deed, kind: &str, name: &str) {
+    let (object_type, put) = match kind {
+        "cloud" | "runtime" | "cpi" => (format!("{kind}-config"), "update"),
+        other => (format!("config/{other}"), "create"),
+    };
+    let action = if deed == Deed::Put { put } else { "delete" };
+    let object_name = Some(name.to_owned());
+    audit(tx, Audit { action, object_type: &object_type, object_name, ..Audit::default() });
+}

@@ -1,0 +1,165 @@
+//! What a step's record changes besides the journal: the rows that describe the deed, and the audit events around it.
+
+use model::plan::Target;
+use model::release::CompiledPackage;
+use model::step::{Action, StepOutcome};
+use model::*;
+
+use super::event::{Audit, audit, report_leak};
+use super::tx::{Tx, invalid};
+use super::{deployment, disk, instance, line, release, task, vm};
+use crate::command::Refusal;
+use crate::rows::TaskRow;
+use crate::tables::*;
+
+/// A step that is being recorded.
+pub(super) struct Deed<'a> {
+    pub task: &'a TaskRow,
+    pub no: StepNo,
+    pub action: &'a Action,
+    /// The audit event that its first attempt opened.
+    pub audit: Option<EventId>,
+}
+
+impl Deed<'_> {
+    /// Returns what the plan wants of an instance.
+    pub fn target(&self, tx: &Tx<'_>, instance: &InstanceId) -> Result<Target, Refusal> {
+        tx.need(&TARGETS, &(self.task.id, instance.clone()), "target")
+    }
+
+    fn event(&self, tx: &mut Tx<'_>, object_name: Option<String>, error: Option<String>) -> Option<EventId> {
+        let (action, object_type) = audited(self.action)?;
+        let instance = self.action.instance().and_then(|id| tx.get(&INSTANCES, id));
+        let event = Audit {
+            task: Some(self.task),
+            parent: self.audit,
+            action,
+            object_type,
+            object_name,
+            instance: instance.map(|instance| instance.slug()),
+            error,
+            ..Audit::default()
+        };
+        Some(audit(tx, event))
+    }
+}
+
+/// The step is about to be done. Returns the audit event that this opens.
+pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>, Refusal> {
+    match deed.action {
+        Action::CreateVm { instance, agent } => vm::begin_create(tx, deed, instance, agent)?,
+        Action::CreateDisk { instance, disk, .. } => disk::begin_create(tx, deed, instance, disk)?,
+        _ => {}
+    }
+    if deed.audit.is_some() {
+        return Ok(deed.audit);
+    }
+    let name = object_name(tx, deed.action, None);
+    Ok(deed.event(tx, name, None))
+}
+
+/// The step is done.
+pub(super) fn done(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(), Refusal> {
+    let name = object_name(tx, deed.action, Some(outcome));
+    if let StepOutcome::MayHaveLeaked { what } = outcome {
+        report_leak(tx, Some(deed.task), Some(deed.task.id), what);
+        line::warning(tx, deed.task.id, &format!("Something may have been left behind: {what}"));
+    }
+    change(tx, deed, outcome)?;
+    deed.event(tx, name, None);
+    Ok(())
+}
+
+/// The step failed, and with it its unit.
+pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str) {
+    match deed.action {
+        Action::CreateVm { agent, .. } => vm::not_created(tx, agent),
+        Action::CreateDisk { disk, .. } => disk::not_created(tx, disk),
+        _ => {}
+    }
+    let name = object_name(tx, deed.action, None);
+    deed.event(tx, name, Some(error.to_owned()));
+    if let Some(id) = deed.action.instance() {
+        instance::failed(tx, deed, id, error);
+    }
+}
+
+/// Changes what the step's end changes. An outcome that does not go with the step is refused.
+fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(), Refusal> {
+    use {Action as A, StepOutcome as O};
+    match (deed.action, outcome) {
+        (A::CreateVm { agent, .. }, O::VmCreated { cid }) => vm::created(tx, agent, cid)?,
+        (A::BindVm { instance, agent }, O::Bound { networks }) => {
+            vm::bound(tx, deed, (instance, agent), networks)?
+        }
+        // Left behind or gone: in both cases nobody may take the agent for the instance's any more.
+        (A::DeleteVm { agent, .. }, O::Done | O::MayHaveLeaked { .. }) => vm::deleted(tx, agent),
+
+        (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
+        (A::MountDisk { instance, disk, .. }, O::Done) => disk::mounted(tx, instance, disk)?,
+        (A::MigrateDisk { from, to, .. }, O::Done) => disk::migrated(tx, from, to)?,
+        (A::OrphanDisk { disk, .. }, O::Done) => disk::give_up(tx, disk),
+        (A::DeleteOrphanedDisk { disk }, O::Done | O::MayHaveLeaked { .. }) => {
+            tx.delete(&ORPHANED_DISKS, disk)
+        }
+
+        (A::Apply { instance, .. }, O::Applied { configuration_hash, template_hashes }) => {
+            instance::applied(tx, deed, instance, (configuration_hash, template_hashes))?;
+        }
+        (A::CompilePackage { package, .. }, O::Compiled { blob, digest, size_bytes }) => {
+            let (key, blob, digest) = (package.clone(), blob.clone(), digest.clone());
+            let size_bytes = *size_bytes;
+            release::put_compiled(tx, CompiledPackage { key, build: 0, blob, digest, size_bytes });
+        }
+        (A::RunErrand { .. }, O::ErrandRan { result_line, .. }) => {
+            task::result_line(tx, deed.task.id, result_line)
+        }
+
+        (A::BeginUpdate { instance }, O::Done) => instance::begin_update(tx, deed, instance)?,
+        (A::CompleteUpdate { instance }, O::Done) => instance::complete_update(tx, deed, instance)?,
+        (A::ReleaseAddresses { instance }, O::Done) => instance::release_addresses(tx, deed, instance)?,
+        (A::SaveInstance { instance }, O::Done) => instance::save(tx, deed, instance)?,
+        (A::DeleteInstance { instance }, O::Done) => instance::delete(tx, deed, instance)?,
+        (A::SaveDeployment, O::Done) => deployment::save(tx, deed.task)?,
+        (A::DeleteDeployment, O::Done) => deployment::delete(tx, deed.task)?,
+
+        (A::CreateVm { .. } | A::CreateDisk { .. } | A::Apply { .. } | A::RunErrand { .. }, O::Done) => {
+            return Err(mismatch(deed, "it gives no result"));
+        }
+        (_, O::Done | O::MayHaveLeaked { .. }) => {}
+        (_, _) => return Err(mismatch(deed, "the result is another step's")),
+    }
+    Ok(())
+}
+
+fn mismatch(deed: &Deed<'_>, reason: &str) -> Refusal {
+    invalid(format!("the outcome of step {} ({})", deed.no, deed.action.name()), reason)
+}
+
+/// Returns action and type of object of the audit events around a step, if it has any.
+fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
+    match action {
+        Action::CreateVm { .. } => Some(("create", "vm")),
+        Action::DeleteVm { .. } => Some(("delete", "vm")),
+        Action::CreateDisk { .. } => Some(("create", "disk")),
+        Action::OrphanDisk { .. } => Some(("orphan", "disk")),
+        Action::DeleteOrphanedDisk { .. } => Some(("delete", "disk")),
+        Action::RunErrand { .. } => Some(("run", "errand")),
+        _ => None,
+    }
+}
+
+/// Returns the name of the object of a step's audit event: the cloud's id, once it is known.
+fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> Option<String> {
+    match (action, outcome) {
+        (Action::CreateVm { .. }, Some(StepOutcome::VmCreated { cid })) => Some(cid.to_string()),
+        (Action::CreateDisk { .. }, Some(StepOutcome::DiskCreated { cid })) => Some(cid.to_string()),
+        (Action::DeleteVm { agent, .. }, _) => tx.get(&VMS, agent)?.cid.map(|cid| cid.to_string()),
+        (Action::OrphanDisk { disk, .. }, _) => tx.get(&DISKS, disk)?.cid.map(|cid| cid.to_string()),
+        (Action::DeleteOrphanedDisk { disk }, _) => {
+            tx.get(&ORPHANED_DISKS, disk)?.disk.cid.map(|cid| cid.to_string())
+        }
+        (Action::RunErrand { errand, .. }, _) => Some(errand.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,103 @@
+//! Persistent disks. Their rows come before the disks and stay after the instances: as orphans, for some days.
+
+use model::instance::Disk;
+use model::*;
+
+use super::deed::Deed;
+use super::tx::{Tx, invalid};
+use crate::command::Refusal;
+use crate::records::OrphanedDisk;
+use crate::tables::*;
+
+/// `CreateDisk` is about to be done.
+pub(super) fn begin_create(
+    tx: &mut Tx<'_>,
+    deed: &Deed<'_>,
+    instance: &InstanceId,
+    id: &DiskId,
+) -> Result<(), Refusal> {
+    let target = deed.target(tx, instance)?;
+    if tx.has(&DISKS, id) {
+        return Ok(());
+    }
+    let Some(spec) = target.spec.persistent_disk else {
+        return Err(invalid(format!("disk {id}"), format!("instance {instance} is to have none")));
+    };
+    let disk = Disk {
+        id: id.clone(),
+        cid: None,
+        instance: instance.clone(),
+        cpi: target.spec.cpi,
+        spec,
+        active: false,
+    };
+    tx.put(&DISKS, id, &disk);
+    tx.put(&DISKS_OF, &(instance.clone(), id.clone()), &());
+    Ok(())
+}
+
+/// `CreateDisk` gave a disk.
+pub(super) fn created(tx: &mut Tx<'_>, id: &DiskId, cid: &DiskCid) -> Result<(), Refusal> {
+    let mut disk = tx.need(&DISKS, id, "disk")?;
+    disk.cid = Some(cid.clone());
+    tx.put(&DISKS, id, &disk);
+    Ok(())
+}
+
+/// `CreateDisk` failed for certain.
+pub(super) fn not_created(tx: &mut Tx<'_>, id: &DiskId) {
+    if let Some(disk) = tx.get(&DISKS, id).filter(|disk| disk.cid.is_none()) {
+        forget(tx, &disk);
+    }
+}
+
+/// `MountDisk`: the disk becomes the active one, unless there is one; then `MigrateDisk` follows.
+pub(super) fn mounted(tx: &mut Tx<'_>, instance: &InstanceId, id: &DiskId) -> Result<(), Refusal> {
+    let mut disk = tx.need(&DISKS, id, "disk")?;
+    let others = tx.state().disks(instance);
+    if others.iter().any(|other| other.active) {
+        return Ok(());
+    }
+    disk.active = true;
+    tx.put(&DISKS, id, &disk);
+    Ok(())
+}
+
+/// `MigrateDisk`: the content has moved, so the active disk moves with it, in one entry.
+pub(super) fn migrated(tx: &mut Tx<'_>, from: &DiskId, to: &DiskId) -> Result<(), Refusal> {
+    let new = tx.need(&DISKS, to, "disk")?;
+    if let Some(old) = tx.get(&DISKS, from) {
+        tx.put(&DISKS, from, &Disk { active: false, ..old });
+    }
+    tx.put(&DISKS, to, &Disk { active: true, ..new });
+    Ok(())
+}
+
+/// `OrphanDisk`; a disk that is no instance's any more is fine.
+pub(super) fn give_up(tx: &mut Tx<'_>, id: &DiskId) {
+    if let Some(disk) = tx.get(&DISKS, id) {
+        orphan(tx, disk);
+    }
+}
+
+/// Moves a disk to the orphans; one that never came to be is just forgotten.
+pub(super) fn orphan(tx: &mut Tx<'_>, disk: Disk) {
+    forget(tx, &disk);
+    if disk.cid.is_none() {
+        return;
+    }
+    let owner = tx.get(&INSTANCES, &disk.instance);
+    let orphan = OrphanedDisk {
+        deployment: owner.as_ref().map(|owner| owner.spec.deployment.clone()).unwrap_or_default(),
+        slug: owner.as_ref().map_or_else(|| disk.instance.to_string(), |owner| owner.slug()),
+        az: owner.and_then(|owner| owner.spec.az),
+        orphaned_at: tx.at,
+        disk: Disk { active: false, ..disk },
+    };
+    tx.put(&ORPHANED_DISKS, &orphan.disk.id.clone(), &orphan);
+}
+
+fn forget(tx: &mut Tx<'_>, disk: &Disk) {
+    tx.delete(&DISKS, &disk.id);
+    tx.delete(&DISKS_OF, &(disk.instance.clone(), disk.id.clone()));
+}

@@ -1,0 +1,98 @@
+//! Releases and compiled packages.
+
+use model::release::{CompiledPackage, ReleaseVersion};
+use model::*;
+
+use super::event::{Audit, audit};
+use super::task::working;
+use super::tx::{Tx, not_found};
+use crate::command::{Outcome, Refusal};
+use crate::tables::*;
+
+/// `ReleasePut`.
+pub(super) fn put(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    release: &ReleaseVersion,
+    compiled: &[CompiledPackage],
+) -> Result<Outcome, Refusal> {
+    let task = working(tx, by)?;
+    let key = (release.release.name.clone(), release.release.version.clone());
+    let slug = format!("{}/{}", key.0, key.1);
+    match tx.get(&RELEASES, &key) {
+        Some(stored) if !same_content(&stored, release) => {
+            return Err(Refusal::Exists { what: "release".into(), name: slug });
+        }
+        Some(_) => {}
+        None => {
+            tx.put(&RELEASES, &key, release);
+            let object_name = Some(slug);
+            audit(
+                tx,
+                Audit {
+                    task: Some(&task),
+                    action: "create",
+                    object_type: "release",
+                    object_name,
+                    ..Audit::default()
+                },
+            );
+        }
+    }
+    for package in compiled {
+        put_compiled(tx, package.clone());
+    }
+    Ok(Outcome::Done)
+}
+
+/// `ReleaseDelete`.
+pub(super) fn delete(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    name: &ReleaseName,
+    version: Option<&Version>,
+) -> Result<Outcome, Refusal> {
+    let task = working(tx, by)?;
+    let versions = tx.rows_of(&RELEASES, name).map(|((_, version), _)| version);
+    let versions: Vec<Version> = versions.filter(|has| version.is_none_or(|wanted| wanted == has)).collect();
+    if versions.is_empty() {
+        let slug = version.map_or(name.to_string(), |version| format!("{name}/{version}"));
+        return Err(not_found("release", slug));
+    }
+    for version in versions {
+        let slug = format!("{name}/{version}");
+        if let Some(user) = tx.state().deployments_with_release(name, &version).first() {
+            return Err(Refusal::InUse { what: "release".into(), name: slug, by: user.to_string() });
+        }
+        tx.delete(&RELEASES, &(name.clone(), version));
+        let object_name = Some(slug);
+        audit(
+            tx,
+            Audit {
+                task: Some(&task),
+                action: "delete",
+                object_type: "release",
+                object_name,
+                ..Audit::default()
+            },
+        );
+    }
+    Ok(Outcome::Done)
+}
+
+/// Files a compiled package under its build number, unless there is one already: instances may run that one.
+pub(super) fn put_compiled(tx: &mut Tx<'_>, package: CompiledPackage) {
+    let key = package.key.clone();
+    if tx.has(&COMPILED, &key) {
+        return;
+    }
+    let on_stemcell =
+        (key.name.clone(), key.fingerprint.clone(), key.os.clone(), key.stemcell_version.clone());
+    let builds = tx.rows_of(&COMPILED, &on_stemcell).map(|(_, other)| other.build);
+    let build = builds.max().unwrap_or(0).saturating_add(1);
+    tx.put(&COMPILED, &key, &CompiledPackage { build, ..package });
+}
+
+fn same_content(stored: &ReleaseVersion, given: &ReleaseVersion) -> bool {
+    *stored == ReleaseVersion { uploaded_at: stored.uploaded_at, ..given.clone() }
+}

@@ -1,0 +1,100 @@
+//! VMs and the agents in them. A row exists before the cloud is asked, so that no VM can come to be unknown, and its
+//! agent may connect even while the cloud's call still runs.
+
+use model::instance::{NetworkSettings, Vm};
+use model::*;
+
+use super::deed::Deed;
+use super::tx::Tx;
+use crate::command::Refusal;
+use crate::records::{AgentHealth, AgentRecord};
+use crate::tables::*;
+
+/// `CreateVm` is about to be done: the VM's row and its agent's.
+pub(super) fn begin_create(
+    tx: &mut Tx<'_>,
+    deed: &Deed<'_>,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<(), Refusal> {
+    let spec = deed.target(tx, instance)?.spec;
+    if tx.has(&VMS, agent) {
+        // Another attempt for the same agent: the row is there.
+        return Ok(());
+    }
+    for other in tx.state().vms(instance).into_iter().filter(|vm| vm.active) {
+        tx.put(&VMS, &other.agent.clone(), &Vm { active: false, ..other });
+    }
+    let vm = Vm {
+        agent: agent.clone(),
+        instance: instance.clone(),
+        cid: None,
+        cpi: spec.cpi,
+        stemcell: spec.stemcell,
+        cloud_properties: spec.cloud_properties,
+        env: spec.env,
+        networks: spec.networks,
+        created_at: tx.at,
+        active: true,
+    };
+    tx.put(&VMS, agent, &vm);
+    tx.put(&VMS_OF, &(instance.clone(), agent.clone()), &());
+    let record = AgentRecord {
+        agent: agent.clone(),
+        instance: instance.clone(),
+        deployment: spec.deployment,
+        authorised_at: tx.at,
+        key_digest: None,
+        health: AgentHealth::New,
+        health_since: tx.at,
+    };
+    tx.put(&AGENTS, agent, &record);
+    Ok(())
+}
+
+/// `CreateVm` gave a VM.
+pub(super) fn created(tx: &mut Tx<'_>, agent: &AgentId, cid: &VmCid) -> Result<(), Refusal> {
+    let mut vm = tx.need(&VMS, agent, "VM of agent")?;
+    vm.cid = Some(cid.clone());
+    tx.put(&VMS, agent, &vm);
+    Ok(())
+}
+
+/// `BindVm` learned addresses: they belong to the VM and to what the rest of the plan wants of the instance.
+pub(super) fn bound(
+    tx: &mut Tx<'_>,
+    deed: &Deed<'_>,
+    place: (&InstanceId, &AgentId),
+    networks: &[NetworkSettings],
+) -> Result<(), Refusal> {
+    let (instance, agent) = place;
+    let mut vm = tx.need(&VMS, agent, "VM of agent")?;
+    vm.networks = networks.to_vec();
+    tx.put(&VMS, agent, &vm);
+    let mut target = deed.target(tx, instance)?;
+    target.spec.networks = networks.to_vec();
+    tx.put(&TARGETS, &(deed.task.id, instance.clone()), &target);
+    Ok(())
+}
+
+/// The VM does not exist (any more): its row goes, and its agent may not connect again.
+pub(super) fn forget(tx: &mut Tx<'_>, vm: &Vm) {
+    tx.delete(&VMS, &vm.agent);
+    tx.delete(&VMS_OF, &(vm.instance.clone(), vm.agent.clone()));
+    tx.delete(&AGENTS, &vm.agent);
+}
+
+/// `DeleteVm` is done; a row that is gone already is fine.
+pub(super) fn deleted(tx: &mut Tx<'_>, agent: &AgentId) {
+    if let Some(vm) = tx.get(&VMS, agent) {
+        forget(tx, &vm);
+    }
+}
+
+/// `CreateVm` failed for certain: there is no VM, so there is no row either. (Uncertain cases are leaks, which the
+/// executor reports as such.)
+pub(super) fn not_created(tx: &mut Tx<'_>, agent: &AgentId) {
+    if let Some(vm) = tx.get(&VMS, agent).filter(|vm| vm.cid.is_none()) {
+        forget(tx, &vm);
+    }
+}
