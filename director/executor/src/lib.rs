@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The leader's work: takes tasks up, has them planned, carries their plans out step by step, and records every step.
+//!
+//! Deliberately *not* here: deciding (the scheduler does, purely), storing (the log does), and who leads (the server
+//! tells through [`lease::Lease`]). The invariant: before a deed its intent is committed under this leader's epoch, after
+//! it its outcome; so whoever leads next finds every step either ended or open, and knows what to do with it.
+//!
+//! Read next: [`runner`] (the loop), [`driver`] (one task), [`stages`] and [`unit`] (a plan), [`recover`] (what to do with
+//! an open step), [`steps`] (the deeds).
+
+pub mod blobs;
+pub mod context;
+pub mod driver;
+pub mod error;
+pub mod journal;
+pub mod lease;
+pub mod ports;
+pub mod prepare;
+pub mod recover;
+pub mod render;
+pub mod runner;
+pub mod stages;
+pub mod steps;
+pub mod tasks;
+pub mod unit;
+pub mod variables;
+
+pub use ports::{Options, Ports};

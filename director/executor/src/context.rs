@@ -1,0 +1,94 @@
+//! What one task's work has at hand.
+
+use model::plan::Target;
+use model::task::{OutputKind, Task};
+use model::{InstanceId, StepNo, TaskId};
+use state::State;
+use state::log::View;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::StepError;
+use crate::journal::Journal;
+use crate::lease::Fence;
+use crate::ports::Ports;
+
+/// One task being worked on, under one epoch. Cheap to clone.
+#[derive(Clone)]
+pub struct TaskContext {
+    /// The outside.
+    pub ports: Ports,
+    /// The task as it was taken up.
+    pub task: std::sync::Arc<Task>,
+    /// The right to act.
+    pub fence: Fence,
+    /// Where intents and outcomes go.
+    pub journal: Journal,
+    /// Fires when somebody asks for the task to be cancelled.
+    pub cancelled: CancellationToken,
+}
+
+impl TaskContext {
+    /// Returns the task's number.
+    pub fn id(&self) -> TaskId {
+        self.task.id
+    }
+
+    /// Returns the state as it is now.
+    pub fn view(&self) -> View {
+        self.ports.log.view()
+    }
+
+    /// Returns the plan's target for an instance.
+    pub fn target(&self, instance: &InstanceId) -> Result<Target, StepError> {
+        let view = self.view();
+        State::new(&*view)
+            .target(self.id(), instance)
+            .ok_or_else(|| StepError::plain(format!("the plan of task {} has no instance {instance}", self.id())))
+    }
+
+    /// Adds a line to the task's debug output.
+    pub fn debug(&self, line: &str) {
+        self.ports.output.write(self.id(), OutputKind::Debug, &format!("{line}\n"));
+    }
+
+    /// Fails if the task was asked to stop: call it where stopping leaves nothing half done.
+    pub fn checkpoint(&self) -> Result<(), StepError> {
+        if self.cancelled.is_cancelled() { Err(StepError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// How a step is gone about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// For the first time.
+    Fresh,
+    /// Again, after an earlier leader left it open.
+    Again,
+}
+
+/// One step being done.
+#[derive(Clone)]
+pub struct StepContext {
+    /// The task.
+    pub task: TaskContext,
+    /// Which step.
+    pub step: StepNo,
+    /// Which attempt.
+    pub attempt: u32,
+    /// For the first time, or again.
+    pub how: How,
+    /// Whether it belongs to a cleanup unit, which is not cancelled.
+    pub cleanup: bool,
+}
+
+impl StepContext {
+    /// Returns the id under which an agent or cloud is asked, the same for every leader that asks for this attempt.
+    pub fn request_id(&self, part: &str) -> model::RequestId {
+        model::RequestId::new(format!("t{}-{}-{}-{part}", self.task.id(), self.step, self.attempt))
+    }
+
+    /// Fails if the task was asked to stop, unless the step cleans up.
+    pub fn checkpoint(&self) -> Result<(), StepError> {
+        if self.cleanup { Ok(()) } else { self.task.checkpoint() }
+    }
+}

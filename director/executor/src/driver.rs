@@ -1,0 +1,160 @@
+//! Driving one task from wherever it is to its end.
+
+use std::sync::Arc;
+
+use model::TaskId;
+use model::task::{Task, TaskError, TaskKind, TaskState};
+use owned_tasks::OwnedTasks;
+use state::State;
+use state::command::{Command, TaskEnd};
+use state::log::{CommandLog, Proposal};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span};
+
+use crate::context::TaskContext;
+use crate::error::Interrupted;
+use crate::journal::Journal;
+use crate::lease::Fence;
+use crate::ports::Ports;
+use crate::prepare::{self, Prepared};
+use crate::stages::{self, PlanEnd};
+use crate::tasks;
+
+/// Times that a plan may be refused because the world moved while it was made.
+const PLANNINGS_MAX: u32 = 8;
+
+/// Takes a task up and drives it to its end, or until this replica may not act any more.
+pub async fn drive(ports: Ports, fence: Fence, id: TaskId, owner: &OwnedTasks) -> Result<(), Interrupted> {
+    let span = info_span!("task", task = %id, epoch = %fence.epoch());
+    async {
+        fence.check()?;
+        let take = Command::TaskTake { task: id, epoch: fence.epoch() };
+        ports.log.propose(Proposal::own(take)).await?.outcome.accepted()?;
+        let Some(task) = read(&*ports.log, id) else { return Ok(()) };
+        let own = owner.child();
+        let context = TaskContext {
+            journal: Journal::start(&own, ports.log.clone(), id, fence.clone()),
+            ports,
+            fence,
+            cancelled: CancellationToken::new(),
+            task: Arc::new(task),
+        };
+        let end = tokio::select! {
+            end = work(&context) => end,
+            lost = context.fence.lost() => Err(lost.into()),
+            never = watch_cancellation(&context) => match never {},
+        };
+        let result = match end {
+            Ok(end) => finish(&context, end).await,
+            Err(interrupted) => Err(interrupted),
+        };
+        drop(context);
+        own.stop(std::time::Duration::from_secs(5)).await;
+        result
+    }
+    .instrument(span)
+    .await
+}
+
+fn read(log: &dyn CommandLog, id: TaskId) -> Option<Task> {
+    let view = log.view();
+    State::new(&*view).task(id)
+}
+
+/// Passes a request to cancel on to whoever works on the task.
+async fn watch_cancellation(context: &TaskContext) -> std::convert::Infallible {
+    let mut revision = model::Revision(0);
+    loop {
+        let state = read(&*context.ports.log, context.id()).map(|t| t.state);
+        if state == Some(TaskState::Cancelling) {
+            context.cancelled.cancel();
+            return std::future::pending().await;
+        }
+        revision = context.ports.log.changed(revision).await;
+    }
+}
+
+async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
+    match &context.task.kind {
+        TaskKind::UploadRelease { blob, rebase, fix } => tasks::upload_release(context, blob, *rebase, *fix).await,
+        TaskKind::UploadStemcell { blob, fix } => tasks::upload_stemcell(context, blob, *fix).await,
+        TaskKind::DeleteRelease { name, version } => tasks::delete_release(context, name, version.as_ref()).await,
+        TaskKind::DeleteStemcell { name, version, .. } => tasks::delete_stemcell(context, name, version).await,
+        TaskKind::Deploy { .. }
+        | TaskKind::DeleteDeployment { .. }
+        | TaskKind::ChangeState { .. }
+        | TaskKind::RunErrand { .. }
+        | TaskKind::ScanAndFix { .. }
+        | TaskKind::DeleteOrphanedDisks { .. } => planned(context).await,
+    }
+}
+
+/// Plans the task unless that has been done, then carries the plan out.
+async fn planned(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
+    if !context.task.planned {
+        match plan(context).await? {
+            Planning::Committed => {}
+            Planning::Ended(end) => return Ok(end),
+        }
+    }
+    let phases = {
+        let view = context.view();
+        State::new(&*view).plan_phases(context.id())
+    };
+    let Some(phases) = phases else {
+        return Ok(TaskEnd::Error(TaskError::plain(format!("the plan of task {} is missing", context.id()))));
+    };
+    Ok(match stages::run(context, &phases).await? {
+        PlanEnd::Done => TaskEnd::Done(prepare::result_of(&context.task)),
+        PlanEnd::Failed(error) => TaskEnd::Error(error),
+        PlanEnd::Cancelled => TaskEnd::Cancelled,
+    })
+}
+
+enum Planning {
+    Committed,
+    Ended(TaskEnd),
+}
+
+/// Plans until a plan is accepted: addresses and generations may move between looking and committing.
+async fn plan(context: &TaskContext) -> Result<Planning, Interrupted> {
+    for attempt in 1.. {
+        if context.cancelled.is_cancelled() {
+            return Ok(Planning::Ended(TaskEnd::Cancelled));
+        }
+        let plan = match prepare::prepare(context).await? {
+            Ok(Prepared::Plan(plan)) => plan,
+            Ok(Prepared::Nothing(result)) => return Ok(Planning::Ended(TaskEnd::Done(result))),
+            Err(error) => return Ok(Planning::Ended(TaskEnd::Error(error))),
+        };
+        match prepare::commit(context, *plan).await? {
+            Ok(()) => return Ok(Planning::Committed),
+            Err(refusal) if attempt < PLANNINGS_MAX => {
+                info!(task = %context.id(), attempt, error = %refusal, "the plan was overtaken, planning again");
+                context.debug(&format!("plan {attempt} was refused: {refusal}"));
+            }
+            Err(refusal) => {
+                let text = format!("planning was overtaken {PLANNINGS_MAX} times, last because {refusal}");
+                return Ok(Planning::Ended(TaskEnd::Error(TaskError::plain(text))));
+            }
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+async fn finish(context: &TaskContext, end: TaskEnd) -> Result<(), Interrupted> {
+    context.ports.output.flush(context.id()).await;
+    context.fence.check()?;
+    info!(task = %context.id(), end = end_name(&end), "task ended");
+    let finish = Command::TaskFinish { task: context.id(), epoch: context.fence.epoch(), end };
+    context.ports.log.propose(Proposal::own(finish)).await?.outcome.accepted()?;
+    Ok(())
+}
+
+fn end_name(end: &TaskEnd) -> &'static str {
+    match end {
+        TaskEnd::Done(_) => "done",
+        TaskEnd::Error(_) => "error",
+        TaskEnd::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,107 @@
+//! What the executor needs from outside, as small traits that the server fulfils.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_api::Agents;
+use async_trait::async_trait;
+use cpi_api::{AgentBootstrap, Cpi};
+use model::task::OutputKind;
+use model::{AgentId, CpiName, NodeId, TaskId};
+use release::{Blobstore, Renderer};
+use serde_json::Value;
+use state::log::CommandLog;
+use state::records::Sealed;
+
+use crate::lease::Lease;
+
+/// The configured CPIs by name.
+pub trait Cpis: Send + Sync {
+    /// Returns the CPI of this name; the default one has the empty name.
+    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>>;
+    /// Returns all names.
+    fn names(&self) -> Vec<CpiName>;
+}
+
+/// Encrypts and decrypts secrets under the fleet's key.
+pub trait Vault: Send + Sync {
+    /// Encrypts a value for `name`; a value sealed for one name can't be opened as another.
+    fn seal(&self, name: &str, value: &Value) -> Sealed;
+    /// Decrypts what was sealed for `name`.
+    fn open(&self, name: &str, sealed: &Sealed) -> Result<Value, VaultError>;
+}
+
+/// A sealed value could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the value of `{name}` can't be decrypted with this fleet's key")]
+pub struct VaultError {
+    /// Whose value.
+    pub name: String,
+}
+
+/// What new agents need to find us.
+pub trait Enrollment: Send + Sync {
+    /// Returns endpoints, authorities and the single-use token for an agent.
+    fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap;
+}
+
+/// Where bulky task output goes: sealed into segments, replicated like blobs.
+#[async_trait]
+pub trait OutputSink: Send + Sync {
+    /// Appends text to a task's debug or CPI output. Best effort: never holds up a step.
+    fn write(&self, task: TaskId, kind: OutputKind, text: &str);
+    /// Seals what is waiting, so that it is readable when the task is seen to have ended.
+    async fn flush(&self, task: TaskId);
+}
+
+/// Numbers that the executor is run with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This replica.
+    pub node: NodeId,
+    /// How many tasks are worked on at once.
+    pub tasks_max: usize,
+    /// How many VMs are created or deleted at once, whatever a plan says.
+    pub threads_max: usize,
+    /// How long a new agent may take to answer for the first time.
+    pub agent_wait: Duration,
+    /// Keeping time of orphaned disks.
+    pub orphan_days: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            node: NodeId(0),
+            tasks_max: 16,
+            threads_max: 32,
+            agent_wait: Duration::from_secs(600),
+            orphan_days: 5,
+        }
+    }
+}
+
+/// Everything the executor works with.
+#[derive(Clone)]
+pub struct Ports {
+    /// The replicated log and state.
+    pub log: Arc<dyn CommandLog>,
+    /// Whether this replica may act.
+    pub lease: Arc<dyn Lease>,
+    /// Agents.
+    pub agents: Arc<dyn Agents>,
+    /// Clouds.
+    pub cpis: Arc<dyn Cpis>,
+    /// Blobs, replicated.
+    pub blobs: Arc<dyn Blobstore>,
+    /// Ruby.
+    pub renderer: Arc<Renderer>,
+    /// Secrets.
+    pub vault: Arc<dyn Vault>,
+    /// Identity for new agents.
+    pub enrollment: Arc<dyn Enrollment>,
+    /// Debug and CPI output.
+    pub output: Arc<dyn OutputSink>,
+    /// Numbers.
+    pub options: Options,
+}

@@ -1,0 +1,59 @@
+//! Lines of progress that come before there is a plan.
+
+use model::task::TaskError;
+use state::command::{Command, PrepareLine};
+use state::log::Proposal;
+use state::records::LineState;
+
+use super::Prepared;
+use crate::context::TaskContext;
+use crate::error::Interrupted;
+
+/// Writes lines; the state drops those that an earlier leader has already written.
+pub struct Lines<'a> {
+    context: &'a TaskContext,
+}
+
+impl<'a> Lines<'a> {
+    /// Returns the writer for a task.
+    pub fn new(context: &'a TaskContext) -> Self {
+        Self { context }
+    }
+
+    /// A part of the preparation begins.
+    pub async fn started(&self, stage: &str, task: &str, index: u32) -> Result<(), Interrupted> {
+        self.write(stage, task, index, LineState::Started, None).await
+    }
+
+    /// It has ended well.
+    pub async fn finished(&self, stage: &str, task: &str, index: u32) -> Result<(), Interrupted> {
+        self.write(stage, task, index, LineState::Finished, None).await
+    }
+
+    /// It has failed; passes the error on.
+    pub async fn failed(
+        &self,
+        stage: &str,
+        task: &str,
+        index: u32,
+        error: TaskError,
+    ) -> Result<Result<Prepared, TaskError>, Interrupted> {
+        self.write(stage, task, index, LineState::Failed, Some(error.message.clone())).await?;
+        Ok(Err(error))
+    }
+
+    async fn write(
+        &self,
+        stage: &str,
+        task: &str,
+        index: u32,
+        state: LineState,
+        error: Option<String>,
+    ) -> Result<(), Interrupted> {
+        let line = PrepareLine { stage: stage.into(), task: task.into(), total: 1, index, state, error };
+        let (task, epoch) = (self.context.id(), self.context.fence.epoch());
+        let proposal = Proposal::own(Command::TaskLine { task, epoch, line });
+        self.context.ports.log.propose(proposal).await?.outcome.accepted()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! From a task to a plan: facts out of the state and from the agents, decisions by the planner, one commit.
+
+mod commit;
+mod facts;
+mod lines;
+mod observe;
+
+use model::plan::Plan;
+use model::task::{DeployOptions, InstanceFilter, StateChange, Task, TaskError, TaskKind};
+use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
+
+pub use commit::commit;
+
+use crate::context::TaskContext;
+use crate::error::Interrupted;
+use crate::{render, variables};
+use facts::Facts;
+use lines::Lines;
+
+/// What planning gave.
+pub enum Prepared {
+    /// Work to do.
+    Plan(Box<Plan>),
+    /// Nothing to do; the task ends with this result.
+    Nothing(Option<String>),
+}
+
+/// Plans a task. The inner error is the operator's, the outer one ours.
+pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    match &context.task.kind {
+        TaskKind::Deploy { manifest_text, options } => deploy(context, manifest_text, options).await,
+        TaskKind::DeleteDeployment { force } => {
+            let deletion = if *force { Deletion::Forced } else { Deletion::Orderly };
+            from_facts(context, |facts| {
+                if !facts.exists {
+                    // A repeat of a deletion that had already ended, as BOSH treats it.
+                    return Ok(Prepared::Nothing(None));
+                }
+                scheduler::plan_delete_deployment(&facts.director, &facts.deployment(), deletion).map(boxed)
+            })
+            .await
+        }
+        TaskKind::ChangeState { change, filter, skip_drain, max_in_flight, canaries } => {
+            let request = StateChangeRequest {
+                change: *change,
+                filter,
+                drain: if *skip_drain { DrainMode::Skip } else { DrainMode::Drain },
+                max_in_flight: max_in_flight.as_deref(),
+                canaries: canaries.as_deref(),
+            };
+            change_state(context, &request).await
+        }
+        TaskKind::RunErrand { errand, keep_alive, instances } => {
+            let request = ErrandRequest {
+                errand,
+                afterwards: if *keep_alive { Afterwards::KeepVms } else { Afterwards::DeleteVms },
+                instances,
+            };
+            from_facts(context, |facts| {
+                scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request).map(boxed)
+            })
+            .await
+        }
+        TaskKind::ScanAndFix { instances } => resurrect(context, instances).await,
+        TaskKind::DeleteOrphanedDisks { disks } => Ok(Ok(boxed(scheduler::plan_orphaned_disks(disks)))),
+        TaskKind::UploadRelease { .. }
+        | TaskKind::UploadStemcell { .. }
+        | TaskKind::DeleteRelease { .. }
+        | TaskKind::DeleteStemcell { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
+    }
+}
+
+fn boxed(plan: Plan) -> Prepared {
+    Prepared::Plan(Box::new(plan))
+}
+
+/// Returns the short result of a task that ended well.
+pub fn result_of(task: &Task) -> Option<String> {
+    match &task.kind {
+        TaskKind::RunErrand { .. } => None,
+        _ => task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
+    }
+}
+
+async fn from_facts(
+    context: &TaskContext,
+    plan: impl FnOnce(&Facts) -> Result<Prepared, TaskError>,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let mut facts = Facts::read(context);
+    facts.observe(context).await?;
+    Ok(plan(&facts))
+}
+
+async fn change_state(
+    context: &TaskContext,
+    request: &StateChangeRequest<'_>,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    from_facts(context, |facts| {
+        scheduler::plan_state_change(&facts.director, &facts.deployment(), request).map(boxed)
+    })
+    .await
+}
+
+/// Plans new VMs for instances that were found dead, unless they have come back meanwhile: the agent itself is asked
+/// once more, by another way than the heartbeats that went missing.
+async fn resurrect(
+    context: &TaskContext,
+    instances: &[model::InstanceId],
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let mut facts = Facts::read(context);
+    facts.observe(context).await?;
+    let dead: Vec<model::InstanceId> = instances.iter().filter(|id| facts.needs_vm(id)).cloned().collect();
+    for id in instances.iter().filter(|id| !dead.contains(id)) {
+        context.debug(&format!("instance {id} answers or is gone: nothing to fix"));
+    }
+    if dead.is_empty() {
+        return Ok(Ok(Prepared::Nothing(Some("nothing to fix".into()))));
+    }
+    Ok(scheduler::plan_resurrection(&facts.director, &facts.deployment(), &dead).map(boxed))
+}
+
+/// Plans a deploy: draft, variables, rendering, changes.
+async fn deploy(
+    context: &TaskContext,
+    manifest_text: &str,
+    options: &DeployOptions,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let lines = Lines::new(context);
+    lines.started("Preparing deployment", "Preparing deployment", 1).await?;
+    let mut facts = Facts::read(context);
+    facts.observe(context).await?;
+    let set = match variables::generate_missing(context, &[]).await? {
+        Ok(set) => set,
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
+    facts.set_variables(context, set, manifest_text);
+    let change: Option<(StateChange, &InstanceFilter)> = None;
+    let draft = match scheduler::draft(&facts.plan_input(manifest_text, options, change)) {
+        Ok(draft) => draft,
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
+    if let Err(error) = variables::generate_missing(context, &draft.variables).await? {
+        return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
+    }
+    lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
+
+    lines.started("Preparing deployment", "Rendering templates", 2).await?;
+    let specs: Vec<_> = draft.to_render().collect();
+    let rendered = match render::hashes(context, &specs).await {
+        Ok(rendered) => rendered,
+        Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
+    };
+    let planned = scheduler::plan(&facts.plan_input(manifest_text, options, change), &draft, &rendered);
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
+    };
+    lines.finished("Preparing deployment", "Rendering templates", 2).await?;
+    if options.dry_run {
+        return Ok(Ok(Prepared::Nothing(result_of(&context.task))));
+    }
+    lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;
+    lines.finished("Preparing package compilation", "Finding packages to compile", 1).await?;
+    Ok(Ok(boxed(plan)))
+}

@@ -1,0 +1,70 @@
+//! Asking every VM's agent for its state before planning.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agent_api::{AgentState, JobState, Method, Mode, Request};
+use futures::StreamExt as _;
+use model::instance::{Instance, Vm};
+use model::task::TaskError;
+use model::{ErrorCode, InstanceId, RequestId};
+use scheduler::input::AgentObservation;
+
+use crate::context::TaskContext;
+use crate::error::{Interrupted, StepError};
+
+/// How long an agent may take to say how it is.
+const STATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Agents asked at once: enough that a thousand take a second, few enough not to flood one replica's streams.
+const ASKED_AT_ONCE: usize = 128;
+
+/// Returns what each agent said.
+pub async fn observe(
+    context: &TaskContext,
+    instances: &[Instance],
+    vms: &[Vm],
+) -> Result<BTreeMap<InstanceId, AgentObservation>, Interrupted> {
+    let slugs: BTreeMap<&InstanceId, String> =
+        instances.iter().filter(|i| !i.ignore && !i.compilation).map(|i| (&i.spec.id, i.slug())).collect();
+    let asked = vms.iter().filter(|vm| vm.active).filter_map(|vm| Some((vm, slugs.get(&vm.instance)?)));
+    let answers = futures::stream::iter(asked.map(|(vm, slug)| ask(context, vm, slug)));
+    let observed: BTreeMap<_, _> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
+    // An answer that was cut short by the end of the lease says nothing about the agent.
+    context.fence.check()?;
+    Ok(observed)
+}
+
+async fn ask(context: &TaskContext, vm: &Vm, slug: &str) -> (InstanceId, AgentObservation) {
+    let epoch = context.fence.epoch();
+    let request = Request {
+        id: RequestId::new(format!("t{}-observe-{}", context.id(), uuid::Uuid::new_v4())),
+        epoch,
+        mode: Mode::Submit,
+        timeout: STATE_TIMEOUT,
+        method: Method::GetState { full: false },
+    };
+    let observation = match context.ports.agents.call(&vm.agent, request).await {
+        Ok(reply) => match serde_json::from_value::<AgentState>(reply.0) {
+            Ok(state) => AgentObservation::Answered { job_state: name(state.job_state).into() },
+            Err(error) => AgentObservation::Unresponsive {
+                error: TaskError::new(ErrorCode::AgentInvalidStateFormat, format!("its state is not one: {error}")),
+            },
+        },
+        Err(error) => match StepError::from_agent(error, slug, epoch) {
+            StepError::Failed(error) | StepError::Again(error) => AgentObservation::Unresponsive { error },
+            other => AgentObservation::Unresponsive { error: TaskError::plain(other.to_string()) },
+        },
+    };
+    (vm.instance.clone(), observation)
+}
+
+fn name(state: JobState) -> &'static str {
+    match state {
+        JobState::Running => "running",
+        JobState::Starting => "starting",
+        JobState::Failing => "failing",
+        JobState::Stopped => "stopped",
+        JobState::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,176 @@
+//! Rendering instances: a job's templates out of the blobstore, what they may see out of the spec, secrets filled in.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::instance::{InstanceSpec, JobSpec, NetworkKind};
+use model::task::TaskError;
+use model::{BlobDigest, ErrorCode, GroupName, InstanceId};
+use release::render::{
+    DnsIds, JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob, deployment_failure_text,
+    group_failure_text,
+};
+use scheduler::RenderedHashes;
+use serde_json::{Map, Value, json};
+
+use crate::context::TaskContext;
+use crate::error::StepError;
+use crate::steps::networks_for_templates;
+use crate::variables::Resolver;
+
+/// Templates of jobs, kept between renderings: a deploy renders the same few jobs for each of its instances, twice.
+/// Keyed by content address, so an entry is never wrong; bounded by count, since templates are small.
+static TEMPLATES: Mutex<BTreeMap<BlobDigest, Arc<JobTemplates>>> = Mutex::new(BTreeMap::new());
+const TEMPLATES_MAX: usize = 512;
+
+/// Renders all jobs of one instance.
+pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<RenderedInstance, TaskError> {
+    let resolver = Resolver::for_task(task).map_err(told)?;
+    let mut jobs = Vec::with_capacity(spec.jobs.len());
+    for job in &spec.jobs {
+        jobs.push((templates(task, job).await?, context(&resolver, spec, job)?));
+    }
+    let jobs: Vec<(&JobTemplates, RenderContext)> = jobs.iter().map(|(t, c)| (&**t, c.clone())).collect();
+    let rendered = task.ports.renderer.render_instance(spec.group.as_str(), &DnsIds::default(), &jobs).await;
+    rendered.map_err(|error| match error {
+        RenderError::Instance { group, failures } => {
+            TaskError::plain(deployment_failure_text([group_failure_text(&group, &failures)]))
+        }
+        other => TaskError::plain(other.to_string()),
+    })
+}
+
+/// Renders every instance of a deploy and returns what decides whether it changed. All failures are reported together.
+pub async fn hashes(
+    task: &TaskContext,
+    specs: &[&InstanceSpec],
+) -> Result<BTreeMap<InstanceId, RenderedHashes>, TaskError> {
+    let mut rendered: BTreeMap<&InstanceId, Vec<RenderedJob>> = specs.iter().map(|s| (&s.id, Vec::new())).collect();
+    let mut failures: Vec<(GroupName, Vec<JobFailure>)> = Vec::new();
+    for (job, users) in by_job(specs) {
+        let templates = templates(task, job).await?;
+        let contexts = {
+            let resolver = Resolver::for_task(task).map_err(told)?;
+            users.iter().map(|(spec, job)| context(&resolver, spec, job)).collect::<Result<Vec<_>, _>>()?
+        };
+        let answers = task.ports.renderer.render_many(&templates, &DnsIds::default(), &contexts).await;
+        let answers = answers.map_err(|e| TaskError::plain(e.to_string()))?;
+        for ((spec, _), answer) in users.iter().zip(answers) {
+            match answer {
+                Ok(job) => rendered.entry(&spec.id).or_default().push(job),
+                Err(failure) => note(&mut failures, &spec.group, failure),
+            }
+        }
+    }
+    if !failures.is_empty() {
+        let groups = failures.iter().map(|(group, failures)| group_failure_text(group.as_str(), failures));
+        return Err(TaskError::plain(deployment_failure_text(groups)));
+    }
+    let hashes = |jobs| {
+        let instance = RenderedInstance { jobs };
+        RenderedHashes {
+            configuration_hash: instance.configuration_hash(),
+            template_hashes: instance.template_hashes(),
+        }
+    };
+    Ok(rendered.into_iter().map(|(id, jobs)| (id.clone(), hashes(jobs))).collect())
+}
+
+/// Notes a failure once per group: instances of a group usually fail alike.
+fn note(failures: &mut Vec<(GroupName, Vec<JobFailure>)>, group: &GroupName, failure: JobFailure) {
+    match failures.iter_mut().find(|(name, _)| name == group) {
+        Some((_, known)) if known.contains(&failure) => {}
+        Some((_, known)) => known.push(failure),
+        None => failures.push((group.clone(), vec![failure])),
+    }
+}
+
+type User<'a> = (&'a InstanceSpec, &'a JobSpec);
+
+/// Groups the instances by job, so that each job's templates are compiled once. Jobs come in the order in which the
+/// manifest first names them.
+fn by_job<'a>(specs: &[&'a InstanceSpec]) -> Vec<(&'a JobSpec, Vec<User<'a>>)> {
+    let mut order: Vec<(&JobSpec, Vec<User<'_>>)> = Vec::new();
+    let mut at: BTreeMap<(&BlobDigest, &str, &str), usize> = BTreeMap::new();
+    for spec in specs {
+        for job in &spec.jobs {
+            let key = (&job.blob, job.release.name.as_str(), job.release.version.as_str());
+            let index = *at.entry(key).or_insert_with(|| {
+                order.push((job, Vec::new()));
+                order.len() - 1
+            });
+            order[index].1.push((spec, job));
+        }
+    }
+    order
+}
+
+async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates>, TaskError> {
+    let cached = || TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner).get(&job.blob).cloned();
+    if let Some(found) = cached().filter(|t| t.release == job.release) {
+        return Ok(found);
+    }
+    let failed = |error: &dyn std::fmt::Display| {
+        TaskError::new(
+            ErrorCode::JobInvalidArchive,
+            format!("failed to read job '{}' of release '{}/{}': {error}", job.name, job.release.name, job.release.version),
+        )
+    };
+    let content = crate::blobs::read_whole(&*task.ports.blobs, &job.blob).await.map_err(|e| failed(&e))?;
+    let archive = release::archive::JobArchive::read(content.as_slice(), job.name.as_str()).map_err(|e| failed(&e))?;
+    let templates = Arc::new(archive.templates(job.release.clone()));
+    let mut cache = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+    if cache.len() >= TEMPLATES_MAX {
+        cache.clear();
+    }
+    cache.insert(job.blob.clone(), templates.clone());
+    Ok(templates)
+}
+
+/// Builds what the templates of `job` see of `spec`, with secrets filled in.
+fn context(resolver: &Resolver, spec: &InstanceSpec, job: &JobSpec) -> Result<RenderContext, TaskError> {
+    let properties = resolver.resolve(&job.properties).map_err(told)?;
+    let links: Map<String, Value> = job
+        .links
+        .iter()
+        .map(|(name, link)| Ok((name.clone(), resolver.resolve(link)?)))
+        .collect::<Result<_, StepError>>()
+        .map_err(told)?;
+    let address = address(spec);
+    let visible = json!({
+        "deployment": spec.deployment,
+        "job": { "name": spec.group },
+        "index": spec.index,
+        "bootstrap": spec.bootstrap,
+        "name": spec.group,
+        "id": spec.id,
+        "az": spec.az,
+        "networks": networks_for_templates(spec),
+        "properties_need_filtering": true,
+        "dns_domain_name": "bosh",
+        "persistent_disk": spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib),
+        "address": address,
+        "ip": address,
+        "properties": { job.name.as_str(): properties },
+        "links": { job.name.as_str(): links },
+    });
+    Ok(RenderContext::new(&visible, Vec::new()))
+}
+
+/// The instance's own address: that of the addressable network, else of the gateway's.
+fn address(spec: &InstanceSpec) -> Value {
+    let is_default = |what: &str| spec.networks.iter().find(|n| n.defaults.iter().any(|d| d == what));
+    let network = is_default("addressable").or_else(|| is_default("gateway")).or(spec.networks.first());
+    match network {
+        Some(n) if n.kind == NetworkKind::Dynamic && n.ip.is_none() => json!("127.0.0.1"),
+        Some(n) => json!(n.ip),
+        None => Value::Null,
+    }
+}
+
+fn told(error: StepError) -> TaskError {
+    match error {
+        StepError::Failed(error) | StepError::Again(error) => error,
+        other => TaskError::plain(other.to_string()),
+    }
+}

@@ -1,0 +1,233 @@
+//! Persistent disks: create, attach, mount, copy, detach.
+
+use agent_api::Method;
+use cpi_api::{CpiErrorKind, CreateDisk, Found};
+use model::instance::Disk;
+use model::step::StepOutcome;
+use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
+use state::State;
+
+use super::calls::{INSTALL, QUICK, SCRIPT};
+use super::vm::{base_metadata, optional, rfc3339};
+use crate::context::StepContext;
+use crate::error::StepError;
+use crate::variables::Resolver;
+
+fn row(cx: &StepContext, disk: &DiskId) -> Result<Disk, StepError> {
+    let view = cx.task.view();
+    State::new(&*view).disk(disk).ok_or_else(|| StepError::plain(format!("disk {disk} is not known")))
+}
+
+fn row_with_cid(cx: &StepContext, disk: &DiskId) -> Result<(Disk, DiskCid), StepError> {
+    let row = row(cx, disk)?;
+    let cid = row.cid.clone().ok_or_else(|| StepError::plain(format!("disk {disk} was never created")))?;
+    Ok((row, cid))
+}
+
+/// Creates the disk, or adopts the one that an earlier leader's call made.
+pub async fn create(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let target = cx.task.target(instance)?;
+    let wanted = target.spec.persistent_disk.clone().ok_or_else(|| {
+        StepError::plain(format!("the plan of '{}' creates a disk that its spec does not have", cx.slug(instance)))
+    })?;
+    let cpi_name = &target.spec.cpi;
+    if cx.is_repeat() {
+        let id = disk.clone();
+        let found = cx.cloud(cpi_name, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await }).await?;
+        match found {
+            Found::Yes(cid) => return Ok(StepOutcome::DiskCreated { cid }),
+            Found::No => {}
+            Found::CannotTell => {
+                return Err(StepError::plain(format!(
+                    "a disk for '{}' may have been created by a call whose answer was lost, and its cloud can't search \
+                     for it: look for one of {} MiB without a use, then deploy again",
+                    cx.slug(instance),
+                    wanted.size_mib
+                )));
+            }
+        }
+    }
+    let (_, vm_cid) = cx.vm_with_cid(agent, instance)?;
+    let request = CreateDisk {
+        disk_id: disk.clone(),
+        size_mib: wanted.size_mib,
+        cloud_properties: Resolver::for_task(&cx.task)?.resolve(&wanted.cloud_properties)?,
+        vm: Some(vm_cid),
+    };
+    let cid = cx.cloud(cpi_name, "create-disk", None, |cpi, call| async move { cpi.create_disk(&call, request).await }).await?;
+    Ok(StepOutcome::DiskCreated { cid })
+}
+
+/// Attaches the disk and tells the agent where it is.
+pub async fn attach(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let (vm, vm_cid) = cx.vm_with_cid(agent, instance)?;
+    let (_, disk_cid) = row_with_cid(cx, disk)?;
+    let version = Some(vm.stemcell.api_version);
+    let wanted = disk_cid.clone();
+    let hint = cx
+        .cloud(&vm.cpi, "attach-disk", version, |cpi, call| async move { cpi.attach_disk(&call, &vm_cid, &wanted).await })
+        .await?;
+    let add = Method::AddPersistentDisk { disk: disk_cid, hint: hint.0 };
+    cx.agent(agent, instance, "add-disk", add, QUICK).await?;
+    Ok(StepOutcome::Done)
+}
+
+/// Writes whose disk it is into the cloud's metadata.
+pub async fn set_metadata(cx: &StepContext, instance: &InstanceId, disk: &DiskId) -> Result<StepOutcome, StepError> {
+    let target = cx.task.target(instance)?;
+    let (row, cid) = row_with_cid(cx, disk)?;
+    let mut metadata = base_metadata(cx, &target.spec);
+    metadata.remove("id");
+    metadata.insert("instance_id".into(), instance.to_string());
+    metadata.insert("instance_index".into(), target.spec.index.to_string());
+    metadata.insert("attached_at".into(), rfc3339(cx.task.task.updated_at.seconds()));
+    let answer = cx
+        .cloud_raw(&row.cpi, "set-disk-metadata", None, |cpi, call| async move {
+            cpi.set_disk_metadata(&call, &cid, &metadata).await
+        })
+        .await?;
+    optional(cx, answer)
+}
+
+/// Mounts an attached disk.
+pub async fn mount(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let (_, cid) = row_with_cid(cx, disk)?;
+    cx.agent(agent, instance, "mount", Method::MountDisk { disk: cid }, INSTALL).await?;
+    Ok(StepOutcome::Done)
+}
+
+/// Copies the old disk to the new one. A repeat first looks whether the agent has already moved over.
+pub async fn migrate(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    from: &DiskId,
+    to: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let (_, old) = row_with_cid(cx, from)?;
+    let (_, new) = row_with_cid(cx, to)?;
+    if cx.is_repeat() {
+        let mounted = mounted(cx, instance, agent).await?;
+        match (mounted.contains(&old), mounted.contains(&new)) {
+            (false, true) => return Ok(StepOutcome::Done),
+            (true, true) => {}
+            _ => {
+                return Err(StepError::coded(
+                    ErrorCode::AgentDiskOutOfSync,
+                    format!(
+                        "the copy of disk '{old}' to '{new}' on '{}' was broken off and neither is in its place: look at \
+                         both before you deploy again; nothing was deleted",
+                        cx.slug(instance)
+                    ),
+                ));
+            }
+        }
+    }
+    cx.agent(agent, instance, "migrate", Method::MigrateDisk { from: old, to: new }, SCRIPT).await?;
+    Ok(StepOutcome::Done)
+}
+
+async fn mounted(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<Vec<DiskCid>, StepError> {
+    let reply = cx.agent(agent, instance, "list-disk", Method::ListDisk, QUICK).await?;
+    Ok(serde_json::from_value(reply.0).unwrap_or_default())
+}
+
+/// Compares what the agent has mounted with the record, and puts a disk back that it has lost.
+pub async fn check(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let active = {
+        let view = cx.task.view();
+        State::new(&*view).disks(instance).into_iter().find(|d| d.active)
+    };
+    let Some(active) = active else {
+        return Ok(StepOutcome::Done);
+    };
+    let mounted = mounted(cx, instance, agent).await?;
+    match (&active.cid, mounted.as_slice()) {
+        (Some(cid), mounted) if mounted.contains(cid) => Ok(StepOutcome::Done),
+        (Some(_), []) => {
+            attach(cx, instance, agent, &active.id).await?;
+            mount(cx, instance, agent, &active.id).await
+        }
+        (cid, mounted) => Err(StepError::coded(
+            ErrorCode::AgentDiskOutOfSync,
+            format!(
+                "'{}' should have disk '{}' mounted, its agent has '{}'",
+                cx.slug(instance),
+                cid.as_ref().map_or("none", |c| c.as_str()),
+                mounted.iter().map(|d| d.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+    }
+}
+
+/// Unmounts the disk.
+pub async fn unmount(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let (_, cid) = row_with_cid(cx, disk)?;
+    cx.agent(agent, instance, "unmount", Method::UnmountDisk { disk: cid }, INSTALL).await?;
+    Ok(StepOutcome::Done)
+}
+
+/// Makes the agent forget the disk and detaches it.
+pub async fn detach(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
+    let (_, disk_cid) = row_with_cid(cx, disk)?;
+    let forget = Method::RemovePersistentDisk { disk: disk_cid.clone() };
+    cx.agent(agent, instance, "remove-disk", forget, QUICK).await?;
+    let (vm, vm_cid) = cx.vm_with_cid(agent, instance)?;
+    let version = Some(vm.stemcell.api_version);
+    let answer = cx
+        .cloud_raw(&vm.cpi, "detach-disk", version, |cpi, call| async move { cpi.detach_disk(&call, &vm_cid, &disk_cid).await })
+        .await?;
+    match answer {
+        Ok(()) => Ok(StepOutcome::Done),
+        // Already detached, by an earlier leader's call.
+        Err(error) if error.kind == CpiErrorKind::DiskNotAttached && cx.is_repeat() => Ok(StepOutcome::Done),
+        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    }
+}
+
+/// Deletes an orphaned disk for good.
+pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutcome, StepError> {
+    let orphan = {
+        let view = cx.task.view();
+        State::new(&*view).orphaned_disk(disk)
+    };
+    let Some(orphan) = orphan else {
+        return Ok(StepOutcome::Done);
+    };
+    let Some(cid) = orphan.disk.cid else {
+        return Ok(StepOutcome::Done);
+    };
+    let answer = cx
+        .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move { cpi.delete_disk(&call, &cid).await })
+        .await?;
+    match answer {
+        Ok(()) => Ok(StepOutcome::Done),
+        Err(error) if error.kind == CpiErrorKind::DiskNotFound => Ok(StepOutcome::Done),
+        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    }
+}

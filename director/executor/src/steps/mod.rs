@@ -1,0 +1,62 @@
+//! Steps: one function per deed, each written so that a new leader may call it again.
+//!
+//! Not here: recording (`unit`), deciding whether to repeat (`recover`), order and waves (`stages`).
+
+mod calls;
+mod compile;
+mod disk;
+mod errand;
+mod jobs;
+mod spec;
+mod vm;
+mod watch;
+
+use model::step::{Action, StepOutcome};
+
+pub use spec::networks as networks_for_templates;
+
+use crate::context::StepContext;
+use crate::error::StepError;
+
+/// Does the deed of `action` and returns what is to be remembered of it.
+pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, StepError> {
+    cx.task.fence.check()?;
+    match action {
+        Action::CreateVm { instance, agent } => vm::create(cx, instance, agent).await,
+        Action::SetVmMetadata { instance, agent, compiling } => {
+            vm::set_metadata(cx, instance, agent, compiling.as_ref()).await
+        }
+        Action::AwaitAgent { instance, agent } => vm::await_agent(cx, instance, agent).await,
+        Action::UpdateSettings { instance, agent } => vm::update_settings(cx, instance, agent).await,
+        Action::BindVm { instance, agent } => vm::bind(cx, instance, agent).await,
+        Action::DeleteVm { instance, agent } => vm::delete(cx, instance, agent).await,
+        Action::CreateDisk { instance, agent, disk } => disk::create(cx, instance, agent, disk).await,
+        Action::AttachDisk { instance, agent, disk } => disk::attach(cx, instance, agent, disk).await,
+        Action::SetDiskMetadata { instance, disk } => disk::set_metadata(cx, instance, disk).await,
+        Action::MountDisk { instance, agent, disk } => disk::mount(cx, instance, agent, disk).await,
+        Action::MigrateDisk { instance, agent, from, to } => disk::migrate(cx, instance, agent, from, to).await,
+        Action::CheckDisks { instance, agent } => disk::check(cx, instance, agent).await,
+        Action::UnmountDisk { instance, agent, disk } => disk::unmount(cx, instance, agent, disk).await,
+        Action::DetachDisk { instance, agent, disk } => disk::detach(cx, instance, agent, disk).await,
+        Action::DeleteOrphanedDisk { disk } => disk::delete_orphaned(cx, disk).await,
+        Action::Prepare { instance, agent } => jobs::prepare(cx, instance, agent).await,
+        Action::RunScript { instance, agent, script, intent } => {
+            jobs::run_script(cx, instance, agent, *script, *intent).await
+        }
+        Action::Drain { instance, agent, drain } => jobs::drain(cx, instance, agent, *drain).await,
+        Action::StopJobs { instance, agent } => jobs::stop(cx, instance, agent).await,
+        Action::Apply { instance, agent } => jobs::apply(cx, instance, agent).await,
+        Action::StartJobs { instance, agent } => jobs::start(cx, instance, agent).await,
+        Action::Watch { instance, agent, watch } => watch::watch(cx, instance, agent, *watch).await,
+        Action::CompilePackage { worker, agent, package } => compile::compile(cx, worker, agent, package).await,
+        Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
+        Action::OrphanDisk { .. }
+        | Action::BeginUpdate { .. }
+        | Action::CompleteUpdate { .. }
+        | Action::ReleaseAddresses { .. }
+        | Action::SaveInstance { .. }
+        | Action::DeleteInstance { .. }
+        | Action::SaveDeployment
+        | Action::DeleteDeployment => Ok(StepOutcome::Done),
+    }
+}

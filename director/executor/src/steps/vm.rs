@@ -1,0 +1,252 @@
+//! VMs: create, describe, wait for, introduce, delete.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agent_api::Method;
+use cpi_api::{CpiErrorKind, CreateVm, Found, Metadata};
+use model::instance::{InstanceSpec, NetworkKind, NetworkSettings};
+use model::step::StepOutcome;
+use model::{AgentId, ErrorCode, InstanceId, PackageName, VmCid};
+use retry::Policy;
+use serde_json::{Value, json};
+use state::State;
+
+use super::calls::QUICK;
+use super::spec;
+use crate::context::StepContext;
+use crate::error::StepError;
+use crate::variables::Resolver;
+
+/// Pause between two pings of a new agent.
+const PING_PAUSE: Policy = Policy { initial: Duration::from_millis(50), max: Duration::from_secs(1), total: None };
+
+/// How long one ping may take.
+const PING: Duration = Duration::from_secs(1);
+
+/// Creates the VM, or adopts the one that an earlier leader's call made.
+pub async fn create(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let target = cx.task.target(instance)?;
+    let spec = &target.spec;
+    if cx.is_repeat()
+        && let Some(cid) = find(cx, spec, agent).await?
+    {
+        return Ok(StepOutcome::VmCreated { cid });
+    }
+    let resolver = Resolver::for_task(&cx.task)?;
+    let request = CreateVm {
+        agent_id: agent.clone(),
+        stemcell: spec.stemcell.cid.clone(),
+        cloud_properties: resolver.resolve(&spec.cloud_properties)?,
+        networks: resolved_networks(&resolver, spec)?,
+        disks: disks_of(cx, instance),
+        env: env(cx, spec, &resolver)?,
+        bootstrap: cx.task.ports.enrollment.bootstrap(agent),
+    };
+    let version = Some(spec.stemcell.api_version);
+    let created = cx.cloud(&spec.cpi, "create-vm", version, |cpi, call| async move { cpi.create_vm(&call, request).await });
+    Ok(StepOutcome::VmCreated { cid: created.await?.cid })
+}
+
+/// Looks for a VM that a lost call may have made. Where the cloud can't search, an agent that answers proves it exists.
+async fn find(cx: &StepContext, spec: &InstanceSpec, agent: &AgentId) -> Result<Option<VmCid>, StepError> {
+    let wanted = agent.clone();
+    let found = cx.cloud(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
+    match found {
+        Found::Yes(cid) => Ok(Some(cid)),
+        Found::No => Ok(None),
+        Found::CannotTell => Err(StepError::plain(format!(
+            "a VM for '{}/{}' may have been created by a call whose answer was lost, and its cloud can't search for it: \
+             look for a VM with agent id {agent}, then deploy again",
+            spec.group, spec.id
+        ))),
+    }
+}
+
+fn disks_of(cx: &StepContext, instance: &InstanceId) -> Vec<model::DiskCid> {
+    let view = cx.task.view();
+    let disks = State::new(&*view).disks(instance);
+    disks.into_iter().filter(|d| d.active).filter_map(|d| d.cid).collect()
+}
+
+fn resolved_networks(resolver: &Resolver, spec: &InstanceSpec) -> Result<Vec<NetworkSettings>, StepError> {
+    let resolve = |network: &NetworkSettings| {
+        let cloud_properties = resolver.resolve(&network.cloud_properties)?;
+        Ok(NetworkSettings { cloud_properties, ..network.clone() })
+    };
+    spec.networks.iter().map(resolve).collect()
+}
+
+/// The group's env with the director's part under `bosh`; what the user gives there wins.
+fn env(cx: &StepContext, spec: &InstanceSpec, resolver: &Resolver) -> Result<Value, StepError> {
+    let mut env = match resolver.resolve(&spec.env)? {
+        Value::Object(env) => env,
+        _ => serde_json::Map::new(),
+    };
+    let view = cx.task.view();
+    let director = State::new(&*view).cluster().map(|c| c.director_name).unwrap_or_default();
+    let name = |parts: &[&str]| parts.iter().map(|p| canonical(p)).collect::<Vec<_>>().join("-");
+    let (deployment, group) = (spec.deployment.as_str(), spec.group.as_str());
+    let mut bosh = json!({
+        "group": name(&[&director, deployment, group]),
+        "groups": [
+            name(&[&director]), name(&[deployment]), name(&[group]), name(&[&director, deployment]),
+            name(&[deployment, group]), name(&[&director, deployment, group]),
+        ],
+    });
+    if !spec.tags.is_empty() {
+        bosh["tags"] = json!(spec.tags);
+    }
+    if let (Some(Value::Object(user)), Value::Object(ours)) = (env.remove("bosh"), &mut bosh) {
+        ours.extend(user);
+    }
+    env.insert("bosh".into(), bosh);
+    Ok(Value::Object(env))
+}
+
+/// BOSH's canonical form of a name: lower case, `_` as `-`, nothing else but letters, digits and `-`.
+fn canonical(name: &str) -> String {
+    let lower = name.to_lowercase().replace('_', "-");
+    lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-').collect()
+}
+
+/// Writes who the VM is into the cloud's metadata.
+pub async fn set_metadata(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    compiling: Option<&PackageName>,
+) -> Result<StepOutcome, StepError> {
+    let target = cx.task.target(instance)?;
+    let (vm, cid) = cx.vm_with_cid(agent, instance)?;
+    let mut metadata = base_metadata(cx, &target.spec);
+    metadata.insert("index".into(), target.spec.index.to_string());
+    metadata.insert("job".into(), target.spec.group.to_string());
+    metadata.insert("name".into(), format!("{}/{instance}", target.spec.group));
+    metadata.insert("created_at".into(), rfc3339(vm.created_at.seconds()));
+    if let Some(package) = compiling {
+        metadata.insert("compiling".into(), package.to_string());
+    }
+    let answer = cx
+        .cloud_raw(&vm.cpi, "set-vm-metadata", None, |cpi, call| async move {
+            cpi.set_vm_metadata(&call, &cid, &metadata).await
+        })
+        .await?;
+    optional(cx, answer)
+}
+
+/// Passes over that a cloud has no metadata.
+pub(super) fn optional(cx: &StepContext, answer: Result<(), cpi_api::CpiError>) -> Result<StepOutcome, StepError> {
+    match answer {
+        Ok(()) => Ok(StepOutcome::Done),
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => Ok(StepOutcome::Done),
+        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    }
+}
+
+pub(super) fn base_metadata(cx: &StepContext, spec: &InstanceSpec) -> Metadata {
+    let view = cx.task.view();
+    let director = State::new(&*view).cluster().map(|c| c.director_name).unwrap_or_default();
+    let mut metadata: Metadata = spec.tags.clone();
+    metadata.insert("director".into(), director);
+    metadata.insert("deployment".into(), spec.deployment.to_string());
+    metadata.insert("id".into(), spec.id.to_string());
+    metadata.insert("instance_group".into(), spec.group.to_string());
+    metadata
+}
+
+pub(super) fn rfc3339(seconds: i64) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let at = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    at.format(&format).unwrap_or_default()
+}
+
+/// Waits until the agent answers.
+pub async fn await_agent(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let limit = cx.task.ports.options.agent_wait;
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut pauses = PING_PAUSE.waits();
+    loop {
+        cx.checkpoint()?;
+        match cx.agent(agent, instance, "ping", Method::Ping, PING).await {
+            Ok(_) => return Ok(StepOutcome::Done),
+            Err(StepError::Failed(_)) if tokio::time::Instant::now() < deadline => {}
+            Err(StepError::Failed(_)) => {
+                return Err(StepError::coded(
+                    ErrorCode::RpcTimeout,
+                    format!(
+                        "Timed out pinging VM of instance '{}' with agent '{agent}' after {} seconds",
+                        cx.slug(instance),
+                        limit.as_secs()
+                    ),
+                ));
+            }
+            Err(other) => return Err(other),
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(PING)).await;
+    }
+}
+
+/// Sends trusted certificates and disk associations.
+pub async fn update_settings(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let settings = json!({ "trusted_certs": "", "disk_associations": [] });
+    cx.agent(agent, instance, "update-settings", Method::UpdateSettings { settings }, QUICK).await?;
+    Ok(StepOutcome::Done)
+}
+
+/// Tells a new agent who it is, and learns the addresses that the cloud chose.
+pub async fn bind(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let target = cx.task.target(instance)?;
+    let apply = Method::Apply { spec: spec::bind_spec(&target.spec) };
+    cx.agent(agent, instance, "bind", apply, QUICK).await?;
+    let reply = cx.agent(agent, instance, "state", Method::GetState { full: false }, QUICK).await?;
+    if !target.spec.networks.iter().any(|n| n.kind == NetworkKind::Dynamic) {
+        return Ok(StepOutcome::Done);
+    }
+    let told: BTreeMap<String, Value> =
+        serde_json::from_value(reply.0.get("networks").cloned().unwrap_or_default()).unwrap_or_default();
+    let networks = target.spec.networks.iter().map(|network| learned(network, told.get(network.name.as_str())));
+    Ok(StepOutcome::Bound { networks: networks.collect() })
+}
+
+fn learned(network: &NetworkSettings, told: Option<&Value>) -> NetworkSettings {
+    let text = |key: &str| told.and_then(|t| t.get(key)).and_then(Value::as_str);
+    let mut network = network.clone();
+    if network.kind == NetworkKind::Dynamic {
+        network.ip = text("ip").and_then(|ip| ip.parse().ok());
+        network.netmask = text("netmask").map(str::to_owned);
+        network.gateway = text("gateway").and_then(|ip| ip.parse().ok());
+    }
+    network
+}
+
+/// Deletes the VM. One whose id was never learned is looked for first.
+pub async fn delete(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let Some(vm) = cx.vm(agent) else {
+        return Ok(StepOutcome::Done);
+    };
+    let cid = match vm.cid.clone() {
+        Some(cid) => cid,
+        None => {
+            let wanted = agent.clone();
+            let found =
+                cx.cloud(&vm.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
+            match found {
+                Found::Yes(cid) => cid,
+                Found::No => return Ok(StepOutcome::Done),
+                Found::CannotTell => {
+                    let what = format!("VM of '{}' with agent id {agent}, created by a call whose answer was lost", cx.slug(instance));
+                    return Ok(StepOutcome::MayHaveLeaked { what });
+                }
+            }
+        }
+    };
+    let version = Some(vm.stemcell.api_version);
+    let answer =
+        cx.cloud_raw(&vm.cpi, "delete-vm", version, |cpi, call| async move { cpi.delete_vm(&call, &cid).await }).await?;
+    match answer {
+        Ok(()) => Ok(StepOutcome::Done),
+        Err(error) if error.kind == CpiErrorKind::VmNotFound => Ok(StepOutcome::Done),
+        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    }
+}

@@ -1,0 +1,7 @@
+//! Tasks without a plan: what they do is safe to begin anew, so a new leader simply runs them again.
+
+mod release;
+mod stemcell;
+
+pub use release::{delete_release, upload_release};
+pub use stemcell::{delete_stemcell, upload_stemcell};

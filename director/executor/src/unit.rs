@@ -1,0 +1,138 @@
+//! Carrying out one unit: its steps in order, each with its intent before and its outcome after.
+
+use std::time::Duration;
+
+use model::plan::{Step, Unit};
+use model::step::StepOutcome;
+use model::task::TaskError;
+use model::{ErrorCode, StepNo};
+use retry::Policy;
+use state::State;
+use state::command::{StepEvent, StepRecord};
+use tracing::{info, warn};
+
+use crate::context::{How, StepContext, TaskContext};
+use crate::error::{Interrupted, StepError};
+use crate::recover::{Decision, decide};
+use crate::steps;
+
+/// Attempts at a step whose failures may mend (BOSH's `max_vm_create_tries`).
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Pause between attempts: short, since BOSH's director makes none; jittered, so that failing neighbours spread out.
+const ATTEMPT_PAUSE: Policy =
+    Policy { initial: Duration::from_millis(200), max: Duration::from_secs(5), total: None };
+
+/// How a unit ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// Every step is done.
+    Done,
+    /// A step failed.
+    Failed(TaskError),
+    /// It was left at a checkpoint because the task is being cancelled.
+    Cancelled,
+}
+
+/// Carries out `unit`, from wherever its journal says that it is.
+pub async fn run(task: &TaskContext, unit: &Unit) -> Result<UnitEnd, Interrupted> {
+    let mut pending = Vec::new();
+    for (index, step) in unit.steps.iter().enumerate() {
+        let no = StepNo { unit: unit.no, index: index as u32 };
+        match run_step(task, unit, step, no, &mut pending).await? {
+            StepEnd::Done => {}
+            StepEnd::Ended(end) => {
+                submit(task, &mut pending).await?;
+                return Ok(end);
+            }
+        }
+    }
+    submit(task, &mut pending).await?;
+    Ok(UnitEnd::Done)
+}
+
+enum StepEnd {
+    Done,
+    Ended(UnitEnd),
+}
+
+/// Does one step. Its outcome stays in `pending`, to travel with the next step's intent.
+async fn run_step(
+    task: &TaskContext,
+    unit: &Unit,
+    step: &Step,
+    no: StepNo,
+    pending: &mut Vec<StepRecord>,
+) -> Result<StepEnd, Interrupted> {
+    let journal = {
+        let view = task.view();
+        State::new(&*view).step_state(task.id(), no)
+    };
+    let (mut attempt, how) = match decide(&step.action, &journal, task.fence.epoch()) {
+        Decision::Ended => return Ok(StepEnd::Done),
+        Decision::Failed => return Ok(StepEnd::Ended(recorded_failure(journal))),
+        Decision::Record => {
+            pending.push(record(no, 0, StepEvent::Finished(StepOutcome::Done)));
+            return Ok(StepEnd::Done);
+        }
+        Decision::Run { attempt } => (attempt, How::Fresh),
+        Decision::Rerun { attempt } | Decision::Probe { attempt } => (attempt, How::Again),
+        Decision::Stop => {
+            let error = TaskError::plain(format!(
+                "step {no} ({}) was under way when the director failed, and repeating it is not safe: look at it, \
+                 then run the command again",
+                step.action.name()
+            ));
+            pending.push(record(no, 0, StepEvent::Finished(StepOutcome::Failed { error: error.clone() })));
+            return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
+        }
+    };
+    let mut pauses = ATTEMPT_PAUSE.waits();
+    loop {
+        pending.push(record(no, attempt, StepEvent::Started));
+        submit(task, pending).await?;
+        let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup: unit.cleanup };
+        task.debug(&format!("step {no} {} attempt {attempt}: {}", step.action.name(), unit.label));
+        match steps::perform(&context, &step.action).await {
+            Ok(outcome) => {
+                pending.push(record(no, attempt, StepEvent::Finished(outcome)));
+                return Ok(StepEnd::Done);
+            }
+            Err(StepError::Lost(lost)) => return Err(lost.into()),
+            Err(StepError::Cancelled) => {
+                pending.push(record(no, attempt, StepEvent::Skipped));
+                return Ok(StepEnd::Ended(UnitEnd::Cancelled));
+            }
+            Err(StepError::Again(error)) if attempt < ATTEMPTS_MAX => {
+                warn!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed, trying again");
+                pending.push(record(no, attempt, StepEvent::Retrying(error.message)));
+                attempt += 1;
+                tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            }
+            Err(StepError::Again(error) | StepError::Failed(error)) => {
+                info!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed");
+                task.debug(&format!("step {no} {} failed: {error}", step.action.name()));
+                pending.push(record(no, attempt, StepEvent::Finished(StepOutcome::Failed { error: error.clone() })));
+                return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
+            }
+        }
+    }
+}
+
+fn recorded_failure(journal: state::records::StepState) -> UnitEnd {
+    match journal.outcome {
+        Some(StepOutcome::Failed { error }) => UnitEnd::Failed(error),
+        _ => UnitEnd::Failed(TaskError::new(ErrorCode::Unknown, "the step failed earlier")),
+    }
+}
+
+fn record(step: StepNo, attempt: u32, event: StepEvent) -> StepRecord {
+    StepRecord { step, attempt, event }
+}
+
+async fn submit(task: &TaskContext, pending: &mut Vec<StepRecord>) -> Result<(), Interrupted> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    task.journal.record(std::mem::take(pending)).await
+}

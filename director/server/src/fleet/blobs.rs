@@ -1,0 +1,239 @@
+//! Blobs beside the replicas: a blob exists once a majority holds it; a missing copy is healed in the background.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use model::{BlobDigest, NodeId, Revision};
+use proto::peer::v1 as pb;
+use proto::peer::v1::blob_copies_client::BlobCopiesClient;
+use proto::peer::v1::blob_copies_server::BlobCopies;
+use release::{BlobError, BlobReader, BlobStat, Blobstore, LocalBlobs};
+use state::State;
+use state::command::Command;
+use state::log::{CommandLog, Proposal};
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::log::RaftLog;
+use super::peers::PeerChannels;
+
+/// Bytes in one piece on the wire.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Pause of the healer when nothing changes: a copy may be lost without an entry in the log.
+const HEAL_EVERY: Duration = Duration::from_secs(300);
+
+/// The fleet's blobs as one store.
+#[derive(Clone)]
+pub struct FleetBlobs {
+    id: NodeId,
+    local: Arc<LocalBlobs>,
+    log: RaftLog,
+    peers: Arc<PeerChannels>,
+}
+
+impl FleetBlobs {
+    /// Makes the fleet's store out of this replica's folder.
+    pub fn new(id: NodeId, local: Arc<LocalBlobs>, log: RaftLog, peers: Arc<PeerChannels>) -> Self {
+        Self { id, local, log, peers }
+    }
+
+    /// Returns the service by which peers store and fetch copies here.
+    pub fn copies(&self) -> CopiesService {
+        CopiesService { local: self.local.clone() }
+    }
+
+    fn others(&self) -> Vec<(NodeId, String)> {
+        let view = self.log.view();
+        let members = State::new(&*view).members();
+        members.into_iter().filter(|m| m.node != self.id).map(|m| (m.node, m.peer_address)).collect()
+    }
+
+    async fn copy_to(&self, node: NodeId, address: &str, digest: &BlobDigest) -> anyhow::Result<NodeId> {
+        let reader = self.local.get(digest).await?;
+        let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES)
+            .take_while(|piece| futures::future::ready(piece.is_ok()))
+            .filter_map(|piece| futures::future::ready(piece.ok()))
+            .map(|data| pb::BlobPiece { data });
+        let channel = self.peers.shared(node, address)?;
+        let stored = BlobCopiesClient::new(channel).put(pieces).await?.into_inner();
+        // A read error cuts the stream short; the address of what arrived tells.
+        anyhow::ensure!(stored.digest == digest.as_str(), "replica {node} stored something else");
+        Ok(node)
+    }
+
+    /// Copies a blob to the others and returns who holds it, once that is a majority.
+    async fn spread(&self, digest: &BlobDigest) -> Result<Vec<NodeId>, BlobError> {
+        let others = self.others();
+        let wanted = (others.len() + 1) / 2 + 1;
+        let mut holders = vec![self.id];
+        let copies = others.iter().map(|(node, address)| self.copy_to(*node, address, digest));
+        let mut copies: FuturesUnordered<_> = copies.collect();
+        while holders.len() < wanted {
+            match copies.next().await {
+                Some(Ok(node)) => holders.push(node),
+                Some(Err(error)) => warn!(blob = %digest, error = %error, "a copy failed"),
+                None => {
+                    let source = io::Error::other(format!("{} of {} replicas hold it", holders.len(), others.len() + 1));
+                    return Err(BlobError::Store { operation: "replicate", subject: digest.to_string(), source });
+                }
+            }
+        }
+        Ok(holders)
+    }
+
+    async fn record(&self, digest: &BlobDigest, bytes: u64, nodes: Vec<NodeId>) -> Result<(), BlobError> {
+        let held = Command::BlobHeld { digest: digest.clone(), size_bytes: bytes, nodes };
+        self.log.propose(Proposal::own(held)).await.map(|_| ()).map_err(|error| BlobError::Store {
+            operation: "record",
+            subject: digest.to_string(),
+            source: io::Error::other(error),
+        })
+    }
+
+    /// Fetches a copy from whoever holds one.
+    async fn fetch(&self, digest: &BlobDigest) -> Result<(), BlobError> {
+        for (node, address) in self.holders_first(digest) {
+            match self.fetch_from(node, &address, digest).await {
+                Ok(()) => return Ok(()),
+                Err(error) => warn!(blob = %digest, node = %node, error = %error, "could not fetch a copy"),
+            }
+        }
+        Err(BlobError::NotFound { digest: digest.clone() })
+    }
+
+    fn holders_first(&self, digest: &BlobDigest) -> Vec<(NodeId, String)> {
+        let view = self.log.view();
+        let holders = State::new(&*view).blob(digest).map(|b| b.nodes).unwrap_or_default();
+        let mut others = self.others();
+        others.sort_by_key(|(node, _)| !holders.contains(node));
+        others
+    }
+
+    async fn fetch_from(&self, node: NodeId, address: &str, digest: &BlobDigest) -> anyhow::Result<()> {
+        let channel = self.peers.shared(node, address)?;
+        let request = pb::BlobCopyRequest { digest: digest.to_string() };
+        let pieces = BlobCopiesClient::new(channel).get(request).await?.into_inner();
+        let mut reader = StreamReader::new(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))));
+        let stored = self.local.put(Pin::new(&mut reader)).await?;
+        anyhow::ensure!(stored.digest == *digest, "replica {node} sent something else");
+        Ok(())
+    }
+
+    /// Fetches every blob that this replica should hold and does not, for the life of the process.
+    pub async fn heal(self, stop: CancellationToken) {
+        let mut seen = Revision(0);
+        loop {
+            self.heal_once(&stop).await;
+            tokio::select! {
+                now = self.log.changed(seen) => seen = now,
+                () = tokio::time::sleep(HEAL_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            // Changes come in bursts; one look is enough for all that came within a moment.
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn heal_once(&self, stop: &CancellationToken) {
+        let missing: Vec<_> = {
+            let view = self.log.view();
+            let state = State::new(&*view);
+            if state.member(self.id).is_none() {
+                return;
+            }
+            state.blobs().into_iter().filter(|b| !b.nodes.contains(&self.id)).collect()
+        };
+        for blob in missing {
+            if stop.is_cancelled() {
+                return;
+            }
+            let here = matches!(self.local.stat(&blob.digest).await, Ok(Some(_)));
+            if !here && self.fetch(&blob.digest).await.is_err() {
+                continue;
+            }
+            if self.record(&blob.digest, blob.size_bytes, vec![self.id]).await.is_ok() {
+                info!(blob = %blob.digest, "copy healed");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Blobstore for FleetBlobs {
+    async fn put(&self, content: Pin<&mut (dyn AsyncRead + Send)>) -> Result<BlobStat, BlobError> {
+        let stat = self.local.put(content).await?;
+        let known: BTreeSet<NodeId> = {
+            let view = self.log.view();
+            State::new(&*view).blob(&stat.digest).map(|b| b.nodes).unwrap_or_default()
+        };
+        if known.len() <= self.others().len().div_ceil(2) {
+            let holders = self.spread(&stat.digest).await?;
+            self.record(&stat.digest, stat.bytes, holders).await?;
+        }
+        Ok(stat)
+    }
+
+    async fn get(&self, digest: &BlobDigest) -> Result<BlobReader, BlobError> {
+        match self.local.get(digest).await {
+            Err(BlobError::NotFound { .. } | BlobError::Damaged { .. }) => {
+                self.fetch(digest).await?;
+                self.local.get(digest).await
+            }
+            other => other,
+        }
+    }
+
+    async fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>, BlobError> {
+        let view = self.log.view();
+        let record = State::new(&*view).blob(digest);
+        Ok(record.map(|b| BlobStat { digest: b.digest, bytes: b.size_bytes }))
+    }
+
+    async fn delete(&self, digest: &BlobDigest) -> Result<(), BlobError> {
+        self.local.delete(digest).await
+    }
+}
+
+/// Serves this replica's copies to its peers.
+#[derive(Clone)]
+pub struct CopiesService {
+    local: Arc<LocalBlobs>,
+}
+
+type Pieces = Pin<Box<dyn futures::Stream<Item = Result<pb::BlobPiece, Status>> + Send>>;
+
+#[async_trait]
+impl BlobCopies for CopiesService {
+    async fn put(&self, request: Request<Streaming<pb::BlobPiece>>) -> Result<Response<pb::BlobCopyStat>, Status> {
+        let pieces = request.into_inner().map(|p| p.map(|p| p.data).map_err(io::Error::other));
+        let mut reader = StreamReader::new(Box::pin(pieces));
+        let stored = self.local.put(Pin::new(&mut reader)).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(Response::new(pb::BlobCopyStat { digest: stored.digest.to_string(), size_bytes: stored.bytes }))
+    }
+
+    type GetStream = Pieces;
+
+    async fn get(&self, request: Request<pb::BlobCopyRequest>) -> Result<Response<Pieces>, Status> {
+        let digest = BlobDigest::new(request.into_inner().digest);
+        let reader = self.local.get(&digest).await.map_err(|e| Status::not_found(e.to_string()))?;
+        let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
+        let pieces = pieces.map(|p: io::Result<Bytes>| match p {
+            Ok(data) => Ok(pb::BlobPiece { data }),
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        });
+        Ok(Response::new(Box::pin(pieces)))
+    }
+}

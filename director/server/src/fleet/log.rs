@@ -1,0 +1,97 @@
+//! The replicated log as the executor and the service see it: commands in, outcomes out.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use executor::lease::{Held, Lease};
+use model::{Epoch, NodeId, RequestId, Revision, Timestamp};
+use raft::{Node, ProposeError, ReadError};
+use state::command::{Actor, ENTRY_VERSION, Entry, Outcome};
+use state::log::{BoxFuture, CommandLog, Committed, LogError, Proposal, View};
+
+use super::fsm::Look;
+
+/// How long a request may wait for a leader.
+pub const WAIT_FOR_LEADER: Duration = Duration::from_secs(20);
+
+/// The log over Raft.
+#[derive(Clone)]
+pub struct RaftLog {
+    node: Node,
+    id: NodeId,
+}
+
+impl RaftLog {
+    /// Makes the log of a replica.
+    pub fn new(node: Node, id: NodeId) -> Self {
+        Self { node, id }
+    }
+
+    async fn send(&self, proposal: Proposal) -> Result<Committed, LogError> {
+        let entry = Entry {
+            version: ENTRY_VERSION,
+            // An id of our own where the caller gave none: carrying an entry to the leader may be repeated underneath.
+            request_id: Some(proposal.request_id.unwrap_or_else(|| RequestId::new(uuid::Uuid::new_v4().to_string()))),
+            actor: Actor { user: proposal.user, node: self.id },
+            proposed_at: now(),
+            command: proposal.command,
+        };
+        let bytes = entry.encode();
+        let proposed = self.node.propose(bytes, WAIT_FOR_LEADER).await.map_err(log_error)?;
+        let outcome = Outcome::decode(&proposed.answer)
+            .map_err(|e| LogError::Other(format!("the state's answer can't be read: {e}")))?;
+        Ok(Committed { revision: Revision(proposed.index), outcome })
+    }
+}
+
+fn log_error(error: ProposeError) -> LogError {
+    match error {
+        ProposeError::Stopped => LogError::Stopping,
+        ProposeError::TooLarge { bytes } => LogError::TooLarge { bytes, max: raft::MAX_ENTRY_BYTES },
+        other => LogError::NoLeader(other.to_string()),
+    }
+}
+
+/// Returns the time of this replica's clock: stamped once, by the proposer.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(since.as_millis() as i64)
+}
+
+impl CommandLog for RaftLog {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Committed, LogError>> {
+        Box::pin(self.send(proposal))
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>> {
+        Box::pin(async {
+            let index = self.node.read_barrier(WAIT_FOR_LEADER).await.map_err(|error| match error {
+                ReadError::Stopped => LogError::Stopping,
+                other => LogError::NoLeader(other.to_string()),
+            })?;
+            Ok(Revision(index))
+        })
+    }
+
+    fn view(&self) -> View {
+        Arc::new(Look(self.node.view()))
+    }
+
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
+        let mut applied = self.node.watch_applied();
+        Box::pin(async move {
+            match applied.wait_for(|index| *index > after.0).await {
+                Ok(index) => Revision(*index),
+                // The replica is stopping: whoever waits is told to stop by other means.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl Lease for RaftLog {
+    fn held(&self) -> Option<Held> {
+        let leadership = self.node.leadership()?;
+        Some(Held { epoch: Epoch(leadership.term), until: leadership.until })
+    }
+}

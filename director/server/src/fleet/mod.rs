@@ -1,0 +1,7 @@
+//! This replica within its fleet: the log, the peers, membership, and copies of blobs.
+
+pub mod blobs;
+pub mod fsm;
+pub mod log;
+pub mod membership;
+pub mod peers;
