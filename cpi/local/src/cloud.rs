@@ -1,10 +1,12 @@
 //! The cloud as one object: its state, its options, and which function does which call.
 
+use std::path::PathBuf;
+
 use cpi_api::{Call, CpiInfo, Found};
 use serde_json::{Value, json};
 
 use crate::error::LocalError;
-use crate::rung::{Isolation, Rung, probe};
+use crate::rung::{Isolation, Rung};
 use crate::scope::Scope;
 use crate::store::{Durability, Store, disk_cid, read_json, vm_cid, write_json};
 use crate::{LocalOptions, OpenError, disk, stemcell, vm};
@@ -23,15 +25,7 @@ impl Cloud {
     /// Opens it; see [`crate::LocalCpi::open`].
     pub fn open(options: LocalOptions) -> Result<Self, OpenError> {
         let store = Store::open(&options.root).map_err(OpenError::Directory)?;
-        let reports = probe(store.root());
-        let wanted = |rung| match options.isolation {
-            Isolation::Auto => true,
-            Isolation::Exactly(wanted) => rung == wanted,
-        };
-        let Some(found) = reports.iter().find(|report| report.ok && wanted(report.rung)) else {
-            return Err(OpenError::NoRung(reports.into_iter().filter(|r| wanted(r.rung)).collect()));
-        };
-        let rung = found.rung;
+        let rung = choose(&options)?;
         store.sweep_trash();
         Ok(Self { store, options, rung })
     }
@@ -77,10 +71,31 @@ impl Cloud {
 
     /// Writes where the replicas are, for the helpers that carry the agents' connections.
     pub fn announce(&self, endpoints: &[String]) -> Result<(), LocalError> {
-        let path = self.store.root().join("endpoints.json");
+        let path = self.endpoints_path();
         if endpoints.is_empty() || read_json::<Vec<String>>(&path)?.as_deref() == Some(endpoints) {
             return Ok(());
         }
         write_json(&path, &endpoints, Durability::UntilReboot)
     }
+
+    /// Returns the file with the replicas' addresses.
+    pub fn endpoints_path(&self) -> PathBuf {
+        self.store.root().join("endpoints.json")
+    }
+}
+
+/// Returns the best rung that works and is wanted; what is below it is not tried.
+fn choose(options: &LocalOptions) -> Result<Rung, OpenError> {
+    let mut refused = Vec::new();
+    for rung in Rung::BEST_FIRST {
+        if matches!(options.isolation, Isolation::Exactly(wanted) if wanted != rung) {
+            continue;
+        }
+        let report = rung.try_once(options);
+        if report.ok {
+            return Ok(rung);
+        }
+        refused.push(report);
+    }
+    Err(OpenError::NoRung(refused))
 }

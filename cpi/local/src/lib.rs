@@ -10,6 +10,7 @@
 //!
 //! Read next: [`vm`] for the life of a VM, [`helper`] for what runs inside.
 
+mod cgroup;
 mod cloud;
 mod disk;
 mod error;
@@ -18,6 +19,8 @@ mod image;
 mod limits;
 mod lock;
 mod loop_device;
+mod netlink;
+mod netns;
 mod network;
 mod power;
 mod process;

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
-use crate::helper::{LaunchSpec, Started};
+use crate::helper::{AGENT_INSIDE, LaunchSpec, Started, VCAP};
 use crate::network::has_own_network;
 use crate::process::marked;
 use crate::record::{VmProcesses, VmRecord};
@@ -80,7 +80,7 @@ struct Reins {
 fn launch(cloud: &Cloud, vm: &VmRecord) -> Result<Reins, LocalError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let (spec_path, console) = (dir.join("launch.json"), dir.join("console.log"));
-    write_json(&spec_path, &launch_spec(cloud, vm), Durability::UntilReboot)?;
+    write_json(&spec_path, &launch_spec(cloud, vm)?, Durability::UntilReboot)?;
     let errors = std::fs::File::options().create(true).append(true).open(&console);
     let errors = errors.map_err(LocalError::os("open", &console))?;
     let [program, first_args @ ..] = cloud.options.helper.as_slice() else {
@@ -103,16 +103,15 @@ fn launch(cloud: &Cloud, vm: &VmRecord) -> Result<Reins, LocalError> {
     Ok(Reins { words, answers: BufReader::new(answers), console })
 }
 
-fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> LaunchSpec {
+fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let helper_args = cloud.options.helper.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let (agent, base, inside) = match has_own_network(vm.rung) {
-        true => rung::inside(cloud, vm),
+        true => (AGENT_INSIDE.into(), VCAP.into(), Some(rung::inside(cloud, vm)?)),
         false => (cloud.options.dagent.clone(), vm::base_dir(cloud, vm), None),
     };
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    LaunchSpec {
-        rung: vm.rung,
+    Ok(LaunchSpec {
         helper_args,
         agent,
         agent_args: vec![
@@ -127,7 +126,7 @@ fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> LaunchSpec {
         agent_dir: base,
         console: dir.join("console.log"),
         inside,
-    }
+    })
 }
 
 impl Reins {

@@ -12,8 +12,8 @@ use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::limits::VmProperties;
 use crate::lock::NamedLock;
-use crate::network::{has_own_network, links};
-use crate::record::{StemcellKind, VmRecord, VmState};
+use crate::network::links;
+use crate::record::{VmRecord, VmState};
 use crate::scope::Scope;
 use crate::store::{Durability, vm_cid};
 use crate::{disk, power, settings};
@@ -163,11 +163,4 @@ fn dismantle(cloud: &Cloud, scope: &Scope, mut vm: VmRecord) -> Result<(), Local
         disk::release(cloud, scope, &vm.cid, &cid)?;
     }
     cloud.store.discard(&cloud.store.vm_dir(&vm.cid))
-}
-
-/// Returns whether a VM's root is the host's own, seen through a writable layer.
-#[allow(dead_code)]
-pub(crate) fn is_on_host_files(cloud: &Cloud, vm: &VmRecord) -> Result<bool, LocalError> {
-    let stemcell = cloud.store.stemcell(&vm.stemcell)?;
-    Ok(has_own_network(vm.rung) && stemcell.is_none_or(|s| s.kind == StemcellKind::Host))
 }

@@ -1,6 +1,7 @@
 //! Keeps the agent running, and reaps whatever else ends below us.
 
-use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,9 +44,9 @@ pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<
 
 #[allow(clippy::zombie_processes, reason = "`reap_until` waits for every child there is")]
 fn start(spec: &LaunchSpec) -> Result<Pid, LocalError> {
-    let console = File::options().create(true).append(true).open(&spec.console);
-    let console = console.map_err(LocalError::os("open", &spec.console))?;
-    let errors = console.try_clone().map_err(LocalError::os("open", &spec.console))?;
+    // Our standard error is the VM's console; its path means nothing any more once we have a root of our own.
+    let console =
+        io::stderr().as_fd().try_clone_to_owned().map_err(LocalError::os("share", &spec.console))?;
     let child = Command::new(&spec.agent)
         .args(&spec.agent_args)
         .env_clear()
@@ -53,7 +54,7 @@ fn start(spec: &LaunchSpec) -> Result<Pid, LocalError> {
         .current_dir(&spec.agent_dir)
         .stdin(Stdio::null())
         .stdout(console)
-        .stderr(errors)
+        .stderr(Stdio::inherit())
         .spawn()
         .map_err(LocalError::os("start agent", &spec.agent))?;
     Ok(Pid::from_raw(child.id() as i32))

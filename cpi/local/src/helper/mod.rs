@@ -12,15 +12,18 @@
 //! ends if the line never comes, because whoever started it has died.
 
 mod agent;
+mod inside;
+mod relay;
+mod shepherd;
 mod spec;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 
-pub(crate) use spec::{InsideSpec, LaunchSpec, Started};
+pub(crate) use spec::{AGENT_INSIDE, InsideSpec, LaunchSpec, Started, VCAP};
 
 use crate::error::{Chain, LocalError};
 use crate::process::ProcessId;
@@ -29,18 +32,22 @@ use crate::store::read_json;
 /// Exit code of a helper that was called the wrong way.
 const USAGE: u8 = 64;
 
-/// Runs a helper: `launch|supervise|shepherd|init SPEC`.
+/// Runs a helper: `launch|supervise|shepherd|init SPEC` or `probe|probe-inside DIRECTORY`.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [role, spec_path] = args else {
         eprintln!("usage: local-vm ROLE SPEC (started by the local cloud, not by hand)");
         return ExitCode::from(USAGE);
     };
-    let spec_path = Path::new(spec_path);
-    let outcome = read_spec(spec_path).and_then(|spec| match role.to_str() {
-        Some("launch") => launch(&spec, spec_path),
-        Some("supervise") => supervise(&spec),
+    let path = Path::new(spec_path);
+    let outcome = match role.to_str() {
+        Some("probe") => shepherd::probe(path),
+        Some("probe-inside") => inside::probe(path),
+        Some("launch") => read_spec(path).and_then(|spec| launch(&spec, path)),
+        Some("supervise") => read_spec(path).and_then(|spec| supervise(&spec)),
+        Some("shepherd") => read_spec(path).and_then(|spec| shepherd::run(&spec, path)),
+        Some("init") => read_spec(path).and_then(|spec| inside::run(&spec)),
         other => Err(HelperError::Role(other.unwrap_or_default().to_owned())),
-    });
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,18 +77,17 @@ fn read_spec(path: &Path) -> Result<LaunchSpec, HelperError> {
 }
 
 /// Starts the long-lived helper in a session of its own, so that nothing that happens to our starter reaches it.
+#[allow(clippy::zombie_processes, reason = "we end at once, and our child's next parent waits for it")]
 fn launch(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError> {
     nix::unistd::setsid().map_err(LocalError::os("start a session for", spec_path))?;
-    spawn_helper(spec, spec_path, spec.supervisor_role())?;
+    spawn_helper(&spec.helper_args, spec.supervisor_role(), spec_path)?;
     Ok(())
 }
 
 /// Starts this program again in another role, with our standard streams.
-#[allow(clippy::zombie_processes, reason = "`launch` ends at once, and its child's next parent waits for it")]
-fn spawn_helper(spec: &LaunchSpec, spec_path: &Path, role: &str) -> Result<i32, LocalError> {
-    let mut command = Command::new("/proc/self/exe");
-    let child = command.args(&spec.helper_args).arg(role).arg(spec_path).spawn();
-    Ok(child.map_err(LocalError::os("start helper", role))?.id() as i32)
+fn spawn_helper(helper_args: &[String], role: &str, path: &Path) -> Result<Child, LocalError> {
+    let child = Command::new("/proc/self/exe").args(helper_args).arg(role).arg(path).spawn();
+    child.map_err(LocalError::os("start helper", role))
 }
 
 /// Holds up a VM that is only processes.

@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::ProcessId;
 use crate::record::{Publish, VmProcesses};
-use crate::rung::Rung;
+
+/// The base directory that releases are written for.
+pub(crate) const VCAP: &str = "/var/vcap";
+/// Where a VM with a root of its own has the agent's program.
+pub(crate) const AGENT_INSIDE: &str = "/var/vcap/bosh/bin/dagent";
 
 /// How to bring a VM up: `launch.json` in its folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchSpec {
-    pub rung: Rung,
     /// Arguments that make our own program a helper, before the role.
     pub helper_args: Vec<String>,
     /// The agent's program and arguments, as seen from where it runs.
@@ -22,7 +25,7 @@ pub(crate) struct LaunchSpec {
     pub agent_env: BTreeMap<String, String>,
     /// Where the agent starts.
     pub agent_dir: PathBuf,
-    /// Takes what the helpers and the agent print.
+    /// Takes what the helpers and the agent print: their standard error.
     pub console: PathBuf,
     /// The VM's own root, where it has one.
     pub inside: Option<InsideSpec>,

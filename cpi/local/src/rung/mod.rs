@@ -1,17 +1,14 @@
 //! The isolation ladder: how much of a VM this machine lets us make.
 
+mod namespaces;
 mod process;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::Cloud;
-use crate::error::LocalError;
-use crate::helper::InsideSpec;
-use crate::record::VmRecord;
-use crate::scope::Scope;
+use crate::LocalOptions;
+pub(crate) use namespaces::{equip, hide_device, inside, show_device, unequip};
 
 /// A way to isolate VMs, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,46 +63,23 @@ pub struct RungReport {
     pub why: String,
 }
 
-/// Tries each rung once in a scratch directory below `root`, best first; never asks for names of capabilities.
-pub fn probe(root: &Path) -> Vec<RungReport> {
-    let report = |rung, outcome: Result<String, String>| {
-        let ok = outcome.is_ok();
-        RungReport { rung, ok, why: outcome.unwrap_or_else(|why| why) }
-    };
-    let missing = || Err("this version of Directorate does not make VMs this way yet".to_owned());
-    vec![
-        report(Rung::Namespaces, missing()),
-        report(Rung::UserNamespaces, missing()),
-        report(Rung::Chroot, missing()),
-        report(Rung::Process, process::probe(root)),
-    ]
+/// Tries each rung once in a scratch directory below `options.root`, best first; never asks for names of capabilities.
+/// Takes some milliseconds, and blocks.
+pub fn probe(options: &LocalOptions) -> Vec<RungReport> {
+    Rung::BEST_FIRST.iter().map(|rung| rung.try_once(options)).collect()
 }
 
-/// Gives a VM that waits for `go` its network and limits.
-pub(crate) fn equip(_: &Cloud, vm: &VmRecord, _: &Scope) -> Result<(), LocalError> {
-    Err(unmade(vm))
-}
+impl Rung {
+    /// All rungs, from the top.
+    pub const BEST_FIRST: [Self; 4] = [Self::Namespaces, Self::UserNamespaces, Self::Chroot, Self::Process];
 
-/// Takes back what [`equip`] gave, once the VM's processes are gone. Idempotent.
-pub(crate) fn unequip(_: &Cloud, vm: &VmRecord, _: &Scope) -> Result<(), LocalError> {
-    Err(unmade(vm))
-}
-
-/// Returns what runs inside a VM that has an inside: the agent's program, its base directory, and the surroundings.
-pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> (PathBuf, PathBuf, Option<InsideSpec>) {
-    (cloud.options.dagent.clone(), crate::vm::base_dir(cloud, vm), None)
-}
-
-/// Puts a loop device into a VM's sight and returns its path there.
-pub(crate) fn show_device(vm: &VmRecord, _name: &str, _number: u32) -> Result<String, LocalError> {
-    Err(unmade(vm))
-}
-
-/// Takes a device out of a VM's sight. Idempotent.
-pub(crate) fn hide_device(vm: &VmRecord, _name: &str) -> Result<(), LocalError> {
-    Err(unmade(vm))
-}
-
-fn unmade(vm: &VmRecord) -> LocalError {
-    LocalError::refused(cpi_api::CpiErrorKind::NotSupported, format!("rung `{}` is not made yet", vm.rung))
+    /// Tries this rung once.
+    pub(crate) fn try_once(self, options: &LocalOptions) -> RungReport {
+        let outcome = match self {
+            Self::Namespaces => namespaces::probe(&options.root, options),
+            Self::Process => process::probe(&options.root),
+            Self::UserNamespaces | Self::Chroot => Err("this version can't make VMs this way".to_owned()),
+        };
+        RungReport { rung: self, ok: outcome.is_ok(), why: outcome.unwrap_or_else(|why| why) }
+    }
 }

@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
-use super::{HOST_FORMAT, Marker, TAR_FORMAT};
+use super::{HOST_FORMAT, TAR_FORMAT};
 use crate::error::LocalError;
 
 /// What `stemcell.MF` calls a stemcell.
@@ -27,8 +27,7 @@ pub struct StemcellNames {
 impl StemcellNames {
     /// Returns the names of the host stemcell that the examples use.
     pub fn host() -> Self {
-        let operating_system = HOST_FORMAT.to_owned();
-        Self { name: "bosh-directorate-host-go_agent".into(), version: "1.0".into(), operating_system }
+        Self { name: HOST_FORMAT.into(), version: "1.0".into(), operating_system: HOST_FORMAT.into() }
     }
 
     /// Returns the names of a Debian stemcell.
@@ -49,10 +48,8 @@ const DEBIAN_PACKAGES: &str = "build-essential,iproute2,ca-certificates,procps,c
 ///
 /// Not for jobs that are not trusted: they can read what everybody can read on the host, minus what is hidden.
 pub fn build_host_stemcell(out: &Path, names: &StemcellNames) -> Result<(), LocalError> {
-    let marker =
-        Marker { format: HOST_FORMAT.into(), name: names.name.clone(), version: names.version.clone() };
-    let image = serde_json::to_vec(&marker).expect("text can be written as JSON");
-    pack(out, names, HOST_FORMAT, &image).map_err(LocalError::os("write stemcell", out))
+    let image = format!("{HOST_FORMAT}\n");
+    pack(out, names, HOST_FORMAT, image.as_bytes()).map_err(LocalError::os("write stemcell", out))
 }
 
 /// Writes a stemcell archive to `out` with a small Debian, made by `mmdebstrap` from the mirror that apt is set to.

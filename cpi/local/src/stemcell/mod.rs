@@ -8,7 +8,6 @@ use std::path::Path;
 
 use cpi_api::{CpiErrorKind, CreateStemcell};
 use model::StemcellCid;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
@@ -26,17 +25,8 @@ pub(crate) const HOST_FORMAT: &str = "directorate-host";
 /// Format of stemcells whose image is the archive of a root file system.
 pub(crate) const TAR_FORMAT: &str = "directorate-tar";
 
-/// Longest image that is read as a marker.
-const MARKER_BYTES_MAX: u64 = 64 * 1024;
-
-/// The image of a host stemcell.
-#[derive(Serialize, Deserialize)]
-struct Marker {
-    format: String,
-    /// Name and version make images of different stemcells differ.
-    name: String,
-    version: String,
-}
+/// How much of an image is looked at to tell what it is.
+const MARKER_BYTES_MAX: u64 = 64;
 
 /// Returns the formats that VMs of a rung can be made from.
 pub(crate) fn formats(rung: Rung) -> &'static [&'static str] {
@@ -46,7 +36,8 @@ pub(crate) fn formats(rung: Rung) -> &'static [&'static str] {
     }
 }
 
-/// Registers an image. The cid follows from the content: a repeat registers nothing new.
+/// Registers an image. The cid follows from the content and the properties, name and version among them: a repeat
+/// registers nothing new.
 pub(crate) fn create(
     cloud: &Cloud,
     scope: &Scope,
@@ -59,7 +50,7 @@ pub(crate) fn create(
             format!("a VM on the rung `{}` has no root of its own: use a {HOST_FORMAT} stemcell", cloud.rung);
         return Err(LocalError::refused(CpiErrorKind::NotSupported, message));
     }
-    let cid = StemcellCid::new(format!("stemcell-{}", digest(image)?));
+    let cid = StemcellCid::new(format!("stemcell-{}", digest(request)?));
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if cloud.store.stemcell(&cid)?.is_some() {
         return Ok(cid);
@@ -96,9 +87,7 @@ fn kind_of(image: &Path) -> Result<StemcellKind, LocalError> {
         .map_err(LocalError::os("read stemcell image", image))?;
     match start.as_slice() {
         [0x1f, 0x8b, ..] => Ok(StemcellKind::Tar),
-        text if serde_json::from_slice::<Marker>(text).is_ok_and(|m| m.format == HOST_FORMAT) => {
-            Ok(StemcellKind::Host)
-        }
+        text if text.trim_ascii() == HOST_FORMAT.as_bytes() => Ok(StemcellKind::Host),
         _ => {
             let message =
                 "the stemcell's image is neither a gzipped tar of a root file system nor a host marker";
@@ -107,10 +96,12 @@ fn kind_of(image: &Path) -> Result<StemcellKind, LocalError> {
     }
 }
 
-fn digest(image: &Path) -> Result<String, LocalError> {
+fn digest(request: &CreateStemcell) -> Result<String, LocalError> {
+    let image = &request.image;
     let mut hasher = Sha256::new();
     let mut file = File::open(image).map_err(LocalError::os("open stemcell image", image))?;
     io::copy(&mut file, &mut hasher).map_err(LocalError::os("read stemcell image", image))?;
+    hasher.update(request.cloud_properties.to_string());
     Ok(hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

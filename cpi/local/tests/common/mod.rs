@@ -28,6 +28,6 @@ pub fn options(dir: &Path, isolation: Isolation) -> LocalOptions {
 pub fn subject(dir: &Path, isolation: Isolation, first_address: [u8; 4]) -> Result<Subject, String> {
     let cpi = LocalCpi::open(options(dir, isolation)).map_err(|error| error.to_string())?;
     let image = dir.join("image");
-    fs::write(&image, r#"{"format":"directorate-host","name":"host","version":"1"}"#).unwrap();
+    fs::write(&image, "directorate-host\n").unwrap();
     Ok(Subject::new(cpi).image(image).first_address(first_address.into()))
 }

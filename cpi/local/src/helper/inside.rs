@@ -1,0 +1,203 @@
+//! The first process inside a VM: puts its root together, moves in, and keeps the agent running.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::{HelperError, InsideSpec, LaunchSpec, agent, leave_starter, say, wait_for_go};
+use crate::error::LocalError;
+
+/// Character devices that programs expect, with their numbers.
+const DEVICES: [(&str, u64, u64); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Parts of /proc through which root inside could change the host.
+const PROC_READ_ONLY: [&str; 3] = ["sys", "sysrq-trigger", "irq"];
+
+/// Runs a VM from inside.
+pub(super) fn run(spec: &LaunchSpec) -> Result<(), HelperError> {
+    let inside = spec.inside.as_ref().ok_or(HelperError::NoSpec)?;
+    // Without its shepherd a VM can't reach a director: better gone, and noticed, than a hermit.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(LocalError::os("follow the shepherd of", &spec.console))?;
+    wait_for_go()?;
+    // Only now, when we are in our control groups: they become the top of what we see.
+    if unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).is_err() {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(LocalError::os("make a mount namespace for", &spec.console))?;
+    }
+    furnish(inside)?;
+    move_in(&inside.mount_point)?;
+    nix::unistd::sethostname(&inside.hostname).map_err(LocalError::os("name the VM", &inside.hostname))?;
+    settle(inside)?;
+    agent::keep_running(spec, || {
+        say("ready");
+        leave_starter();
+    })?;
+    Ok(())
+}
+
+/// Builds a root below `scratch` and moves in, once.
+pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
+    let inside = InsideSpec {
+        hostname: "probe".into(),
+        lower: "/".into(),
+        upper: scratch.join("upper"),
+        work: scratch.join("work"),
+        mount_point: scratch.join("root"),
+        binds: vec![],
+        hidden: vec!["/root".into()],
+        endpoints: PathBuf::new(),
+        publish: vec![],
+        address: None,
+    };
+    for dir in [&inside.upper, &inside.work, &inside.mount_point] {
+        fs::create_dir(dir).map_err(LocalError::os("create", dir))?;
+    }
+    unshare(CloneFlags::CLONE_NEWNS).map_err(LocalError::os("make a mount namespace for", scratch))?;
+    furnish(&inside)?;
+    move_in(&inside.mount_point)?;
+    say("ready");
+    Ok(())
+}
+
+/// Mounts the root and everything in it, where nobody else sees it.
+fn furnish(spec: &InsideSpec) -> Result<(), LocalError> {
+    let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
+    private.map_err(LocalError::os("make private", "/"))?;
+    let root = &spec.mount_point;
+    let layers = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        spec.lower.display(),
+        spec.upper.display(),
+        spec.work.display()
+    );
+    mount_at("overlay", root, MsFlags::empty(), &layers)?;
+    mount_at("proc", &root.join("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "")?;
+    for name in PROC_READ_ONLY {
+        read_only(&root.join("proc").join(name))?;
+    }
+    mount_at("sysfs", &root.join("sys"), MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "")?;
+    devices(&root.join("dev"))?;
+    let scratch = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at("tmpfs", &root.join("run"), scratch, "mode=755")?;
+    // Before the binds: what is bound may lie in what is hidden, never the other way round.
+    for hidden in &spec.hidden {
+        let place = within(root, hidden);
+        if place.is_dir() {
+            mount_at("tmpfs", &place, scratch, if is_shared(hidden) { "mode=1777" } else { "mode=755" })?;
+        }
+    }
+    spec.binds.iter().try_for_each(|(host, inside)| bind(host, &within(root, inside)))
+}
+
+fn devices(dev: &Path) -> Result<(), LocalError> {
+    mount_at("tmpfs", dev, MsFlags::MS_NOSUID, "mode=755,size=1m")?;
+    for (name, major, minor) in DEVICES {
+        let path = dev.join(name);
+        // The file mode passes the umask; what is left out here is put right after.
+        mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))
+            .map_err(LocalError::os("create", &path))?;
+        set_mode(&path, 0o666)?;
+    }
+    mount_at(
+        "devpts",
+        &dev.join("pts"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=620",
+    )?;
+    mount_at("tmpfs", &dev.join("shm"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
+    let links = [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ];
+    for (name, target) in links {
+        symlink(target, dev.join(name)).map_err(LocalError::os("link", dev.join(name)))?;
+    }
+    Ok(())
+}
+
+/// Makes `root` the root and lets go of the host's.
+fn move_in(root: &Path) -> Result<(), LocalError> {
+    std::env::set_current_dir(root).map_err(LocalError::os("enter", root))?;
+    // Old root on top of the new one, then away with it: no directory is needed to put it.
+    nix::unistd::pivot_root(".", ".").map_err(LocalError::os("pivot to", root))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(LocalError::os("let go of the host below", root))?;
+    std::env::set_current_dir("/").map_err(LocalError::os("enter", "/"))
+}
+
+/// Makes the root a VM's: its name, and the user that jobs run as.
+fn settle(spec: &InsideSpec) -> Result<(), LocalError> {
+    let name = &spec.hostname;
+    let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {name}\n");
+    for (path, content) in [("/etc/hostname", format!("{name}\n")), ("/etc/hosts", hosts)] {
+        fs::write(path, content).map_err(LocalError::os("write", path))?;
+    }
+    let accounts = [
+        ("/etc/group", "vcap:x:1000:\n"),
+        ("/etc/passwd", "vcap:x:1000:1000:BOSH system user:/home/vcap:/bin/bash\n"),
+        ("/etc/shadow", "vcap:*:19000:0:99999:7:::\n"),
+    ];
+    for (path, line) in accounts {
+        add_account(Path::new(path), line)?;
+    }
+    Ok(())
+}
+
+fn add_account(path: &Path, line: &str) -> Result<(), LocalError> {
+    let known = fs::read_to_string(path).map_err(LocalError::os("read", path))?;
+    if known.lines().any(|known| known.starts_with("vcap:")) {
+        return Ok(());
+    }
+    let mut file = File::options().append(true).open(path).map_err(LocalError::os("open", path))?;
+    file.write_all(line.as_bytes()).map_err(LocalError::os("write", path))
+}
+
+fn bind(host: &Path, place: &Path) -> Result<(), LocalError> {
+    if host.is_dir() {
+        fs::create_dir_all(place).map_err(LocalError::os("create", place))?;
+    } else {
+        let dir = place.parent().unwrap_or(place);
+        fs::create_dir_all(dir).map_err(LocalError::os("create", dir))?;
+        File::options().create(true).append(true).open(place).map_err(LocalError::os("create", place))?;
+    }
+    mount(Some(host), place, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(LocalError::os("bind", host))
+}
+
+fn read_only(place: &Path) -> Result<(), LocalError> {
+    if !place.exists() {
+        return Ok(());
+    }
+    bind(place, place)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, place, None::<&str>, flags, None::<&str>).map_err(LocalError::os("protect", place))
+}
+
+fn mount_at(kind: &str, place: &Path, flags: MsFlags, options: &str) -> Result<(), LocalError> {
+    fs::create_dir_all(place).map_err(LocalError::os("create", place))?;
+    mount(Some(kind), place, Some(kind), flags, Some(options)).map_err(LocalError::os("mount", place))
+}
+
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn is_shared(path: &Path) -> bool {
+    path == Path::new("/tmp") || path == Path::new("/var/tmp")
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), LocalError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(LocalError::os("set the mode of", path))
+}

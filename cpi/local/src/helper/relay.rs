@@ -1,0 +1,184 @@
+//! Carries connections between a VM's network and the host's loopback: agents to directors, published ports to jobs.
+//!
+//! Inside, each director answers at the very address it is known by: an address that a VM could not reach becomes one
+//! of its own loopback's, with us behind it. So nothing that a director tells its agents has to be rewritten.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::LaunchSpec;
+use crate::error::{Chain, LocalError};
+use crate::netlink::Netlink;
+use crate::netns::within;
+use crate::record::Publish;
+use crate::store::read_json;
+
+/// How often the list of directors is looked at.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// Connections through one port at once: an agent needs one or two, people on published ports some more.
+const CONNECTIONS_MAX: usize = 256;
+/// Stack of a thread that copies bytes.
+const STACK_BYTES: usize = 128 * 1024;
+/// How long the far side may take to accept.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The relay of one VM.
+pub(super) struct Relay {
+    /// The VM's network.
+    inside: Arc<File>,
+    endpoints: PathBuf,
+    publish: Vec<Publish>,
+    address: Option<IpAddr>,
+    listening: BTreeSet<SocketAddr>,
+    first: Vec<TcpListener>,
+}
+
+impl Relay {
+    /// Begins to listen inside. Called while the process is in the VM's network.
+    pub fn prepare(spec: &LaunchSpec) -> Result<Self, LocalError> {
+        let network = "/proc/self/ns/net";
+        let inside = File::open(network).map_err(LocalError::os("open", network))?;
+        let Some(spec) = &spec.inside else { unreachable!("a shepherd's VM has an inside") };
+        let mut relay = Self {
+            inside: Arc::new(inside),
+            endpoints: spec.endpoints.clone(),
+            publish: spec.publish.clone(),
+            address: spec.address,
+            listening: BTreeSet::new(),
+            first: Vec::new(),
+        };
+        let up = Netlink::open().and_then(|netlink| netlink.link_up("lo"));
+        up.map_err(LocalError::os("switch on the loopback of", network))?;
+        relay.first = relay.listen_to_new();
+        Ok(relay)
+    }
+
+    /// Starts to carry. Called in the host's network.
+    pub fn start(mut self) -> Result<(), LocalError> {
+        for listener in std::mem::take(&mut self.first) {
+            carry_out(listener);
+        }
+        for publish in &self.publish {
+            let place = SocketAddr::from((Ipv4Addr::LOCALHOST, publish.host_port));
+            let Some(address) = self.address else { continue };
+            // The VM is as good without it: a taken port must not keep it from starting.
+            match TcpListener::bind(place) {
+                Ok(listener) => {
+                    carry_in(listener, self.inside.clone(), SocketAddr::from((address, publish.port)))
+                }
+                Err(error) => eprintln!("local-vm: port {} is not published: {error}", publish.host_port),
+            }
+        }
+        let follow = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || self.follow());
+        follow.map(drop).map_err(LocalError::os("start a thread for", "the relay"))
+    }
+
+    fn follow(mut self) {
+        loop {
+            thread::sleep(FOLLOW_EVERY);
+            let inside = self.inside.clone();
+            match within(&inside, || Ok(self.listen_to_new())) {
+                Ok(listeners) => listeners.into_iter().for_each(carry_out),
+                Err(error) => eprintln!("local-vm: the relay can't enter the VM's network: {error}"),
+            }
+        }
+    }
+
+    /// Begins to listen at directors' addresses that are new. In the VM's network.
+    fn listen_to_new(&mut self) -> Vec<TcpListener> {
+        let endpoints: Vec<String> = read_json(&self.endpoints).ok().flatten().unwrap_or_default();
+        let wanted = endpoints.iter().filter_map(|endpoint| socket_address(endpoint));
+        let new: Vec<SocketAddr> = wanted.filter(|address| !self.listening.contains(address)).collect();
+        new.into_iter()
+            .filter_map(|address| match listen(address) {
+                Ok(listener) => {
+                    self.listening.insert(address);
+                    Some(listener)
+                }
+                Err(error) => {
+                    eprintln!("local-vm: no way to the director at {address}: {}", Chain(&error));
+                    None
+                }
+            })
+            .collect()
+    }
+}
+
+fn socket_address(endpoint: &str) -> Option<SocketAddr> {
+    let numeric = endpoint.replace("localhost:", "127.0.0.1:");
+    numeric.parse().ok().filter(SocketAddr::is_ipv4)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        Netlink::open()?.address("lo", address.ip(), 32)?;
+    }
+    TcpListener::bind(address)
+}
+
+/// Carries what comes to a director's address in the VM to the same address on the host.
+fn carry_out(listener: TcpListener) {
+    let Ok(address) = listener.local_addr() else { return };
+    carry(listener, move || TcpStream::connect_timeout(&address, CONNECT_TIMEOUT));
+}
+
+/// Carries what comes to a published port to a job.
+fn carry_in(listener: TcpListener, inside: Arc<File>, job: SocketAddr) {
+    carry(listener, move || within(&inside, || TcpStream::connect_timeout(&job, CONNECT_TIMEOUT)));
+}
+
+fn carry(listener: TcpListener, connect: impl Fn() -> io::Result<TcpStream> + Send + Sync + 'static) {
+    let (open, connect) = (Arc::new(AtomicUsize::new(0)), Arc::new(connect));
+    let accept = move || {
+        for near in listener.incoming() {
+            let Ok(near) = near else {
+                // Out of descriptors, most likely: the next try must not spin.
+                thread::sleep(FOLLOW_EVERY);
+                continue;
+            };
+            if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+                continue;
+            }
+            let (open, connect) = (open.clone(), connect.clone());
+            open.fetch_add(1, Ordering::Relaxed);
+            spawn(move || {
+                // A far side that refuses is a connection that closes: callers retry.
+                let _ = connect().and_then(|far| join(&near, &far));
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    };
+    spawn(accept);
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().stack_size(STACK_BYTES).spawn(work) {
+        eprintln!("local-vm: the relay can't start a thread: {error}");
+    }
+}
+
+/// Copies both ways until both are done.
+fn join(near: &TcpStream, far: &TcpStream) -> io::Result<()> {
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    thread::scope(|scope| {
+        let back = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || copy(far, near))?;
+        copy(near, far);
+        let _ = back.join();
+        Ok(())
+    })
+}
+
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+    let ended = io::copy(&mut from, &mut to);
+    // The end of one direction is passed on; a failure ends both.
+    let how = if ended.is_ok() { Shutdown::Write } else { Shutdown::Both };
+    let _ = to.shutdown(how);
+}

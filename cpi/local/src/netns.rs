@@ -1,0 +1,124 @@
+//! Acting in another network namespace, and the "lab": the one that all VMs of a cloud are wired to.
+//!
+//! A namespace belongs to a thread. Each deed gets a thread of its own that ends with it, so that no thread of a pool
+//! is ever left in the wrong place. The lab exists while there are VMs: no private address is ever used on the host.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::cloud::Cloud;
+use crate::error::LocalError;
+use crate::netlink::Netlink;
+use crate::network::has_own_network;
+use crate::record::VmRecord;
+use crate::scope::Scope;
+
+/// The bridge in the lab.
+const BRIDGE: &str = "br0";
+/// A VM's end of its cable.
+const INSIDE: &str = "eth0";
+
+/// Runs `deed` in the network namespace that `namespace` is a handle of.
+pub(crate) fn within<T: Send>(
+    namespace: &File,
+    deed: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    thread::scope(|scope| {
+        let visit = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            deed()
+        });
+        visit.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+    })
+}
+
+/// Wires a VM whose first process waits to the lab, making that if need be.
+pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+    let Some(processes) = vm.processes else { return Ok(()) };
+    let pid = processes.init.pid;
+    let inside_path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let inside = File::open(&inside_path).map_err(LocalError::os("open", &inside_path))?;
+    // Fifteen characters at most. Unique per boot: the cable of the boot before may still be on its way out.
+    let cable = format!("v{pid:x}-{:x}", processes.init.born_ticks & 0xff_ffff);
+    {
+        let _lock = cloud.store.lock("lab.lock", scope)?;
+        let (lab_path, lab) = open_lab(cloud)?;
+        within(&lab, || {
+            let lab = Netlink::open()?;
+            lab.bridge(BRIDGE)?;
+            for link in &vm.links {
+                if let Some(gateway) = link.gateway {
+                    lab.address(BRIDGE, gateway, link.prefix_bits)?;
+                }
+            }
+            lab.cable(&cable, BRIDGE, INSIDE, pid)
+        })
+        .map_err(LocalError::os("wire a VM to", &lab_path))?;
+    }
+    within(&inside, || configure(vm)).map_err(LocalError::os("configure", &inside_path))
+}
+
+fn configure(vm: &VmRecord) -> io::Result<()> {
+    let netlink = Netlink::open()?;
+    netlink.link_up("lo")?;
+    netlink.link_up(INSIDE)?;
+    for link in &vm.links {
+        netlink.address(INSIDE, link.ip, link.prefix_bits)?;
+    }
+    let default = vm.links.iter().find(|link| link.is_default).and_then(|link| link.gateway);
+    default.map_or(Ok(()), |gateway: IpAddr| netlink.default_route(INSIDE, gateway))
+}
+
+/// Removes the lab if no other VM than `leaving` needs it. Idempotent.
+pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock("lab.lock", scope)?;
+    // Records of VMs that are being made count: they claim the lab before they use it.
+    if cloud.store.vms()?.iter().any(|vm| vm.cid != leaving.cid && has_own_network(vm.rung)) {
+        return Ok(());
+    }
+    let path = lab_path(cloud);
+    if path.exists() {
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        fs::remove_file(&path).map_err(LocalError::os("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn lab_path(cloud: &Cloud) -> PathBuf {
+    cloud.store.root().join("lab.net")
+}
+
+/// Opens the lab's namespace. The caller holds the lab's lock.
+fn open_lab(cloud: &Cloud) -> Result<(PathBuf, File), LocalError> {
+    let path = lab_path(cloud);
+    if !is_namespace(&path) {
+        // After a reboot of the machine the file is there and the mount is not.
+        File::create(&path).map_err(LocalError::os("create", &path))?;
+        make_lab(&path).map_err(LocalError::os("mount a network namespace at", &path))?;
+    }
+    let lab = File::open(&path).map_err(LocalError::os("open", &path))?;
+    Ok((path, lab))
+}
+
+fn make_lab(path: &Path) -> io::Result<()> {
+    thread::scope(|scope| {
+        let maker = scope.spawn(|| -> io::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            // The mount keeps the namespace when this thread, its only inhabitant, has ended.
+            mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            Netlink::open()?.link_up("lo")
+        });
+        maker.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+    })
+}
+
+fn is_namespace(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    nix::sys::statfs::fstatfs(&file).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
