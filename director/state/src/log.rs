@@ -79,6 +79,8 @@ pub trait CommandLog: Send + Sync {
     fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>>;
     /// Returns a look at this replica's state as it is now.
     fn view(&self) -> View;
+    /// Returns how far this replica's state is.
+    fn revision(&self) -> Revision;
     /// Waits until this replica's state is past `after`, and returns where it is.
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision>;
 }
@@ -150,6 +152,10 @@ impl CommandLog for MemoryLog {
 
     fn view(&self) -> View {
         Arc::new(self.lock().kv.clone())
+    }
+
+    fn revision(&self) -> Revision {
+        self.lock().revision
     }
 
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {

@@ -148,6 +148,3 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         EventPut { event } => event::put(tx, event),
     }
 }
-
-#[cfg(test)]
-mod tests;

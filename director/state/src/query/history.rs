@@ -71,11 +71,12 @@ impl State<'_> {
     /// are `limit` changes.
     pub fn changes_since(&self, revision: Revision, limit: usize) -> Result<Vec<Change>, Compacted> {
         let oldest = CHANGES_FROM.get(self.kv, &()).unwrap_or_default();
-        if revision.next() < oldest {
+        let after = Revision(revision.0.saturating_add(1));
+        if after < oldest {
             return Err(Compacted { oldest });
         }
         let mut changes = Vec::new();
-        for (revision, rows) in CHANGES.rows_from(self.kv, &revision.next()) {
+        for (revision, rows) in CHANGES.rows_from(self.kv, &after) {
             if !changes.is_empty() && changes.len() >= limit {
                 break;
             }

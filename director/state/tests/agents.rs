@@ -1,0 +1,140 @@
+//! Agents, shards, leaks, events and ignored instances: what their commands do, and every refusal.
+
+mod common;
+
+use common::*;
+use expect_test::expect;
+use model::*;
+use state::command::*;
+use state::records::*;
+
+/// A world in which the VM of agent `a1` is being made.
+fn world() -> World {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm(), delete_vm()]));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    world
+}
+
+fn enroll(agent: &str, key: &str) -> Command {
+    Command::AgentEnroll { agent: agent.into(), key_digest: key.into() }
+}
+
+fn shard_map(number: u64, watchers: &[u64]) -> Command {
+    let watchers = watchers.iter().map(|node| NodeId(*node)).collect();
+    Command::ShardMapPut { epoch: EPOCH, map: ShardMap { number, watchers } }
+}
+
+fn seen(shard_epoch: u64, agent: &str, health: AgentHealth) -> Command {
+    let transition = AgentTransition { agent: agent.into(), health, reason: "no heartbeat".into() };
+    Command::AgentTransitions { shard_epoch, transitions: vec![transition] }
+}
+
+#[test]
+fn the_first_key_wins() {
+    let mut world = world();
+    expect!["refused: no such agent: a9"].assert_eq(&world.say(enroll("a9", "k1")));
+    world.must(enroll("a1", "k1"));
+    world.must(enroll("a1", "k1"));
+    expect!["refused: agent a1 has enrolled with another key"].assert_eq(&world.say(enroll("a1", "k2")));
+}
+
+#[test]
+fn an_agent_of_a_deleted_vm_may_not_enroll() {
+    let mut world = world();
+    let task = TaskId(1);
+    let created = vec![finished(1, 0, 1, vm_created("vm-1"))];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: created });
+    world.must(enroll("a1", "k1"));
+    world.step(task, 1, 1, model::step::StepOutcome::Done);
+    expect!["refused: no such agent: a1"].assert_eq(&world.say(enroll("a1", "k1")));
+    assert_eq!(world.state().agents(), []);
+}
+
+#[test]
+fn shard_maps_only_move_on() {
+    let mut world = world();
+    world.must(shard_map(2, &[1, 2]));
+    world.must(shard_map(2, &[1, 2]));
+    expect!["refused: shard map 2 is over: the current one is 2"].assert_eq(&world.say(shard_map(2, &[1])));
+    expect!["refused: shard map 1 is over: the current one is 2"].assert_eq(&world.say(shard_map(1, &[1])));
+    world.must(shard_map(3, &[1]));
+    assert_eq!(world.state().shard_map().watchers, [NodeId(1)].into());
+}
+
+#[test]
+fn only_the_current_watchers_are_believed() {
+    let mut world = world();
+    world.must(shard_map(1, &[1]));
+    expect!["refused: shard map 0 is over: the current one is 1"]
+        .assert_eq(&world.say(seen(0, "a1", AgentHealth::Dead)));
+    world.must(seen(1, "a1", AgentHealth::Alive));
+    let since = world.state().agent(&"a1".into()).unwrap().health_since;
+    world.must(seen(1, "a1", AgentHealth::Alive));
+    world.must(seen(1, "gone", AgentHealth::Dead));
+    assert_eq!(world.state().agent(&"a1".into()).unwrap().health_since, since);
+    world.must(seen(1, "a1", AgentHealth::Dead));
+    world.must(seen(1, "a1", AgentHealth::Alive));
+    let audit = world.audit();
+    let lines: Vec<&str> = audit.lines().filter(|line| line.contains(" agent ")).collect();
+    expect![[r#"
+        [
+            "4 dead agent a1 {\"reason\":\"no heartbeat\"}",
+            "5 back agent a1 {\"reason\":\"no heartbeat\"}",
+        ]
+    "#]]
+    .assert_debug_eq(&lines);
+}
+
+#[test]
+fn leaks_are_reported_and_cleared() {
+    let mut world = World::new();
+    let leak = Leak { id: EventId(77), what: "VM of agent a1".into(), task: None, at: Timestamp(0) };
+    world.must(Command::LeakPut { leak });
+    let leaks = world.state().leaks();
+    assert_eq!((leaks[0].id, leaks[0].at), (EventId(1), Timestamp(world.now)));
+    world.must(Command::LeakClear { id: EventId(1) });
+    expect!["refused: no such leak: 1"].assert_eq(&world.say(Command::LeakClear { id: EventId(1) }));
+    expect![[r#"
+        1 report leak VM of agent a1
+        2 <- 1 clear leak VM of agent a1
+    "#]]
+    .assert_eq(&world.audit());
+}
+
+#[test]
+fn events_of_others_are_kept_and_old_ones_dropped() {
+    let mut world = World::new();
+    let event = |action: &str, object_type: &str| {
+        let event = NewEvent { action: action.into(), object_type: object_type.into(), ..NewEvent::default() };
+        Command::EventPut { event: Box::new(event) }
+    };
+    expect!["refused: event makes no sense here: it has no action"].assert_eq(&world.say(event("", "t")));
+    expect!["refused: event makes no sense here: it has no object_type"].assert_eq(&world.say(event("a", "")));
+    world.must(event("a", "t"));
+    for _ in 0..10_000 {
+        let entry = entry(None, world.now, event("b", "t"));
+        world.log.push(entry);
+        let revision = world.revision();
+        state::apply(&mut world.kv, revision, &world.log[world.log.len() - 1]);
+    }
+    let state = world.state();
+    assert_eq!(state.event(EventId(1)), None);
+    assert!(state.event(EventId(2)).is_some());
+    let filter = state::query::EventFilter { action: Some("b".into()), ..Default::default() };
+    let listed: Vec<u64> = state.events(&filter, Some(EventId(5)), 2).iter().map(|event| event.id.0).collect();
+    assert_eq!(listed, [4, 3]);
+}
+
+#[test]
+fn ignoring_an_instance_outdates_plans() {
+    let mut world = world();
+    let ignore = |id: &str, ignore| Command::InstanceIgnore { instance: id.into(), ignore };
+    expect!["refused: no such instance: i9"].assert_eq(&world.say(ignore("i9", true)));
+    let generation = |world: &World| world.state().deployment(&"web".into()).unwrap().generation;
+    let before = generation(&world);
+    world.must(ignore("i1", true));
+    world.must(ignore("i1", true));
+    assert_eq!(generation(&world), before + 1);
+    assert!(world.state().instance(&"i1".into()).unwrap().ignore);
+}

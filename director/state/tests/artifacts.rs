@@ -1,0 +1,269 @@
+//! Configs, blobs, releases, stemcells and variables: what their commands do, and every refusal.
+
+mod common;
+
+use common::*;
+use expect_test::{Expect, expect};
+use model::step::StepOutcome;
+use model::*;
+use state::command::*;
+use state::records::Sealed;
+
+/// Applies commands in a world with a deploy under way (task 1), and shows the answers.
+#[track_caller]
+fn check(commands: Vec<Command>, answers: Expect) {
+    let mut world = World::new();
+    world.deploying();
+    let text: String = commands.into_iter().map(|command| world.say(command) + "\n").collect();
+    answers.assert_eq(&text);
+}
+
+const TASK: TaskId = TaskId(1);
+
+fn config(name: &str, content: &str, expected: Option<u64>) -> Command {
+    let expected_latest = expected.map(ConfigId);
+    Command::ConfigPut { kind: "cloud".into(), name: name.into(), content: content.into(), expected_latest }
+}
+
+fn put_release(content: model::release::ReleaseVersion) -> Command {
+    Command::ReleasePut { task: TASK, epoch: EPOCH, release: Box::new(content), compiled: Vec::new() }
+}
+
+fn delete_release(name: &str, version: Option<&str>) -> Command {
+    let version = version.map(Version::from);
+    Command::ReleaseDelete { task: TASK, epoch: EPOCH, name: name.into(), version }
+}
+
+fn put_stemcell(version: &str, digest: &str) -> Command {
+    Command::StemcellPut { task: TASK, epoch: EPOCH, stemcell: stemcell_record(version, digest) }
+}
+
+fn delete_stemcell(version: &str) -> Command {
+    let (name, cpi) = ("ubuntu".into(), "".into());
+    Command::StemcellDelete { task: TASK, epoch: EPOCH, name, version: version.into(), cpi }
+}
+
+#[test]
+fn configs_are_numbered_and_equal_content_is_not_stored_twice() {
+    check(
+        vec![
+            config("default", "a", None),
+            config("default", "a", Some(1)),
+            config("default", "b", Some(1)),
+            config("default", "c", Some(1)),
+            config("default", "a", None),
+            config("other", "a", Some(7)),
+            Command::ConfigDelete { kind: "cloud".into(), name: "default".into() },
+            Command::ConfigDelete { kind: "cloud".into(), name: "default".into() },
+            config("default", "a", Some(0)),
+        ],
+        expect![[r#"
+            ConfigStored { id: ConfigId(1), unchanged: false }
+            ConfigStored { id: ConfigId(1), unchanged: true }
+            ConfigStored { id: ConfigId(2), unchanged: false }
+            refused: expected the latest config to be 1, it is 2
+            ConfigStored { id: ConfigId(3), unchanged: false }
+            refused: expected the latest config to be 7, it is 0
+            Done
+            refused: no such config: cloud/default
+            ConfigStored { id: ConfigId(4), unchanged: false }
+        "#]],
+    );
+}
+
+#[test]
+fn lists_of_configs_show_the_newest_that_is_not_deleted() {
+    let mut world = World::new();
+    for command in [
+        config("a", "1", None),
+        config("a", "2", None),
+        config("b", "3", None),
+        Command::ConfigDelete { kind: "cloud".into(), name: "b".into() },
+    ] {
+        world.must(command);
+    }
+    let state = world.state();
+    let latest: Vec<u64> = state.latest_configs().iter().map(|config| config.id.0).collect();
+    assert_eq!(latest, [2]);
+    assert_eq!(state.latest_config("cloud", "a").unwrap().id, ConfigId(2));
+    assert_eq!(state.latest_config("cloud", "b"), None);
+    let history: Vec<_> = state.config_history("cloud", "a", 9).iter().map(|config| config.id.0).collect();
+    assert_eq!(history, [2, 1]);
+    assert!(state.config(ConfigId(3)).unwrap().deleted);
+    assert_eq!(state.configs(2).len(), 2);
+}
+
+#[test]
+fn blobs_know_their_holders() {
+    let mut world = World::new();
+    let held = |nodes: &[u64]| Command::BlobHeld {
+        digest: "d".into(),
+        size_bytes: 5,
+        nodes: nodes.iter().map(|node| NodeId(*node)).collect(),
+    };
+    let lost = |digest: &str| Command::BlobLost { digest: digest.into(), node: NodeId(1) };
+    world.must(held(&[1, 2]));
+    world.must(held(&[3]));
+    world.must(lost("d"));
+    assert_eq!(world.state().blob(&"d".into()).unwrap().nodes, [NodeId(2), NodeId(3)].into());
+    expect!["refused: no such blob: x"].assert_eq(&world.say(lost("x")));
+    world.must(Command::BlobForget { digest: "d".into() });
+    world.must(Command::BlobForget { digest: "d".into() });
+    assert_eq!(world.state().blobs(), []);
+}
+
+#[test]
+fn the_same_release_again_is_fine_and_another_one_is_not() {
+    let mut later = release("golden", "1");
+    later.uploaded_at = Timestamp(START + 5);
+    let mut other = release("golden", "1");
+    other.commit_hash = "def".into();
+    check(
+        vec![
+            put_release(release("golden", "1")),
+            put_release(later),
+            put_release(other),
+            put_release(release("golden", "2")),
+            delete_release("golden", Some("3")),
+            delete_release("golden", None),
+            delete_release("golden", None),
+        ],
+        expect![[r#"
+            Done
+            Done
+            refused: release exists already: golden/1
+            Done
+            refused: no such release: golden/3
+            Done
+            refused: no such release: golden
+        "#]],
+    );
+}
+
+#[test]
+fn what_a_deployment_uses_is_not_deleted() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![model::step::Action::SaveDeployment]));
+    for command in [
+        put_release(release("golden", "1")),
+        put_release(release("golden", "2")),
+        put_stemcell("1", "x"),
+        put_stemcell("2", "x"),
+    ] {
+        world.must(command);
+    }
+    world.step(task, 1, 0, StepOutcome::Done);
+    expect!["refused: release golden/1 is in use by web"].assert_eq(&world.say(delete_release("golden", None)));
+    expect!["refused: stemcell ubuntu/1 is in use by web"].assert_eq(&world.say(delete_stemcell("1")));
+    world.must(delete_release("golden", Some("2")));
+    world.must(delete_stemcell("2"));
+    assert_eq!(world.state().releases().len(), 1);
+    assert_eq!(world.state().stemcells().len(), 1);
+}
+
+#[test]
+fn stemcells_are_one_row_per_cpi() {
+    check(
+        vec![put_stemcell("1", "x"), put_stemcell("1", "x"), put_stemcell("1", "y"), delete_stemcell("2")],
+        expect![[r#"
+            Done
+            Done
+            refused: stemcell exists already: ubuntu/1
+            refused: no such stemcell: ubuntu/2
+        "#]],
+    );
+}
+
+#[test]
+fn tasks_that_are_not_processed_file_nothing() {
+    let mut world = World::new();
+    world.queue(deploy(), &[]);
+    for command in [put_release(release("r", "1")), delete_release("r", None), put_stemcell("1", "x"), delete_stemcell("1")] {
+        expect!["refused: task 1 is queued"].assert_eq(&world.say(command));
+    }
+}
+
+#[test]
+fn compiled_packages_count_their_builds() {
+    let mut world = World::new();
+    world.deploying();
+    let keys = [("p", "1", "a"), ("p", "1", "b"), ("p", "2", "a"), ("p", "1", "a"), ("q", "1", "a")];
+    let compiled = keys.iter().map(|(name, stemcell, deps)| compiled(package_key(name, stemcell, deps))).collect();
+    let release = Box::new(release("golden", "1"));
+    world.must(Command::ReleasePut { task: TASK, epoch: EPOCH, release, compiled });
+    let rows = world.state().compiled_packages();
+    let show = |row: &model::release::CompiledPackage| {
+        format!("{} {} {} build {}\n", row.key.name, row.key.stemcell_version, row.key.dependency_key, row.build)
+    };
+    expect![[r#"
+        p 1 a build 1
+        p 1 b build 2
+        p 2 a build 1
+        q 1 a build 1
+    "#]]
+    .assert_eq(&rows.iter().map(show).collect::<String>());
+    assert_eq!(world.state().compiled_from(&"p".into(), &"fp".into()).len(), 3);
+}
+
+fn open_set() -> Command {
+    Command::VariableSetOpen { task: TASK, epoch: EPOCH, deployment: "web".into() }
+}
+
+fn put_variables(set: u64, values: &[(&str, Option<u8>)]) -> Command {
+    let new = |(name, sealed): &(&str, Option<u8>)| NewVariable {
+        name: (*name).into(),
+        kind: "password".into(),
+        options_digest: "o".into(),
+        sealed: sealed.map(|byte| Sealed(vec![byte])),
+    };
+    Command::VariablesPut { task: TASK, epoch: EPOCH, set: VariableSetId(set), values: values.iter().map(new).collect() }
+}
+
+#[test]
+fn a_set_pins_what_it_saw_first() {
+    let mut world = World::new();
+    world.deploying();
+    expect!["VariableSet(VariableSetId(1))"].assert_eq(&world.say(open_set()));
+    expect!["VariableSet(VariableSetId(1))"].assert_eq(&world.say(open_set()));
+    expect!["refused: no such variable set: 9"].assert_eq(&world.say(put_variables(9, &[])));
+    expect!["refused: no such variable: /c"].assert_eq(&world.say(put_variables(1, &[("/a", Some(1)), ("/c", None)])));
+    world.must(put_variables(1, &[("/a", Some(1)), ("/b", Some(2))]));
+    world.must(put_variables(1, &[("/a", Some(3)), ("/b", None)]));
+    let state = world.state();
+    let set = state.variable_set_of_task(TASK).unwrap();
+    assert_eq!(set.pins, [("/a".into(), 1), ("/b".into(), 1)].into());
+    assert_eq!(state.latest_variable(&"/a".into()).unwrap().sealed, Sealed(vec![1]));
+}
+
+#[test]
+fn another_task_gets_another_set_and_newer_versions() {
+    let mut world = World::new();
+    let first = world.deploying();
+    world.must(open_set());
+    world.must(put_variables(1, &[("/a", Some(1))]));
+    world.must(Command::TaskFinish { task: first, epoch: EPOCH, end: TaskEnd::Done(None) });
+    let second = world.deploying();
+    let open = Command::VariableSetOpen { task: second, epoch: EPOCH, deployment: "web".into() };
+    expect!["VariableSet(VariableSetId(2))"].assert_eq(&world.say(open));
+    let Command::VariablesPut { set, values, .. } = put_variables(1, &[("/a", Some(2))]) else { unreachable!() };
+    let put = |set| Command::VariablesPut { task: second, epoch: EPOCH, set, values: values.clone() };
+    expect!["refused: variable set 1 makes no sense here: task 1 opened it"].assert_eq(&world.say(put(set)));
+    world.must(put(VariableSetId(2)));
+    let state = world.state();
+    assert_eq!(state.variable_set(VariableSetId(2)).unwrap().pins, [("/a".into(), 2)].into());
+    assert_eq!(state.variable(&"/a".into(), 1).unwrap().sealed, Sealed(vec![1]));
+    assert_eq!(state.latest_variable(&"/a".into()).unwrap().version, 2);
+}
+
+#[test]
+fn old_sets_go_when_nothing_refers_to_them() {
+    let mut world = World::new();
+    for _ in 0..45 {
+        let task = world.deploying();
+        world.must(Command::VariableSetOpen { task, epoch: EPOCH, deployment: "web".into() });
+        world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    }
+    let sets = world.state().variable_sets(&"web".into());
+    assert!((10..=20).contains(&sets.len()), "{}", sets.len());
+    assert_eq!(sets[0].id, VariableSetId(45));
+}

@@ -1,0 +1,385 @@
+//! A small world to test the state in: one store, one clock, one leader; and builders for the nouns.
+
+#![allow(dead_code, reason = "every test file uses its part of this")]
+
+use std::collections::BTreeMap;
+
+use model::instance::*;
+use model::plan::{
+    Change, DeploymentRecord, Fate, Phase, Plan, Reservation, Stage, Step, Target, Unit, Wave,
+};
+use model::release::*;
+use model::stemcell::StemcellRecord;
+use model::step::{Action, PackageRefKey, StepOutcome};
+use model::task::{DeployOptions, OutputKind, TaskKind};
+use model::*;
+use serde_json::{Value, json};
+use state::State;
+use state::command::*;
+use state::kv::MemoryKv;
+use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User};
+
+/// The world's clock at the start.
+pub const START: i64 = 1_700_000_000_000;
+
+/// The current epoch in a new world.
+pub const EPOCH: Epoch = Epoch(1);
+
+pub struct World {
+    pub kv: MemoryKv,
+    pub log: Vec<Entry>,
+    pub now: i64,
+}
+
+impl World {
+    /// A cluster with a leader, under epoch 1.
+    pub fn new() -> Self {
+        let mut world = Self::empty();
+        world.must(init());
+        world.must(Command::LeaderBegin { node: NodeId(1), epoch: EPOCH });
+        world
+    }
+
+    /// Nothing at all.
+    pub fn empty() -> Self {
+        Self { kv: MemoryKv::new(), log: Vec::new(), now: START }
+    }
+
+    pub fn state(&self) -> State<'_> {
+        State::new(&self.kv)
+    }
+
+    pub fn revision(&self) -> Revision {
+        Revision(self.log.len() as u64)
+    }
+
+    /// Applies an entry a second later.
+    pub fn apply(&mut self, request_id: Option<&str>, command: Command) -> state::Applied {
+        self.now += 1000;
+        let entry = entry(request_id, self.now, command);
+        self.log.push(entry);
+        let revision = self.revision();
+        let before = self.kv.clone();
+        let applied = state::apply(&mut self.kv, revision, &self.log[self.log.len() - 1]);
+        if matches!(applied.outcome, Outcome::Refused(_)) && request_id.is_none() {
+            assert!(self.kv == before, "a refused command changed something");
+        }
+        applied
+    }
+
+    pub fn ask(&mut self, command: Command) -> Outcome {
+        self.apply(None, command).outcome
+    }
+
+    /// The answer as a reader of a test likes it.
+    pub fn say(&mut self, command: Command) -> String {
+        show(&self.ask(command))
+    }
+
+    #[track_caller]
+    pub fn must(&mut self, command: Command) -> Outcome {
+        let outcome = self.ask(command);
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{}", show(&outcome));
+        outcome
+    }
+
+    #[track_caller]
+    pub fn queue(&mut self, kind: TaskKind, locks: &[&str]) -> TaskId {
+        let locks = locks.iter().map(|name| LockName::from(*name)).collect();
+        match self.must(queue(kind, locks)) {
+            Outcome::TaskQueued(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A deploy that the leader has taken up.
+    #[track_caller]
+    pub fn deploying(&mut self) -> TaskId {
+        let task = self.queue(deploy(), &["lock:deployment:web"]);
+        self.must(Command::TaskTake { task, epoch: EPOCH });
+        task
+    }
+
+    /// A deploy whose plan has been committed.
+    #[track_caller]
+    pub fn planned(&mut self, plan: Plan) -> TaskId {
+        let task = self.deploying();
+        let generation = self.state().deployment(&"web".into()).unwrap().generation;
+        self.must(commit(task, Plan { generation, ..plan }));
+        task
+    }
+
+    #[track_caller]
+    pub fn records(&mut self, task: TaskId, records: Vec<StepRecord>) -> Outcome {
+        self.ask(Command::StepRecords { task, epoch: EPOCH, records })
+    }
+
+    /// Does a step: begun, and ended with `outcome`.
+    #[track_caller]
+    pub fn step(&mut self, task: TaskId, unit: u32, index: u32, outcome: StepOutcome) {
+        let records = vec![started(unit, index, 1), finished(unit, index, 1, outcome)];
+        self.must(Command::StepRecords { task, epoch: EPOCH, records });
+    }
+
+    pub fn events(&self, task: TaskId) -> String {
+        let bytes = self.state().output(task, OutputKind::Event, 0, usize::MAX);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Audit events, oldest first, one a line.
+    pub fn audit(&self) -> String {
+        let mut events = self.state().events(&Default::default(), None, usize::MAX);
+        events.reverse();
+        let line = |event: &Event| {
+            let parent = event.parent.map(|parent| format!(" <- {parent}")).unwrap_or_default();
+            let name = event.object_name.as_deref().unwrap_or("-");
+            let context = if event.context.is_empty() { String::new() } else { format!(" {}", json!(event.context)) };
+            let error = event.error.as_ref().map(|error| format!(" error: {error}")).unwrap_or_default();
+            format!("{}{parent} {} {} {name}{context}{error}\n", event.id, event.action, event.object_type)
+        };
+        events.iter().map(line).collect()
+    }
+}
+
+pub fn entry(request_id: Option<&str>, now: i64, command: Command) -> Entry {
+    Entry {
+        version: ENTRY_VERSION,
+        request_id: request_id.map(RequestId::from),
+        actor: Actor { user: "admin".into(), node: NodeId(1) },
+        proposed_at: Timestamp(now),
+        command,
+    }
+}
+
+pub fn show(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Refused(refusal) => format!("refused: {refusal}"),
+        other => format!("{other:?}"),
+    }
+}
+
+pub fn init() -> Command {
+    Command::ClusterInit {
+        cluster_id: "c1".into(),
+        director_name: "director".into(),
+        director_uuid: "d-uuid".into(),
+        secrets: FleetSecrets { authority_pem: "PEM".into(), authority_key: Sealed(vec![1, 2, 3]) },
+    }
+}
+
+pub fn member(node: u64) -> Member {
+    Member {
+        node: NodeId(node),
+        name: format!("director-{node}"),
+        api_address: "127.0.0.1:25555".into(),
+        peer_address: "127.0.0.1:25556".into(),
+        agent_address: "127.0.0.1:25557".into(),
+        version: "0.1.0".into(),
+        feature_level: 1,
+    }
+}
+
+pub fn user(name: &str) -> User {
+    User { name: name.into(), password_hash: "$argon2id$x".into(), scopes: ["bosh.admin".to_owned()].into() }
+}
+
+pub fn token(hash: &str, expires_at: i64) -> JoinToken {
+    JoinToken { hash: hash.into(), expires_at: Timestamp(expires_at), used_by: None }
+}
+
+pub fn deploy() -> TaskKind {
+    TaskKind::Deploy { manifest_text: "name: web\n".into(), options: DeployOptions::default() }
+}
+
+pub fn queue(kind: TaskKind, locks: Vec<LockName>) -> Command {
+    Command::TaskQueue { kind, deployment: Some("web".into()), context_id: "ctx".into(), locks }
+}
+
+pub fn release(name: &str, version: &str) -> ReleaseVersion {
+    ReleaseVersion {
+        release: ReleaseRef { name: name.into(), version: version.into() },
+        commit_hash: "abc".into(),
+        uncommitted_changes: false,
+        jobs: Vec::new(),
+        packages: Vec::new(),
+        uploaded_at: Timestamp(START),
+    }
+}
+
+pub fn stemcell(version: &str) -> StemcellRef {
+    StemcellRef {
+        name: "ubuntu".into(),
+        os: "ubuntu".into(),
+        version: version.into(),
+        cpi: "".into(),
+        cid: "sc-1".into(),
+        api_version: 3,
+    }
+}
+
+pub fn stemcell_record(version: &str, digest: &str) -> StemcellRecord {
+    StemcellRecord {
+        stemcell: stemcell(version),
+        digest: digest.into(),
+        cloud_properties: json!({ "disk": 3 }),
+        formats: vec!["raw".into()],
+        uploaded_at: Timestamp(START),
+    }
+}
+
+pub fn package_key(name: &str, stemcell: &str, dependencies: &str) -> PackageRefKey {
+    PackageRefKey {
+        name: name.into(),
+        fingerprint: "fp".into(),
+        os: "ubuntu".into(),
+        stemcell_version: stemcell.into(),
+        dependency_key: dependencies.into(),
+    }
+}
+
+pub fn compiled(key: PackageRefKey) -> CompiledPackage {
+    CompiledPackage { key, build: 0, blob: "b1".into(), digest: "sha1".into(), size_bytes: 10 }
+}
+
+pub fn network(ip: Option<&str>) -> NetworkSettings {
+    NetworkSettings {
+        name: "default".into(),
+        kind: if ip.is_some() { NetworkKind::Manual } else { NetworkKind::Dynamic },
+        ip: ip.map(|ip| ip.parse().unwrap()),
+        address: AddressKind::Automatic,
+        prefix: "32".into(),
+        netmask: None,
+        gateway: None,
+        dns: vec!["10.0.0.2".parse().unwrap()],
+        defaults: Vec::new(),
+        cloud_properties: json!({}),
+        nic_group: None,
+    }
+}
+
+pub fn spec(id: &str, ip: Option<&str>) -> InstanceSpec {
+    let watch = WatchTime { min_ms: 1000, max_ms: 30_000 };
+    InstanceSpec {
+        id: id.into(),
+        deployment: "web".into(),
+        group: "api".into(),
+        index: 0,
+        az: Some("z1".into()),
+        bootstrap: true,
+        lifecycle: Lifecycle::Service,
+        jobs: Vec::new(),
+        packages: Vec::new(),
+        networks: vec![network(ip)],
+        stemcell: stemcell("1"),
+        cpi: "".into(),
+        vm_type: Some("small".into()),
+        cloud_properties: json!({ "ram": 1024 }),
+        env: Value::Null,
+        persistent_disk: Some(DiskSpec { size_mib: 1024, disk_type: None, cloud_properties: json!({}) }),
+        canary_watch_time: watch,
+        update_watch_time: watch,
+        tags: BTreeMap::new(),
+        configuration_hash: None,
+        template_hashes: BTreeMap::new(),
+    }
+}
+
+pub fn target(id: &str, ip: Option<&str>, fate: Fate) -> Target {
+    let changes = if fate == Fate::Updated { vec![Change::Configuration] } else { Vec::new() };
+    Target { spec: spec(id, ip), state: InstanceState::Started, fate, changes, compilation: false }
+}
+
+pub fn reservation(id: &str, ip: &str) -> Reservation {
+    Reservation {
+        ip: ip.parse().unwrap(),
+        network: "default".into(),
+        instance: id.into(),
+        kind: AddressKind::Automatic,
+    }
+}
+
+pub fn unit(no: u32, label: &str, actions: Vec<Action>) -> Unit {
+    let steps = actions.into_iter().map(|action| Step { action, progress: None }).collect();
+    Unit { no: UnitNo(no), label: label.into(), after: Vec::new(), cleanup: false, steps }
+}
+
+pub fn stage(title: Option<&str>, units: Vec<Unit>) -> Stage {
+    Stage {
+        title: title.map(str::to_owned),
+        tags: vec!["api".into()],
+        total: units.len() as u32,
+        waves: vec![Wave { max_in_flight: 1, units }],
+    }
+}
+
+pub fn record(set: u64) -> DeploymentRecord {
+    DeploymentRecord {
+        name: "web".into(),
+        manifest_text: "name: web\n".into(),
+        manifest: json!({ "name": "web" }),
+        configs: Vec::new(),
+        releases: vec![ReleaseRef { name: "golden".into(), version: "1".into() }],
+        stemcells: vec![("ubuntu".into(), "1".into())],
+        links: Value::Null,
+        tags: BTreeMap::new(),
+        variable_set: VariableSetId(set),
+    }
+}
+
+pub fn plan(targets: Vec<Target>, reservations: Vec<Reservation>, stages: Vec<Stage>) -> Plan {
+    Plan {
+        deployment: Some("web".into()),
+        generation: 0,
+        targets,
+        reservations,
+        phases: vec![Phase { stages }],
+        record: Some(record(1)),
+        warnings: Vec::new(),
+    }
+}
+
+/// A plan for one instance `i1` with one unit of these deeds.
+pub fn plan_of(actions: Vec<Action>) -> Plan {
+    let units = vec![unit(1, "api/i1 (0)", actions)];
+    plan(vec![target("i1", Some("10.0.0.5"), Fate::New)], Vec::new(), vec![stage(Some("Updating instance"), units)])
+}
+
+pub fn commit(task: TaskId, plan: Plan) -> Command {
+    Command::PlanCommit { task, epoch: EPOCH, draft: 1, parts: 0, plan: Box::new(plan) }
+}
+
+pub fn step_no(unit: u32, index: u32) -> StepNo {
+    StepNo { unit: UnitNo(unit), index }
+}
+
+pub fn started(unit: u32, index: u32, attempt: u32) -> StepRecord {
+    StepRecord { step: step_no(unit, index), attempt, event: StepEvent::Started }
+}
+
+pub fn finished(unit: u32, index: u32, attempt: u32, outcome: StepOutcome) -> StepRecord {
+    StepRecord { step: step_no(unit, index), attempt, event: StepEvent::Finished(outcome) }
+}
+
+pub fn create_vm() -> Action {
+    Action::CreateVm { instance: "i1".into(), agent: "a1".into() }
+}
+
+pub fn delete_vm() -> Action {
+    Action::DeleteVm { instance: "i1".into(), agent: "a1".into() }
+}
+
+pub fn create_disk(disk: &str) -> Action {
+    Action::CreateDisk { instance: "i1".into(), agent: "a1".into(), disk: disk.into() }
+}
+
+pub fn mount_disk(disk: &str) -> Action {
+    Action::MountDisk { instance: "i1".into(), agent: "a1".into(), disk: disk.into() }
+}
+
+pub fn vm_created(cid: &str) -> StepOutcome {
+    StepOutcome::VmCreated { cid: cid.into() }
+}
+
+pub fn disk_created(cid: &str) -> StepOutcome {
+    StepOutcome::DiskCreated { cid: cid.into() }
+}

@@ -1,0 +1,256 @@
+//! The fleet's commands: what they do, and every refusal.
+
+mod common;
+
+use common::*;
+use expect_test::{Expect, expect};
+use model::*;
+use state::command::*;
+use state::records::*;
+
+/// Applies commands to a world with a leader under epoch 1, and shows the answers.
+#[track_caller]
+fn check(commands: Vec<Command>, answers: Expect) {
+    let mut world = World::new();
+    let text: String = commands.into_iter().map(|command| world.say(command) + "\n").collect();
+    answers.assert_eq(&text);
+}
+
+fn begin(node: u64, epoch: u64) -> Command {
+    Command::LeaderBegin { node: NodeId(node), epoch: Epoch(epoch) }
+}
+
+fn use_token(hash: &str, key: &str) -> Command {
+    Command::TokenUse { hash: hash.into(), key_digest: key.into() }
+}
+
+#[test]
+fn a_cluster_is_named_once() {
+    check(vec![init()], expect![[r#"
+        refused: the cluster has been initialised already
+    "#]]);
+}
+
+#[test]
+fn an_older_leader_is_refused_and_the_same_one_is_not() {
+    check(
+        vec![begin(2, 5), begin(2, 5), begin(3, 5), begin(1, 4)],
+        expect![[r#"
+            Done
+            Done
+            refused: epoch 5 is over: the current one is 5
+            refused: epoch 4 is over: the current one is 5
+        "#]],
+    );
+}
+
+#[test]
+fn the_cluster_row_names_the_current_leader() {
+    let mut world = World::new();
+    world.must(begin(2, 5));
+    let cluster = world.state().cluster().unwrap();
+    assert_eq!((cluster.epoch, cluster.leader, world.state().epoch()), (Epoch(5), NodeId(2), Epoch(5)));
+}
+
+#[test]
+fn every_command_of_a_leader_is_fenced() {
+    let mut world = World::new();
+    let task = world.deploying();
+    world.must(begin(2, 2));
+    for command in fenced(task, Epoch(1)).into_iter().chain(fenced(task, Epoch(3))) {
+        let name = format!("{command:?}");
+        let answer = world.say(command);
+        assert!(answer.ends_with("is over: the current one is 2"), "{name}: {answer}");
+    }
+}
+
+fn fenced(task: TaskId, epoch: Epoch) -> Vec<Command> {
+    let line = PrepareLine {
+        stage: "s".into(),
+        task: "t".into(),
+        total: 1,
+        index: 1,
+        state: LineState::Started,
+        error: None,
+    };
+    let segment = OutputSegment { offset: 0, length: 1, blob: "b".into() };
+    let plan = Box::new(plan_of(Vec::new()));
+    vec![
+        Command::ReleasePut { task, epoch, release: Box::new(release("r", "1")), compiled: Vec::new() },
+        Command::ReleaseDelete { task, epoch, name: "r".into(), version: None },
+        Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "d") },
+        Command::StemcellDelete { task, epoch, name: "s".into(), version: "1".into(), cpi: "".into() },
+        Command::TaskTake { task, epoch },
+        Command::TaskLine { task, epoch, line },
+        Command::PlanDraft { task, epoch, draft: 1, part: 0, content: Box::default() },
+        Command::PlanCommit { task, epoch, draft: 1, parts: 0, plan },
+        Command::StepRecords { task, epoch, records: Vec::new() },
+        Command::OutputSeal { task, epoch, kind: model::task::OutputKind::Debug, segment },
+        Command::TaskFinish { task, epoch, end: TaskEnd::Done(None) },
+        Command::VariableSetOpen { task, epoch, deployment: "web".into() },
+        Command::VariablesPut { task, epoch, set: VariableSetId(1), values: Vec::new() },
+        Command::ShardMapPut { epoch, map: ShardMap { number: 1, watchers: Default::default() } },
+    ]
+}
+
+#[test]
+fn members_come_and_go_for_good() {
+    check(
+        vec![
+            Command::MemberPut { member: member(1) },
+            Command::MemberPut { member: member(1) },
+            Command::MemberRemove { node: NodeId(1) },
+            Command::MemberRemove { node: NodeId(1) },
+            Command::MemberPut { member: member(1) },
+            Command::MemberPut { member: member(0) },
+            Command::MemberPut { member: member(u64::MAX) },
+        ],
+        expect![[r#"
+            Done
+            Done
+            Done
+            refused: no such member: 1
+            refused: no such member: 1
+            refused: member 0 makes no sense here: its number is out of range
+            refused: member 18446744073709551615 makes no sense here: its number is out of range
+        "#]],
+    );
+}
+
+#[test]
+fn a_token_admits_one_key_and_numbers_are_never_reused() {
+    check(
+        vec![
+            Command::MemberPut { member: member(4) },
+            Command::TokenPut { token: token("t1", START + 1_000_000) },
+            Command::TokenPut { token: token("t1", START + 1_000_000) },
+            use_token("t1", "key-a"),
+            use_token("t1", "key-a"),
+            use_token("t1", "key-b"),
+            use_token("t2", "key-a"),
+            Command::TokenPut { token: token("late", START) },
+            use_token("late", "key-a"),
+            Command::TokenPut { token: token("t3", START + 1_000_000) },
+            use_token("t3", "key-c"),
+        ],
+        expect![[r#"
+            Done
+            Done
+            refused: join token exists already: t1
+            MemberNumber(NodeId(5))
+            MemberNumber(NodeId(5))
+            refused: the token is unknown, used or expired
+            refused: the token is unknown, used or expired
+            Done
+            refused: the token is unknown, used or expired
+            Done
+            MemberNumber(NodeId(6))
+        "#]],
+    );
+}
+
+#[test]
+fn old_tokens_are_forgotten() {
+    let mut world = World::new();
+    world.must(Command::TokenPut { token: token("old", START) });
+    world.now += 25 * 60 * 60 * 1000;
+    world.must(Command::TokenPut { token: token("new", world.now + 1000) });
+    let hashes: Vec<String> = world.state().join_tokens().into_iter().map(|token| token.hash).collect();
+    assert_eq!(hashes, ["new"]);
+}
+
+#[test]
+fn users_and_settings() {
+    check(
+        vec![
+            Command::UserPut { user: user("ann") },
+            Command::UserPut { user: user("ann") },
+            Command::UserRemove { name: "ann".into() },
+            Command::UserRemove { name: "ann".into() },
+            Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
+        ],
+        expect![[r#"
+            Done
+            Done
+            Done
+            refused: no such user: ann
+            Done
+        "#]],
+    );
+    let mut world = World::empty();
+    let pause = Command::SettingPut { setting: Setting::ResurrectionPaused(true) };
+    expect!["refused: no such cluster: "].assert_eq(&world.say(pause.clone()));
+    world.must(init());
+    world.must(pause);
+    assert!(world.state().resurrection_paused());
+}
+
+#[test]
+fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
+    let mut world = World::new();
+    let queued = world.apply(Some("r1"), queue(deploy(), Vec::new()));
+    let before = world.kv.clone();
+    let again = world.apply(Some("r1"), queue(deploy(), Vec::new()));
+    assert_eq!(queued.outcome, again.outcome);
+    assert!(again.changes.is_empty());
+    assert_eq!(world.kv, before);
+    assert_eq!(world.state().tasks(&Default::default()).len(), 1);
+}
+
+#[test]
+fn a_refused_request_stays_refused() {
+    let mut world = World::new();
+    let remove = Command::UserRemove { name: "ann".into() };
+    let first = world.apply(Some("r1"), remove.clone()).outcome;
+    world.must(Command::UserPut { user: user("ann") });
+    assert_eq!(world.apply(Some("r1"), remove.clone()).outcome, first);
+    assert_eq!(world.apply(Some("r2"), remove).outcome, Outcome::Done);
+}
+
+#[test]
+fn old_answers_are_dropped() {
+    let mut world = World::new();
+    let put = || Command::UserPut { user: user("ann") };
+    world.apply(Some("first"), put());
+    for number in 0..100 {
+        world.now += 20 * 60 * 1000;
+        world.apply(Some(&format!("r{number}")), put());
+    }
+    // A day has passed since `first`: asked again, it is a new request.
+    let changes = world.apply(Some("first"), put()).changes;
+    assert!(!changes.is_empty());
+}
+
+#[test]
+fn bytes_of_the_future_are_refused_not_fatal() {
+    let mut world = World::new();
+    let before = world.kv.clone();
+    let (outcome, changes) = state::apply_bytes(&mut world.kv, Revision(99), b"\x81\xa3new\x01");
+    assert_eq!(Outcome::decode(&outcome).unwrap(), Outcome::Refused(Refusal::UnknownCommand));
+    assert!(changes.is_empty());
+    assert_eq!(world.kv, before);
+}
+
+#[test]
+fn changes_are_told_once_per_row_and_compacted_in_time() {
+    let mut world = World::new();
+    let applied = world.apply(None, Command::UserPut { user: user("ann") });
+    let told: Vec<_> = applied.changes.iter().map(|change| (change.table.as_str(), change.key.as_str())).collect();
+    assert_eq!(told, [("users", "ann"), ("events", "1")]);
+    let since = world.state().changes_since(Revision(2), 100).unwrap();
+    assert_eq!(since, applied.changes);
+    assert_eq!(world.state().changes_since(Revision(3), 100).unwrap(), []);
+    for _ in 0..10_200 {
+        world.now += 1;
+        let entry = entry(None, world.now, Command::UserPut { user: user("bob") });
+        world.log.push(entry);
+        let revision = world.revision();
+        state::apply(&mut world.kv, revision, &world.log[world.log.len() - 1]);
+    }
+    let state = world.state();
+    let oldest = state.changes_since(Revision(2), 100).unwrap_err().oldest;
+    assert!(oldest.0 > 100 && oldest.0 <= 10_203 - 9_999, "{oldest}");
+    assert!(state.changes_since(Revision(oldest.0 - 1), 10).is_ok());
+    assert!(state.changes_since(Revision(oldest.0 - 2), 10).is_err());
+    assert_eq!(state.changes_since(Revision(u64::MAX), 10).unwrap(), []);
+}
