@@ -1,0 +1,184 @@
+//! Releases, stemcells, blobs and configs.
+
+use std::str::FromStr;
+
+use camino::Utf8PathBuf;
+use clap::{Args, Subcommand};
+
+use super::{Overlay, Wait};
+
+/// `NAME[/VERSION]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slug {
+    /// The name.
+    pub name: String,
+    /// The version; all of them if absent.
+    pub version: Option<String>,
+}
+
+impl FromStr for Slug {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, version) = match text.split_once('/') {
+            Some((name, version)) => (name, Some(version)),
+            None => (text, None),
+        };
+        if name.is_empty() || version.is_some_and(|version| version.is_empty() || version.contains('/')) {
+            return Err("wanted: NAME or NAME/VERSION".into());
+        }
+        Ok(Self { name: name.into(), version: version.map(Into::into) })
+    }
+}
+
+/// `create-release`
+#[derive(Debug, Args)]
+pub struct CreateRelease {
+    /// The release folder
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    pub dir: Utf8PathBuf,
+    /// Name of the release [default: the one in config/final.yml]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Version of the release [default: the next dev version]
+    #[arg(long = "version", value_name = "VERSION")]
+    pub release_version: Option<String>,
+    /// Also with changes that are not committed
+    #[arg(long)]
+    pub force: bool,
+    /// Write the archive here
+    #[arg(long, value_name = "FILE")]
+    pub tarball: Option<Utf8PathBuf>,
+}
+
+/// `upload-release`
+#[derive(Debug, Args)]
+pub struct UploadRelease {
+    /// The release archive
+    pub file: Utf8PathBuf,
+    /// Give it the next version there instead of its own
+    #[arg(long)]
+    pub rebase: bool,
+    /// Replace jobs and packages that are there but damaged
+    #[arg(long)]
+    pub fix: bool,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `inspect-release`, `delete-release`
+#[derive(Debug, Args)]
+pub struct ReleaseSlug {
+    /// The release: NAME/VERSION, or NAME for all versions
+    #[arg(value_name = "NAME[/VERSION]")]
+    pub slug: Slug,
+}
+
+/// `upload-stemcell`
+#[derive(Debug, Args)]
+pub struct UploadStemcell {
+    /// The stemcell archive
+    pub file: Utf8PathBuf,
+    /// Upload it again even if the cloud has it
+    #[arg(long)]
+    pub fix: bool,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `delete-stemcell`
+#[derive(Debug, Args)]
+pub struct DeleteStemcell {
+    /// The stemcell
+    #[arg(value_name = "NAME/VERSION")]
+    pub slug: Slug,
+    /// Forget it even if the cloud fails to delete it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `blob …`
+#[derive(Debug, Subcommand)]
+pub enum BlobCommand {
+    /// Fetch a blob
+    Get {
+        /// Its SHA-256
+        digest: String,
+        /// Write it to this file instead of standard output
+        #[arg(long, short = 'O', value_name = "FILE")]
+        output: Option<Utf8PathBuf>,
+    },
+}
+
+/// `update-config`
+#[derive(Debug, Args)]
+pub struct UpdateConfig {
+    /// cloud, runtime, cpi, resurrection or any other
+    #[arg(value_name = "TYPE")]
+    pub kind: String,
+    /// The config
+    pub file: Utf8PathBuf,
+    /// The config's name
+    #[arg(long, default_value = "default")]
+    pub name: String,
+    /// Refuse unless this is the newest version's number (0: there is none)
+    #[arg(long, value_name = "ID")]
+    pub expected_latest_id: Option<u64>,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+}
+
+/// `update-cloud-config`, `update-runtime-config`
+#[derive(Debug, Args)]
+pub struct UpdateTypedConfig {
+    /// The config
+    pub file: Utf8PathBuf,
+    /// The config's name
+    #[arg(long, default_value = "default")]
+    pub name: String,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+}
+
+/// `configs`
+#[derive(Debug, Args)]
+pub struct ListConfigs {
+    /// Only of this type
+    #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+    pub kind: String,
+    /// Only of this name
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Also older versions
+    #[arg(long)]
+    pub history: bool,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub struct ShowConfig {
+    /// A version's number
+    #[arg(required_unless_present = "kind", conflicts_with = "kind")]
+    pub id: Option<u64>,
+    /// The newest version of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// … and this name
+    #[arg(long, default_value = "default")]
+    pub name: String,
+}
+
+/// `delete-config`
+#[derive(Debug, Args)]
+pub struct DeleteConfig {
+    /// The config's type
+    #[arg(value_name = "TYPE")]
+    pub kind: String,
+    /// The config's name
+    #[arg(long, default_value = "default")]
+    pub name: String,
+}

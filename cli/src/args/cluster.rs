@@ -1,0 +1,123 @@
+//! `cluster`, `user`, `health`, `leaks`, `watch`: the fleet itself.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `cluster …`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show every replica, who leads, and how far each one is
+    Status,
+    /// Make a single-use token for `directord join`
+    JoinToken {
+        /// Seconds until it is worthless
+        #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+        ttl: u32,
+    },
+    /// Remove a replica from the cluster
+    RemoveMember {
+        /// Its number, as `cluster status` shows it
+        id: u64,
+    },
+    /// Move leadership to another replica
+    Transfer {
+        /// Its number; without it the fleet chooses
+        id: Option<u64>,
+    },
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// Everything
+    #[value(name = "bosh.admin")]
+    Admin,
+    /// Look at everything but secrets
+    #[value(name = "bosh.read")]
+    Read,
+}
+
+impl Scope {
+    /// Returns the scope as the directors call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "bosh.admin",
+            Self::Read => "bosh.read",
+        }
+    }
+}
+
+/// `user …`
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user, or give one a new password and scopes
+    Add {
+        /// The user's name
+        name: String,
+        /// A file with the password; without it one is made and shown once
+        #[arg(long = "new-password-file", value_name = "FILE")]
+        password_file: Option<Utf8PathBuf>,
+        /// What the user may do; repeat it for more
+        #[arg(long = "scope", value_enum, default_value = "bosh.read")]
+        scopes: Vec<Scope>,
+    },
+    /// Remove a user
+    Remove {
+        /// The user's name
+        name: String,
+    },
+    /// List users and their scopes
+    List,
+}
+
+/// `health …`
+#[derive(Debug, Subcommand)]
+pub enum HealthCommand {
+    /// List agents and how they are
+    Agents,
+    /// List the replicas and which agents each one watches
+    Shards,
+    /// Switch resurrection of dead instances on or off
+    Resurrection {
+        /// on or off
+        state: Switch,
+    },
+}
+
+/// on or off
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Resurrect
+    On,
+    /// Leave the dead alone
+    Off,
+}
+
+/// `leaks …`
+#[derive(Debug, Args)]
+pub struct Leaks {
+    /// Without it: list.
+    #[command(subcommand)]
+    pub command: Option<LeaksCommand>,
+}
+
+/// `leaks clear`
+#[derive(Debug, Subcommand)]
+pub enum LeaksCommand {
+    /// Take a leak off the list once it has been dealt with
+    Clear {
+        /// Its number
+        id: u64,
+    },
+}
+
+/// `watch`
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Begin after this revision
+    #[arg(long, default_value_t = 0, value_name = "REVISION")]
+    pub after: u64,
+    /// Only these tables; repeat it, or separate with commas
+    #[arg(long = "table", value_name = "TABLE", value_delimiter = ',')]
+    pub tables: Vec<String>,
+}

@@ -1,0 +1,216 @@
+//! Deployments, instances, errands, variables and disks.
+
+use std::str::FromStr;
+
+use camino::Utf8PathBuf;
+use clap::Args;
+
+use super::{Overlay, Wait};
+
+/// How a deploy goes about it; all of it is also in the manifest or off.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DeployFlags {
+    /// Give every instance a new VM
+    #[arg(long)]
+    pub recreate: bool,
+    /// Give every instance a new persistent disk, too
+    #[arg(long)]
+    pub recreate_persistent_disks: bool,
+    /// Recreate instances whose agent does not answer, instead of failing
+    #[arg(long)]
+    pub fix: bool,
+    /// Skip pre-stop and drain, for one group (repeat it) or for all
+    #[arg(long, value_name = "GROUP", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub skip_drain: Vec<String>,
+    /// Canaries per group, instead of the manifest's: N or N%
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    pub canaries: String,
+    /// Instances updated at the same time, instead of the manifest's: N or N%
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    pub max_in_flight: String,
+}
+
+/// `deploy`
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The manifest
+    pub manifest: Utf8PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub flags: DeployFlags,
+    /// Plan and render as a task, but change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The manifest
+    pub manifest: Utf8PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub flags: DeployFlags,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+}
+
+/// `diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The manifest
+    pub manifest: Utf8PathBuf,
+    /// Show values, not only where they differ
+    #[arg(long)]
+    pub no_redact: bool,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+}
+
+/// `interpolate`
+#[derive(Debug, Args)]
+pub struct Interpolate {
+    /// The document
+    pub file: Utf8PathBuf,
+    /// Variables and ops files.
+    #[command(flatten)]
+    pub overlay: Overlay,
+}
+
+/// `delete-deployment`
+#[derive(Debug, Args)]
+pub struct DeleteDeployment {
+    /// Go on when something cannot be deleted
+    #[arg(long)]
+    pub force: bool,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `instances`
+#[derive(Debug, Args)]
+pub struct ListInstances {
+    /// Show load, memory and disks
+    #[arg(long)]
+    pub vitals: bool,
+    /// Show processes
+    #[arg(long)]
+    pub ps: bool,
+    /// Show only instances that are not as they should be
+    #[arg(long)]
+    pub failing: bool,
+}
+
+/// `GROUP[/ID]`, the id being an index or a UUID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSlug {
+    /// The group.
+    pub group: String,
+    /// Index or UUID; empty for all of the group.
+    pub id_or_index: String,
+}
+
+impl FromStr for InstanceSlug {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (group, id) = match text.split_once('/') {
+            Some((_, "")) => return Err("wanted: GROUP or GROUP/ID".into()),
+            Some((group, id)) => (group, id),
+            None => (text, ""),
+        };
+        if group.is_empty() || id.contains('/') {
+            return Err("wanted: GROUP or GROUP/ID".into());
+        }
+        Ok(Self { group: group.into(), id_or_index: id.into() })
+    }
+}
+
+/// `start`, `restart`, `recreate`
+#[derive(Debug, Args)]
+pub struct ChangeState {
+    /// A group, or one instance of it; everything if absent
+    #[arg(value_name = "GROUP[/ID]")]
+    pub instances: Option<InstanceSlug>,
+    /// Skip pre-stop and drain
+    #[arg(long)]
+    pub skip_drain: bool,
+    /// Canaries: N or N%
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    pub canaries: String,
+    /// Instances worked on at the same time: N or N%
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    pub max_in_flight: String,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `stop`
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Which and how.
+    #[command(flatten)]
+    pub change: ChangeState,
+    /// Delete the VMs too; persistent disks stay
+    #[arg(long)]
+    pub hard: bool,
+}
+
+/// `ignore`, `unignore`
+#[derive(Debug, Args)]
+pub struct OneInstance {
+    /// The instance
+    #[arg(value_name = "GROUP/ID")]
+    pub instance: InstanceSlug,
+}
+
+/// `run-errand`
+#[derive(Debug, Args)]
+pub struct RunErrand {
+    /// The errand's job, or its group
+    pub name: String,
+    /// Keep the errand's VM
+    #[arg(long)]
+    pub keep_alive: bool,
+    /// Only on these instances; repeat it for more
+    #[arg(long = "instance", value_name = "GROUP[/ID]")]
+    pub instances: Vec<InstanceSlug>,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `variable`
+#[derive(Debug, Args)]
+pub struct ShowVariable {
+    /// Its name; a relative one belongs to the deployment
+    pub name: String,
+    /// Print its value; every use of this is recorded
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// `disks`
+#[derive(Debug, Args)]
+pub struct ListDisks {
+    /// Disks that belong to no instance any more (the only ones listed here; others are in `instances`)
+    #[arg(long, required = true)]
+    pub orphaned: bool,
+}
+
+/// `delete-disk`
+#[derive(Debug, Args)]
+pub struct DeleteDisk {
+    /// The disk's CID, as `disks --orphaned` shows it
+    pub cid: String,
+}

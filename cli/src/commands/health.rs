@@ -1,0 +1,94 @@
+//! `health …` and `leaks …`.
+
+use proto::v1::health_client::HealthClient;
+use proto::v1::*;
+use serde_json::json;
+
+use super::{ALL, Context, pages};
+use crate::args::{HealthCommand, Leaks, LeaksCommand, Switch};
+use crate::call;
+use crate::client::request_id;
+use crate::console::{Cell, Column, Listing, column};
+use crate::error::Error;
+
+pub(super) async fn health(context: &mut Context<'_>, command: HealthCommand) -> Result<(), Error> {
+    match command {
+        HealthCommand::Agents => agents(context).await,
+        HealthCommand::Shards => shards(context).await,
+        HealthCommand::Resurrection { state } => resurrection(context, state).await,
+    }
+}
+
+const AGENTS: &[Column] = &[
+    column("Agent", "id"),
+    column("Deployment", "deployment"),
+    column("Instance", "instance"),
+    column("Health", "health"),
+    column("Since", "since"),
+    column("Watched by", "watcher"),
+];
+
+async fn agents(context: &mut Context<'_>) -> Result<(), Error> {
+    let agents = pages(ALL, async |page| {
+        let request = ListAgentsRequest { deployment: context.deployment_or_all(), page: Some(page) };
+        let answer = call!(context.fleet, HealthClient.agents(request)).await?;
+        Ok((answer.agents, answer.next_page_token))
+    })
+    .await?;
+    let listing = Listing::of("agents", AGENTS, agents, |agent| {
+        [
+            agent.id.into(),
+            agent.deployment.into(),
+            agent.instance.into(),
+            Cell::State(agent.health),
+            Cell::Time(agent.since_unix_ms),
+            Cell::nonzero(agent.watcher),
+        ]
+    });
+    context.console.list(&listing)
+}
+
+const SHARDS: &[Column] = &[
+    column("Replica", "node"),
+    column("Agents", "agents"),
+    column("Connected", "connected"),
+    column("Deployments", "deployments"),
+];
+
+async fn shards(context: &mut Context<'_>) -> Result<(), Error> {
+    let answer = call!(context.fleet, HealthClient.shards(ListShardsRequest {})).await?;
+    let listing = Listing::of("shards", SHARDS, answer.shards, |shard| {
+        [
+            Cell::Number(shard.node),
+            Cell::Number(shard.agents.into()),
+            Cell::Number(shard.connected.into()),
+            Cell::Lines(shard.deployments),
+        ]
+    });
+    let text = format!("Shard map {}\n\n{}", answer.map_number, listing.to_table(context.console.screen));
+    context.console.say(&text, &json!({ "map_number": answer.map_number, "shards": listing.to_json() }))
+}
+
+async fn resurrection(context: &mut Context<'_>, state: Switch) -> Result<(), Error> {
+    let paused = state == Switch::Off;
+    let request = SetResurrectionRequest { request_id: request_id(), paused };
+    call!(context.fleet, HealthClient.set_resurrection(request)).await?;
+    let text = if paused { "Resurrection is off: the dead stay dead." } else { "Resurrection is on." };
+    context.console.say(text, &json!({ "resurrection": !paused }))
+}
+
+const LEAKS: &[Column] =
+    &[column("ID", "id"), column("What", "what"), column("Task", "task"), column("Since", "at")];
+
+pub(super) async fn leaks(context: &mut Context<'_>, args: Leaks) -> Result<(), Error> {
+    let Some(LeaksCommand::Clear { id }) = args.command else {
+        let answer = call!(context.fleet, HealthClient.leaks(ListLeaksRequest {})).await?;
+        let listing = Listing::of("leaks", LEAKS, answer.leaks, |leak| {
+            [Cell::Number(leak.id), leak.what.into(), Cell::nonzero(leak.task), Cell::Time(leak.at_unix_ms)]
+        });
+        return context.console.list(&listing);
+    };
+    let request = ClearLeakRequest { request_id: request_id(), id };
+    call!(context.fleet, HealthClient.clear_leak(request)).await?;
+    context.console.say(&format!("Leak {id} is off the list."), &json!({ "id": id }))
+}
