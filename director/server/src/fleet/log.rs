@@ -77,6 +77,10 @@ impl CommandLog for RaftLog {
         Arc::new(Look(self.node.view()))
     }
 
+    fn revision(&self) -> Revision {
+        Revision(self.node.view().applied_index())
+    }
+
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
         let mut applied = self.node.watch_applied();
         Box::pin(async move {

@@ -1,0 +1,3 @@
+//! The replica `directord`.
+
+fn main() {}

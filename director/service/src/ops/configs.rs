@@ -1,0 +1,117 @@
+//! Configs: cloud, runtime and any other type.
+
+use model::config::StoredConfig;
+use model::{ConfigId, ErrorCode, RequestId};
+use state::State;
+use state::command::{Command, Outcome};
+
+use crate::{Caller, Page, Read, Right, Service, ServiceError};
+
+/// A config to store.
+#[derive(Clone, Debug)]
+pub struct PutConfig {
+    /// `cloud`, `runtime` …
+    pub kind: String,
+    /// Its name; `default` if empty.
+    pub name: String,
+    /// The YAML.
+    pub content: String,
+    /// Refuse unless this is the newest.
+    pub expected_latest: Option<ConfigId>,
+}
+
+impl Service {
+    /// Stores a config; the same content again changes nothing. Returns its id and whether it was there already.
+    pub async fn put_config(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        put: PutConfig,
+    ) -> Result<(ConfigId, bool), ServiceError> {
+        caller.needs(Right::Admin, "change configs")?;
+        let bad = |message: String| ServiceError::told(ErrorCode::BadConfig, message);
+        if put.kind.is_empty() || put.content.trim().is_empty() {
+            return Err(bad("a config needs a type and a content".into()));
+        }
+        check(&put)?;
+        let name = if put.name.is_empty() { "default".to_owned() } else { put.name };
+        let command =
+            Command::ConfigPut { kind: put.kind, name, content: put.content, expected_latest: put.expected_latest };
+        match self.propose(caller, request_id, command).await? {
+            Outcome::ConfigStored { id, unchanged } => Ok((id, unchanged)),
+            other => Err(bad(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Returns a config by id, or the newest of a type and name.
+    pub async fn config(
+        &self,
+        caller: &Caller,
+        id: Option<ConfigId>,
+        kind: &str,
+        name: &str,
+    ) -> Result<(StoredConfig, bool), ServiceError> {
+        caller.needs(Right::Read, "read configs")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let name = if name.is_empty() { "default" } else { name };
+        let config = match id {
+            Some(id) => state.config(id),
+            None => state.latest_config(kind, name),
+        };
+        let config = config.ok_or_else(|| {
+            let which = id.map_or_else(|| format!("{kind}/{name}"), |id| id.to_string());
+            ServiceError::told(ErrorCode::ConfigNotFound, format!("Config {which} not found"))
+        })?;
+        let current = state.latest_config(&config.kind, &config.name).is_some_and(|latest| latest.id == config.id);
+        Ok((config, current))
+    }
+
+    /// Lists configs, newest versions or all.
+    pub async fn configs(
+        &self,
+        caller: &Caller,
+        kind: &str,
+        name: &str,
+        history: bool,
+        page: &Page,
+    ) -> Result<(Vec<(StoredConfig, bool)>, String), ServiceError> {
+        caller.needs(Right::Read, "read configs")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let latest = state.latest_configs();
+        let current = |c: &StoredConfig| latest.iter().any(|l| l.id == c.id);
+        let all = if history { state.configs(usize::MAX) } else { latest.clone() };
+        let wanted = all
+            .into_iter()
+            .filter(|c| (kind.is_empty() || c.kind == kind) && (name.is_empty() || c.name == name))
+            .map(|c| {
+                let current = current(&c);
+                (c, current)
+            });
+        page.cut(wanted.collect())
+    }
+
+    /// Deletes all versions of a config. One that is not there counts as deleted.
+    pub async fn delete_config(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        kind: &str,
+        name: &str,
+    ) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "delete configs")?;
+        let name = if name.is_empty() { "default" } else { name };
+        let command = Command::ConfigDelete { kind: kind.into(), name: name.into() };
+        match self.propose(caller, request_id, command).await {
+            Err(ServiceError::Refused(state::command::Refusal::NotFound { .. })) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+/// Refuses what no deploy could use, while the operator still has the file at hand.
+fn check(put: &PutConfig) -> Result<(), ServiceError> {
+    model::yaml::parse_mapping(&put.content)?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Tasks: lists, one with whom it waits for, output, cancellation.
+
+use model::plan::Stage;
+use model::task::{OutputKind, Task, TaskState};
+use model::{DeploymentName, ErrorCode, RequestId, TaskId, UnitNo};
+use state::State;
+use state::command::Command;
+use state::query::TaskFilter;
+use state::records::{OutputSegment, StepState, UnitState};
+
+use crate::{Caller, Page, Read, Right, Service, ServiceError};
+
+/// A task, and whom it waits for.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// The task.
+    pub task: Task,
+    /// Holders of locks that it waits for.
+    pub waits_for: Vec<TaskId>,
+}
+
+/// A unit of a task's plan with its journal.
+#[derive(Clone, Debug)]
+pub struct UnitView {
+    /// Its number.
+    pub no: UnitNo,
+    /// The stage's heading.
+    pub stage: String,
+    /// Its label.
+    pub label: String,
+    /// Where it is.
+    pub state: UnitState,
+    /// Names and journals of its steps.
+    pub steps: Vec<(&'static str, StepState)>,
+}
+
+/// A piece of output.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Kept in the state.
+    Bytes(Vec<u8>),
+    /// Kept in blobs.
+    Segments(Vec<OutputSegment>),
+}
+
+impl Service {
+    /// Lists tasks, newest first.
+    pub async fn tasks(
+        &self,
+        caller: &Caller,
+        current: bool,
+        deployment: Option<DeploymentName>,
+        page: &Page,
+    ) -> Result<(Vec<TaskView>, String), ServiceError> {
+        caller.needs(Right::Read, "list tasks")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let states = match current {
+            true => vec![TaskState::Queued, TaskState::Processing, TaskState::Cancelling],
+            false => Vec::new(),
+        };
+        let before = page.number()?.map(TaskId);
+        let filter = TaskFilter { states, deployment, before, limit: Some(page.limit() + 1), ..TaskFilter::default() };
+        let mut tasks = state.tasks(&filter);
+        let more = tasks.len() > page.limit();
+        tasks.truncate(page.limit());
+        let next = tasks.last().filter(|_| more).map(|t| t.id.to_string()).unwrap_or_default();
+        Ok((tasks.into_iter().map(|t| view(&state, t)).collect(), next))
+    }
+
+    /// Returns a task.
+    pub async fn task(&self, caller: &Caller, id: TaskId) -> Result<TaskView, ServiceError> {
+        caller.needs(Right::Read, "read tasks")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        existing(&state, id).map(|task| view(&state, task))
+    }
+
+    /// Returns a task and a piece of its output, from this replica's state; call [`Service::look`] once before following.
+    /// The task is read from the same look as the output, so a final state means that the output is whole.
+    pub fn task_output(
+        &self,
+        caller: &Caller,
+        id: TaskId,
+        kind: OutputKind,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(TaskView, Output), ServiceError> {
+        caller.needs(Right::Read, "read tasks")?;
+        let kv = self.log().view();
+        let state = State::new(&*kv);
+        let task = existing(&state, id)?;
+        let output = match kind {
+            OutputKind::Event | OutputKind::Result => Output::Bytes(state.output(id, kind, offset, bytes_max)),
+            OutputKind::Debug | OutputKind::Cpi => {
+                let past = |s: &OutputSegment| s.offset + u64::from(s.length) > offset;
+                Output::Segments(state.output_segments(id, kind).into_iter().filter(past).collect())
+            }
+        };
+        Ok((view(&state, task), output))
+    }
+
+    /// Returns a task's plan and journal.
+    pub async fn task_steps(&self, caller: &Caller, id: TaskId) -> Result<Vec<UnitView>, ServiceError> {
+        caller.needs(Right::Read, "read tasks")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        existing(&state, id)?;
+        let phases = state.plan_phases(id).unwrap_or_default();
+        let stages = phases.iter().flat_map(|p| &p.stages);
+        let units = stages.flat_map(|stage| stage.waves.iter().flat_map(move |w| w.units.iter().map(move |u| (stage, u))));
+        Ok(units
+            .map(|(stage, unit)| UnitView {
+                no: unit.no,
+                stage: heading(stage),
+                label: unit.label.clone(),
+                state: state.unit_progress(id, unit.no).state,
+                steps: unit
+                    .steps
+                    .iter()
+                    .enumerate()
+                    .map(|(index, step)| {
+                        let no = model::StepNo { unit: unit.no, index: index as u32 };
+                        (step.action.name(), state.step_state(id, no))
+                    })
+                    .collect(),
+            })
+            .collect())
+    }
+
+    /// Asks a task to stop; returns its state afterwards.
+    pub async fn cancel_task(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        id: TaskId,
+    ) -> Result<TaskState, ServiceError> {
+        caller.needs(Right::Admin, "cancel tasks")?;
+        let before = self.task(caller, id).await?.task.state;
+        if before.is_final() {
+            let text = format!("Cannot cancel task {id}: invalid state ({before:?})").to_lowercase();
+            return Err(ServiceError::told(ErrorCode::TaskUnexpectedState, text));
+        }
+        self.propose(caller, request_id, Command::TaskCancel { task: id }).await?;
+        Ok(self.task(caller, id).await?.task.state)
+    }
+}
+
+fn heading(stage: &Stage) -> String {
+    let title = stage.title.clone().unwrap_or_default();
+    if stage.tags.is_empty() { title } else { format!("{title} {}", stage.tags.join(", ")) }
+}
+
+fn existing(state: &State<'_>, id: TaskId) -> Result<Task, ServiceError> {
+    state.task(id).ok_or_else(|| ServiceError::told(ErrorCode::TaskNotFound, format!("Task {id} not found")))
+}
+
+fn view(state: &State<'_>, task: Task) -> TaskView {
+    let mut waits_for: Vec<TaskId> = match task.state {
+        TaskState::Queued => {
+            task.locks.iter().filter_map(|l| state.lock(l)).map(|l| l.holder).filter(|h| *h != task.id).collect()
+        }
+        _ => Vec::new(),
+    };
+    waits_for.sort();
+    waits_for.dedup();
+    TaskView { task, waits_for }
+}

@@ -1,0 +1,37 @@
+//! Variables: names and versions for all, one value at a time for admins.
+
+use model::{DeploymentName, ErrorCode, VariableName};
+use state::State;
+use state::records::Variable;
+
+use crate::{Caller, Page, Read, Right, Service, ServiceError};
+
+impl Service {
+    /// Lists the variables of a deployment's last success.
+    pub async fn variables(
+        &self,
+        caller: &Caller,
+        deployment: &DeploymentName,
+        page: &Page,
+    ) -> Result<(Vec<(VariableName, u64, String)>, String), ServiceError> {
+        caller.needs(Right::Read, "list variables")?;
+        self.require_deployment(deployment).await?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let pins = state.deployed_variable_set(deployment).map(|set| set.pins).unwrap_or_default();
+        let rows = pins.into_iter().map(|(name, version)| {
+            let kind = state.variable(&name, version).map(|v| v.kind).unwrap_or_default();
+            (name, version, kind)
+        });
+        page.cut(rows.collect())
+    }
+
+    /// Returns the newest version of a variable, still sealed: the door opens it for an admin.
+    pub async fn variable(&self, caller: &Caller, name: &VariableName) -> Result<Variable, ServiceError> {
+        caller.needs(Right::Admin, "read values of variables")?;
+        let looked = self.look(Read::Linearizable).await?;
+        State::new(&*looked.view).latest_variable(name).ok_or_else(|| {
+            ServiceError::told(ErrorCode::ConfigServerMissingName, format!("there is no variable '{name}'"))
+        })
+    }
+}
