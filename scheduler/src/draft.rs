@@ -1,14 +1,23 @@
 //! The first half of planning: everything that can be decided before templates are rendered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceSpec, InstanceState};
+use model::instance::{Instance, InstanceSpec, InstanceState, Lifecycle};
+use model::manifest::{InstanceGroup, Stock};
 use model::plan::{DeploymentRecord, Reservation};
-use model::task::TaskError;
+use model::task::{StateChange, TaskError};
 use model::*;
 use serde_json::Value;
 
-use crate::input::PlanInput;
+use crate::address::{AddressBook, Seeker};
+use crate::bind::{self, BoundGroup};
+use crate::chance::{Ids, SeededIds};
+use crate::documents::{self, Documents};
+use crate::input::{AgentObservation, PlanInput};
+use crate::links::{self, content, resolve};
+use crate::migrate::Adopted;
+use crate::placement::{self, Existing, Placement, Slot};
+use crate::{desired, network, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +52,8 @@ pub struct DraftInstance {
     pub state: InstanceState,
     /// Whether it must be rendered: ignored instances and errand groups without VMs need not.
     pub render: bool,
+    /// What was asked for beyond a state.
+    pub(crate) request: Option<StateChange>,
 }
 
 /// A deployment decided up to the rendering of templates.
@@ -60,6 +71,12 @@ pub struct Draft {
     pub record: DeploymentRecord,
     /// Deprecations and the like for the task's output.
     pub warnings: Vec<String>,
+    /// Those of them whose group stays, and that group.
+    pub(crate) surplus: BTreeMap<InstanceId, GroupName>,
+    /// Groups as the manifest describes them.
+    pub(crate) groups: Vec<InstanceGroup>,
+    /// How packages are compiled.
+    pub(crate) compile: crate::compile::Needs,
 }
 
 impl Draft {
@@ -70,6 +87,251 @@ impl Draft {
 }
 
 /// Decides everything that does not depend on rendered templates.
-pub fn draft(_input: &PlanInput<'_>) -> Result<Draft, TaskError> {
-    Err(TaskError::plain("planning deploys is being built"))
+pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
+    let documents = documents::read(input)?;
+    let stock = Stock { releases: input.releases, stemcells: input.stemcells };
+    documents.manifest.check_sources(stock)?;
+    let groups = bind::bind(&documents.manifest, stock)?;
+    let mut providers = resolve::providers(input.deployment.name, &groups);
+    let connections = resolve::connect(input.deployment.name, &groups, &providers, input.others)?;
+    check_agents(input)?;
+    let mut placed = place_all(input, &documents, &groups)?;
+    let addressing = content::Addressing { director: input.director, features: &documents.manifest.features };
+    for bound in &groups {
+        let members: Vec<&InstanceSpec> =
+            placed.instances.iter().map(|i| &i.spec).filter(|s| s.group == bound.group.name).collect();
+        content::fill(&mut providers, bound, &members, &addressing)?;
+    }
+    attach_links(input, &mut placed.instances, &providers, &connections)?;
+    let variables = variables::define(input, &documents.variables, &documents.manifest.features, &providers)?;
+    let compile = crate::compile::Needs::of(input, &documents, &groups, stock, &mut placed.book)?;
+    let record = record(input, &documents, providers);
+    Ok(Draft {
+        instances: placed.instances,
+        obsolete: placed.obsolete,
+        surplus: placed.surplus,
+        reservations: placed.book.into_reservations(),
+        variables,
+        record,
+        warnings: documents.manifest.warnings.clone(),
+        groups: documents.manifest.groups,
+        compile,
+    })
+}
+
+/// A dead agent fails the deploy before anything is touched, unless it is to be fixed (450002).
+fn check_agents(input: &PlanInput<'_>) -> Result<(), TaskError> {
+    if input.options.fix {
+        return Ok(());
+    }
+    for instance in input.deployment.instances.iter().filter(|i| !i.ignore && !i.compilation) {
+        if let Some(AgentObservation::Unresponsive { error }) = input.deployment.agents.get(&instance.spec.id)
+        {
+            return Err(TaskError {
+                code: error.code,
+                message: format!("{}: {}", instance.slug(), error.message),
+            });
+        }
+    }
+    Ok(())
+}
+
+struct Placed {
+    instances: Vec<DraftInstance>,
+    obsolete: Vec<InstanceId>,
+    surplus: BTreeMap<InstanceId, GroupName>,
+    book: AddressBook,
+}
+
+fn place_all(
+    input: &PlanInput<'_>,
+    documents: &Documents,
+    groups: &[BoundGroup<'_>],
+) -> Result<Placed, TaskError> {
+    let facts = &input.deployment;
+    let mut adopted = Adopted::sort(&documents.manifest, facts.instances, facts.disks)?;
+    let mut placed = Placed {
+        instances: Vec::new(),
+        obsolete: adopted.orphans.iter().map(|i| i.spec.id.clone()).collect(),
+        surplus: BTreeMap::new(),
+        book: AddressBook::new(input.addresses),
+    };
+    let leftovers = facts.instances.iter().filter(|i| i.compilation).map(|i| i.spec.id.clone());
+    placed.obsolete.extend(leftovers);
+    let mut indexes = Indexes::of(facts.instances);
+    let mut ids = SeededIds::new(facts.seed, "instances");
+    let with_vm: BTreeSet<&InstanceId> = facts.vms.iter().filter(|v| v.active).map(|v| &v.instance).collect();
+    for bound in groups {
+        let existing = adopted.take(&bound.group.name);
+        let mut placement = place(input, documents, bound.group, &existing)?;
+        check_ignored_networks(bound.group, &existing)?;
+        statics::assign_vips(bound.group, &existing, &mut placement.slots);
+        for id in placement.obsolete.iter().map(|at| &existing[*at].instance.spec.id) {
+            placed.obsolete.push(id.clone());
+            placed.surplus.insert(id.clone(), bound.group.name.clone());
+        }
+        let seats = seat(bound.group, &existing, &placement.slots, &mut indexes, &mut ids);
+        for (slot, seat) in placement.slots.iter().zip(seats) {
+            let before = slot.existing.map(|at| existing[at].instance);
+            let spec = desired::spec(input, documents, bound, &seat, |who: &Seeker<'_>| {
+                let known = before.map_or(&[][..], |i| &i.spec.networks);
+                network::settle(bound.group, &documents.cloud, slot, known, &mut placed.book, who)
+            })?;
+            let (state, request) = desired::state(input, bound.group, &spec, before);
+            let errand_at_rest = spec.lifecycle == Lifecycle::Errand && !with_vm.contains(&spec.id);
+            let render = !errand_at_rest && !before.is_some_and(|i| i.ignore);
+            placed.instances.push(DraftInstance { spec, state, render, request });
+        }
+    }
+    Ok(placed)
+}
+
+fn place(
+    input: &PlanInput<'_>,
+    documents: &Documents,
+    group: &InstanceGroup,
+    existing: &[Existing<'_>],
+) -> Result<Placement, TaskError> {
+    if statics::applies(group) {
+        return statics::place(group, existing, &documents.cloud);
+    }
+    let mut chance = SeededIds::new(input.deployment.seed, "placement");
+    let random = documents.manifest.features.randomize_az_placement;
+    placement::place(group, existing, random.then_some(&mut chance as &mut dyn Ids))
+}
+
+/// The networks of a group with ignored instances must stay as they are (190020).
+fn check_ignored_networks(group: &InstanceGroup, existing: &[Existing<'_>]) -> Result<(), TaskError> {
+    let wanted: BTreeSet<&NetworkName> = group.networks.iter().map(|n| &n.name).collect();
+    let differs = |e: &&Existing<'_>| {
+        let has: BTreeSet<&NetworkName> = e.instance.spec.networks.iter().map(|n| &n.name).collect();
+        e.instance.ignore && has != wanted
+    };
+    match existing.iter().find(differs) {
+        Some(_) => Err(TaskError::new(
+            ErrorCode::DeploymentIgnoredInstancesModification,
+            format!(
+                "In instance group '{}', which contains ignored vms, an attempt was made to modify the networks. This operation is not allowed.",
+                group.name
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Identity of an instance in its group.
+pub(crate) struct Seat {
+    pub(crate) id: InstanceId,
+    pub(crate) index: u32,
+    pub(crate) az: Option<AzName>,
+    pub(crate) bootstrap: bool,
+}
+
+/// Indexes in use: those of instances about to be deleted stay blocked.
+struct Indexes(BTreeMap<GroupName, BTreeSet<u32>>);
+
+impl Indexes {
+    fn of(instances: &[Instance]) -> Self {
+        let mut used: BTreeMap<GroupName, BTreeSet<u32>> = BTreeMap::new();
+        for instance in instances {
+            used.entry(instance.spec.group.clone()).or_default().insert(instance.spec.index);
+        }
+        Self(used)
+    }
+
+    /// Takes the smallest free index of a group.
+    fn take(&mut self, group: &GroupName) -> u32 {
+        let used = self.0.entry(group.clone()).or_default();
+        // The first gap in a sorted set.
+        let free = used.iter().enumerate().find(|(at, index)| *at as u32 != **index).map(|(at, _)| at as u32);
+        let index = free.unwrap_or(used.len() as u32);
+        used.insert(index);
+        index
+    }
+}
+
+fn seat(
+    group: &InstanceGroup,
+    existing: &[Existing<'_>],
+    slots: &[Slot],
+    indexes: &mut Indexes,
+    ids: &mut dyn Ids,
+) -> Vec<Seat> {
+    let mut seats: Vec<Seat> = slots
+        .iter()
+        .map(|slot| {
+            let known = slot.existing.map(|at| &existing[at]);
+            let kept = known.filter(|k| !k.migrated).map(|k| k.instance.spec.index);
+            Seat {
+                id: known.map_or_else(|| InstanceId::new(ids.next()), |k| k.instance.spec.id.clone()),
+                index: kept.unwrap_or_else(|| indexes.take(&group.name)),
+                az: slot.az.clone(),
+                bootstrap: known.is_some_and(|k| k.instance.spec.bootstrap),
+            }
+        })
+        .collect();
+    if seats.iter().filter(|s| s.bootstrap).count() != 1 {
+        let lowest = seats.iter().map(|s| s.index).min();
+        for seat in &mut seats {
+            seat.bootstrap = Some(seat.index) == lowest;
+        }
+    }
+    seats
+}
+
+fn attach_links(
+    input: &PlanInput<'_>,
+    instances: &mut [DraftInstance],
+    providers: &[links::Provider],
+    connections: &resolve::Connections,
+) -> Result<(), TaskError> {
+    let snapshot: Vec<InstanceSpec> = instances.iter().map(|i| i.spec.clone()).collect();
+    let specs = |group: &GroupName| snapshot.iter().filter(|s| s.group == *group).cloned().collect();
+    // Computed once per link, not once per instance: a group of a thousand shares it.
+    let mut contents: BTreeMap<(&GroupName, &JobName), Vec<(&str, Value)>> = BTreeMap::new();
+    for ((group, job, link), source) in connections {
+        let content = content::of(source, providers, input.deployment.name, &specs, input.director)?;
+        contents.entry((group, job)).or_default().push((link, content));
+    }
+    for spec in instances.iter_mut().map(|i| &mut i.spec) {
+        for job in &mut spec.jobs {
+            let found = contents.get(&(&spec.group, &job.name)).into_iter().flatten();
+            job.links = found.map(|(link, content)| ((*link).to_owned(), content.clone())).collect();
+        }
+    }
+    Ok(())
+}
+
+fn record(input: &PlanInput<'_>, documents: &Documents, providers: Vec<links::Provider>) -> DeploymentRecord {
+    let mut manifest = documents.posted.clone();
+    if let Some(Value::Array(items)) = manifest.get_mut("releases") {
+        for (item, release) in items.iter_mut().zip(&documents.manifest.releases) {
+            item["version"] = Value::from(release.release.version.as_str());
+        }
+    }
+    if let Some(Value::Array(items)) = manifest.get_mut("stemcells") {
+        for (item, stemcell) in items.iter_mut().zip(&documents.manifest.stemcells) {
+            item["version"] = Value::from(stemcell.version.as_str());
+        }
+    }
+    let stock = Stock { releases: input.releases, stemcells: input.stemcells };
+    let stemcells: BTreeSet<(String, Version)> = documents
+        .manifest
+        .stemcells
+        .iter()
+        .filter_map(|s| stock.stemcells(s).ok())
+        .flatten()
+        .map(|s| (s.name.clone(), s.version.clone()))
+        .collect();
+    DeploymentRecord {
+        name: input.deployment.name.clone(),
+        manifest_text: input.manifest_text.to_owned(),
+        manifest: Value::Object(manifest),
+        configs: documents.configs.clone(),
+        releases: documents.manifest.releases.iter().map(|r| r.release.clone()).collect(),
+        stemcells: stemcells.into_iter().collect(),
+        links: serde_json::to_value(links::Stored { providers }).unwrap_or(Value::Null),
+        tags: documents.tags.iter().cloned().collect(),
+        variable_set: input.variables.set,
+    }
 }

@@ -10,31 +10,40 @@
 //!
 //! Read next: [`input`], then `draft`, then `order`.
 
+mod address;
+mod bind;
 pub mod chance;
+mod compile;
+mod deploy;
+mod desired;
+mod diff;
+mod disk;
+mod dns;
+mod documents;
 mod draft;
+mod facts;
 pub mod input;
-
-use std::collections::BTreeMap;
+mod links;
+mod migrate;
+mod network;
+mod order;
+mod placement;
+mod statics;
+mod steps;
+mod update;
+mod variables;
 
 use model::plan::Plan;
 use model::release::ReleaseVersion;
 use model::task::TaskError;
 use model::{DiskId, InstanceId};
 
+pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, VariableDefinition, draft};
-use input::{Deletion, DeploymentFacts, Director, ErrandRequest, PlanInput, StateChangeRequest};
+use input::{Deletion, DeploymentFacts, Director, ErrandRequest, StateChangeRequest};
 
 fn unfinished(what: &str) -> TaskError {
     TaskError::plain(format!("planning {what} is being built"))
-}
-
-/// Finds what changed and orders the work of a deploy.
-pub fn plan(
-    _input: &PlanInput<'_>,
-    _draft: &Draft,
-    _rendered: &BTreeMap<InstanceId, RenderedHashes>,
-) -> Result<Plan, TaskError> {
-    Err(unfinished("deploys"))
 }
 
 /// Plans the deletion of a whole deployment.

@@ -1,0 +1,128 @@
+//! What one instance should be: its spec, and the state that the operator wants of it.
+
+use std::collections::BTreeMap;
+
+use model::instance::{Instance, InstanceSpec, InstanceState, JobSpec, NetworkSettings, StemcellRef};
+use model::manifest::{InstanceGroup, Stock};
+use model::task::{InstanceFilter, StateChange, TaskError};
+use model::*;
+use serde_json::Value;
+
+use crate::address::Seeker;
+use crate::bind::BoundGroup;
+use crate::documents::Documents;
+use crate::draft::Seat;
+use crate::input::PlanInput;
+
+/// Builds the spec of one instance; `settle` gives it its networks.
+pub(crate) fn spec(
+    input: &PlanInput<'_>,
+    documents: &Documents,
+    bound: &BoundGroup<'_>,
+    seat: &Seat,
+    settle: impl FnOnce(&Seeker<'_>) -> Result<Vec<NetworkSettings>, TaskError>,
+) -> Result<InstanceSpec, TaskError> {
+    let group = bound.group;
+    let zone = seat.az.as_ref().and_then(|az| documents.cloud.azs.get(az));
+    let cpi = zone.map(|z| z.cpi.clone()).unwrap_or_default();
+    let mut cloud_properties = zone.and_then(|z| z.cloud_properties.as_object().cloned()).unwrap_or_default();
+    cloud_properties.extend(group.cloud_properties.clone());
+    let who = Seeker {
+        id: &seat.id,
+        label: format!("{}/{} ({})", group.name, seat.id, seat.index),
+        deployment: input.deployment.name,
+        az: seat.az.as_ref(),
+    };
+    let networks = settle(&who)?;
+    let mut tags: BTreeMap<String, String> = documents.tags.iter().cloned().collect();
+    tags.extend(group.tags.iter().cloned());
+    Ok(InstanceSpec {
+        id: seat.id.clone(),
+        deployment: input.deployment.name.clone(),
+        group: group.name.clone(),
+        index: seat.index,
+        az: seat.az.clone(),
+        bootstrap: seat.bootstrap,
+        lifecycle: group.lifecycle,
+        jobs: bound.jobs.iter().map(job_spec).collect(),
+        packages: bound.packages.clone(),
+        networks,
+        stemcell: stemcell(input, documents, group, &cpi)?,
+        cpi,
+        vm_type: Some(group.vm_type.clone()),
+        cloud_properties: Value::Object(cloud_properties),
+        env: group.env.clone(),
+        persistent_disk: group.disk.clone(),
+        canary_watch_time: group.update.canary_watch_time,
+        update_watch_time: group.update.update_watch_time,
+        tags,
+        configuration_hash: None,
+        template_hashes: BTreeMap::new(),
+    })
+}
+
+fn job_spec(job: &crate::bind::BoundJob<'_>) -> JobSpec {
+    JobSpec {
+        name: job.info.name.clone(),
+        release: job.release.release.clone(),
+        fingerprint: job.info.fingerprint.clone(),
+        digest: job.info.digest.clone(),
+        blob: job.info.blob.clone(),
+        properties: job.properties.clone(),
+        links: BTreeMap::new(),
+        logs: job.info.logs.clone(),
+    }
+}
+
+/// Returns the group's stemcell as the zone's CPI knows it (50003).
+fn stemcell(
+    input: &PlanInput<'_>,
+    documents: &Documents,
+    group: &InstanceGroup,
+    cpi: &CpiName,
+) -> Result<StemcellRef, TaskError> {
+    let stock = Stock { releases: input.releases, stemcells: input.stemcells };
+    let wanted = documents.manifest.stemcells.iter().find(|s| s.alias == group.stemcell);
+    let records = wanted.map(|s| stock.stemcells(s)).transpose()?.unwrap_or_default();
+    records.into_iter().find(|s| s.cpi == *cpi).cloned().ok_or_else(|| {
+        TaskError::new(
+            ErrorCode::StemcellNotFound,
+            format!(
+                "Required stemcell '{}' of instance group '{}' was not uploaded to CPI '{cpi}', please upload again",
+                group.stemcell, group.name
+            ),
+        )
+    })
+}
+
+/// Returns the wanted state and what was asked for beyond it. What is said for one instance counts more than for its
+/// group, and that more than what was wanted before.
+pub(crate) fn state(
+    input: &PlanInput<'_>,
+    group: &InstanceGroup,
+    spec: &InstanceSpec,
+    before: Option<&Instance>,
+) -> (InstanceState, Option<StateChange>) {
+    let asked = input.change.filter(|(_, filter)| matches(filter, spec)).map(|(change, _)| change);
+    let own = || {
+        let by_id = group.instance_states.get(spec.id.as_str());
+        by_id.or_else(|| group.instance_states.get(&spec.index.to_string())).copied()
+    };
+    let stored = before.map_or(InstanceState::Started, |i| i.state);
+    match asked.or_else(own).or(group.state) {
+        None => (stored, None),
+        Some(StateChange::Become(state)) => (state, None),
+        Some(change @ (StateChange::Restart | StateChange::Recreate)) => {
+            (InstanceState::Started, Some(change))
+        }
+    }
+}
+
+/// Returns whether a filter is for this instance.
+pub(crate) fn matches(filter: &InstanceFilter, spec: &InstanceSpec) -> bool {
+    filter.group.as_ref().is_none_or(|g| *g == spec.group)
+        && filter
+            .id_or_index
+            .as_ref()
+            .is_none_or(|which| which == spec.id.as_str() || *which == spec.index.to_string())
+}

@@ -1,0 +1,181 @@
+//! What makes an instance change (`spec/manifest.md` §12). No reason: the VM is not touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::instance::{Instance, InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings};
+use model::interpolate::{placeholders, split_keys};
+use model::manifest::variable::absolute_name;
+use model::plan::Change;
+use model::task::StateChange;
+use model::*;
+use serde_json::Value;
+
+use crate::disk::is_same;
+use crate::draft::DraftInstance;
+use crate::facts::Known;
+use crate::input::PlanInput;
+
+/// Changes after which nothing but metadata is written.
+const MINIMAL: [Change; 2] = [Change::Dns, Change::Tags];
+
+/// Changes that need another VM.
+const NEW_VM: [Change; 5] =
+    [Change::Recreate, Change::CloudProperties, Change::Stemcell, Change::Env, Change::Network];
+
+/// Returns whether these changes leave jobs alone.
+pub(crate) fn is_minimal(changes: &[Change]) -> bool {
+    changes.iter().all(|c| MINIMAL.contains(c))
+}
+
+/// Returns whether these changes need another VM.
+pub(crate) fn needs_new_vm(changes: &[Change]) -> bool {
+    changes.iter().any(|c| NEW_VM.contains(c))
+}
+
+/// Compares what is with what should be.
+pub(crate) struct Comparison<'a> {
+    pub(crate) input: &'a PlanInput<'a>,
+    /// Tags that groups gave their VMs in the last deploy: those never change a VM.
+    pub(crate) group_tags_before: BTreeMap<GroupName, BTreeSet<String>>,
+    /// Tags that groups give their VMs now.
+    pub(crate) group_tags_now: BTreeMap<GroupName, BTreeSet<String>>,
+}
+
+impl Comparison<'_> {
+    /// Returns the reasons to touch an instance that exists, in BOSH's order.
+    pub(crate) fn changes(&self, known: &Known<'_>, wanted: &DraftInstance) -> Vec<Change> {
+        let (old, new) = (known.instance, &wanted.spec);
+        if wanted.state == InstanceState::Detached {
+            // Nothing else shows without a VM; all of it is compared again when the instance starts.
+            return if known.vm.is_some() { vec![Change::State] } else { Vec::new() };
+        }
+        if wanted.state == InstanceState::Stopped && old.state == InstanceState::Stopped && known.vm.is_some()
+        {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        let mut add = |change: Change, holds: bool| {
+            if holds {
+                changes.push(change);
+            }
+        };
+        let options = self.input.options;
+        let has_vm = known.vm.is_some();
+        add(Change::Dirty, !old.update_completed);
+        add(Change::Restart, wanted.request == Some(StateChange::Restart));
+        let recreate = options.recreate || wanted.request == Some(StateChange::Recreate);
+        add(Change::Recreate, has_vm && (recreate || known.is_unresponsive()));
+        add(Change::RecreatePersistentDisks, options.recreate_persistent_disks && known.disk.is_some());
+        if let Some(vm) = known.vm {
+            let rotated = self.rotated(old, &new.cloud_properties);
+            add(Change::CloudProperties, vm.cloud_properties != new.cloud_properties || rotated);
+            let stemcell = |s: &model::instance::StemcellRef| (s.name.clone(), s.version.clone());
+            add(Change::Stemcell, stemcell(&vm.stemcell) != stemcell(&new.stemcell));
+            add(Change::Env, vm.env != new.env);
+            let rotated = new.networks.iter().any(|n| self.rotated(old, &n.cloud_properties));
+            add(Change::Network, rotated || networks_differ(&vm.networks, &new.networks));
+        }
+        // An instance without VM has no packages and no configuration, whatever it once had.
+        let nothing_there = !has_vm;
+        let packages = if nothing_there {
+            !new.packages.is_empty()
+        } else {
+            old.spec.packages != new.packages || known.vm.is_some_and(|vm| on_other_stemcell(vm, new))
+        };
+        add(Change::Packages, packages);
+        add(Change::PersistentDisk, self.disk_differs(known, new));
+        let hash = |spec: &InstanceSpec| spec.configuration_hash.clone();
+        add(
+            Change::Configuration,
+            nothing_there || (new.configuration_hash.is_some() && hash(&old.spec) != hash(new)),
+        );
+        add(Change::Job, old.spec.group != new.group || jobs(&old.spec.jobs) != jobs(&new.jobs));
+        let state = match wanted.state {
+            InstanceState::Started => nothing_there || old.state != wanted.state || !known.is_running(),
+            InstanceState::Stopped | InstanceState::Detached => old.state != wanted.state,
+        };
+        add(Change::State, state && (!known.is_unresponsive() || nothing_there));
+        add(Change::Tags, has_vm && self.tags_differ(&old.spec, new));
+        changes
+    }
+
+    /// Returns whether a secret in a value has changed since the instance was last updated.
+    fn rotated(&self, instance: &Instance, value: &Value) -> bool {
+        let Some(rotated) = self.input.variables.rotated.get(&instance.variable_set) else { return false };
+        let absolute = |name: &str| {
+            absolute_name(name, &self.input.director.name, self.input.deployment.name.as_str()).ok()
+        };
+        let mut found = false;
+        walk(value, &mut |text| {
+            let names = placeholders(text).into_iter().filter_map(|p| absolute(split_keys(p).0));
+            found = found || names.into_iter().any(|n| rotated.contains(n.as_str()));
+        });
+        found
+    }
+
+    fn disk_differs(&self, known: &Known<'_>, new: &InstanceSpec) -> bool {
+        match (known.disk, &new.persistent_disk) {
+            (None, None) => false,
+            (Some(disk), Some(wanted)) => {
+                !is_same(&disk.spec, wanted) || self.rotated(known.instance, &wanted.cloud_properties)
+            }
+            _ => true,
+        }
+    }
+
+    /// Compares the deployment's tags. A group's own tags count at creation only.
+    fn tags_differ(&self, old: &InstanceSpec, new: &InstanceSpec) -> bool {
+        let empty = BTreeSet::new();
+        let of_group = self.group_tags_before.get(&old.group).unwrap_or(&empty);
+        let current = self.group_tags_now.get(&new.group).unwrap_or(&empty);
+        let relevant =
+            |tags: &BTreeMap<String, String>, skip: &BTreeSet<String>| -> BTreeMap<String, String> {
+                tags.iter().filter(|(k, _)| !skip.contains(*k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+            };
+        relevant(&old.tags, of_group) != relevant(&new.tags, current)
+    }
+}
+
+/// A package compiled for another stemcell is another blob, though its name and fingerprint stay.
+fn on_other_stemcell(vm: &model::instance::Vm, new: &InstanceSpec) -> bool {
+    !new.packages.is_empty()
+        && (&vm.stemcell.os, &vm.stemcell.version) != (&new.stemcell.os, &new.stemcell.version)
+}
+
+fn walk(value: &Value, visit: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => visit(text),
+        Value::Array(items) => items.iter().for_each(|i| walk(i, visit)),
+        Value::Object(map) => map.iter().for_each(|(key, item)| {
+            visit(key);
+            walk(item, visit);
+        }),
+        _ => {}
+    }
+}
+
+type JobIdentity<'a> = (&'a JobName, &'a Fingerprint, &'a str, &'a BlobDigest, String);
+
+/// The order of jobs does not matter.
+fn jobs(jobs: &[JobSpec]) -> BTreeSet<JobIdentity<'_>> {
+    jobs.iter().map(|j| (&j.name, &j.fingerprint, j.digest.as_str(), &j.blob, j.logs.to_string())).collect()
+}
+
+/// The order of networks does not matter; addresses that the cloud chose are the cloud's business.
+fn networks_differ(old: &[NetworkSettings], new: &[NetworkSettings]) -> bool {
+    if old.len() != new.len() {
+        return true;
+    }
+    let same = |a: &NetworkSettings, b: &NetworkSettings| {
+        let dynamic = a.kind == NetworkKind::Dynamic && b.kind == NetworkKind::Dynamic;
+        let address = dynamic || (a.ip == b.ip && a.netmask == b.netmask && a.gateway == b.gateway);
+        address
+            && a.name == b.name
+            && a.kind == b.kind
+            && a.dns == b.dns
+            && a.defaults == b.defaults
+            && a.cloud_properties == b.cloud_properties
+            && a.nic_group == b.nic_group
+    };
+    !new.iter().all(|n| old.iter().any(|o| same(o, n)))
+}

@@ -1,0 +1,91 @@
+//! What is known of each instance, looked up by id instead of searched for.
+
+use std::collections::BTreeMap;
+
+use model::instance::{Disk, Instance, InstanceState, Vm};
+use model::*;
+
+use crate::input::{AgentObservation, DeploymentFacts};
+use crate::update::Jobs;
+
+/// One instance with its VMs, disks and what its agent said.
+#[derive(Clone, Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) instance: &'a Instance,
+    /// The current VM.
+    pub(crate) vm: Option<&'a Vm>,
+    /// VMs that an interrupted task left behind.
+    pub(crate) stale_vms: Vec<&'a Vm>,
+    /// The current disk.
+    pub(crate) disk: Option<&'a Disk>,
+    /// Disks that are not current (any more, or yet).
+    pub(crate) stale_disks: Vec<&'a Disk>,
+    pub(crate) agent: Option<&'a AgentObservation>,
+}
+
+impl Known<'_> {
+    /// Returns whether the agent did not answer when it was asked.
+    pub(crate) fn is_unresponsive(&self) -> bool {
+        matches!(self.agent, Some(AgentObservation::Unresponsive { .. }))
+    }
+
+    /// Returns whether the agent says that all is well; silence counts as well, nobody may have asked.
+    pub(crate) fn is_running(&self) -> bool {
+        match self.agent {
+            Some(AgentObservation::Answered { job_state }) => job_state == "running",
+            Some(AgentObservation::Unresponsive { .. }) => false,
+            None => self.instance.state == InstanceState::Started,
+        }
+    }
+
+    /// Returns whether there are jobs to stop before anything is done to the VM.
+    pub(crate) fn jobs(&self) -> Jobs {
+        let stopped = self.instance.state != InstanceState::Started && self.instance.update_completed;
+        if stopped || self.vm.is_none() || self.is_unresponsive() { Jobs::Stopped } else { Jobs::Running }
+    }
+}
+
+/// All instances of a deployment by id.
+pub(crate) struct Facts<'a>(BTreeMap<&'a InstanceId, Known<'a>>);
+
+impl<'a> Facts<'a> {
+    pub(crate) fn of(deployment: &DeploymentFacts<'a>) -> Self {
+        let mut known: BTreeMap<&InstanceId, Known<'a>> = deployment
+            .instances
+            .iter()
+            .map(|instance| {
+                let id = &instance.spec.id;
+                let agent = deployment.agents.get(id);
+                let (vm, disk) = (None, None);
+                let known =
+                    Known { instance, vm, stale_vms: Vec::new(), disk, stale_disks: Vec::new(), agent };
+                (id, known)
+            })
+            .collect();
+        for vm in deployment.vms {
+            let Some(owner) = known.get_mut(&vm.instance) else { continue };
+            if vm.active && owner.vm.is_none() {
+                owner.vm = Some(vm);
+            } else {
+                owner.stale_vms.push(vm);
+            }
+        }
+        for disk in deployment.disks {
+            let Some(owner) = known.get_mut(&disk.instance) else { continue };
+            if disk.active && owner.disk.is_none() {
+                owner.disk = Some(disk);
+            } else {
+                owner.stale_disks.push(disk);
+            }
+        }
+        Self(known)
+    }
+
+    pub(crate) fn get(&self, id: &InstanceId) -> Option<&Known<'a>> {
+        self.0.get(id)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Known<'a>> {
+        self.0.values()
+    }
+}

@@ -1,0 +1,163 @@
+//! What a consumer's templates see of a link.
+
+use model::instance::{InstanceSpec, NetworkKind};
+use model::manifest::Features;
+use model::task::TaskError;
+use model::*;
+use serde_json::{Map, Value, json};
+
+use super::Provider;
+use super::resolve::{Choice, Source};
+use crate::bind::{BoundGroup, dig, plant};
+use crate::dns::{self, Place};
+use crate::input::Director;
+use crate::network::default_network;
+
+/// How addresses of a deployment are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addressing<'a> {
+    pub(crate) director: &'a Director,
+    pub(crate) features: &'a Features,
+}
+
+impl Addressing<'_> {
+    /// Returns whether names are given instead of addresses, unless a consumer says otherwise.
+    pub(crate) fn uses_names(&self) -> bool {
+        self.features.use_dns_addresses.unwrap_or(self.director.use_dns_addresses)
+    }
+}
+
+/// Fills in what the providers of a group give, once its instances and their addresses are known.
+pub(crate) fn fill(
+    providers: &mut [Provider],
+    bound: &BoundGroup<'_>,
+    instances: &[&InstanceSpec],
+    addressing: &Addressing<'_>,
+) -> Result<(), TaskError> {
+    for provider in providers.iter_mut().filter(|p| p.group == bound.group.name) {
+        let mut content = Vec::with_capacity(provider.networks.len());
+        for network in &provider.networks {
+            content.push((network.clone(), describe(provider, bound, instances, network, addressing)?));
+        }
+        provider.content = content;
+    }
+    Ok(())
+}
+
+fn describe(
+    provider: &Provider,
+    bound: &BoundGroup<'_>,
+    instances: &[&InstanceSpec],
+    network: &NetworkName,
+    addressing: &Addressing<'_>,
+) -> Result<Value, TaskError> {
+    let default = default_network(&bound.group.networks).map(|n| n.name.as_str());
+    let mut members = Vec::with_capacity(instances.len());
+    for spec in instances {
+        members.push(json!({
+            "name": spec.group,
+            "id": spec.id,
+            "index": spec.index,
+            "bootstrap": spec.bootstrap,
+            "az": spec.az,
+            "address": address(spec, network, addressing.uses_names(), addressing.director)?,
+        }));
+    }
+    Ok(json!({
+        "deployment_name": provider.deployment,
+        "domain": addressing.director.dns_domain,
+        "default_network": default,
+        "networks": provider.networks,
+        "instance_group": provider.group,
+        "properties": properties(provider, bound),
+        "use_short_dns_addresses": addressing.features.use_short_dns_addresses.unwrap_or(false),
+        "use_dns_addresses": addressing.uses_names(),
+        "use_link_dns_names": addressing.features.use_link_dns_names.unwrap_or(false),
+        "instances": members,
+    }))
+}
+
+fn properties(provider: &Provider, bound: &BoundGroup<'_>) -> Value {
+    let mut out = Map::new();
+    let Some(job) = bound.jobs.iter().find(|j| j.info.name == provider.job) else {
+        return Value::Object(out);
+    };
+    let Some(link) = job.provided().find(|l| l.name == provider.name) else { return Value::Object(out) };
+    for path in &link.properties {
+        let value = dig(&job.properties, path).ok().flatten().cloned().unwrap_or(Value::Null);
+        plant(&mut out, path, value);
+    }
+    Value::Object(out)
+}
+
+/// Returns an instance's address in a network: its IP, or its name where names are wanted and served, or where the
+/// cloud has yet to choose the IP.
+pub(crate) fn address(
+    spec: &InstanceSpec,
+    network: &NetworkName,
+    names: bool,
+    director: &Director,
+) -> Result<Option<String>, TaskError> {
+    let Some(settings) = spec.networks.iter().find(|n| n.name == *network) else { return Ok(None) };
+    if settings.kind == NetworkKind::Dynamic || (names && director.local_dns) {
+        let place = Place {
+            group: spec.group.as_str(),
+            network: network.as_str(),
+            deployment: spec.deployment.as_str(),
+            domain: &director.dns_domain,
+        };
+        return dns::instance_name(spec.id.as_str(), &place).map(Some);
+    }
+    Ok(settings.ip.map(|ip| ip.to_string()))
+}
+
+/// Returns the content of a consumer's link.
+pub(crate) fn of(
+    source: &Source,
+    own: &[Provider],
+    deployment: &DeploymentName,
+    specs: &dyn Fn(&GroupName) -> Vec<InstanceSpec>,
+    director: &Director,
+) -> Result<Value, TaskError> {
+    let (provider, choice) = match source {
+        Source::Manual(given) => {
+            let mut content = given.clone();
+            content.insert("deployment_name".into(), json!(deployment));
+            return Ok(Value::Object(content));
+        }
+        Source::Own(at, choice) => (&own[*at], choice),
+        Source::Other(provider, choice) => (&**provider, choice),
+    };
+    let mut content = pick(provider, choice)?;
+    if let (Some(ips), true) = (choice.ip_addresses, provider.deployment == *deployment) {
+        let network = chosen_network(provider, choice);
+        for (member, spec) in
+            content["instances"].as_array_mut().into_iter().flatten().zip(specs(&provider.group))
+        {
+            member["address"] = json!(address(&spec, &network, !ips, director)?);
+        }
+    }
+    Ok(content)
+}
+
+fn chosen_network(provider: &Provider, choice: &Choice) -> NetworkName {
+    let default = || {
+        let (_, content) = provider.content.first()?;
+        content["default_network"].as_str().map(NetworkName::new)
+    };
+    choice.network.clone().or_else(default).unwrap_or_default()
+}
+
+fn pick(provider: &Provider, choice: &Choice) -> Result<Value, TaskError> {
+    let network = chosen_network(provider, choice);
+    let found = provider.content.iter().find(|(name, _)| *name == network).or(provider.content.first());
+    found.map(|(_, content)| content.clone()).ok_or_else(|| {
+        TaskError::new(
+            ErrorCode::LinkNotFound,
+            format!(
+                "Link provider '{}' of deployment '{}' has no addresses in network '{network}'",
+                provider.name, provider.deployment
+            ),
+        )
+    })
+}

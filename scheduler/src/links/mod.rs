@@ -1,0 +1,49 @@
+//! Links: what one job tells another about itself (`spec/manifest.md` §9).
+//!
+//! [`resolve`] decides who provides for whom, before anything is placed; [`content`] says what the consumer's
+//! templates will see, once addresses are known.
+
+pub(crate) mod content;
+pub(crate) mod resolve;
+
+use model::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A link that some job offers. Stored with the deployment, so that others can consume it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Provider {
+    pub(crate) deployment: DeploymentName,
+    pub(crate) group: GroupName,
+    pub(crate) job: JobName,
+    /// The link's name in the release.
+    pub(crate) name: String,
+    /// The name given by the manifest.
+    pub(crate) alias: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) shared: bool,
+    pub(crate) networks: Vec<NetworkName>,
+    /// What consumers see, for each network that addresses can be taken from; empty until addresses are known.
+    #[serde(default)]
+    pub(crate) content: Vec<(NetworkName, Value)>,
+}
+
+impl Provider {
+    /// The name by which consumers ask for it.
+    pub(crate) fn called(&self) -> &str {
+        self.alias.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// What a deployment's record keeps of its links.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) providers: Vec<Provider>,
+}
+
+impl Stored {
+    /// Reads what a record keeps; a record without links is an empty one.
+    pub(crate) fn read(record: &model::plan::DeploymentRecord) -> Self {
+        serde_json::from_value(record.links.clone()).unwrap_or_default()
+    }
+}

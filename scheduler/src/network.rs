@@ -1,0 +1,139 @@
+//! Networks of one instance: an address in each, and the settings that CPI, agent and templates see.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use model::cloud_config::{CloudConfig, Network};
+use model::instance::{AddressKind, NetworkKind, NetworkSettings};
+use model::ip;
+use model::manifest::{GroupNetwork, InstanceGroup};
+use model::task::TaskError;
+use model::{ErrorCode, NetworkName};
+use serde_json::{Map, Value};
+
+use crate::address::{AddressBook, Seeker};
+use crate::placement::Slot;
+
+/// Gives an instance an address in each of its group's networks. `before` are the networks that it had.
+pub(crate) fn settle(
+    group: &InstanceGroup,
+    cloud: &CloudConfig,
+    slot: &Slot,
+    before: &[NetworkSettings],
+    book: &mut AddressBook,
+    who: &Seeker<'_>,
+) -> Result<Vec<NetworkSettings>, TaskError> {
+    let mut used = BTreeSet::new();
+    let mut settled = Vec::with_capacity(group.networks.len());
+    for wanted in &group.networks {
+        let Some(network) = cloud.network(wanted.name.as_str()) else { continue };
+        let settings = match (network.kind, slot.statics.get(&wanted.name)) {
+            (_, Some(ip)) => {
+                book.take_static(*ip, &wanted.name, who)?;
+                settings(wanted, network, Some(*ip), AddressKind::Static, who)
+            }
+            (NetworkKind::Manual, None) => {
+                let ip = match keep(wanted, network, group, before, &used, book, who) {
+                    Some(ip) => ip,
+                    None => book.take_automatic(network, who)?.0,
+                };
+                used.insert(ip);
+                settings(wanted, network, Some(ip), AddressKind::Automatic, who)
+            }
+            (NetworkKind::Dynamic, None) => {
+                let known = before.iter().find(|n| n.name == wanted.name && n.kind == NetworkKind::Dynamic);
+                let mut settings = settings(wanted, network, None, AddressKind::Automatic, who);
+                // What the agent once reported stays true as long as the VM does.
+                settings.ip = known.and_then(|n| n.ip);
+                settings.netmask = known.and_then(|n| n.netmask.clone());
+                settings.gateway = known.and_then(|n| n.gateway);
+                settings
+            }
+            (NetworkKind::Vip, None) => {
+                return Err(TaskError::plain(format!(
+                    "Instance group '{}' gives no static IPs for vip network '{}'",
+                    group.name, wanted.name
+                )));
+            }
+        };
+        settled.push(settings);
+    }
+    Ok(settled)
+}
+
+/// Finds an address that the instance can keep: first that of the same network, then that of one it leaves.
+fn keep(
+    wanted: &GroupNetwork,
+    network: &Network,
+    group: &InstanceGroup,
+    before: &[NetworkSettings],
+    used: &BTreeSet<IpAddr>,
+    book: &mut AddressBook,
+    who: &Seeker<'_>,
+) -> Option<IpAddr> {
+    let manual = || before.iter().filter(|n| n.kind == NetworkKind::Manual);
+    let same = manual().filter(|n| n.name == wanted.name);
+    let left = manual().filter(|n| !group.networks.iter().any(|g| g.name == n.name));
+    let candidates: Vec<IpAddr> = same.chain(left).filter_map(|n| n.ip).collect();
+    candidates.into_iter().find(|ip| !used.contains(ip) && book.keep_automatic(*ip, network, who))
+}
+
+fn settings(
+    wanted: &GroupNetwork,
+    network: &Network,
+    ip: Option<IpAddr>,
+    address: AddressKind,
+    who: &Seeker<'_>,
+) -> NetworkSettings {
+    let subnet = match ip {
+        Some(ip) if network.kind == NetworkKind::Manual => network.subnets.iter().find(|s| s.contains(ip)),
+        _ => network.subnets.iter().find(|s| s.serves(who.az)),
+    };
+    let range = subnet.and_then(|s| s.range);
+    NetworkSettings {
+        name: wanted.name.clone(),
+        kind: network.kind,
+        ip,
+        address,
+        prefix: if ip.is_some_and(|ip| ip.is_ipv6()) { "128".into() } else { "32".into() },
+        netmask: range.map(|(block, prefix)| ip::netmask(block.family, prefix)),
+        gateway: subnet.and_then(|s| s.gateway),
+        dns: subnet.map(|s| s.dns.clone()).unwrap_or_default(),
+        defaults: wanted.defaults.clone(),
+        cloud_properties: subnet.map_or_else(|| Value::Object(Map::new()), |s| s.cloud_properties.clone()),
+        nic_group: wanted.nic_group.clone(),
+    }
+}
+
+/// Gives a compilation worker its one network.
+pub(crate) fn for_worker(
+    cloud: &CloudConfig,
+    name: &NetworkName,
+    book: &mut AddressBook,
+    who: &Seeker<'_>,
+) -> Result<NetworkSettings, TaskError> {
+    let network = cloud.network(name.as_str()).ok_or_else(|| {
+        TaskError::new(
+            ErrorCode::CompilationConfigUnknownNetwork,
+            format!("Compilation config references an unknown network '{name}'"),
+        )
+    })?;
+    let wanted = GroupNetwork {
+        name: name.clone(),
+        kind: network.kind,
+        static_ips: None,
+        defaults: vec!["dns".into(), "gateway".into()],
+        nic_group: None,
+    };
+    let ip = match network.kind {
+        NetworkKind::Manual => Some(book.take_automatic(network, who)?.0),
+        NetworkKind::Dynamic | NetworkKind::Vip => None,
+    };
+    Ok(settings(&wanted, network, ip, AddressKind::Automatic, who))
+}
+
+/// Returns the name of the network whose address stands for the instance: the addressable one, else the gateway's.
+pub(crate) fn default_network(networks: &[GroupNetwork]) -> Option<&GroupNetwork> {
+    let with = |property: &str| networks.iter().find(|n| n.defaults.iter().any(|d| d == property));
+    with("addressable").or_else(|| with("gateway"))
+}

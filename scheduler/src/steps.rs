@@ -1,0 +1,122 @@
+//! The vocabulary of step sequences: short names for deeds that come together, with their progress texts.
+
+use std::collections::BTreeSet;
+
+use model::plan::{Progress, Step, Unit};
+use model::step::{Action, DrainKind, Script, StopIntent, WatchKind};
+use model::*;
+
+use crate::input::DrainMode;
+
+/// Numbers units through a plan.
+#[derive(Default)]
+pub(crate) struct Units(u32);
+
+impl Units {
+    /// Makes the next unit.
+    pub(crate) fn unit(&mut self, label: String, after: BTreeSet<UnitNo>, steps: Steps) -> Unit {
+        let no = UnitNo(self.0);
+        self.0 += 1;
+        Unit { no, label, after: after.into_iter().collect(), cleanup: false, steps: steps.0 }
+    }
+}
+
+/// How jobs are stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) intent: StopIntent,
+    pub(crate) drain: DrainKind,
+    pub(crate) mode: DrainMode,
+}
+
+/// Steps in the making.
+#[derive(Default)]
+pub(crate) struct Steps(Vec<Step>);
+
+impl Steps {
+    /// Adds a deed without a progress text.
+    pub(crate) fn push(&mut self, action: Action) {
+        self.0.push(Step { action, progress: None });
+    }
+
+    fn show(&mut self, status: &str, percent: u8, action: Action) {
+        self.0.push(Step { action, progress: Some(Progress { status: status.into(), percent }) });
+    }
+
+    /// Makes a VM and waits for its agent.
+    pub(crate) fn create_vm(&mut self, instance: &InstanceId, agent: &AgentId) {
+        let (instance, agent) = (instance.clone(), agent.clone());
+        self.push(Action::CreateVm { instance: instance.clone(), agent: agent.clone() });
+        self.push(Action::SetVmMetadata {
+            instance: instance.clone(),
+            agent: agent.clone(),
+            compiling: None,
+        });
+        self.push(Action::AwaitAgent { instance, agent });
+    }
+
+    /// Tells a new agent what it needs to know before it gets jobs.
+    pub(crate) fn bind_vm(&mut self, instance: &InstanceId, agent: &AgentId) {
+        let (instance, agent) = (instance.clone(), agent.clone());
+        self.push(Action::UpdateSettings { instance: instance.clone(), agent: agent.clone() });
+        self.push(Action::BindVm { instance, agent });
+    }
+
+    /// Attaches and mounts a disk.
+    pub(crate) fn mount(&mut self, instance: &InstanceId, agent: &AgentId, disk: &DiskId) {
+        let (instance, agent, disk) = (instance.clone(), agent.clone(), disk.clone());
+        self.push(Action::AttachDisk {
+            instance: instance.clone(),
+            agent: agent.clone(),
+            disk: disk.clone(),
+        });
+        self.push(Action::SetDiskMetadata { instance: instance.clone(), disk: disk.clone() });
+        self.push(Action::MountDisk { instance, agent, disk });
+    }
+
+    /// Compares the agent's disks with the record, then unmounts and detaches one.
+    pub(crate) fn unmount(&mut self, instance: &InstanceId, agent: &AgentId, disk: &DiskId) {
+        let (instance, agent, disk) = (instance.clone(), agent.clone(), disk.clone());
+        self.push(Action::CheckDisks { instance: instance.clone(), agent: agent.clone() });
+        self.push(Action::UnmountDisk {
+            instance: instance.clone(),
+            agent: agent.clone(),
+            disk: disk.clone(),
+        });
+        self.push(Action::DetachDisk { instance, agent, disk });
+    }
+
+    /// Stops the jobs, scripts around it.
+    pub(crate) fn stop(&mut self, instance: &InstanceId, agent: &AgentId, stop: Stop) {
+        let (i, a) = (|| instance.clone(), || agent.clone());
+        if stop.mode == DrainMode::Drain {
+            let script = Script::PreStop;
+            let pre_stop = Action::RunScript { instance: i(), agent: a(), script, intent: Some(stop.intent) };
+            self.show("executing pre-stop", 5, pre_stop);
+            self.show("executing drain", 10, Action::Drain { instance: i(), agent: a(), drain: stop.drain });
+        }
+        self.show("stopping jobs", 30, Action::StopJobs { instance: i(), agent: a() });
+        let script = Script::PostStop;
+        let post_stop = Action::RunScript { instance: i(), agent: a(), script, intent: Some(stop.intent) };
+        self.show("executing post-stop", 40, post_stop);
+    }
+
+    /// Installs jobs and packages.
+    pub(crate) fn apply(&mut self, instance: &InstanceId, agent: &AgentId) {
+        self.show(
+            "installing packages",
+            50,
+            Action::Apply { instance: instance.clone(), agent: agent.clone() },
+        );
+    }
+
+    /// Starts the jobs and waits until they run.
+    pub(crate) fn start(&mut self, instance: &InstanceId, agent: &AgentId, watch: WatchKind) {
+        let (i, a) = (|| instance.clone(), || agent.clone());
+        let run = |script| Action::RunScript { instance: i(), agent: a(), script, intent: None };
+        self.show("executing pre-start", 70, run(Script::PreStart));
+        self.show("starting jobs", 90, Action::StartJobs { instance: i(), agent: a() });
+        self.push(Action::Watch { instance: i(), agent: a(), watch });
+        self.show("executing post-start", 100, run(Script::PostStart));
+    }
+}

@@ -1,0 +1,108 @@
+//! Variables that a deploy has generated: absolute names, and certificates that are named after links.
+
+use model::manifest::Features;
+use model::manifest::variable::{VariableSpec, absolute_name};
+use model::task::TaskError;
+use model::*;
+use serde_json::{Map, Value, json};
+
+use crate::dns::{self, Place};
+use crate::draft::VariableDefinition;
+use crate::input::PlanInput;
+use crate::links::Provider;
+
+/// Makes the definitions, in the order in which they were written.
+pub(crate) fn define(
+    input: &PlanInput<'_>,
+    specs: &[VariableSpec],
+    features: &Features,
+    providers: &[Provider],
+) -> Result<Vec<VariableDefinition>, TaskError> {
+    specs.iter().map(|spec| define_one(input, spec, features, providers)).collect()
+}
+
+fn define_one(
+    input: &PlanInput<'_>,
+    spec: &VariableSpec,
+    features: &Features,
+    providers: &[Provider],
+) -> Result<VariableDefinition, TaskError> {
+    let absolute = |name: &str| absolute_name(name, &input.director.name, input.deployment.name.as_str());
+    let name = absolute(&spec.name)?;
+    if !input.variables.available {
+        return Err(TaskError::new(
+            ErrorCode::ConfigServerDisabledError,
+            format!(
+                "Failed to generate variable '{name}' from config server: Director is not configured with a config server"
+            ),
+        ));
+    }
+    let mut options = spec.options.clone();
+    if let Some(Value::String(ca)) = options.get("ca") {
+        let ca = absolute(ca)?;
+        options.insert("ca".into(), Value::String(ca));
+    }
+    for (key, wanted) in &spec.consumes {
+        consume(input, spec, key, wanted, providers, &mut options)?;
+    }
+    let default_mode = if features.converge_variables { "converge" } else { "no-overwrite" };
+    Ok(VariableDefinition {
+        name: VariableName::new(name),
+        kind: spec.kind.clone(),
+        options: Value::Object(options),
+        mode: spec.update_mode.clone().unwrap_or_else(|| default_mode.to_owned()),
+        strategy: spec.strategy.clone(),
+    })
+}
+
+/// Puts the DNS name of a link's group into a certificate's names.
+fn consume(
+    input: &PlanInput<'_>,
+    spec: &VariableSpec,
+    key: &str,
+    wanted: &Value,
+    providers: &[Provider],
+    options: &mut Map<String, Value>,
+) -> Result<(), TaskError> {
+    let from = wanted.get("from").and_then(Value::as_str).unwrap_or(key);
+    let kind = wanted.get("link_type").and_then(Value::as_str).unwrap_or("address");
+    let wildcard = wanted.pointer("/properties/wildcard").and_then(Value::as_bool).unwrap_or(false);
+    let mut candidates = providers.iter().filter(|p| p.called() == from && p.kind == kind);
+    let (Some(provider), None) = (candidates.next(), candidates.next()) else {
+        return Err(TaskError::plain(format!(
+            "Failed to resolve link '{from}' with type '{kind}' from variable '{}': exactly one provider is needed",
+            spec.name
+        )));
+    };
+    let network =
+        provider.content.first().and_then(|(_, c)| c["default_network"].as_str()).unwrap_or_default();
+    let place = Place {
+        group: provider.group.as_str(),
+        network,
+        deployment: provider.deployment.as_str(),
+        domain: &input.director.dns_domain,
+    };
+    let full = dns::group_name(&place)?;
+    let address = match full.split_once('.') {
+        Some((_, rest)) if wildcard => format!("*.{rest}"),
+        _ => full,
+    };
+    match key {
+        "common_name" => {
+            options.entry("common_name").or_insert_with(|| Value::String(address));
+        }
+        "alternative_name" => {
+            let names = options.entry("alternative_names").or_insert_with(|| json!([]));
+            if let Value::Array(names) = names {
+                names.push(Value::String(address));
+            }
+        }
+        other => {
+            return Err(TaskError::new(
+                ErrorCode::VariablesInvalidFormat,
+                format!("Variable '{}' consumes unknown '{other}'", spec.name),
+            ));
+        }
+    }
+    Ok(())
+}
