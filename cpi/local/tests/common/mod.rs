@@ -1,11 +1,19 @@
 //! A cloud for tests, with a stand-in for the agent.
 
+#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cpi_api::conformance::Subject;
-use cpi_local::{Isolation, LocalCpi, LocalOptions};
+use cpi_api::*;
+use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
+use model::instance::{AddressKind, NetworkKind, NetworkSettings};
+use model::*;
+use serde_json::{Value, json};
 
 /// Does nothing, as long as it is let, and has a child that does the same.
 const STAND_IN: &str = "#!/bin/sh\nsleep 1000000 &\nexec sleep 1000000\n";
@@ -30,4 +38,110 @@ pub fn subject(dir: &Path, isolation: Isolation, first_address: [u8; 4]) -> Resu
     let image = dir.join("image");
     fs::write(&image, "directorate-host\n").unwrap();
     Ok(Subject::new(cpi).image(image).first_address(first_address.into()))
+}
+
+/// A cloud whose agents run a script of the test.
+pub struct Stage {
+    /// Holds the cloud.
+    pub dir: tempfile::TempDir,
+    /// The cloud.
+    pub cpi: LocalCpi,
+    stemcell: StemcellCid,
+    subnet: [u8; 3],
+}
+
+impl Stage {
+    /// Opens a cloud whose agent is the shell script `agent`; none, and a line that says why, where that can't be.
+    pub async fn open(rung: Rung, subnet: [u8; 3], agent: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("agent");
+        fs::write(&program, format!("#!/bin/bash\n{agent}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let options = LocalOptions { dagent: program, ..options(dir.path(), Isolation::Exactly(rung)) };
+        let cpi = match LocalCpi::open(options) {
+            Ok(cpi) => cpi,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        let image = dir.path().join("image");
+        fs::write(&image, "directorate-host\n").unwrap();
+        let stemcell = CreateStemcell { image, cloud_properties: json!({}), tags: Metadata::new() };
+        let stemcell = cpi.create_stemcell(&context(1), stemcell).await.unwrap();
+        Some(Self { dir, cpi, stemcell, subnet })
+    }
+
+    /// Returns a request for the `n`-th VM.
+    pub fn request(&self, n: u8, cloud_properties: Value) -> CreateVm {
+        let [a, b, c] = self.subnet;
+        CreateVm {
+            agent_id: AgentId::new(format!("agent-{n}")),
+            stemcell: self.stemcell.clone(),
+            cloud_properties,
+            networks: vec![NetworkSettings {
+                name: "default".into(),
+                kind: NetworkKind::Manual,
+                ip: Some(IpAddr::from([a, b, c, n])),
+                address: AddressKind::Automatic,
+                prefix: "32".into(),
+                netmask: Some("255.255.255.0".into()),
+                gateway: Some(IpAddr::from([a, b, c, 1])),
+                dns: vec![],
+                defaults: vec!["gateway".into()],
+                cloud_properties: json!({}),
+                nic_group: None,
+            }],
+            disks: vec![],
+            env: json!({}),
+            bootstrap: AgentBootstrap::default(),
+        }
+    }
+
+    /// Makes the `n`-th VM.
+    pub async fn create(&self, n: u8, cloud_properties: Value) -> VmCid {
+        self.cpi.create_vm(&context(1), self.request(n, cloud_properties)).await.unwrap().cid
+    }
+
+    /// Returns the host's path of a file below the `n`-th VM's `/var/vcap`.
+    pub fn vcap(&self, n: u8, file: &str) -> PathBuf {
+        self.dir.path().join(format!("cloud/vms/vm-agent-{n}/vcap")).join(file)
+    }
+
+    /// Waits until a file below the `n`-th VM's `/var/vcap` satisfies `is_right`, and returns its content.
+    pub async fn wait_for(&self, n: u8, file: &str, is_right: impl Fn(&str) -> bool) -> String {
+        let path = self.vcap(n, file);
+        let console = self.dir.path().join(format!("cloud/vms/vm-agent-{n}/console.log"));
+        for _ in 0..2000 {
+            let content = fs::read_to_string(&path).unwrap_or_default();
+            if is_right(&content) {
+                return content;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!(
+            "{file} never became right; it has {:?}, and the console {:?}",
+            fs::read_to_string(path),
+            fs::read_to_string(console)
+        );
+    }
+
+    /// Deletes VMs `1..=count`, whatever became of them.
+    pub async fn close(self, count: u8) {
+        for n in 1..=count {
+            self.cpi.delete_vm(&context(1 << 40), &VmCid::new(format!("vm-agent-{n}"))).await.unwrap();
+        }
+        assert!(!self.dir.path().join("cloud/lab.net").exists(), "the lab outlived its VMs");
+    }
+}
+
+/// Returns the context of a patient call.
+pub fn context(epoch: u64) -> CallContext {
+    CallContext {
+        director_uuid: "test".into(),
+        request_id: "cpi-1".into(),
+        epoch: Epoch(epoch),
+        stemcell_api_version: Some(3),
+        timeout: Duration::from_secs(30),
+    }
 }
