@@ -42,3 +42,6 @@ pub use status::{Leadership, MemberStatus, Role, Status};
 /// The longest entry that is accepted. Larger things are split by the owner; this only keeps a bug from
 /// stalling replication.
 pub const MAX_ENTRY_BYTES: usize = 2 << 20;
+
+#[cfg(test)]
+mod conformance_tests;

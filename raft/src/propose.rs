@@ -199,10 +199,12 @@ impl Node {
 
     /// Tells failures of the connection from answers.
     fn noted<T>(&self, target: &Target, answer: Result<tonic::Response<T>, Status>) -> Result<T, Attempt> {
+        let dialled_in_vain = matches!(&answer, Err(status) if never_connected(status));
         let unreached = matches!(&answer, Err(status) if status.code() == Code::Unavailable);
         self.inner.gate.reached(target.id, if unreached { Reached::No } else { Reached::Yes });
         answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
             Code::FailedPrecondition => Attempt::NotDone,
+            _ if dialled_in_vain => Attempt::NotDone,
             _ => Attempt::Unknown,
         })
     }
@@ -240,6 +242,18 @@ impl From<LocalError> for Attempt {
             LocalError::Unknown | LocalError::TooLarge(_) => Self::Unknown,
         }
     }
+}
+
+/// Returns whether the call failed before there was a connection: then surely nothing was proposed.
+fn never_connected(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn left_ms(deadline: Instant) -> u32 {
