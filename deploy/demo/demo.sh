@@ -27,7 +27,7 @@ start_fleet() {
   measure 'start of the first replica -> API answers' "$(seconds $(($(now_ms) - started)))"
 
   for n in 2 3; do
-    dctl --json cluster join-token | json 'data["token"]' >"$demo/director-$n/join-token"
+    dctl cluster join-token >"$demo/director-$n/join-token" 2>/dev/null
     "$bin/directord" join --config "$demo/director-$n/directord.toml" --endpoint "127.0.0.1:$(api_port 1)" \
       --token-file "$demo/director-$n/join-token" >>"$demo/init.log"
     start_replica "$n"
@@ -39,7 +39,7 @@ start_fleet() {
 }
 
 three_voters() {
-  [ "$(dctl --json cluster status | json 'data.count { |m| %w[leader follower].include?(m["role"]) }')" = 3 ]
+  [ "$(dctl --json cluster status | json 'data["members"].count { |m| %w[leader follower].include?(m["role"]) }')" = 3 ]
 }
 
 # Which addresses VMs can have depends on the rung that the cloud stands on here.
@@ -112,22 +112,25 @@ lines_are_complete() {
 }
 
 smoke_tests() {
-  dctl --yes -d redis run-errand smoke-tests | tee "$demo/errand-$1.log"
+  # Progress goes to standard error, the result to standard output.
+  dctl --json --yes -d redis run-errand smoke-tests >"$demo/errand-$1.json"
+  json 'data["runs"].map { |run| run["stdout"] }.join("\n")' <"$demo/errand-$1.json" | tee "$demo/errand-$1.log"
   # The run's number is counted in Redis itself: data that was lost would begin at 1 again.
   grep -q "smoke tests: run $1 passed" "$demo/errand-$1.log"
 }
 
-replica_cid() { dctl --json -d redis instances --vitals | json 'data.find { |i| i["instance"].start_with?("replica/") }["vm_cid"]'; }
-has_new_vm() { local cid; cid=$(replica_cid) && [ -n "$cid" ] && [ "$cid" != "$1" ] && all_running; }
-all_running() {
-  [ "$(dctl --json -d redis instances | json 'data.reject { |i| i["instance"].start_with?("smoke-tests/") }.all? { |i| i["process_state"] == "running" }')" = true ]
+replica() { dctl --json -d redis instances | json "data.select { |i| i['group'] == 'replica' }.min_by { |i| i['index'] }['$1']"; }
+has_new_vm() {
+  local cid
+  cid=$(replica vm_cid)
+  [ -n "$cid" ] && [ "$cid" != "$1" ] && [ "$(replica process_state)" = running ]
 }
 
 lose_a_vm() {
   step "4. The errand; then a VM dies, and comes back with its disk"
   smoke_tests 1
   local cid died pid
-  cid=$(replica_cid)
+  cid=$(replica vm_cid)
   died=$(now_ms)
   for pid in $(json '(data["processes"] || {}).values.map { |p| p["pid"] }.join(" ")' <"$demo/cloud/vms/$cid/vm.json"); do
     kill -KILL "$pid"

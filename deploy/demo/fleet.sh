@@ -100,7 +100,7 @@ curl_ready() {
 
 leader_number() {
   local name
-  name=$(dctl --json cluster status | json 'data.find { |member| member["role"] == "leader" }&.fetch("name")')
+  name=$(dctl --json cluster status | json 'data["members"].find { |m| m["role"] == "leader" }&.fetch("name")')
   [ -n "$name" ] && echo "${name#director-}"
 }
 
