@@ -109,6 +109,13 @@ impl Fleet {
         self.call(operation, attempt).await
     }
 
+    /// Returns the error for streams that broke again and again, the last time by `status`.
+    pub fn lost(&self, operation: &'static str, status: &Status) -> Error {
+        let last = &self.endpoints[self.preferred.load(Ordering::Relaxed)];
+        let tried = Tried { endpoint: last.address().to_owned(), why: failure::cause(status) };
+        Error::Unreachable { operation, tried: vec![tried], within: self.patience.total() }
+    }
+
     /// Makes the next call begin at another endpoint than the last one did.
     pub fn move_on(&self) {
         let next = (self.preferred.load(Ordering::Relaxed) + 1) % self.endpoints.len();

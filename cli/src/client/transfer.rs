@@ -84,8 +84,11 @@ impl Fleet {
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Stream(status)) => {
                     fruitless = if written > before { 0 } else { fruitless + 1 };
-                    if failure::kind(&status) == Kind::Final || fruitless == FRUITLESS_MAX {
+                    if failure::kind(&status) == Kind::Final {
                         return Err(refused("BlobsClient.download", &status));
+                    }
+                    if fruitless == FRUITLESS_MAX {
+                        return Err(self.lost("BlobsClient.download", &status));
                     }
                     self.move_on();
                 }

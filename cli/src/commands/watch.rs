@@ -62,11 +62,11 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
         if failure_kind(&broken) == Kind::Final {
             return Err(refused("WatchClient.watch", &broken));
         }
+        let Some(wait) = waits.next() else {
+            return Err(context.fleet.lost("WatchClient.watch", &broken));
+        };
         context.fleet.move_on();
-        match waits.next() {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return Err(refused("WatchClient.watch", &broken)),
-        }
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -126,7 +126,7 @@ pub async fn follow(
         let mut stream = fleet
             .open("TasksClient.follow", async |link| {
                 let client = TasksClient::new(link).max_decoding_message_size(ANSWER_BYTES_MAX);
-                { client }.follow(request.clone()).await
+                { client }.follow(request).await
             })
             .await?;
         let broken = loop {
@@ -149,11 +149,11 @@ pub async fn follow(
         if failure_kind(&broken) == Kind::Final {
             return Err(refused("TasksClient.follow", &broken));
         }
+        let Some(wait) = waits.next() else {
+            return Err(fleet.lost("TasksClient.follow", &broken));
+        };
         fleet.move_on();
-        match waits.next() {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return Err(refused("TasksClient.follow", &broken)),
-        }
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -1,0 +1,10 @@
+//! `dctl` against scripted directors on loopback: what it does when they fail, and what it says.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod binary;
+mod calls;
+mod director;
+mod following;
+mod tls;
+mod transfers;

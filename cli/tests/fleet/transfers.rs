@@ -1,0 +1,134 @@
+//! Files up and blobs down, over directors that fail on the way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use camino::Utf8PathBuf;
+use dctl::client::hash_file;
+use dctl::error::Error;
+use futures::FutureExt as _;
+use proto::v1::*;
+use tonic::Status;
+
+use crate::director::{AMPLE, Answer, Director, Script, answer, client, parts};
+
+/// Several messages long, and not a multiple of one.
+fn content() -> Vec<u8> {
+    (0..300_007_u32).map(|at| (at * 7 % 251) as u8).collect()
+}
+
+fn file() -> (tempfile::TempDir, Utf8PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Utf8PathBuf::try_from(folder.path().join("release.tgz")).unwrap();
+    std::fs::write(&path, content()).unwrap();
+    (folder, path)
+}
+
+fn unknown() -> Answer<StatBlobRequest, StatBlobResponse> {
+    answer(|_| Ok(StatBlobResponse::default()))
+}
+
+/// A director that keeps what is uploaded, and breaks off after `take` messages if that is given.
+fn keeps(into: Arc<Mutex<Vec<u8>>>, digest: String, take: Option<usize>) -> Script {
+    let upload: Answer<_, UploadBlobResponse> = Box::new(move |request| {
+        let (into, digest) = (into.clone(), digest.clone());
+        async move {
+            let mut stream: tonic::Streaming<UploadBlobRequest> = request.into_inner();
+            let (mut got, mut messages) = (Vec::new(), 0);
+            while let Some(part) = stream.message().await? {
+                got.extend_from_slice(&part.data);
+                messages += 1;
+                if take == Some(messages) {
+                    return Err(Status::unavailable("this director is going down"));
+                }
+            }
+            let size_bytes = got.len() as u64;
+            *into.lock().unwrap() = got;
+            Ok(UploadBlobResponse { digest, size_bytes })
+        }
+        .boxed()
+    });
+    Script { stat: unknown(), upload, ..Script::default() }
+}
+
+#[tokio::test]
+async fn an_upload_begins_again_at_the_next_director() {
+    let (_folder, path) = file();
+    let local = hash_file(&path).unwrap();
+    let dying = Director::start(keeps(Arc::default(), String::new(), Some(2))).await;
+    let kept: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let alive = Director::start(keeps(kept.clone(), local.digest.clone(), None)).await;
+    let progress = Arc::new(AtomicUsize::new(0));
+    let seen = progress.clone();
+    let fleet = client(&[dying.address(), alive.address()], AMPLE);
+    let uploaded =
+        fleet.upload(&path, move |sent| seen.store(sent as usize, Ordering::SeqCst)).await.unwrap();
+    assert_eq!(uploaded, local);
+    assert!(*kept.lock().unwrap() == content());
+    assert_eq!(progress.load(Ordering::SeqCst), content().len());
+}
+
+#[tokio::test]
+async fn what_the_fleet_has_is_not_uploaded_again() {
+    let (_folder, path) = file();
+    let script = Script {
+        stat: answer(|_| Ok(StatBlobResponse { exists: true, ..StatBlobResponse::default() })),
+        ..Script::default()
+    };
+    let director = Director::start(script).await;
+    let uploaded = client(&[director.address()], AMPLE).upload(&path, |_| ()).await.unwrap();
+    assert_eq!(uploaded.size_bytes, content().len() as u64);
+}
+
+#[tokio::test]
+async fn another_digest_than_the_files_is_an_error() {
+    let (_folder, path) = file();
+    let director = Director::start(keeps(Arc::default(), "0".repeat(64), None)).await;
+    let error = client(&[director.address()], AMPLE).upload(&path, |_| ()).await.unwrap_err();
+    assert!(matches!(error, Error::Usage(why) if why.contains("changed while")));
+}
+
+/// A director that sends the content from its beginning, and breaks off after `sent` bytes.
+fn sends(sent: usize) -> Script {
+    Script {
+        download: answer(move |_| {
+            let mut messages: Vec<_> = content()[..sent]
+                .chunks(1000)
+                .map(|part| Ok(BlobPart { data: part.to_vec().into() }))
+                .collect();
+            if sent < content().len() {
+                messages.push(Err(Status::unavailable("this director is going down")));
+            }
+            Ok(parts(messages))
+        }),
+        ..Script::default()
+    }
+}
+
+#[tokio::test]
+async fn a_download_goes_on_where_it_broke() {
+    let (_folder, path) = file();
+    let digest = hash_file(&path).unwrap().digest;
+    let dying = Director::start(sends(123_456)).await;
+    let alive = Director::start(sends(content().len())).await;
+    let mut out = Vec::new();
+    let fleet = client(&[dying.address(), alive.address()], AMPLE);
+    assert_eq!(fleet.download(&digest, &mut out).await.unwrap(), content().len() as u64);
+    assert!(out == content());
+}
+
+#[tokio::test]
+async fn a_blob_with_another_content_than_its_address_says_is_an_error() {
+    let director = Director::start(sends(content().len())).await;
+    let fleet = client(&[director.address()], AMPLE);
+    let error = fleet.download(&"0".repeat(64), &mut Vec::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Protocol(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_download_that_never_gets_further_is_given_up() {
+    let director = Director::start(sends(0)).await;
+    let fleet = client(&[director.address()], AMPLE);
+    let error = fleet.download(&"0".repeat(64), &mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.exit() as u8, 3, "{error}");
+}
