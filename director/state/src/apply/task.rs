@@ -11,7 +11,7 @@ use crate::rows::{TaskAudit, TaskClass, TaskRow};
 use crate::tables::*;
 
 /// Tasks that may wait or work at once. More than any operator queues on purpose; a script gone wild meets it.
-const TASKS_OPEN_MAX: u64 = 10_000;
+const TASKS_OPEN_MAX: u64 = 2_000;
 
 /// Tasks kept per kind, as BOSH does.
 const TASKS_KEPT: u64 = 2_000;
@@ -21,6 +21,9 @@ const OUTPUT_BYTES_KEPT: u64 = 256 * 1024 * 1024;
 
 /// Tasks forgotten per entry at most, so that no single entry pays for a long history.
 const FORGOTTEN_AT_ONCE: usize = 2;
+
+/// Tasks looked at in search of one to forget: enough to get past a few that have not ended.
+const LOOKED_AT_ONCE: usize = 64;
 
 const OPEN_COUNTER: &str = "tasks_open";
 const OUTPUT_COUNTER: &str = "output_bytes_ended";
@@ -247,11 +250,13 @@ fn prune(tx: &mut Tx<'_>, class: TaskClass, of_class: u64) {
     let mut old: Vec<TaskId> = Vec::new();
     if of_class > TASKS_KEPT {
         let ids = tx.rows_of(&TASKS_BY_CLASS, &class.number()).map(|((_, id), ())| id);
-        old.extend(ids.filter(|id| !tx.has(&TASKS_OPEN, id)).take(FORGOTTEN_AT_ONCE));
+        let ended = ids.take(LOOKED_AT_ONCE).filter(|id| !tx.has(&TASKS_OPEN, id));
+        old.extend(ended.take(FORGOTTEN_AT_ONCE));
     }
     if tx.get(&COUNTERS, &OUTPUT_COUNTER.to_owned()).unwrap_or_default() > OUTPUT_BYTES_KEPT {
-        let ids = tx.rows(&TASKS).map(|(id, _)| id).filter(|id| !tx.has(&TASKS_OPEN, id));
-        old.extend(ids.take(FORGOTTEN_AT_ONCE));
+        let ids = tx.rows(&TASKS).map(|(id, _)| id);
+        let ended = ids.take(LOOKED_AT_ONCE).filter(|id| !tx.has(&TASKS_OPEN, id));
+        old.extend(ended.take(FORGOTTEN_AT_ONCE));
     }
     old.sort();
     old.dedup();

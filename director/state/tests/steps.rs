@@ -1,0 +1,524 @@
+//! Step records: the journal's rules, what each step changes, and the lines and audit events they leave.
+
+mod common;
+
+use common::*;
+use expect_test::{Expect, expect};
+use model::instance::NetworkKind;
+use model::plan::{Change, Fate, Progress, Step};
+use model::step::{Action, DrainKind, StepOutcome};
+use model::task::{OutputKind, TaskError};
+use model::*;
+use state::command::*;
+use state::records::*;
+
+fn watch() -> Action {
+    Action::StartJobs { instance: "i1".into(), agent: "a1".into() }
+}
+
+fn record(unit: u32, index: u32, attempt: u32, event: StepEvent) -> StepRecord {
+    StepRecord { step: step_no(unit, index), attempt, event }
+}
+
+fn failed(text: &str) -> StepOutcome {
+    StepOutcome::Failed { error: TaskError { code: 450_001, message: text.into() } }
+}
+
+/// Records events of the only unit's steps one by one, and shows the answers.
+#[track_caller]
+fn check(actions: Vec<Action>, records: Vec<StepRecord>, answers: Expect) -> World {
+    let mut world = World::new();
+    let task = world.planned(plan_of(actions));
+    let say = |record| show(&world.records(task, vec![record])) + "\n";
+    let text: String = records.into_iter().map(say).collect();
+    answers.assert_eq(&text);
+    world
+}
+
+#[test]
+fn records_need_a_task_with_a_plan() {
+    let mut world = World::new();
+    let answer = |outcome| show(&outcome);
+    expect!["refused: no such task: 9"].assert_eq(&answer(world.records(TaskId(9), Vec::new())));
+    let task = world.deploying();
+    expect!["refused: task 1 is not planned yet"].assert_eq(&answer(world.records(task, Vec::new())));
+    world.must(commit(task, plan_of(vec![watch()])));
+    expect!["refused: no such unit: 7 of task 1"].assert_eq(&answer(world.records(task, vec![started(7, 0, 1)])));
+    expect!["refused: no such step: 1.5 of task 1"].assert_eq(&answer(world.records(task, vec![started(1, 5, 1)])));
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    expect!["refused: task 1 is done"].assert_eq(&answer(world.records(task, vec![started(1, 0, 1)])));
+}
+
+#[test]
+fn intent_comes_before_outcome_and_repeats_change_nothing() {
+    check(
+        vec![watch(), watch()],
+        vec![
+            finished(1, 0, 1, StepOutcome::Done),
+            started(1, 1, 1),
+            started(1, 0, 2),
+            started(1, 0, 1),
+            started(1, 0, 1),
+            finished(1, 0, 2, StepOutcome::Done),
+            finished(1, 0, 1, StepOutcome::Done),
+            finished(1, 0, 1, failed("late")),
+            started(1, 0, 1),
+            started(1, 0, 2),
+        ],
+        expect![[r#"
+            refused: step 1.0 is not begun as attempt 1, which does not go with this record
+            refused: step 1.1 is not the next step, which is 0, which does not go with this record
+            refused: step 1.0 is at attempt 0, which does not go with this record
+            Done
+            Done
+            refused: step 1.0 is not begun as attempt 2, which does not go with this record
+            Done
+            Done
+            Done
+            refused: step 1.0 is not the next step, which is 1, which does not go with this record
+        "#]],
+    );
+}
+
+#[test]
+fn a_retried_attempt_has_no_outcome_any_more() {
+    let retrying = |attempt| record(1, 0, attempt, StepEvent::Retrying("timeout".into()));
+    let world = check(
+        vec![watch()],
+        vec![
+            retrying(1),
+            started(1, 0, 1),
+            retrying(1),
+            retrying(1),
+            finished(1, 0, 1, StepOutcome::Done),
+            started(1, 0, 2),
+            retrying(1),
+            finished(1, 0, 2, StepOutcome::Done),
+        ],
+        expect![[r#"
+            refused: step 1.0 is not begun as attempt 1, which does not go with this record
+            Done
+            Done
+            Done
+            refused: step 1.0 is not begun as attempt 1, which does not go with this record
+            Done
+            refused: step 1.0 is not begun as attempt 1, which does not go with this record
+            Done
+        "#]],
+    );
+    assert_eq!(world.state().step_state(TaskId(1), step_no(1, 0)).attempts, 2);
+}
+
+#[test]
+fn a_failed_or_skipped_unit_takes_no_more_records() {
+    let skip = || record(1, 0, 1, StepEvent::Skipped);
+    check(
+        vec![watch(), watch()],
+        vec![started(1, 0, 1), skip(), finished(1, 0, 1, failed("no")), started(1, 1, 1), skip()],
+        expect![[r#"
+            Done
+            refused: step 1.0 is begun and not ended, which does not go with this record
+            Done
+            refused: step 1.1 is in a unit that failed, which does not go with this record
+            refused: step 1.0 is in a unit that failed, which does not go with this record
+        "#]],
+    );
+    check(
+        vec![watch()],
+        vec![skip(), skip(), started(1, 0, 1)],
+        expect![[r#"
+            Done
+            Done
+            refused: step 1.0 is in a unit that was skipped, which does not go with this record
+        "#]],
+    );
+    check(
+        vec![watch()],
+        vec![started(1, 0, 1), finished(1, 0, 1, StepOutcome::Done), started(1, 0, 2)],
+        expect![[r#"
+            Done
+            Done
+            refused: step 1.0 is in a unit that is done, which does not go with this record
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_leader_adopts_an_open_step_or_begins_another_attempt() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![watch(), watch()]));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    world.must(Command::LeaderBegin { node: NodeId(2), epoch: Epoch(2) });
+    let mut send = |epoch, record| {
+        show(&world.ask(Command::StepRecords { task, epoch: Epoch(epoch), records: vec![record] }))
+    };
+    expect!["refused: epoch 1 is over: the current one is 2"]
+        .assert_eq(&send(1, finished(1, 0, 1, StepOutcome::Done)));
+    assert_eq!(send(2, started(1, 0, 1)), "Done");
+    assert_eq!(send(2, finished(1, 0, 1, StepOutcome::Done)), "Done");
+    assert_eq!(send(2, started(1, 1, 1)), "Done");
+    assert_eq!(send(2, started(1, 1, 2)), "Done");
+    expect!["refused: step 1.1 is not begun as attempt 1, which does not go with this record"]
+        .assert_eq(&send(2, finished(1, 1, 1, StepOutcome::Done)));
+    assert_eq!(send(2, finished(1, 1, 2, StepOutcome::Done)), "Done");
+    // The lines tell of each unit once, whoever did it.
+    assert_eq!(world.events(task).lines().count(), 2);
+}
+
+#[test]
+fn an_adopted_step_may_end_without_being_begun_again() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![watch()]));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    world.must(Command::LeaderBegin { node: NodeId(2), epoch: Epoch(2) });
+    let records = vec![finished(1, 0, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: Epoch(2), records });
+}
+
+#[test]
+fn one_bad_record_refuses_the_whole_entry() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![watch(), watch()]));
+    let records = vec![started(1, 0, 1), finished(1, 0, 1, StepOutcome::Done), started(1, 1, 9)];
+    expect!["refused: step 1.1 is at attempt 0, which does not go with this record"]
+        .assert_eq(&show(&world.records(task, records)));
+    assert_eq!(world.events(task), "");
+}
+
+#[test]
+fn outcomes_of_other_steps_are_refused() {
+    let cases = [
+        (create_vm(), StepOutcome::Done),
+        (create_vm(), disk_created("d")),
+        (create_disk("d1"), StepOutcome::Done),
+        (watch(), vm_created("v")),
+        (Action::Apply { instance: "i1".into(), agent: "a1".into() }, StepOutcome::Done),
+    ];
+    let text: String = cases
+        .into_iter()
+        .map(|(action, outcome)| {
+            let mut world = World::new();
+            let task = world.planned(plan_of(vec![action]));
+            show(&world.records(task, vec![started(1, 0, 1), finished(1, 0, 1, outcome)])) + "\n"
+        })
+        .collect();
+    expect![[r#"
+        refused: the outcome of step 1.0 (create_vm) makes no sense here: it gives no result
+        refused: the outcome of step 1.0 (create_vm) makes no sense here: the result is another step's
+        refused: the outcome of step 1.0 (create_disk) makes no sense here: it gives no result
+        refused: the outcome of step 1.0 (start) makes no sense here: the result is another step's
+        refused: the outcome of step 1.0 (apply) makes no sense here: it gives no result
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn lines_are_byte_for_byte_as_bosh_writes_them() {
+    let mut world = World::new();
+    let mut plan = plan_of(vec![]);
+    let drain = Action::Drain { instance: "i1".into(), agent: "a1".into(), drain: DrainKind::Update };
+    let shown = |action, status: &str, percent| Step {
+        action,
+        progress: Some(Progress { status: status.into(), percent }),
+    };
+    let units = &mut plan.phases[0].stages[0].waves[0].units;
+    units[0].label = "api/i1 (0) (canary)".into();
+    units[0].steps = vec![shown(watch(), "executing pre-stop", 5), shown(drain, "executing drain", 10)];
+    units.push(unit(2, "api/i2 (1)", vec![watch()]));
+    units.push(unit(3, "api/i3 (2)", vec![watch(), watch()]));
+    plan.phases[0].stages[0].total = 3;
+    plan.phases[0].stages.push(stage(None, vec![unit(4, "silent", vec![watch()])]));
+    let task = world.planned(plan);
+    world.step(task, 4, 0, StepOutcome::Done);
+    world.step(task, 2, 0, failed("'api/i2 (1)' is not running"));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    let records = vec![record(1, 0, 1, StepEvent::Retrying("timeout".into())), started(1, 0, 2)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    let records = vec![finished(1, 0, 2, StepOutcome::Done), started(1, 1, 1), finished(1, 1, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    world.step(task, 3, 0, StepOutcome::Done);
+    world.must(Command::TaskCancel { task });
+    let records = vec![record(3, 1, 1, StepEvent::Skipped)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    expect![[r#"
+        {"time":1700000007,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i2 (1)","index":1,"state":"started","progress":0}
+        {"time":1700000007,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i2 (1)","index":1,"state":"failed","progress":100,"data":{"error":"'api/i2 (1)' is not running"}}
+        {"time":1700000008,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i1 (0) (canary)","index":2,"state":"started","progress":0}
+        {"time":1700000008,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i1 (0) (canary)","index":2,"state":"in_progress","progress":5,"data":{"status":"executing pre-stop"}}
+        {"time":1700000010,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i1 (0) (canary)","index":2,"state":"in_progress","progress":10,"data":{"status":"executing drain"}}
+        {"time":1700000010,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i1 (0) (canary)","index":2,"state":"finished","progress":100}
+        {"time":1700000011,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i3 (2)","index":3,"state":"started","progress":0}
+        {"time":1700000013,"stage":"Updating instance","tags":["api"],"total":3,"task":"api/i3 (2)","index":3,"state":"failed","progress":100,"data":{"error":"Task 1 cancelled"}}
+    "#]]
+    .assert_eq(&world.events(task));
+    let state = world.state();
+    let progress: Vec<UnitState> = state.units_progress(task).into_iter().map(|(_, row)| row.state).collect();
+    assert_eq!(progress, [UnitState::Done, UnitState::Failed, UnitState::Skipped, UnitState::Done]);
+}
+
+#[test]
+fn a_vm_is_known_before_it_exists_and_its_agent_may_connect() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm(), delete_vm()]));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    let vm = world.state().active_vm(&"i1".into()).unwrap();
+    assert_eq!((vm.cid, vm.agent), (None, "a1".into()));
+    assert_eq!(world.state().agent(&"a1".into()).unwrap().authorised_at, Timestamp(world.now));
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![finished(1, 0, 1, vm_created("vm-1"))] });
+    assert_eq!(world.state().vm(&"a1".into()).unwrap().cid, Some("vm-1".into()));
+    world.step(task, 1, 1, StepOutcome::Done);
+    assert_eq!(world.state().deployment_vms(&"web".into()), []);
+    assert_eq!(world.state().agent(&"a1".into()), None);
+    let audit = world.audit();
+    let vms: Vec<&str> = audit.lines().filter(|line| line.contains(" vm ")).collect();
+    expect![[r#"
+        [
+            "3 create vm -",
+            "4 <- 3 create vm vm-1",
+            "5 delete vm vm-1",
+            "6 <- 5 delete vm vm-1",
+        ]
+    "#]]
+    .assert_debug_eq(&vms);
+}
+
+#[test]
+fn a_second_attempt_keeps_the_vm_row_and_a_certain_failure_removes_it() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm()]));
+    let again = record(1, 0, 1, StepEvent::Retrying("timeout".into()));
+    let records = vec![started(1, 0, 1), again, started(1, 0, 2)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    assert!(world.state().vm(&"a1".into()).is_some());
+    let records = vec![finished(1, 0, 2, failed("quota"))];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    assert_eq!(world.state().vm(&"a1".into()), None);
+    assert_eq!(world.state().agents(), []);
+    expect!["4 <- 3 create vm - error: quota"].assert_eq(world.audit().lines().last().unwrap());
+}
+
+#[test]
+fn a_replacement_becomes_the_active_vm() {
+    let mut world = World::new();
+    let second = Action::CreateVm { instance: "i1".into(), agent: "a2".into() };
+    let task = world.planned(plan_of(vec![create_vm(), second]));
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, vm_created("vm-2"));
+    assert_eq!(world.state().vms(&"i1".into()).len(), 2);
+    assert_eq!(world.state().active_vm(&"i1".into()).unwrap().agent, "a2".into());
+}
+
+#[test]
+fn learned_addresses_reach_the_vm_and_the_spec() {
+    let mut world = World::new();
+    let bind = Action::BindVm { instance: "i1".into(), agent: "a1".into() };
+    let apply = Action::Apply { instance: "i1".into(), agent: "a1".into() };
+    let mut plan = plan_of(vec![create_vm(), bind, apply]);
+    plan.targets[0].spec.networks = vec![network(None)];
+    let task = world.planned(plan);
+    world.step(task, 1, 0, vm_created("vm-1"));
+    let mut learned = network(Some("10.9.9.9"));
+    learned.kind = NetworkKind::Dynamic;
+    world.step(task, 1, 1, StepOutcome::Bound { networks: vec![learned.clone()] });
+    let template_hashes: std::collections::BTreeMap<JobName, String> = [("web".into(), "h1".into())].into();
+    let outcome =
+        StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: template_hashes.clone() };
+    world.step(task, 1, 2, outcome);
+    let state = world.state();
+    assert_eq!(state.vm(&"a1".into()).unwrap().networks, std::slice::from_ref(&learned));
+    assert_eq!(state.target(task, &"i1".into()).unwrap().spec.networks, std::slice::from_ref(&learned));
+    let spec = state.instance(&"i1".into()).unwrap().spec;
+    assert_eq!((spec.networks, spec.configuration_hash), (vec![learned], Some("h".into())));
+    assert_eq!(spec.template_hashes, template_hashes);
+    assert_eq!(state.addresses(), []);
+}
+
+#[test]
+fn disks_become_active_when_mounted_or_migrated_and_orphans_when_given_up() {
+    let mut world = World::new();
+    let migrate = Action::MigrateDisk {
+        instance: "i1".into(),
+        agent: "a1".into(),
+        from: "d1".into(),
+        to: "d2".into(),
+    };
+    let orphan = Action::OrphanDisk { instance: "i1".into(), disk: "d1".into() };
+    let destroy = Action::DeleteOrphanedDisk { disk: "d1".into() };
+    let actions =
+        vec![create_disk("d1"), mount_disk("d1"), create_disk("d2"), mount_disk("d2"), migrate, orphan, destroy];
+    let task = world.planned(plan_of(actions));
+    let active = |world: &World| -> Vec<String> {
+        let disks = world.state().disks(&"i1".into());
+        disks.iter().map(|disk| format!("{} {}", disk.id, disk.active)).collect()
+    };
+    world.step(task, 1, 0, disk_created("disk-1"));
+    assert_eq!(active(&world), ["d1 false"]);
+    world.step(task, 1, 1, StepOutcome::Done);
+    assert_eq!(active(&world), ["d1 true"]);
+    world.step(task, 1, 2, disk_created("disk-2"));
+    world.step(task, 1, 3, StepOutcome::Done);
+    assert_eq!(active(&world), ["d1 true", "d2 false"]);
+    world.step(task, 1, 4, StepOutcome::Done);
+    assert_eq!(active(&world), ["d1 false", "d2 true"]);
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![finished(1, 5, 1, StepOutcome::Done)] });
+    assert_eq!(active(&world), ["d2 true"]);
+    let orphan = world.state().orphaned_disk(&"d1".into()).unwrap();
+    assert_eq!((orphan.slug.as_str(), orphan.disk.cid), ("api/i1", Some("disk-1".into())));
+    world.step(task, 1, 6, StepOutcome::Done);
+    assert_eq!(world.state().orphaned_disks(), []);
+    let audit = world.audit();
+    let disks: Vec<&str> = audit.lines().filter(|line| line.contains(" disk ")).collect();
+    expect![[r#"
+        [
+            "3 create disk -",
+            "4 <- 3 create disk disk-1",
+            "5 create disk -",
+            "6 <- 5 create disk disk-2",
+            "7 orphan disk disk-1",
+            "8 delete disk disk-1",
+            "9 <- 8 delete disk disk-1",
+        ]
+    "#]]
+    .assert_debug_eq(&disks);
+}
+
+#[test]
+fn a_disk_that_could_not_be_made_leaves_no_row() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_disk("d1")]));
+    world.step(task, 1, 0, failed("quota"));
+    assert_eq!(world.state().disks(&"i1".into()), []);
+}
+
+#[test]
+fn an_instance_that_wants_no_disk_gets_none() {
+    let mut world = World::new();
+    let mut plan = plan_of(vec![create_disk("d1")]);
+    plan.targets[0].spec.persistent_disk = None;
+    let task = world.planned(plan);
+    expect!["refused: disk d1 makes no sense here: instance i1 is to have none"]
+        .assert_eq(&show(&world.records(task, vec![started(1, 0, 1)])));
+}
+
+#[test]
+fn an_update_is_dirty_until_it_is_complete() {
+    let mut world = World::new();
+    let begin = Action::BeginUpdate { instance: "i1".into() };
+    let complete = Action::CompleteUpdate { instance: "i1".into() };
+    let task = world.planned(plan_of(vec![begin.clone(), complete.clone()]));
+    let done = |index| vec![finished(1, index, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: done(0) });
+    assert!(!world.state().instance(&"i1".into()).unwrap().update_completed);
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: done(1) });
+    let instance = world.state().instance(&"i1".into()).unwrap();
+    assert_eq!((instance.update_completed, instance.variable_set), (true, VariableSetId(1)));
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+
+    let mut update = plan_of(vec![begin, watch()]);
+    update.targets[0].fate = Fate::Updated;
+    update.targets[0].changes = vec![Change::Stemcell, Change::PersistentDisk];
+    let task = world.planned(update);
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: done(0) });
+    world.step(task, 1, 1, failed("not running"));
+    assert!(!world.state().instance(&"i1".into()).unwrap().update_completed);
+    let audit = world.audit();
+    let instances: Vec<&str> = audit.lines().filter(|line| line.contains(" instance ")).collect();
+    expect![[r#"
+        [
+            "3 create instance api/i1 {\"az\":\"z1\"}",
+            "4 <- 3 create instance api/i1",
+            "9 update instance api/i1 {\"az\":\"z1\",\"changes\":[\"stemcell\",\"persistent_disk\"]}",
+            "10 <- 9 update instance api/i1 error: not running",
+        ]
+    "#]]
+    .assert_debug_eq(&instances);
+}
+
+#[test]
+fn saving_an_instance_keeps_what_was_rendered() {
+    let mut world = World::new();
+    let apply = Action::Apply { instance: "i1".into(), agent: "a1".into() };
+    let save = Action::SaveInstance { instance: "i1".into() };
+    let task = world.planned(plan_of(vec![apply, save]));
+    let outcome =
+        StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: Default::default() };
+    world.step(task, 1, 0, outcome);
+    world.step(task, 1, 1, StepOutcome::Done);
+    assert_eq!(world.state().instance(&"i1".into()).unwrap().spec.configuration_hash, Some("h".into()));
+}
+
+#[test]
+fn addresses_are_freed_when_no_longer_wanted() {
+    let mut world = World::new();
+    let mut plan = plan_of(vec![Action::ReleaseAddresses { instance: "i1".into() }]);
+    plan.reservations = vec![reservation("i1", "10.0.0.5"), reservation("i1", "10.0.0.6")];
+    let task = world.planned(plan);
+    world.step(task, 1, 0, StepOutcome::Done);
+    let held: Vec<String> = world.state().instance_addresses(&"i1".into()).iter().map(|a| a.ip.to_string()).collect();
+    assert_eq!(held, ["10.0.0.5"]);
+    assert_eq!(world.state().address("10.0.0.6".parse().unwrap()), None);
+}
+
+#[test]
+fn a_deleted_instance_leaves_orphans_and_nothing_else() {
+    let mut world = World::new();
+    let delete = Action::DeleteInstance { instance: "i1".into() };
+    let mut plan = plan_of(vec![create_vm(), create_disk("d1"), delete_vm(), delete.clone()]);
+    plan.phases[0].stages[0].waves[0].units.push(unit(2, "early", vec![delete]));
+    plan.phases[0].stages[0].waves[0].units.push(unit(3, "end", vec![Action::DeleteDeployment]));
+    plan.reservations = vec![reservation("i1", "10.0.0.5")];
+    let task = world.planned(plan);
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, disk_created("disk-1"));
+    let early = world.records(task, vec![finished(2, 0, 1, StepOutcome::Done)]);
+    expect!["refused: instance api/i1 is in use by VM of agent a1"].assert_eq(&show(&early));
+    let early = world.records(task, vec![finished(3, 0, 1, StepOutcome::Done)]);
+    expect!["refused: deployment web is in use by instance i1"].assert_eq(&show(&early));
+    world.step(task, 1, 2, StepOutcome::Done);
+    world.step(task, 1, 3, StepOutcome::Done);
+    let state = world.state();
+    assert_eq!(state.instances(&"web".into()), []);
+    assert_eq!((state.addresses(), state.disks(&"i1".into())), (Vec::new(), Vec::new()));
+    assert_eq!(state.orphaned_disk(&"d1".into()).unwrap().slug, "api/i1");
+    world.step(task, 3, 0, StepOutcome::Done);
+    assert_eq!(world.state().deployments(), []);
+}
+
+#[test]
+fn the_deployment_and_its_variable_set_are_saved_together() {
+    let mut world = World::new();
+    let task = world.deploying();
+    world.must(Command::VariableSetOpen { task, epoch: EPOCH, deployment: "web".into() });
+    world.must(commit(task, plan_of(vec![Action::SaveDeployment])));
+    world.step(task, 1, 0, StepOutcome::Done);
+    let state = world.state();
+    assert_eq!(state.deployment(&"web".into()).unwrap().record, Some(common::record(1)));
+    assert!(state.deployed_variable_set(&"web".into()).unwrap().deployed);
+}
+
+#[test]
+fn results_compiled_packages_and_leaks_are_kept() {
+    let mut world = World::new();
+    let compile = |dependencies| Action::CompilePackage {
+        worker: "i1".into(),
+        agent: "a1".into(),
+        package: package_key("p", "1", dependencies),
+    };
+    let errand = Action::RunErrand { instance: "i1".into(), agent: "a1".into(), errand: "smoke".into() };
+    let task = world.planned(plan_of(vec![compile("a"), compile("b"), compile("a"), errand, delete_vm()]));
+    let built = |blob: &str| StepOutcome::Compiled { blob: blob.into(), digest: "sha1".into(), size_bytes: 1 };
+    world.step(task, 1, 0, built("b1"));
+    world.step(task, 1, 1, built("b2"));
+    world.step(task, 1, 2, built("b3"));
+    world.step(task, 1, 3, StepOutcome::ErrandRan { exit_code: 0, result_line: "{\"exit_code\":0}".into() });
+    world.step(task, 1, 4, StepOutcome::MayHaveLeaked { what: "VM of agent a1".into() });
+    let state = world.state();
+    let packages: Vec<_> = state.compiled_packages().iter().map(|row| format!("{} {}", row.blob, row.build)).collect();
+    assert_eq!(packages, ["b1 1", "b2 2"]);
+    assert_eq!(state.output(task, OutputKind::Result, 0, 99), b"{\"exit_code\":0}\n");
+    assert_eq!(state.leaks()[0].what, "VM of agent a1");
+    let events = world.events(task);
+    let warning = events.lines().find(|line| line.contains("warning")).unwrap();
+    expect![[r#"{"time":1700000010,"type":"warning","message":"Something may have been left behind: VM of agent a1"}"#]]
+        .assert_eq(warning);
+}
