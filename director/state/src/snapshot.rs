@@ -251,7 +251,10 @@ mod tests {
     fn what_a_later_version_wrote_is_refused() {
         let table = |id, name: &str| Header { format: FORMAT, tables: vec![(id, name.to_owned())] };
         assert!(check_header(&table(0x20, "tasks")).is_ok());
-        assert!(matches!(check_header(&table(0x20, "jobs")), Err(ImportError::UnknownTable { id: 0x20, .. })));
+        assert!(matches!(
+            check_header(&table(0x20, "jobs")),
+            Err(ImportError::UnknownTable { id: 0x20, .. })
+        ));
         assert!(matches!(check_header(&table(0xf0, "new")), Err(ImportError::UnknownTable { id: 0xf0, .. })));
         let newer = Header { format: FORMAT + 1, tables: Vec::new() };
         assert!(matches!(check_header(&newer), Err(ImportError::TooNew { found: 2 })));

@@ -66,8 +66,11 @@ fn shard_maps_only_move_on() {
 fn only_the_current_watchers_are_believed() {
     let mut world = world();
     world.must(shard_map(1, &[1]));
-    expect!["refused: shard map 0 is over: the current one is 1"]
-        .assert_eq(&world.say(seen(0, "a1", AgentHealth::Dead)));
+    expect!["refused: shard map 0 is over: the current one is 1"].assert_eq(&world.say(seen(
+        0,
+        "a1",
+        AgentHealth::Dead,
+    )));
     world.must(seen(1, "a1", AgentHealth::Alive));
     let since = world.state().agent(&"a1".into()).unwrap().health_since;
     world.must(seen(1, "a1", AgentHealth::Alive));
@@ -106,11 +109,13 @@ fn leaks_are_reported_and_cleared() {
 fn events_of_others_are_kept_and_old_ones_dropped() {
     let mut world = World::new();
     let event = |action: &str, object_type: &str| {
-        let event = NewEvent { action: action.into(), object_type: object_type.into(), ..NewEvent::default() };
+        let event =
+            NewEvent { action: action.into(), object_type: object_type.into(), ..NewEvent::default() };
         Command::EventPut { event: Box::new(event) }
     };
     expect!["refused: event makes no sense here: it has no action"].assert_eq(&world.say(event("", "t")));
-    expect!["refused: event makes no sense here: it has no object_type"].assert_eq(&world.say(event("a", "")));
+    expect!["refused: event makes no sense here: it has no object_type"]
+        .assert_eq(&world.say(event("a", "")));
     world.must(event("a", "t"));
     for _ in 0..10_000 {
         let entry = entry(None, world.now, event("b", "t"));
@@ -122,7 +127,8 @@ fn events_of_others_are_kept_and_old_ones_dropped() {
     assert_eq!(state.event(EventId(1)), None);
     assert!(state.event(EventId(2)).is_some());
     let filter = state::query::EventFilter { action: Some("b".into()), ..Default::default() };
-    let listed: Vec<u64> = state.events(&filter, Some(EventId(5)), 2).iter().map(|event| event.id.0).collect();
+    let listed: Vec<u64> =
+        state.events(&filter, Some(EventId(5)), 2).iter().map(|event| event.id.0).collect();
     assert_eq!(listed, [4, 3]);
 }
 

@@ -153,7 +153,8 @@ fn what_a_deployment_uses_is_not_deleted() {
         world.must(command);
     }
     world.step(task, 1, 0, StepOutcome::Done);
-    expect!["refused: release golden/1 is in use by web"].assert_eq(&world.say(delete_release("golden", None)));
+    expect!["refused: release golden/1 is in use by web"]
+        .assert_eq(&world.say(delete_release("golden", None)));
     expect!["refused: stemcell ubuntu/1 is in use by web"].assert_eq(&world.say(delete_stemcell("1")));
     world.must(delete_release("golden", Some("2")));
     world.must(delete_stemcell("2"));
@@ -178,7 +179,12 @@ fn stemcells_are_one_row_per_cpi() {
 fn tasks_that_are_not_processed_file_nothing() {
     let mut world = World::new();
     world.queue(deploy(), &[]);
-    for command in [put_release(release("r", "1")), delete_release("r", None), put_stemcell("1", "x"), delete_stemcell("1")] {
+    for command in [
+        put_release(release("r", "1")),
+        delete_release("r", None),
+        put_stemcell("1", "x"),
+        delete_stemcell("1"),
+    ] {
         expect!["refused: task 1 is queued"].assert_eq(&world.say(command));
     }
 }
@@ -188,12 +194,16 @@ fn compiled_packages_count_their_builds() {
     let mut world = World::new();
     world.deploying();
     let keys = [("p", "1", "a"), ("p", "1", "b"), ("p", "2", "a"), ("p", "1", "a"), ("q", "1", "a")];
-    let compiled = keys.iter().map(|(name, stemcell, deps)| compiled(package_key(name, stemcell, deps))).collect();
+    let compiled =
+        keys.iter().map(|(name, stemcell, deps)| compiled(package_key(name, stemcell, deps))).collect();
     let release = Box::new(release("golden", "1"));
     world.must(Command::ReleasePut { task: TASK, epoch: EPOCH, release, compiled });
     let rows = world.state().compiled_packages();
     let show = |row: &model::release::CompiledPackage| {
-        format!("{} {} {} build {}\n", row.key.name, row.key.stemcell_version, row.key.dependency_key, row.build)
+        format!(
+            "{} {} {} build {}\n",
+            row.key.name, row.key.stemcell_version, row.key.dependency_key, row.build
+        )
     };
     expect![[r#"
         p 1 a build 1
@@ -216,7 +226,12 @@ fn put_variables(set: u64, values: &[(&str, Option<u8>)]) -> Command {
         options_digest: "o".into(),
         sealed: sealed.map(|byte| Sealed(vec![byte])),
     };
-    Command::VariablesPut { task: TASK, epoch: EPOCH, set: VariableSetId(set), values: values.iter().map(new).collect() }
+    Command::VariablesPut {
+        task: TASK,
+        epoch: EPOCH,
+        set: VariableSetId(set),
+        values: values.iter().map(new).collect(),
+    }
 }
 
 #[test]
@@ -226,7 +241,8 @@ fn a_set_pins_what_it_saw_first() {
     expect!["VariableSet(VariableSetId(1))"].assert_eq(&world.say(open_set()));
     expect!["VariableSet(VariableSetId(1))"].assert_eq(&world.say(open_set()));
     expect!["refused: no such variable set: 9"].assert_eq(&world.say(put_variables(9, &[])));
-    expect!["refused: no such variable: /c"].assert_eq(&world.say(put_variables(1, &[("/a", Some(1)), ("/c", None)])));
+    expect!["refused: no such variable: /c"]
+        .assert_eq(&world.say(put_variables(1, &[("/a", Some(1)), ("/c", None)])));
     world.must(put_variables(1, &[("/a", Some(1)), ("/b", Some(2))]));
     world.must(put_variables(1, &[("/a", Some(3)), ("/b", None)]));
     let state = world.state();
@@ -245,7 +261,9 @@ fn another_task_gets_another_set_and_newer_versions() {
     let second = world.deploying();
     let open = Command::VariableSetOpen { task: second, epoch: EPOCH, deployment: "web".into() };
     expect!["VariableSet(VariableSetId(2))"].assert_eq(&world.say(open));
-    let Command::VariablesPut { set, values, .. } = put_variables(1, &[("/a", Some(2))]) else { unreachable!() };
+    let Command::VariablesPut { set, values, .. } = put_variables(1, &[("/a", Some(2))]) else {
+        unreachable!()
+    };
     let put = |set| Command::VariablesPut { task: second, epoch: EPOCH, set, values: values.clone() };
     expect!["refused: variable set 1 makes no sense here: task 1 opened it"].assert_eq(&world.say(put(set)));
     world.must(put(VariableSetId(2)));

@@ -26,9 +26,12 @@ fn use_token(hash: &str, key: &str) -> Command {
 
 #[test]
 fn a_cluster_is_named_once() {
-    check(vec![init()], expect![[r#"
+    check(
+        vec![init()],
+        expect![[r#"
         refused: the cluster has been initialised already
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -235,7 +238,8 @@ fn bytes_of_the_future_are_refused_not_fatal() {
 fn changes_are_told_once_per_row_and_compacted_in_time() {
     let mut world = World::new();
     let applied = world.apply(None, Command::UserPut { user: user("ann") });
-    let told: Vec<_> = applied.changes.iter().map(|change| (change.table.as_str(), change.key.as_str())).collect();
+    let told: Vec<_> =
+        applied.changes.iter().map(|change| (change.table.as_str(), change.key.as_str())).collect();
     assert_eq!(told, [("users", "ann"), ("events", "1")]);
     let since = world.state().changes_since(Revision(2), 100).unwrap();
     assert_eq!(since, applied.changes);

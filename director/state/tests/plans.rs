@@ -89,7 +89,8 @@ fn a_draft_with_a_hole_does_not_count() {
     let last = commands.len() - 1;
     for (number, command) in commands.iter().enumerate().filter(|(number, _)| *number != 1) {
         let answer = world.say(command.clone());
-        let expected = if number == last { "refused: the plan draft is incomplete: part 1 is missing" } else { "Done" };
+        let expected =
+            if number == last { "refused: the plan draft is incomplete: part 1 is missing" } else { "Done" };
         assert_eq!(answer, expected);
     }
     world.must(commands[1].clone());
@@ -104,7 +105,13 @@ fn another_draft_replaces_the_one_before() {
     world.must(draft(1, 0));
     world.must(draft(1, 1));
     world.must(draft(2, 0));
-    let commit = |draft, parts| Command::PlanCommit { task, epoch: EPOCH, draft, parts, plan: Box::new(plan_of(vec![])) };
+    let commit = |draft, parts| Command::PlanCommit {
+        task,
+        epoch: EPOCH,
+        draft,
+        parts,
+        plan: Box::new(plan_of(vec![])),
+    };
     expect!["refused: the plan draft is incomplete: part 0 is missing"].assert_eq(&world.say(commit(1, 2)));
     world.must(commit(2, 1));
 }
@@ -131,13 +138,27 @@ fn every_reason_to_refuse_a_plan() {
     let no_target = plan_of(vec![begin_update("i2")]);
     let mut no_record = plan_of(vec![Action::SaveDeployment]);
     no_record.record = None;
-    let plans =
-        [elsewhere, moved, stranger, unknown_holder, twice, same_unit, no_target, no_record, plain(), plain()];
+    let mut nobody = plain();
+    nobody.targets[0].fate = Fate::Updated;
+    let plans = [
+        elsewhere,
+        moved,
+        stranger,
+        nobody,
+        unknown_holder,
+        twice,
+        same_unit,
+        no_target,
+        no_record,
+        plain(),
+        plain(),
+    ];
     let text: String = plans.into_iter().map(|plan| world.say(commit(task, plan)) + "\n").collect();
     expect![[r#"
         refused: the plan makes no sense here: it is for deployment db, the task is not
         refused: deployment web is at generation 0, the plan was made for 4
         refused: instance i1 makes no sense here: it is of another deployment than the plan
+        refused: no such instance: i1
         refused: no such instance: i9
         refused: address 10.0.0.9 is held by api/i1
         refused: unit 1 makes no sense here: the plan has it twice
@@ -149,6 +170,18 @@ fn every_reason_to_refuse_a_plan() {
     .assert_eq(&text);
     let draft = Command::PlanDraft { task, epoch: EPOCH, draft: 1, part: 0, content: Box::default() };
     expect!["refused: task 1 is planned already"].assert_eq(&world.say(draft));
+}
+
+/// Found by the property tests: the address could never be freed.
+#[test]
+fn no_address_is_held_for_an_instance_that_does_not_exist() {
+    let mut world = World::new();
+    let task = world.deploying();
+    let mut plan = plan_of(Vec::new());
+    plan.targets[0].fate = Fate::Updated;
+    plan.reservations = vec![reservation("i1", "10.0.0.5")];
+    expect!["refused: no such instance: i1"].assert_eq(&world.say(commit(task, plan)));
+    assert_eq!(world.state().addresses(), []);
 }
 
 #[test]
@@ -186,7 +219,8 @@ fn the_next_plan_may_keep_an_address_and_take_no_other_ones() {
     second.generation = 1;
     second.targets = vec![target("i2", None, Fate::New)];
     second.reservations = vec![reservation("i1", "10.0.0.5"), reservation("i2", "10.0.0.5")];
-    expect!["refused: address 10.0.0.5 is held by api/i1"].assert_eq(&world.say(commit(task, second.clone())));
+    expect!["refused: address 10.0.0.5 is held by api/i1"]
+        .assert_eq(&world.say(commit(task, second.clone())));
     second.reservations[1] = reservation("i2", "10.0.0.6");
     world.must(commit(task, second));
     assert_eq!(world.state().addresses().len(), 2);

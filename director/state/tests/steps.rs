@@ -43,8 +43,10 @@ fn records_need_a_task_with_a_plan() {
     let task = world.deploying();
     expect!["refused: task 1 is not planned yet"].assert_eq(&answer(world.records(task, Vec::new())));
     world.must(commit(task, plan_of(vec![watch()])));
-    expect!["refused: no such unit: 7 of task 1"].assert_eq(&answer(world.records(task, vec![started(7, 0, 1)])));
-    expect!["refused: no such step: 1.5 of task 1"].assert_eq(&answer(world.records(task, vec![started(1, 5, 1)])));
+    expect!["refused: no such unit: 7 of task 1"]
+        .assert_eq(&answer(world.records(task, vec![started(7, 0, 1)])));
+    expect!["refused: no such step: 1.5 of task 1"]
+        .assert_eq(&answer(world.records(task, vec![started(1, 5, 1)])));
     world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
     expect!["refused: task 1 is done"].assert_eq(&answer(world.records(task, vec![started(1, 0, 1)])));
 }
@@ -234,7 +236,8 @@ fn lines_are_byte_for_byte_as_bosh_writes_them() {
     world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
     let records = vec![record(1, 0, 1, StepEvent::Retrying("timeout".into())), started(1, 0, 2)];
     world.must(Command::StepRecords { task, epoch: EPOCH, records });
-    let records = vec![finished(1, 0, 2, StepOutcome::Done), started(1, 1, 1), finished(1, 1, 1, StepOutcome::Done)];
+    let records =
+        vec![finished(1, 0, 2, StepOutcome::Done), started(1, 1, 1), finished(1, 1, 1, StepOutcome::Done)];
     world.must(Command::StepRecords { task, epoch: EPOCH, records });
     world.step(task, 3, 0, StepOutcome::Done);
     world.must(Command::TaskCancel { task });
@@ -264,7 +267,11 @@ fn a_vm_is_known_before_it_exists_and_its_agent_may_connect() {
     let vm = world.state().active_vm(&"i1".into()).unwrap();
     assert_eq!((vm.cid, vm.agent), (None, "a1".into()));
     assert_eq!(world.state().agent(&"a1".into()).unwrap().authorised_at, Timestamp(world.now));
-    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![finished(1, 0, 1, vm_created("vm-1"))] });
+    world.must(Command::StepRecords {
+        task,
+        epoch: EPOCH,
+        records: vec![finished(1, 0, 1, vm_created("vm-1"))],
+    });
     assert_eq!(world.state().vm(&"a1".into()).unwrap().cid, Some("vm-1".into()));
     world.step(task, 1, 1, StepOutcome::Done);
     assert_eq!(world.state().deployment_vms(&"web".into()), []);
@@ -295,6 +302,40 @@ fn a_second_attempt_keeps_the_vm_row_and_a_certain_failure_removes_it() {
     assert_eq!(world.state().vm(&"a1".into()), None);
     assert_eq!(world.state().agents(), []);
     expect!["4 <- 3 create vm - error: quota"].assert_eq(world.audit().lines().last().unwrap());
+}
+
+#[test]
+fn ids_belong_to_one_instance() {
+    let mut world = World::new();
+    let mut plan = plan_of(vec![create_vm(), create_disk("d1")]);
+    plan.targets.push(target("i2", None, Fate::New));
+    let units = &mut plan.phases[0].stages[0].waves[0].units;
+    let vm = Action::CreateVm { instance: "i2".into(), agent: "a1".into() };
+    units.push(unit(2, "api/i2 (1)", vec![vm]));
+    let disk = Action::CreateDisk { instance: "i2".into(), agent: "a2".into(), disk: "d1".into() };
+    units.push(unit(3, "api/i2 (1)", vec![disk]));
+    let task = world.planned(plan);
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
+    let mut begin = |unit| show(&world.records(task, vec![started(unit, 0, 1)]));
+    expect!["refused: VM of agent exists already: a1"].assert_eq(&begin(2));
+    let created = vec![finished(1, 0, 1, vm_created("vm-1")), started(1, 1, 1)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: created });
+    let mut begin = |unit| show(&world.records(task, vec![started(unit, 0, 1)]));
+    expect!["refused: disk exists already: d1"].assert_eq(&begin(3));
+}
+
+#[test]
+fn nothing_is_made_for_an_instance_that_is_gone() {
+    let mut world = World::new();
+    let mut plan = plan_of(vec![Action::DeleteInstance { instance: "i1".into() }]);
+    let units = &mut plan.phases[0].stages[0].waves[0].units;
+    units.push(unit(2, "api/i1 (0)", vec![create_vm()]));
+    units.push(unit(3, "api/i1 (0)", vec![create_disk("d1")]));
+    let task = world.planned(plan);
+    world.step(task, 1, 0, StepOutcome::Done);
+    let mut begin = |unit| show(&world.records(task, vec![started(unit, 0, 1)]));
+    expect!["refused: no such instance: i1"].assert_eq(&begin(2));
+    expect!["refused: no such instance: i1"].assert_eq(&begin(3));
 }
 
 #[test]
@@ -336,16 +377,19 @@ fn learned_addresses_reach_the_vm_and_the_spec() {
 #[test]
 fn disks_become_active_when_mounted_or_migrated_and_orphans_when_given_up() {
     let mut world = World::new();
-    let migrate = Action::MigrateDisk {
-        instance: "i1".into(),
-        agent: "a1".into(),
-        from: "d1".into(),
-        to: "d2".into(),
-    };
+    let migrate =
+        Action::MigrateDisk { instance: "i1".into(), agent: "a1".into(), from: "d1".into(), to: "d2".into() };
     let orphan = Action::OrphanDisk { instance: "i1".into(), disk: "d1".into() };
     let destroy = Action::DeleteOrphanedDisk { disk: "d1".into() };
-    let actions =
-        vec![create_disk("d1"), mount_disk("d1"), create_disk("d2"), mount_disk("d2"), migrate, orphan, destroy];
+    let actions = vec![
+        create_disk("d1"),
+        mount_disk("d1"),
+        create_disk("d2"),
+        mount_disk("d2"),
+        migrate,
+        orphan,
+        destroy,
+    ];
     let task = world.planned(plan_of(actions));
     let active = |world: &World| -> Vec<String> {
         let disks = world.state().disks(&"i1".into());
@@ -360,7 +404,11 @@ fn disks_become_active_when_mounted_or_migrated_and_orphans_when_given_up() {
     assert_eq!(active(&world), ["d1 true", "d2 false"]);
     world.step(task, 1, 4, StepOutcome::Done);
     assert_eq!(active(&world), ["d1 false", "d2 true"]);
-    world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![finished(1, 5, 1, StepOutcome::Done)] });
+    world.must(Command::StepRecords {
+        task,
+        epoch: EPOCH,
+        records: vec![finished(1, 5, 1, StepOutcome::Done)],
+    });
     assert_eq!(active(&world), ["d2 true"]);
     let orphan = world.state().orphaned_disk(&"d1".into()).unwrap();
     assert_eq!((orphan.slug.as_str(), orphan.disk.cid), ("api/i1", Some("disk-1".into())));
@@ -454,7 +502,8 @@ fn addresses_are_freed_when_no_longer_wanted() {
     plan.reservations = vec![reservation("i1", "10.0.0.5"), reservation("i1", "10.0.0.6")];
     let task = world.planned(plan);
     world.step(task, 1, 0, StepOutcome::Done);
-    let held: Vec<String> = world.state().instance_addresses(&"i1".into()).iter().map(|a| a.ip.to_string()).collect();
+    let held: Vec<String> =
+        world.state().instance_addresses(&"i1".into()).iter().map(|a| a.ip.to_string()).collect();
     assert_eq!(held, ["10.0.0.5"]);
     assert_eq!(world.state().address("10.0.0.6".parse().unwrap()), None);
 }
@@ -506,14 +555,16 @@ fn results_compiled_packages_and_leaks_are_kept() {
     };
     let errand = Action::RunErrand { instance: "i1".into(), agent: "a1".into(), errand: "smoke".into() };
     let task = world.planned(plan_of(vec![compile("a"), compile("b"), compile("a"), errand, delete_vm()]));
-    let built = |blob: &str| StepOutcome::Compiled { blob: blob.into(), digest: "sha1".into(), size_bytes: 1 };
+    let built =
+        |blob: &str| StepOutcome::Compiled { blob: blob.into(), digest: "sha1".into(), size_bytes: 1 };
     world.step(task, 1, 0, built("b1"));
     world.step(task, 1, 1, built("b2"));
     world.step(task, 1, 2, built("b3"));
     world.step(task, 1, 3, StepOutcome::ErrandRan { exit_code: 0, result_line: "{\"exit_code\":0}".into() });
     world.step(task, 1, 4, StepOutcome::MayHaveLeaked { what: "VM of agent a1".into() });
     let state = world.state();
-    let packages: Vec<_> = state.compiled_packages().iter().map(|row| format!("{} {}", row.blob, row.build)).collect();
+    let packages: Vec<_> =
+        state.compiled_packages().iter().map(|row| format!("{} {}", row.blob, row.build)).collect();
     assert_eq!(packages, ["b1 1", "b2 2"]);
     assert_eq!(state.output(task, OutputKind::Result, 0, 99), b"{\"exit_code\":0}\n");
     assert_eq!(state.leaks()[0].what, "VM of agent a1");

@@ -49,22 +49,28 @@ fn locks_are_queues_that_never_cross() {
     let second = world.queue(deploy(), &["b", "a", "b"]);
     let third = world.queue(deploy(), &["c", "a"]);
     world.queue(deploy(), &[]);
-    check_locks(&world, expect![[r#"
+    check_locks(
+        &world,
+        expect![[r#"
         a held by 1 waited for by [2 3]
         b held by 1 waited for by [2]
         c held by 3 waited for by []
         runnable [1 4]
-    "#]]);
+    "#]],
+    );
     expect!["refused: task 2 waits for b, held by task 1"].assert_eq(&world.say(take(second)));
     expect!["refused: task 3 waits for a, held by task 1"].assert_eq(&world.say(take(third)));
     world.must(take(first));
     world.must(done(first));
-    check_locks(&world, expect![[r#"
+    check_locks(
+        &world,
+        expect![[r#"
         a held by 2 waited for by [3]
         b held by 2 waited for by []
         c held by 3 waited for by []
         runnable [2 4]
-    "#]]);
+    "#]],
+    );
     world.must(cancel(second));
     world.must(take(third));
     assert_eq!(world.state().lock(&"a".into()).unwrap().held_since, Timestamp(world.now - 1000));
@@ -90,7 +96,8 @@ fn a_task_goes_through_its_states_once() {
         ("take", take(task)),
         ("cancel", cancel(task)),
     ];
-    let text: String = steps.into_iter().map(|(what, command)| format!("{what}: {}\n", world.say(command))).collect();
+    let text: String =
+        steps.into_iter().map(|(what, command)| format!("{what}: {}\n", world.say(command))).collect();
     expect![[r#"
         unknown: refused: no such task: 9
         unknown: refused: no such task: 9
@@ -107,9 +114,12 @@ fn a_task_goes_through_its_states_once() {
         cancel: refused: task 1 is cancelled
     "#]]
     .assert_eq(&text);
-    check_locks(&world, expect![[r#"
+    check_locks(
+        &world,
+        expect![[r#"
         runnable []
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -128,7 +138,10 @@ fn ends_leave_the_lines_that_the_cli_waits_for() {
     let mut world = World::new();
     let [failed, cancelled, queued] = [(); 3].map(|()| world.queue(deploy(), &[]));
     world.must(take(failed));
-    world.must(finish(failed, TaskEnd::Error(TaskError { code: 400_007, message: "'api/0' is \"bad\"".into() })));
+    world.must(finish(
+        failed,
+        TaskEnd::Error(TaskError { code: 400_007, message: "'api/0' is \"bad\"".into() }),
+    ));
     world.must(take(cancelled));
     world.must(finish(cancelled, TaskEnd::Cancelled));
     world.must(cancel(queued));
@@ -178,8 +191,10 @@ fn a_dry_run_leaves_no_trace_of_a_deployment() {
 
 #[test]
 fn a_deploy_names_its_deployment() {
-    let command = Command::TaskQueue { kind: deploy(), deployment: None, context_id: String::new(), locks: vec![] };
-    expect!["refused: a deploy makes no sense here: it names no deployment"].assert_eq(&World::new().say(command));
+    let command =
+        Command::TaskQueue { kind: deploy(), deployment: None, context_id: String::new(), locks: vec![] };
+    expect!["refused: a deploy makes no sense here: it names no deployment"]
+        .assert_eq(&World::new().say(command));
 }
 
 #[test]
@@ -256,7 +271,10 @@ fn lists_are_filtered() {
     assert_eq!(ids(all()), [4, 3, 2, 1]);
     assert_eq!(ids(TaskFilter { limit: Some(2), ..all() }), [4, 3]);
     assert_eq!(ids(TaskFilter { before: Some(TaskId(3)), ..all() }), [2, 1]);
-    assert_eq!(ids(TaskFilter { states: vec![TaskState::Queued, TaskState::Processing], ..all() }), [4, 3, 2]);
+    assert_eq!(
+        ids(TaskFilter { states: vec![TaskState::Queued, TaskState::Processing], ..all() }),
+        [4, 3, 2]
+    );
     assert_eq!(ids(TaskFilter { states: vec![TaskState::Done], ..all() }), [1]);
     assert_eq!(ids(TaskFilter { deployment: Some("db".into()), ..all() }), [0u64; 0]);
     assert_eq!(ids(TaskFilter { context_id: Some("ctx".into()), limit: Some(1), ..all() }), [4]);
@@ -281,7 +299,9 @@ fn preparation_lines_are_written_once() {
     let queued = world.queue(deploy(), &[]);
     expect!["refused: task 1 is queued"].assert_eq(&world.say(line(queued, LineState::Started)));
     let task = world.deploying();
-    for state in [LineState::Started, LineState::Started, LineState::Finished, LineState::Finished, LineState::Failed] {
+    for state in
+        [LineState::Started, LineState::Started, LineState::Finished, LineState::Finished, LineState::Failed]
+    {
         world.must(line(task, state));
     }
     expect![[r#"

@@ -96,8 +96,8 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::DeleteVm { agent, .. }, O::Done | O::MayHaveLeaked { .. }) => vm::deleted(tx, agent),
 
         (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
-        (A::MountDisk { instance, disk, .. }, O::Done) => disk::mounted(tx, instance, disk)?,
-        (A::MigrateDisk { from, to, .. }, O::Done) => disk::migrated(tx, from, to)?,
+        (A::MountDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
+        (A::MigrateDisk { to, .. }, O::Done) => disk::migrated(tx, to)?,
         (A::OrphanDisk { disk, .. }, O::Done) => disk::give_up(tx, disk),
         (A::DeleteOrphanedDisk { disk }, O::Done | O::MayHaveLeaked { .. }) => {
             tx.delete(&ORPHANED_DISKS, disk)

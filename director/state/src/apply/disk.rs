@@ -4,7 +4,7 @@ use model::instance::Disk;
 use model::*;
 
 use super::deed::Deed;
-use super::tx::{Tx, invalid};
+use super::tx::{Tx, invalid, not_found};
 use crate::command::Refusal;
 use crate::records::OrphanedDisk;
 use crate::tables::*;
@@ -17,8 +17,11 @@ pub(super) fn begin_create(
     id: &DiskId,
 ) -> Result<(), Refusal> {
     let target = deed.target(tx, instance)?;
-    if tx.has(&DISKS, id) {
-        return Ok(());
+    match tx.get(&DISKS, id) {
+        Some(disk) if disk.instance == *instance => return Ok(()),
+        Some(_) => return Err(Refusal::Exists { what: "disk".into(), name: id.to_string() }),
+        None if !tx.has(&INSTANCES, instance) => return Err(not_found("instance", instance.as_str())),
+        None => {}
     }
     let Some(spec) = target.spec.persistent_disk else {
         return Err(invalid(format!("disk {id}"), format!("instance {instance} is to have none")));
@@ -52,22 +55,19 @@ pub(super) fn not_created(tx: &mut Tx<'_>, id: &DiskId) {
 }
 
 /// `MountDisk`: the disk becomes the active one, unless there is one; then `MigrateDisk` follows.
-pub(super) fn mounted(tx: &mut Tx<'_>, instance: &InstanceId, id: &DiskId) -> Result<(), Refusal> {
-    let mut disk = tx.need(&DISKS, id, "disk")?;
-    let others = tx.state().disks(instance);
-    if others.iter().any(|other| other.active) {
-        return Ok(());
+pub(super) fn mounted(tx: &mut Tx<'_>, id: &DiskId) -> Result<(), Refusal> {
+    let disk = tx.need(&DISKS, id, "disk")?;
+    if !tx.state().disks(&disk.instance).iter().any(|other| other.active) {
+        tx.put(&DISKS, id, &Disk { active: true, ..disk });
     }
-    disk.active = true;
-    tx.put(&DISKS, id, &disk);
     Ok(())
 }
 
 /// `MigrateDisk`: the content has moved, so the active disk moves with it, in one entry.
-pub(super) fn migrated(tx: &mut Tx<'_>, from: &DiskId, to: &DiskId) -> Result<(), Refusal> {
+pub(super) fn migrated(tx: &mut Tx<'_>, to: &DiskId) -> Result<(), Refusal> {
     let new = tx.need(&DISKS, to, "disk")?;
-    if let Some(old) = tx.get(&DISKS, from) {
-        tx.put(&DISKS, from, &Disk { active: false, ..old });
+    for old in tx.state().disks(&new.instance).into_iter().filter(|disk| disk.active) {
+        tx.put(&DISKS, &old.id.clone(), &Disk { active: false, ..old });
     }
     tx.put(&DISKS, to, &Disk { active: true, ..new });
     Ok(())

@@ -8,7 +8,7 @@ use model::task::TaskState;
 use model::*;
 
 use super::task::{working, wrong_state};
-use super::tx::{Tx, invalid};
+use super::tx::{Tx, invalid, not_found};
 use super::{address, deployment, instance, line};
 use crate::command::{DraftPart, Outcome, Refusal};
 use crate::draft;
@@ -159,6 +159,8 @@ fn store_targets(tx: &mut Tx<'_>, task: &TaskRow, plan: &Plan, info: &PlanInfo) 
         tx.put(&TARGETS, &(task.id, spec.id.clone()), target);
         if target.fate == Fate::New || target.compilation {
             instance::create(tx, target, info.variable_set.unwrap_or_default());
+        } else if !tx.has(&INSTANCES, &spec.id) {
+            return Err(not_found("instance", spec.id.as_str()));
         }
     }
     for reservation in &plan.reservations {

@@ -5,7 +5,7 @@ use model::instance::{NetworkSettings, Vm};
 use model::*;
 
 use super::deed::Deed;
-use super::tx::Tx;
+use super::tx::{Tx, not_found};
 use crate::command::Refusal;
 use crate::records::{AgentHealth, AgentRecord};
 use crate::tables::*;
@@ -18,9 +18,12 @@ pub(super) fn begin_create(
     agent: &AgentId,
 ) -> Result<(), Refusal> {
     let spec = deed.target(tx, instance)?.spec;
-    if tx.has(&VMS, agent) {
+    match tx.get(&VMS, agent) {
         // Another attempt for the same agent: the row is there.
-        return Ok(());
+        Some(vm) if vm.instance == *instance => return Ok(()),
+        Some(_) => return Err(Refusal::Exists { what: "VM of agent".into(), name: agent.to_string() }),
+        None if !tx.has(&INSTANCES, instance) => return Err(not_found("instance", instance.as_str())),
+        None => {}
     }
     for other in tx.state().vms(instance).into_iter().filter(|vm| vm.active) {
         tx.put(&VMS, &other.agent.clone(), &Vm { active: false, ..other });

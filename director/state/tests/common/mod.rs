@@ -133,7 +133,8 @@ impl World {
         let line = |event: &Event| {
             let parent = event.parent.map(|parent| format!(" <- {parent}")).unwrap_or_default();
             let name = event.object_name.as_deref().unwrap_or("-");
-            let context = if event.context.is_empty() { String::new() } else { format!(" {}", json!(event.context)) };
+            let context =
+                if event.context.is_empty() { String::new() } else { format!(" {}", json!(event.context)) };
             let error = event.error.as_ref().map(|error| format!(" error: {error}")).unwrap_or_default();
             format!("{}{parent} {} {} {name}{context}{error}\n", event.id, event.action, event.object_type)
         };
@@ -341,7 +342,11 @@ pub fn plan(targets: Vec<Target>, reservations: Vec<Reservation>, stages: Vec<St
 /// A plan for one instance `i1` with one unit of these deeds.
 pub fn plan_of(actions: Vec<Action>) -> Plan {
     let units = vec![unit(1, "api/i1 (0)", actions)];
-    plan(vec![target("i1", Some("10.0.0.5"), Fate::New)], Vec::new(), vec![stage(Some("Updating instance"), units)])
+    plan(
+        vec![target("i1", Some("10.0.0.5"), Fate::New)],
+        Vec::new(),
+        vec![stage(Some("Updating instance"), units)],
+    )
 }
 
 pub fn commit(task: TaskId, plan: Plan) -> Command {

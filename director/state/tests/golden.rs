@@ -1,0 +1,181 @@
+//! Bytes that an earlier version wrote must be read by every later one. The files under `golden/` are never edited: a
+//! changed format adds files.
+//!
+//! `UPDATE_GOLDEN=1` writes files that are missing; it never touches one that is there.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::*;
+use model::plan::Fate;
+use model::step::{Action, StepOutcome};
+use model::task::{OutputKind, TaskError};
+use model::*;
+use state::command::*;
+use state::records::*;
+
+/// One command of each kind, with everything in it that may be there.
+fn commands() -> Vec<Command> {
+    let (task, epoch) = (TaskId(7), Epoch(3));
+    let mut all = fleet_commands();
+    all.extend(artifact_commands(task, epoch));
+    all.extend(task_commands(task, epoch));
+    all.extend(instance_commands(task, epoch));
+    all
+}
+
+fn fleet_commands() -> Vec<Command> {
+    vec![
+        init(),
+        Command::LeaderBegin { node: NodeId(2), epoch: Epoch(3) },
+        Command::MemberPut { member: member(2) },
+        Command::MemberRemove { node: NodeId(2) },
+        Command::TokenPut { token: token("hash", START) },
+        Command::TokenUse { hash: "hash".into(), key_digest: "key".into() },
+        Command::UserPut { user: user("ann") },
+        Command::UserRemove { name: "ann".into() },
+        Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
+    ]
+}
+
+fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
+    vec![
+        Command::ConfigPut {
+            kind: "cloud".into(),
+            name: "default".into(),
+            content: "azs: []\n".into(),
+            expected_latest: Some(ConfigId(4)),
+        },
+        Command::ConfigDelete { kind: "cloud".into(), name: "default".into() },
+        Command::BlobHeld { digest: "b1".into(), size_bytes: 9, nodes: vec![NodeId(1)] },
+        Command::BlobLost { digest: "b1".into(), node: NodeId(1) },
+        Command::ReleasePut {
+            task,
+            epoch,
+            release: Box::new(release("golden", "1")),
+            compiled: vec![compiled(package_key("p", "1", "d"))],
+        },
+        Command::ReleaseDelete { task, epoch, name: "golden".into(), version: Some("1".into()) },
+        Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "sha1") },
+        Command::StemcellDelete { task, epoch, name: "ubuntu".into(), version: "1".into(), cpi: "".into() },
+    ]
+}
+
+fn task_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
+    let line = PrepareLine {
+        stage: "Preparing deployment".into(),
+        task: "Preparing deployment".into(),
+        total: 1,
+        index: 1,
+        state: LineState::Failed,
+        error: Some("no".into()),
+    };
+    let mut content = DraftPart::default();
+    content.targets.push(target("i1", Some("fd00::5"), Fate::Recreated));
+    content.reservations.push(reservation("i1", "10.0.0.5"));
+    let place = unit(1, "api/i1 (0)", vec![create_vm(), create_disk("d1")]);
+    content.units.push(DraftUnit { phase: 0, stage: 0, wave: 0, unit: place });
+    let error = TaskError { code: 400_007, message: "not running".into() };
+    let records = vec![
+        started(1, 0, 1),
+        finished(1, 0, 1, vm_created("vm-1")),
+        finished(1, 1, 1, StepOutcome::Bound { networks: vec![network(Some("10.0.0.5"))] }),
+        finished(1, 2, 1, StepOutcome::Failed { error: error.clone() }),
+        StepRecord { step: step_no(1, 3), attempt: 2, event: StepEvent::Retrying("timeout".into()) },
+        StepRecord { step: step_no(1, 4), attempt: 1, event: StepEvent::Skipped },
+    ];
+    let mut plan = plan_of(vec![Action::BeginUpdate { instance: "i1".into() }, Action::SaveDeployment]);
+    plan.reservations.push(reservation("i1", "10.0.0.5"));
+    plan.warnings.push("careful".into());
+    let segment = OutputSegment { offset: 64, length: 32, blob: "b1".into() };
+    vec![
+        queue(deploy(), vec!["lock:deployment:web".into()]),
+        Command::TaskCancel { task },
+        Command::TaskTake { task, epoch },
+        Command::TaskLine { task, epoch, line },
+        Command::PlanDraft { task, epoch, draft: 5, part: 0, content: Box::new(content) },
+        Command::PlanCommit { task, epoch, draft: 5, parts: 1, plan: Box::new(plan) },
+        Command::StepRecords { task, epoch, records },
+        Command::OutputSeal { task, epoch, kind: OutputKind::Cpi, segment },
+        Command::TaskFinish { task, epoch, end: TaskEnd::Error(error) },
+    ]
+}
+
+fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
+    let value = NewVariable {
+        name: "/director/web/password".into(),
+        kind: "password".into(),
+        options_digest: "o".into(),
+        sealed: Some(Sealed(vec![0, 255, 7])),
+    };
+    let transition =
+        AgentTransition { agent: "a1".into(), health: AgentHealth::Dead, reason: "silent".into() };
+    let event = NewEvent {
+        action: "start".into(),
+        object_type: "director".into(),
+        context: [("version".to_owned(), "0.1.0".into())].into(),
+        ..NewEvent::default()
+    };
+    let watchers = [NodeId(2), NodeId(3)].into();
+    let leak = Leak { id: EventId(0), what: "VM of agent a1".into(), task: Some(task), at: Timestamp(START) };
+    vec![
+        Command::VariableSetOpen { task, epoch, deployment: "web".into() },
+        Command::VariablesPut { task, epoch, set: VariableSetId(2), values: vec![value] },
+        Command::InstanceIgnore { instance: "i1".into(), ignore: true },
+        Command::AgentEnroll { agent: "a1".into(), key_digest: "key".into() },
+        Command::ShardMapPut { epoch, map: ShardMap { number: 2, watchers } },
+        Command::AgentTransitions { shard_epoch: 2, transitions: vec![transition] },
+        Command::LeakPut { leak },
+        Command::LeakClear { id: EventId(3) },
+        Command::BlobForget { digest: "b1".into() },
+        Command::EventPut { event: Box::new(event) },
+    ]
+}
+
+/// Returns the command's name, as it stands in its bytes.
+fn name(command: &Command) -> String {
+    match serde_json::to_value(command).unwrap() {
+        serde_json::Value::Object(fields) => fields.keys().next().unwrap().clone(),
+        other => panic!("a command without fields: {other}"),
+    }
+}
+
+fn path(command: &Command) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/entry_v1_{}.bin", name(command)))
+}
+
+#[test]
+fn entries_of_version_1_are_read() {
+    for command in commands() {
+        let path = path(&command);
+        let expected = entry(Some("request-1"), START, command);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+            std::fs::write(&path, expected.encode()).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(Entry::decode(&bytes).unwrap(), expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_command_has_its_golden_bytes() {
+    // A command's name stands in no list, but decoding an unknown one lists them all.
+    let unknown = serde_json::from_value::<Command>(serde_json::json!({ "no_such_command": {} }));
+    let text = unknown.unwrap_err().to_string();
+    let known: Vec<&str> = text.split('`').skip(3).step_by(2).collect();
+    let golden: Vec<String> = commands().iter().map(name).collect();
+    let missing: Vec<&&str> =
+        known.iter().filter(|known| !golden.iter().any(|name| name == **known)).collect();
+    assert!(known.len() >= golden.len() && missing.is_empty(), "no golden bytes for {missing:?}");
+}
+
+#[test]
+fn fields_of_later_versions_are_passed_over() {
+    let mut value =
+        serde_json::to_value(entry(None, START, Command::TaskCancel { task: TaskId(1) })).unwrap();
+    value["trace"] = "later".into();
+    value["command"]["task_cancel"]["reason"] = "later".into();
+    let bytes = rmp_serde::to_vec_named(&value).unwrap();
+    assert_eq!(Entry::decode(&bytes).unwrap().command, Command::TaskCancel { task: TaskId(1) });
+}

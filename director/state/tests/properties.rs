@@ -1,0 +1,327 @@
+//! What holds for every sequence of commands: replicas agree byte for byte, whatever way they came by the state;
+//! an address has one holder; a lock has one; nothing makes `apply` panic.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::*;
+use model::plan::{Fate, Plan};
+use model::step::{Action, StepOutcome};
+use model::task::{OutputKind, TaskError, TaskKind, TaskState};
+use model::*;
+use proptest::prelude::*;
+use state::State;
+use state::command::*;
+use state::kv::MemoryKv;
+use state::records::*;
+
+fn small() -> impl Strategy<Value = u64> {
+    0..4u64
+}
+
+fn name(prefix: &'static str) -> impl Strategy<Value = String> {
+    small().prop_map(move |number| format!("{prefix}{number}"))
+}
+
+fn task() -> impl Strategy<Value = TaskId> {
+    (0..9u64).prop_map(TaskId)
+}
+
+/// Mostly the current epoch of a quiet cluster.
+fn epoch() -> impl Strategy<Value = Epoch> {
+    prop_oneof![8 => Just(Epoch(1)), 1 => (0..4u64).prop_map(Epoch)]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    (0..20u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
+        let (instance, agent, disk) = (InstanceId::from(i), AgentId::from(a), DiskId::from(d));
+        match sort {
+            0..=2 => Action::CreateVm { instance, agent },
+            3 => Action::BindVm { instance, agent },
+            4 | 5 => Action::DeleteVm { instance, agent },
+            6 => Action::CreateDisk { instance, agent, disk },
+            7 => Action::MountDisk { instance, agent, disk },
+            8 => Action::MigrateDisk { instance, agent, from: disk, to: e.into() },
+            9 => Action::OrphanDisk { instance, disk },
+            10 => Action::DeleteOrphanedDisk { disk },
+            11 => Action::Apply { instance, agent },
+            12 => Action::BeginUpdate { instance },
+            13 => Action::CompleteUpdate { instance },
+            14 => Action::ReleaseAddresses { instance },
+            15 => Action::SaveInstance { instance },
+            16 => Action::DeleteInstance { instance },
+            17 => Action::SaveDeployment,
+            18 => Action::DeleteDeployment,
+            _ => Action::CompilePackage { worker: instance, agent, package: package_key("p", "1", "d") },
+        }
+    })
+}
+
+fn outcome() -> impl Strategy<Value = StepOutcome> {
+    prop_oneof![
+        6 => Just(StepOutcome::Done),
+        3 => name("vm-").prop_map(|cid| vm_created(&cid)),
+        3 => name("disk-").prop_map(|cid| disk_created(&cid)),
+        1 => Just(StepOutcome::Bound { networks: vec![network(Some("10.0.0.7"))] }),
+        1 => Just(StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: BTreeMap::new() }),
+        1 => Just(StepOutcome::Compiled { blob: "b".into(), digest: "d".into(), size_bytes: 1 }),
+        1 => Just(StepOutcome::Failed { error: TaskError { code: 1, message: "no".into() } }),
+        1 => Just(StepOutcome::MayHaveLeaked { what: "something".into() }),
+    ]
+}
+
+fn plan_of_any() -> impl Strategy<Value = Plan> {
+    let fate = prop_oneof![Just(Fate::New), Just(Fate::Updated), Just(Fate::Deleted)];
+    let targets = prop::collection::vec((name("i"), fate), 0..4);
+    let reservations = prop::collection::vec((name("i"), 1..5u8), 0..4);
+    let units = prop::collection::vec(prop::collection::vec(action(), 0..4), 0..4);
+    (targets, reservations, units, small()).prop_map(|(targets, reservations, units, generation)| {
+        let targets = targets.into_iter().map(|(id, fate)| target(&id, Some("10.0.0.1"), fate)).collect();
+        let held = |(id, ip): (String, u8)| reservation(&id, &format!("10.0.0.{ip}"));
+        let reservations = reservations.into_iter().map(held).collect();
+        let units = (0u32..).zip(units).map(|(no, actions)| unit(no, "u", actions)).collect();
+        Plan { generation, ..plan(targets, reservations, vec![stage(Some("Updating instance"), units)]) }
+    })
+}
+
+fn records() -> impl Strategy<Value = Vec<StepRecord>> {
+    let event = prop_oneof![
+        4 => Just(StepEvent::Started),
+        4 => outcome().prop_map(StepEvent::Finished),
+        1 => Just(StepEvent::Retrying("again".into())),
+        1 => Just(StepEvent::Skipped),
+    ];
+    let record = (0..4u32, 0..4u32, 0..3u32, event).prop_map(|(unit, index, attempt, event)| StepRecord {
+        step: step_no(unit, index),
+        attempt,
+        event,
+    });
+    // Begin-and-end pairs, so that plans get somewhere.
+    let pair = (0..4u32, 0..4u32, outcome())
+        .prop_map(|(unit, index, outcome)| vec![started(unit, index, 1), finished(unit, index, 1, outcome)]);
+    prop_oneof![prop::collection::vec(record, 0..4), pair]
+}
+
+fn end() -> impl Strategy<Value = TaskEnd> {
+    prop_oneof![
+        Just(TaskEnd::Done(Some("/deployments/web".into()))),
+        Just(TaskEnd::Error(TaskError { code: 100, message: "no".into() })),
+        Just(TaskEnd::Cancelled),
+    ]
+}
+
+fn health() -> impl Strategy<Value = AgentHealth> {
+    prop_oneof![Just(AgentHealth::Alive), Just(AgentHealth::Suspect), Just(AgentHealth::Dead)]
+}
+
+fn fleet_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (small(), small())
+            .prop_map(|(node, epoch)| Command::LeaderBegin { node: NodeId(node), epoch: Epoch(epoch) }),
+        small().prop_map(|node| Command::MemberPut { member: member(node) }),
+        small().prop_map(|node| Command::MemberRemove { node: NodeId(node) }),
+        name("t").prop_map(|hash| Command::TokenPut { token: token(&hash, START + 50_000) }),
+        (name("t"), name("k")).prop_map(|(hash, key_digest)| Command::TokenUse { hash, key_digest }),
+        name("u").prop_map(|name| Command::UserPut { user: user(&name) }),
+        name("u").prop_map(|name| Command::UserRemove { name: name.into() }),
+        any::<bool>().prop_map(|paused| Command::SettingPut { setting: Setting::ResurrectionPaused(paused) }),
+        (name("c"), name("text")).prop_map(|(name, content)| Command::ConfigPut {
+            kind: "cloud".into(),
+            name,
+            content,
+            expected_latest: None
+        }),
+        name("c").prop_map(|name| Command::ConfigDelete { kind: "cloud".into(), name }),
+        name("b").prop_map(|digest| Command::BlobHeld {
+            digest: digest.into(),
+            size_bytes: 1,
+            nodes: vec![NodeId(1)]
+        }),
+        name("b").prop_map(|digest| Command::BlobLost { digest: digest.into(), node: NodeId(1) }),
+        name("b").prop_map(|digest| Command::BlobForget { digest: digest.into() }),
+        (name("a"), name("k"))
+            .prop_map(|(agent, key_digest)| Command::AgentEnroll { agent: agent.into(), key_digest }),
+        (epoch(), small()).prop_map(|(epoch, number)| Command::ShardMapPut {
+            epoch,
+            map: ShardMap { number, watchers: BTreeSet::new() }
+        }),
+        (small(), name("a"), health()).prop_map(|(shard_epoch, agent, health)| Command::AgentTransitions {
+            shard_epoch,
+            transitions: vec![AgentTransition { agent: agent.into(), health, reason: "r".into() }]
+        }),
+        (name("i"), any::<bool>())
+            .prop_map(|(id, ignore)| Command::InstanceIgnore { instance: id.into(), ignore }),
+        small().prop_map(|id| Command::LeakClear { id: EventId(id) }),
+    ]
+}
+
+fn task_command() -> impl Strategy<Value = Command> {
+    let kind = prop_oneof![
+        4 => Just(deploy()),
+        1 => Just(TaskKind::DeleteDeployment { force: false }),
+        1 => Just(TaskKind::ScanAndFix { instances: Vec::new() }),
+    ];
+    let locks = prop::collection::vec(name("lock"), 0..3);
+    let queue =
+        (kind, locks).prop_map(|(kind, locks)| queue(kind, locks.into_iter().map(LockName::from).collect()));
+    prop_oneof![
+        4 => queue,
+        1 => task().prop_map(|task| Command::TaskCancel { task }),
+        6 => (task(), epoch()).prop_map(|(task, epoch)| Command::TaskTake { task, epoch }),
+        6 => (task(), epoch(), plan_of_any()).prop_map(|(task, epoch, plan)| Command::PlanCommit {
+            task, epoch, draft: 0, parts: 0, plan: Box::new(plan)
+        }),
+        12 => (task(), epoch(), records()).prop_map(|(task, epoch, records)| Command::StepRecords {
+            task, epoch, records
+        }),
+        3 => (task(), epoch(), end()).prop_map(|(task, epoch, end)| Command::TaskFinish { task, epoch, end }),
+        1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
+            task, epoch, deployment: "web".into()
+        }),
+        1 => (task(), epoch(), small()).prop_map(|(task, epoch, offset)| Command::OutputSeal {
+            task, epoch, kind: OutputKind::Debug,
+            segment: OutputSegment { offset, length: 1, blob: "b".into() }
+        }),
+        1 => (task(), epoch()).prop_map(|(task, epoch)| Command::ReleaseDelete {
+            task, epoch, name: "golden".into(), version: None
+        }),
+        1 => (task(), epoch(), small(), 0..2u32).prop_map(|(task, epoch, draft, part)| Command::PlanDraft {
+            task, epoch, draft, part, content: Box::default()
+        }),
+    ]
+}
+
+/// A log: commands with now and then a request id that comes again.
+fn log() -> impl Strategy<Value = Vec<Entry>> {
+    let command = prop_oneof![4 => task_command(), 1 => fleet_command()];
+    let request = prop_oneof![9 => Just(None), 1 => name("r").prop_map(Some)];
+    prop::collection::vec((request, command, 0..5000i64), 1..120).prop_map(|asked| {
+        let first = [init(), Command::LeaderBegin { node: NodeId(1), epoch: EPOCH }]
+            .map(|command| (None, command, 0));
+        let entries = first.into_iter().chain(asked);
+        entries.map(|(request, command, ms)| entry(request.as_deref(), START + ms, command)).collect()
+    })
+}
+
+fn replay(kv: &mut MemoryKv, log: &[Entry], from: usize) -> Vec<Outcome> {
+    let entries = log.iter().enumerate().skip(from);
+    entries.map(|(index, entry)| state::apply(kv, Revision(index as u64 + 1), entry).outcome).collect()
+}
+
+fn check_invariants(kv: &MemoryKv) {
+    let state = State::new(kv);
+    // Who holds what by the two indexes is the same.
+    let mut by_holder = BTreeSet::new();
+    for deployment in state.deployments() {
+        for instance in state.instances(&deployment.name) {
+            for held in state.instance_addresses(&instance.spec.id) {
+                assert!(by_holder.insert(held.ip), "{} is held twice", held.ip);
+                assert_eq!(held.instance, instance.spec.id);
+            }
+            let vms = state.vms(&instance.spec.id);
+            assert!(vms.iter().filter(|vm| vm.active).count() <= 1);
+            assert!(vms.iter().all(|vm| state.agent(&vm.agent).is_some()));
+            assert!(state.disks(&instance.spec.id).iter().filter(|disk| disk.active).count() <= 1);
+        }
+    }
+    let by_address: BTreeSet<_> = state.addresses().into_iter().map(|held| held.ip).collect();
+    assert_eq!(by_address, by_holder);
+
+    let tasks = state.tasks(&Default::default());
+    let mut locked = BTreeMap::new();
+    for task in
+        tasks.iter().filter(|task| matches!(task.state, TaskState::Processing | TaskState::Cancelling))
+    {
+        for lock in &task.locks {
+            assert_eq!(locked.insert(lock.clone(), task.id), None, "{lock} is held twice");
+            assert_eq!(state.lock(lock).unwrap().holder, task.id);
+        }
+    }
+    for view in state.locks() {
+        for waiting in view.waiters.iter().chain([&view.holder]) {
+            assert!(!state.task(*waiting).unwrap().state.is_final());
+        }
+        assert!(
+            view.waiters.iter().chain([&view.holder]).collect::<BTreeSet<_>>().len()
+                == view.waiters.len() + 1
+        );
+    }
+    for task in &tasks {
+        for kind in [OutputKind::Event, OutputKind::Result] {
+            let text = state.output(task.id, kind, 0, usize::MAX);
+            assert_eq!(text.len() as u64, state.output_len(task.id, kind));
+            let lines = String::from_utf8(text).unwrap();
+            assert!(lines.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_log_gives_one_store(log in log()) {
+        let (mut left, mut right) = (MemoryKv::new(), MemoryKv::new());
+        let outcomes = replay(&mut left, &log, 0);
+        // The other replica reads its entries from bytes.
+        for (index, entry) in log.iter().enumerate() {
+            let (outcome, _) = state::apply_bytes(&mut right, Revision(index as u64 + 1), &entry.encode());
+            prop_assert_eq!(&Outcome::decode(&outcome).unwrap(), &outcomes[index]);
+        }
+        prop_assert!(left == right);
+        check_invariants(&left);
+    }
+
+    #[test]
+    fn snapshot_and_tail_are_the_whole_log(log in log(), cut in 0..120usize) {
+        let cut = cut.min(log.len());
+        let mut whole = MemoryKv::new();
+        replay(&mut whole, &log, 0);
+        let mut head = MemoryKv::new();
+        replay(&mut head, &log[..cut], 0);
+        let stream: Vec<u8> = state::snapshot::export(&head).flatten().collect();
+        let mut restored = MemoryKv::new();
+        state::snapshot::import(&mut restored, &mut stream.as_slice()).unwrap();
+        replay(&mut restored, &log, cut);
+        prop_assert!(whole == restored);
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing_but_its_remembered_answer(log in log()) {
+        let mut kv = MemoryKv::new();
+        for (index, entry) in log.iter().enumerate() {
+            let before = kv.clone();
+            let applied = state::apply(&mut kv, Revision(index as u64 + 1), entry);
+            if matches!(applied.outcome, Outcome::Refused(_)) && entry.request_id.is_none() {
+                prop_assert!(kv == before);
+                prop_assert!(applied.changes.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn watchers_learn_of_every_change(log in log()) {
+        let mut kv = MemoryKv::new();
+        let mut told = Vec::new();
+        for (index, entry) in log.iter().enumerate() {
+            told.extend(state::apply(&mut kv, Revision(index as u64 + 1), entry).changes);
+        }
+        prop_assert_eq!(State::new(&kv).changes_since(Revision(0), usize::MAX).unwrap(), told);
+    }
+
+    #[test]
+    fn no_bytes_are_fatal(log in log(), bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
+        let mut kv = MemoryKv::new();
+        replay(&mut kv, &log, 0);
+        state::apply_bytes(&mut kv, Revision(999), &bytes);
+        // And bytes that are almost right.
+        let mut almost = log[at.index(log.len())].encode();
+        let place = at.index(almost.len());
+        almost[place] ^= bytes.first().copied().unwrap_or(1);
+        state::apply_bytes(&mut kv, Revision(1000), &almost);
+        almost.truncate(place);
+        state::apply_bytes(&mut kv, Revision(1001), &almost);
+        check_invariants(&kv);
+    }
+}
