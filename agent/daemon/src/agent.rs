@@ -169,7 +169,9 @@ impl Agent {
                     let next = self.stay(session, &channel, &endpoint).await;
                     self.link.set(None);
                     if let Next::Spread = next {
-                        tokio::time::sleep(LOST_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0))).await;
+                        // Drawn before the wait: the source of chance must not be held across it, it is not `Send`.
+                        let moment = LOST_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0));
+                        tokio::time::sleep(moment).await;
                     }
                 }
                 // The policy has no end.
@@ -200,7 +202,7 @@ impl Agent {
                     self.link.set(Some(channel.clone()));
                     return Some((session, channel, endpoint));
                 }
-                Ok((Opened::Redirect { home, .. }, endpoints)) => {
+                Ok((Opened::Redirect { home }, endpoints)) => {
                     self.learn(endpoints).await;
                     self.directory.redirected(home, Instant::now());
                 }
@@ -288,7 +290,8 @@ async fn renewed(identity: &mut Identity, channel: &Channel) {
 async fn home_again(home: Option<String>) {
     let Some(home) = home else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(HOME_AGAIN_EVERY.mul_f64(rand::rng().random_range(1.0..1.5))).await;
+        let wait = HOME_AGAIN_EVERY.mul_f64(rand::rng().random_range(1.0..1.5));
+        tokio::time::sleep(wait).await;
         let probe = tokio::net::TcpStream::connect(&home);
         if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(3), probe).await {
             return;

@@ -12,10 +12,14 @@
 //!
 //! Read next: [`Agent`] (the conversation), `dispatch` (requests), [`Machine`], then `actions/`, one file per action.
 
+mod actions;
 mod agent;
+mod archive;
 mod blobs;
+pub mod children;
 mod dial;
 mod digest;
+mod disks;
 mod dispatch;
 mod durable;
 mod error;
@@ -25,9 +29,16 @@ mod layout;
 mod locks;
 mod machine;
 mod method;
+mod platform;
+mod proc;
+mod real;
+mod scripts;
 mod session;
 mod simulated;
+mod spec;
 mod storage;
+mod supervisor;
+mod vitals;
 
 pub use agent::{Agent, AgentParts, Link, StartError};
 pub use blobs::{Blobs, DirectorBlobs, DirectoryBlobs, Stored};
@@ -36,5 +47,34 @@ pub use layout::{BASE_DIR, Layout};
 pub use machine::{Machine, Notice, Notices, Order, Progress, Report, Work};
 pub use method::Method;
 pub use model::agent_settings::AgentSettings as Settings;
+pub use real::{RealMachine, RealMachineParts};
 pub use simulated::{Behaviour, SimulatedMachine};
 pub use storage::Storage;
+pub use supervisor::Timing;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use owned_tasks::OwnedTasks;
+
+/// Returns the agent of a real machine: what the binary runs.
+pub fn agent_of_this_machine(
+    settings: Settings,
+    base_dir: &Path,
+    tasks: OwnedTasks,
+) -> Result<Agent, StartError> {
+    let (layout, link, notices) = (Layout::new(base_dir), Link::default(), Arc::new(Notices::default()));
+    let machine = RealMachine::new(
+        RealMachineParts {
+            settings: settings.clone(),
+            layout: layout.clone(),
+            blobs: Arc::new(DirectorBlobs::new(link.clone())),
+            notices: notices.clone(),
+            timing: Timing::default(),
+        },
+        tasks.clone(),
+    );
+    let parts =
+        AgentParts { settings, machine: Arc::new(machine), storage: Storage::Disk(layout), link, notices };
+    Agent::new(parts, tasks)
+}

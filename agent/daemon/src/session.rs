@@ -43,7 +43,7 @@ pub(crate) struct Parts {
 /// What a director answered to a hello.
 pub(crate) enum Opened {
     Welcome(Box<Session>),
-    Redirect { home: String, endpoints: Vec<String> },
+    Redirect { home: String },
 }
 
 /// Why a session ended.
@@ -74,7 +74,7 @@ pub(crate) struct Session {
     changes: tokio::sync::watch::Receiver<u64>,
 }
 
-/// Opens the stream and says hello.
+/// Opens the stream and says hello. Returns also where directors can be reached now.
 pub(crate) async fn open(
     parts: Parts,
     channel: Channel,
@@ -105,7 +105,7 @@ pub(crate) async fn open(
         Some(director_message::Body::Welcome(welcome)) => welcomed(parts, inbound, outbound, welcome).await,
         Some(director_message::Body::Redirect(redirect)) => {
             let endpoints = redirect.endpoints.map(|list| list.endpoints).unwrap_or_default();
-            Ok((Opened::Redirect { home: redirect.endpoint, endpoints: endpoints.clone() }, endpoints))
+            Ok((Opened::Redirect { home: redirect.endpoint }, endpoints))
         }
         _ => Err(Status::internal("the first message was no welcome")),
     }

@@ -1,0 +1,49 @@
+//! What an agent can do, one file per action. Names, arguments and results are BOSH's (`spec/agent.md` §3).
+
+mod apply;
+mod compile_package;
+mod disks;
+mod drain;
+mod fetch_logs;
+mod get_state;
+mod install;
+mod prepare;
+mod run_errand;
+mod run_script;
+mod start;
+mod stop;
+mod update_settings;
+mod upload_blob;
+
+use serde_json::{Value, json};
+
+use crate::error::ActionError;
+use crate::machine::{Order, Work};
+use crate::method::Method;
+use crate::real::RealMachine;
+
+/// Does one action.
+pub(crate) async fn perform(machine: &RealMachine, order: Order, work: &Work) -> Result<Value, ActionError> {
+    match order.method {
+        Method::Ping => Ok(json!("pong")),
+        Method::Info => Ok(json!({ "api_version": 1 })),
+        Method::GetState => get_state::run(machine, &order),
+        Method::UpdateSettings => update_settings::run(machine, &order).await,
+        Method::UploadBlob => upload_blob::run(machine, order).await,
+        Method::Prepare => prepare::run(machine, &order).await,
+        Method::Apply => apply::run(machine, &order).await,
+        Method::Start => start::run(machine),
+        Method::Stop => stop::run(machine).await,
+        Method::Drain => drain::run(machine, &order, work).await,
+        Method::RunScript => run_script::run(machine, &order, work).await,
+        Method::RunErrand => run_errand::run(machine, &order, work).await,
+        Method::CompilePackage => compile_package::run(machine, &order, work).await,
+        Method::ListDisk => disks::list(machine),
+        Method::AddPersistentDisk => disks::add(machine, &order),
+        Method::RemovePersistentDisk => disks::remove(machine, &order),
+        Method::MountDisk => disks::mount(machine, &order).await,
+        Method::UnmountDisk => disks::unmount(machine, &order).await,
+        Method::MigrateDisk => disks::migrate(machine, &order).await,
+        Method::FetchLogs => fetch_logs::run(machine, &order, work).await,
+    }
+}

@@ -1,0 +1,60 @@
+//! `dagent --settings FILE [--base-dir DIR]`: the agent of the machine that it runs on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use dagent::{BASE_DIR, Settings, agent_of_this_machine, children};
+use owned_tasks::{OnExit, OwnedTasks};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
+
+/// How long requests under way may take to stop; what is not recorded by then is taken up again by the next start.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The agent inside a VM: dials a director, installs what it is told and keeps it running.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// The settings file that the CPI wrote.
+    #[arg(long)]
+    settings: PathBuf,
+    /// The directory below which everything is installed.
+    #[arg(long, default_value = BASE_DIR)]
+    base_dir: PathBuf,
+    /// What to log, as `tracing` filters.
+    #[arg(long, env = "DAGENT_LOG", default_value = "info")]
+    log: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let filter = EnvFilter::try_new(&options.log).context("the log filter can't be read")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let text = std::fs::read(&options.settings)
+        .with_context(|| format!("cannot read settings `{}`", options.settings.display()))?;
+    let settings: Settings = serde_json::from_slice(&text)
+        .with_context(|| format!("cannot understand settings `{}`", options.settings.display()))?;
+    let base_dir =
+        std::path::absolute(&options.base_dir).context("the base directory has no absolute path")?;
+
+    let tasks = OwnedTasks::new();
+    if let Err(error) = children::become_subreaper() {
+        warn!(error = %error, "orphans of jobs will not come to the agent");
+    }
+    tasks.spawn("reaper", OnExit::Ignore, children::reap_orphans);
+    let agent = agent_of_this_machine(settings, &base_dir, tasks.clone())?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = tasks.stop_token();
+    let ended = tokio::select! {
+        ended = agent.run(stop) => ended.context("the agent has ended"),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    // Jobs go on without the agent; its next life finds them by their pidfiles.
+    tasks.stop(STOPPED_WITHIN).await;
+    ended
+}

@@ -1,0 +1,148 @@
+//! What differs between machines: owners, users and mounts.
+//!
+//! [`linux`] has a root of its own; [`process`] is a plain process beside others and may change nothing outside its base
+//! directory. Not here: what is mounted when, which is `disks`.
+
+pub mod linux;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::error::ActionError;
+
+/// A user and group to run a program as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// What stands behind a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskSource {
+    /// A directory.
+    Directory(PathBuf),
+    /// A block device.
+    Device(PathBuf),
+}
+
+impl DiskSource {
+    /// Reads a hint: text or a map with `path`, and `kind: directory` for a directory.
+    pub fn of(hint: &Value) -> Option<Self> {
+        let (path, kind) = match hint {
+            Value::String(path) => (path.as_str(), None),
+            Value::Object(map) => (map.get("path")?.as_str()?, map.get("kind").and_then(Value::as_str)),
+            _ => return None,
+        };
+        let path = PathBuf::from(path);
+        Some(match kind {
+            Some("directory") => Self::Directory(path),
+            // A device may also be told by what is there.
+            None if path.is_dir() => Self::Directory(path),
+            _ => Self::Device(path),
+        })
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(path) | Self::Device(path) => path,
+        }
+    }
+}
+
+/// How to make and mount a file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileSystem {
+    /// `ext4` or `xfs`; `ext4` where nothing is said.
+    pub kind: Option<String>,
+    /// Mount options.
+    pub options: Vec<String>,
+}
+
+/// Whether something had to be unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// It was mounted.
+    Now,
+    /// It was not.
+    Already,
+}
+
+/// What differs between machines.
+#[async_trait]
+pub trait Platform: Send + Sync + 'static {
+    /// Gives a file or directory to `root:vcap`: jobs may read what its mode allows, and not change it.
+    fn give(&self, path: &Path) -> std::io::Result<()>;
+
+    /// Returns whom to run a program as; `None`: as the agent itself.
+    fn credentials(
+        &self,
+        user: Option<&str>,
+        group: Option<&str>,
+    ) -> Result<Option<Credentials>, ActionError>;
+
+    /// Returns whether something is mounted at `at`.
+    fn is_mounted(&self, at: &Path) -> bool;
+
+    /// Mounts a disk, making a file system only where there is none, and growing it to the disk's size. The caller has
+    /// made sure that nothing is mounted there.
+    async fn mount(
+        &self,
+        source: &DiskSource,
+        at: &Path,
+        file_system: &FileSystem,
+    ) -> Result<(), ActionError>;
+
+    /// Unmounts what is mounted at `at`, waiting a while for those who use it.
+    async fn unmount(&self, at: &Path) -> Result<Unmounted, ActionError>;
+
+    /// Keeps everybody from writing to what is mounted at `at`, before it is copied. Fails while files are open for
+    /// writing.
+    async fn make_read_only(&self, at: &Path) -> Result<(), ActionError>;
+
+    /// Makes exactly these certificates, PEM, trusted by what runs on the machine. `bosh` is the agent's own directory.
+    async fn trust(&self, certificates: &[String], bosh: &Path) -> Result<(), ActionError>;
+}
+
+/// Replaces every `bosh-trusted-cert-N.crt` of a directory.
+fn write_trusted(directory: &Path, certificates: &[String]) -> Result<(), ActionError> {
+    std::fs::create_dir_all(directory).map_err(ActionError::file("create", directory))?;
+    let entries = std::fs::read_dir(directory).map_err(ActionError::file("read", directory))?;
+    for old in
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(TRUSTED_PREFIX))
+    {
+        std::fs::remove_file(old.path()).map_err(ActionError::file("remove", &old.path()))?;
+    }
+    for (number, certificate) in certificates.iter().enumerate() {
+        let path = directory.join(format!("{TRUSTED_PREFIX}{}.crt", number + 1));
+        std::fs::write(&path, certificate).map_err(ActionError::file("write", &path))?;
+    }
+    Ok(())
+}
+
+/// What the names of trusted certificates' files start with.
+const TRUSTED_PREFIX: &str = "bosh-trusted-cert-";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn hints_are_text_or_maps() {
+        let device = |path: &str| Some(DiskSource::Device(path.into()));
+        assert_eq!(DiskSource::of(&json!("/dev/loop-x")), device("/dev/loop-x"));
+        assert_eq!(DiskSource::of(&json!({ "path": "/dev/x", "volume_id": "7" })), device("/dev/x"));
+        let directory = json!({ "path": "/not/there", "kind": "directory" });
+        assert_eq!(DiskSource::of(&directory), Some(DiskSource::Directory("/not/there".into())));
+        assert_eq!(DiskSource::of(&json!({ "lun": "0" })), None);
+        assert_eq!(DiskSource::of(&json!(7)), None);
+    }
+}

@@ -1,0 +1,253 @@
+use super::*;
+use crate::platform::process::ProcessPlatform;
+
+/// Long enough for a busy machine; every wait ends with its condition.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    supervisor: Supervisor,
+    notices: Arc<Notices>,
+    tasks: OwnedTasks,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (tasks, notices) = (OwnedTasks::new(), Arc::new(Notices::default()));
+        for name in ["control", "run", "monit"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let timing = Timing {
+            cycle: Duration::from_millis(50),
+            restart_pause_max: Duration::from_millis(20),
+            proved_after: Duration::from_secs(60),
+        };
+        let surroundings = Surroundings {
+            platform: Arc::new(ProcessPlatform),
+            notices: notices.clone(),
+            timing,
+            output: dir.path().join("log"),
+            environment: vec![],
+            addresses: vec!["10.0.0.9".into()],
+            changes: watch::channel(0).0,
+        };
+        let supervisor = Supervisor::new(surroundings, dir.path().join("monit/stopped"), tasks.clone());
+        Self { dir, supervisor, notices, tasks }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn pidfile(&self, name: &str) -> PathBuf {
+        self.path(&format!("run/{name}.pid"))
+    }
+
+    /// Writes a control file for a service that sleeps. `more` are further statements.
+    fn sleeper(&self, name: &str, more: &str) {
+        let script = self.path(&format!("{name}.sh"));
+        let text = format!(
+            "#!/bin/bash\necho {name} >> {order}\nsetsid sleep 1000 </dev/null >/dev/null 2>&1 &\necho $! > {pid}.new && mv {pid}.new {pid}\n",
+            order = self.path("order").display(),
+            pid = self.pidfile(name).display(),
+        );
+        self.control(name, &script, &text, more);
+    }
+
+    fn control(&self, name: &str, script: &Path, text: &str, more: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(script, text).unwrap();
+        std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let control = format!(
+            "check process {name} with pidfile {}\n  start program \"{}\" with timeout 20 seconds\n  group vcap\n{more}\n",
+            self.pidfile(name).display(),
+            script.display(),
+        );
+        std::fs::write(self.path(&format!("control/{name}.monitrc")), control).unwrap();
+    }
+
+    fn load(&self) {
+        self.supervisor.load(&self.path("control")).unwrap();
+    }
+
+    fn pid(&self, name: &str) -> i32 {
+        std::fs::read_to_string(self.pidfile(name)).unwrap().trim().parse().unwrap()
+    }
+
+    fn is_alive(pid: i32) -> bool {
+        proc::Stat::of(pid).is_some_and(|stat| !stat.is_zombie())
+    }
+
+    fn kill(&self, name: &str) -> i32 {
+        let pid = self.pid(name);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        pid
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "never came: {what}; {:?}", self.supervisor.processes());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn until_state(&self, state: JobState) {
+        self.until(&format!("{state:?}"), || self.supervisor.job_state() == state).await;
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // First no restarts, then no processes.
+        self.tasks.stop_token().cancel();
+        for entry in std::fs::read_dir(self.path("run")).into_iter().flatten().flatten() {
+            let pid =
+                std::fs::read_to_string(entry.path()).ok().and_then(|text| text.trim().parse::<i32>().ok());
+            if let Some(pid) = pid.filter(|pid| *pid > 1) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_services_everything_runs() {
+    let fixture = Fixture::new();
+    fixture.load();
+    assert_eq!(fixture.supervisor.job_state(), JobState::Running);
+    std::fs::write(fixture.path("monit/stopped"), "").unwrap();
+    assert_eq!(fixture.supervisor.job_state(), JobState::Stopped);
+}
+
+#[tokio::test]
+async fn a_service_is_started_restarted_when_it_dies_and_stopped() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "");
+    fixture.load();
+    fixture.supervisor.start();
+    assert_eq!(
+        fixture.supervisor.job_state(),
+        JobState::Starting,
+        "at once, not only when its task has woken up"
+    );
+    fixture.until_state(JobState::Running).await;
+
+    let first = fixture.kill("web");
+    fixture.until("a new process", || fixture.pid("web") != first).await;
+    fixture.until_state(JobState::Running).await;
+    let notice = fixture.notices.next().await;
+    assert_eq!((notice.title.as_str(), notice.severity), ("web (10.0.0.9) - does not exist - restart", 1));
+
+    let second = fixture.pid("web");
+    fixture.supervisor.stop(PATIENCE).await.unwrap();
+    assert!(!Fixture::is_alive(second));
+    assert_eq!(fixture.supervisor.processes()[0]["state"], "unknown");
+}
+
+#[tokio::test]
+async fn an_unmonitored_service_stays_dead() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until_state(JobState::Running).await;
+    fixture.supervisor.unmonitor().await;
+    let pid = fixture.kill("web");
+    fixture.until("its end", || !Fixture::is_alive(pid)).await;
+    assert_eq!(fixture.pid("web"), pid);
+    assert_eq!(fixture.supervisor.job_state(), JobState::Failing);
+}
+
+#[tokio::test]
+async fn dependencies_start_first_and_stop_last() {
+    let fixture = Fixture::new();
+    fixture.sleeper("a_web", "depends on z_db");
+    fixture.sleeper("z_db", "");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until_state(JobState::Running).await;
+    assert_eq!(std::fs::read_to_string(fixture.path("order")).unwrap(), "z_db\na_web\n");
+    assert_eq!(fixture.supervisor.stop_order(), [["a_web"], ["z_db"]]);
+    fixture.supervisor.stop(PATIENCE).await.unwrap();
+    assert!(!Fixture::is_alive(fixture.pid("a_web")) && !Fixture::is_alive(fixture.pid("z_db")));
+}
+
+#[tokio::test]
+async fn a_service_that_keeps_dying_is_given_up_at_its_limit() {
+    let fixture = Fixture::new();
+    let script = fixture.path("flaky.sh");
+    let text = format!("#!/bin/bash\necho x >> {}\nexit 1\n", fixture.path("starts").display());
+    // The window is long against a start's patience, so that the limit is what ends it.
+    fixture.control("flaky", &script, &text, "if 2 restarts within 1000 cycles then timeout");
+    fixture.load();
+    fixture.supervisor.start();
+    let state = || fixture.supervisor.processes()[0]["state"].clone();
+    fixture.until("given up", || state() == "unknown").await;
+    assert_eq!(
+        std::fs::read_to_string(fixture.path("starts")).unwrap(),
+        "x\nx\nx\n",
+        "a start and two restarts"
+    );
+    assert_eq!(fixture.supervisor.job_state(), JobState::Failing);
+}
+
+#[tokio::test]
+async fn a_running_process_is_adopted_and_an_unchanged_service_is_left_alone() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until_state(JobState::Running).await;
+    let pid = fixture.pid("web");
+
+    fixture.load();
+    fixture.supervisor.start();
+    assert_eq!(fixture.supervisor.job_state(), JobState::Running, "the same control file disturbs nobody");
+
+    // As after a restart of the agent: another supervisor finds the process.
+    let again = Fixture::new();
+    std::fs::copy(fixture.path("control/web.monitrc"), again.path("control/web.monitrc")).unwrap();
+    again.load();
+    again.supervisor.resume();
+    again.until_state(JobState::Running).await;
+    assert_eq!(fixture.pid("web"), pid);
+    assert_eq!(std::fs::read_to_string(fixture.path("order")).unwrap(), "web\n", "it was started once");
+}
+
+#[tokio::test]
+async fn a_tripped_test_restarts_the_service() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "if failed unixsocket /nowhere/at/all.sock for 2 cycles then restart");
+    fixture.load();
+    fixture.supervisor.start();
+    let starts = || std::fs::read_to_string(fixture.path("order")).unwrap_or_default().lines().count();
+    fixture.until("a second start", || starts() >= 2).await;
+    let notice = fixture.notices.next().await;
+    assert_eq!(notice.title, "web (10.0.0.9) - connection failed - restart");
+}
+
+#[tokio::test]
+async fn a_service_of_another_group_is_invisible_to_bosh() {
+    let fixture = Fixture::new();
+    fixture.sleeper("side", "group other");
+    fixture.load();
+    fixture.supervisor.start();
+    assert_eq!(fixture.supervisor.count(), 0);
+    assert_eq!(fixture.supervisor.job_state(), JobState::Running);
+}
+
+#[test]
+fn circles_do_not_hang_the_order() {
+    let depends = |pairs: &[(&str, &[&str])]| {
+        layers(
+            pairs
+                .iter()
+                .map(|(name, on)| ((*name).into(), on.iter().map(|on| (*on).into()).collect()))
+                .collect(),
+        )
+    };
+    assert_eq!(depends(&[("a", &["b"]), ("b", &["c"]), ("c", &[])]), [["a"], ["b"], ["c"]]);
+    assert_eq!(depends(&[("a", &["b"]), ("b", &["a"])]), [["a", "b"]]);
+}
