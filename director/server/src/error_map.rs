@@ -1,0 +1,108 @@
+//! The one table of status codes: reasons in, gRPC out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use model::ErrorCode;
+use model::task::TaskError;
+use service::ServiceError;
+use state::command::Refusal;
+use state::log::LogError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Who our error reasons belong to.
+const DOMAIN: &str = "directorate";
+
+/// How soon to ask again when there is no leader: about an election.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Translates a reason.
+pub fn status(error: ServiceError) -> Status {
+    let message = error.to_string();
+    match error {
+        ServiceError::Unauthenticated => build(Code::Unauthenticated, message, ErrorCode::UnauthorizedError),
+        ServiceError::Forbidden { .. } => build(Code::PermissionDenied, message, ErrorCode::UnauthorizedError),
+        ServiceError::Told(told) => of_task_error(&told),
+        ServiceError::Refused(refusal) => of_refusal(&refusal, message),
+        ServiceError::Log(error) => of_log(&error, message),
+        ServiceError::Compacted { .. } => build(Code::OutOfRange, message, ErrorCode::BadRequest),
+    }
+}
+
+fn build(code: Code, message: String, told: ErrorCode) -> Status {
+    numbered(code, message, told.name(), told.number())
+}
+
+fn numbered(code: Code, message: String, reason: &str, number: u32) -> Status {
+    let metadata = HashMap::from([("code".to_owned(), number.to_string())]);
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
+}
+
+fn of_task_error(told: &TaskError) -> Status {
+    let known = ErrorCode::from_number(told.code);
+    let code = match known {
+        Some(
+            ErrorCode::TaskNotFound
+            | ErrorCode::ReleaseNotFound
+            | ErrorCode::ReleaseVersionNotFound
+            | ErrorCode::StemcellNotFound
+            | ErrorCode::DeploymentNotFound
+            | ErrorCode::InstanceNotFound
+            | ErrorCode::JobNotFound
+            | ErrorCode::ConfigNotFound
+            | ErrorCode::ConfigServerMissingName
+            | ErrorCode::ResourceNotFound,
+        ) => Code::NotFound,
+        Some(ErrorCode::TaskUnexpectedState | ErrorCode::ReleaseInUse | ErrorCode::StemcellInUse) => {
+            Code::FailedPrecondition
+        }
+        Some(ErrorCode::Unknown | ErrorCode::SystemError) => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    numbered(code, told.message.clone(), known.map_or("Unknown", ErrorCode::name), told.code)
+}
+
+fn of_refusal(refusal: &Refusal, message: String) -> Status {
+    let (code, told) = match refusal {
+        Refusal::NotFound { .. } => (Code::NotFound, ErrorCode::ResourceNotFound),
+        Refusal::Exists { .. } | Refusal::AlreadyInitialised => (Code::AlreadyExists, ErrorCode::ResourceError),
+        Refusal::BadToken | Refusal::AgentKeyTaken { .. } => (Code::Unauthenticated, ErrorCode::UnauthorizedError),
+        Refusal::ConfigMoved { .. } => (Code::FailedPrecondition, ErrorCode::ConfigExpectedLatestIdMismatch),
+        Refusal::UnknownCommand => (Code::Unimplemented, ErrorCode::SystemError),
+        _ => (Code::FailedPrecondition, ErrorCode::ResourceError),
+    };
+    build(code, message, told)
+}
+
+fn of_log(error: &LogError, message: String) -> Status {
+    match error {
+        LogError::NoLeader(_) | LogError::Stopping => {
+            let mut details = ErrorDetails::with_retry_info(Some(AGAIN));
+            details.set_error_info("NoLeader", DOMAIN, HashMap::new());
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
+        LogError::TooLarge { .. } => build(Code::InvalidArgument, message, ErrorCode::BadRequest),
+        LogError::Other(_) => build(Code::Internal, message, ErrorCode::SystemError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_carries_bosh_s_name_and_number() {
+        let status = status(ServiceError::told(ErrorCode::DeploymentNotFound, "Deployment 'x' doesn't exist"));
+        assert_eq!(status.code(), Code::NotFound);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["code"].as_str()), ("DeploymentNotFound", "70000"));
+    }
+
+    #[test]
+    fn without_a_leader_the_client_is_told_when_to_come_back() {
+        let status = status(ServiceError::Log(LogError::NoLeader("x".into())));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+}

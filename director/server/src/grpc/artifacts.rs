@@ -1,0 +1,214 @@
+//! Configs, releases, stemcells, disks.
+
+use async_trait::async_trait;
+use model::{BlobDigest, ConfigId};
+use proto::v1 as pb;
+use proto::v1::configs_server::Configs;
+use proto::v1::disks_server::Disks;
+use proto::v1::releases_server::Releases;
+use proto::v1::stemcells_server::Stemcells;
+use service::ops::PutConfig;
+use tonic::{Request, Response, Status};
+
+use super::convert::{given, page};
+use super::{Door, request_id};
+use crate::error_map::status;
+
+fn config((config, current): (model::config::StoredConfig, bool)) -> pb::Config {
+    pb::Config {
+        id: config.id.0,
+        r#type: config.kind,
+        name: config.name,
+        content: config.content,
+        created_at_unix_ms: config.created_at.0,
+        current,
+    }
+}
+
+#[async_trait]
+impl Configs for Door {
+    async fn put(&self, request: Request<pb::PutConfigRequest>) -> Result<Response<pb::PutConfigResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let put = PutConfig {
+            kind: wish.r#type,
+            name: wish.name,
+            content: wish.content,
+            expected_latest: wish.expected_latest_id.map(ConfigId),
+        };
+        let stored = self.service.put_config(&caller, request_id(&wish.request_id), put).await;
+        let (id, unchanged) = stored.map_err(status)?;
+        Ok(Response::new(pb::PutConfigResponse { id: id.0, unchanged }))
+    }
+
+    async fn get(&self, request: Request<pb::GetConfigRequest>) -> Result<Response<pb::Config>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = Some(wish.id).filter(|id| *id != 0).map(ConfigId);
+        let found = self.service.config(&caller, id, &wish.r#type, &wish.name).await.map_err(status)?;
+        Ok(Response::new(config(found)))
+    }
+
+    async fn list(&self, request: Request<pb::ListConfigsRequest>) -> Result<Response<pb::ListConfigsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed = self.service.configs(&caller, &wish.r#type, &wish.name, wish.history, &page(wish.page)).await;
+        let (configs, next_page_token) = listed.map_err(status)?;
+        Ok(Response::new(pb::ListConfigsResponse { configs: configs.into_iter().map(config).collect(), next_page_token }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteConfigRequest>,
+    ) -> Result<Response<pb::DeleteConfigResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        self.service.delete_config(&caller, id, &wish.r#type, &wish.name).await.map_err(status)?;
+        Ok(Response::new(pb::DeleteConfigResponse {}))
+    }
+}
+
+fn started(task: model::TaskId) -> Response<pb::TaskStarted> {
+    Response::new(pb::TaskStarted { task_id: task.0 })
+}
+
+#[async_trait]
+impl Releases for Door {
+    async fn upload(&self, request: Request<pb::UploadReleaseRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
+        self.service.upload_release(&caller, id, blob, wish.rebase, wish.fix).await.map(started).map_err(status)
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListReleasesRequest>,
+    ) -> Result<Response<pb::ListReleasesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let listed = self.service.releases(&caller, &page(request.into_inner().page)).await;
+        let (releases, next_page_token) = listed.map_err(status)?;
+        let summary = |(release, in_use): (model::release::ReleaseVersion, bool)| pb::ReleaseSummary {
+            name: release.release.name.to_string(),
+            version: release.release.version.to_string(),
+            commit_hash: release.commit_hash,
+            uncommitted_changes: release.uncommitted_changes,
+            in_use,
+        };
+        Ok(Response::new(pb::ListReleasesResponse {
+            releases: releases.into_iter().map(summary).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn inspect(&self, request: Request<pb::ReleaseRef>) -> Result<Response<pb::ReleaseDetails>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let found = self.service.release(&caller, &wish.name.into(), &wish.version.into()).await;
+        let (release, compiled) = found.map_err(status)?;
+        let jobs = release.jobs.iter().map(|job| pb::ReleaseJob {
+            name: job.name.to_string(),
+            fingerprint: job.fingerprint.to_string(),
+            digest: job.digest.clone(),
+            packages: job.packages.iter().map(ToString::to_string).collect(),
+            errand: job.is_errand(),
+        });
+        let packages = release.packages.iter().map(|package| pb::ReleasePackage {
+            name: package.name.to_string(),
+            fingerprint: package.fingerprint.to_string(),
+            digest: package.digest.clone(),
+            dependencies: package.dependencies.iter().map(ToString::to_string).collect(),
+            compiled_for: compiled
+                .iter()
+                .filter(|c| c.key.name == package.name && c.key.fingerprint == package.fingerprint)
+                .map(|c| format!("{}/{}", c.key.os, c.key.stemcell_version))
+                .collect(),
+        });
+        Ok(Response::new(pb::ReleaseDetails {
+            name: release.release.name.to_string(),
+            version: release.release.version.to_string(),
+            jobs: jobs.collect(),
+            packages: packages.collect(),
+        }))
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteReleaseRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let version = given(wish.version).map(Into::into);
+        let id = request_id(&wish.request_id);
+        self.service.delete_release(&caller, id, wish.name.into(), version).await.map(started).map_err(status)
+    }
+}
+
+#[async_trait]
+impl Stemcells for Door {
+    async fn upload(&self, request: Request<pb::UploadStemcellRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
+        self.service.upload_stemcell(&caller, id, blob, wish.fix).await.map(started).map_err(status)
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListStemcellsRequest>,
+    ) -> Result<Response<pb::ListStemcellsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let listed = self.service.stemcells(&caller, &page(request.into_inner().page)).await;
+        let (stemcells, next_page_token) = listed.map_err(status)?;
+        let row = |(record, in_use): (model::stemcell::StemcellRecord, bool)| pb::Stemcell {
+            name: record.stemcell.name,
+            version: record.stemcell.version.to_string(),
+            os: record.stemcell.os,
+            cpi: record.stemcell.cpi.to_string(),
+            cid: record.stemcell.cid.to_string(),
+            in_use,
+        };
+        Ok(Response::new(pb::ListStemcellsResponse {
+            stemcells: stemcells.into_iter().map(row).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteStemcellRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        let deleted = self.service.delete_stemcell(&caller, id, wish.name, wish.version.into(), wish.force).await;
+        deleted.map(started).map_err(status)
+    }
+}
+
+#[async_trait]
+impl Disks for Door {
+    async fn list_orphaned(
+        &self,
+        request: Request<pb::ListOrphanedDisksRequest>,
+    ) -> Result<Response<pb::ListOrphanedDisksResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let listed = self.service.orphaned_disks(&caller, &page(request.into_inner().page)).await;
+        let (disks, next_page_token) = listed.map_err(status)?;
+        let row = |orphan: state::records::OrphanedDisk| pb::OrphanedDisk {
+            cid: orphan.disk.cid.map(|c| c.to_string()).unwrap_or_default(),
+            id: orphan.disk.id.to_string(),
+            size_mib: orphan.disk.spec.size_mib,
+            deployment: orphan.deployment.to_string(),
+            instance: orphan.slug,
+            az: orphan.az.map(|az| az.to_string()).unwrap_or_default(),
+            orphaned_at_unix_ms: orphan.orphaned_at.0,
+        };
+        Ok(Response::new(pb::ListOrphanedDisksResponse { disks: disks.into_iter().map(row).collect(), next_page_token }))
+    }
+
+    async fn delete_orphaned(
+        &self,
+        request: Request<pb::DeleteOrphanedDisksRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        self.service.delete_orphaned_disks(&caller, id, &wish.cids).await.map(started).map_err(status)
+    }
+}

@@ -1,0 +1,139 @@
+//! Deployments and variables.
+
+use async_trait::async_trait;
+use executor::ports::Vault as _;
+use model::DeploymentName;
+use proto::v1 as pb;
+use proto::v1::deployments_server::Deployments;
+use proto::v1::variables_server::Variables;
+use service::ops::DeploymentSummary;
+use tonic::{Request, Response, Status};
+
+use super::convert::{deploy_options, filter, freshness, page};
+use super::{Door, request_id};
+use crate::error_map::status;
+
+fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {
+    let release = |r: model::instance::ReleaseRef| pb::ReleaseRef { name: r.name.to_string(), version: r.version.to_string() };
+    pb::DeploymentSummary {
+        name: deployment.name.to_string(),
+        releases: deployment.releases.into_iter().map(release).collect(),
+        stemcells: deployment.stemcells.into_iter().map(|(name, version)| format!("{name}/{version}")).collect(),
+        locked_by: deployment.locked_by.map_or(0, |t| t.0),
+        deployed: deployment.deployed,
+    }
+}
+
+#[async_trait]
+impl Deployments for Door {
+    async fn deploy(&self, request: Request<pb::DeployRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let options = deploy_options(wish.options);
+        let id = request_id(&wish.request_id);
+        let task = self.service.deploy(&caller, id, wish.manifest, options, &wish.context_id).await.map_err(status)?;
+        Ok(Response::new(pb::TaskStarted { task_id: task.0 }))
+    }
+
+    async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let preview = self.preview.plan(&caller, &wish.manifest, deploy_options(wish.options)).await.map_err(status)?;
+        Ok(Response::new(pb::PlanResponse {
+            explanation: preview.explanation,
+            plan_json: preview.plan_json.into(),
+            warnings: preview.warnings,
+        }))
+    }
+
+    async fn diff(&self, request: Request<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let lines = self.service.diff(&caller, &wish.manifest, wish.no_redact).await.map_err(status)?;
+        let lines = lines.into_iter().map(|line| pb::DiffLine { text: line.text, change: line.change.name().into() });
+        Ok(Response::new(pb::DiffResponse { lines: lines.collect() }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListDeploymentsRequest>,
+    ) -> Result<Response<pb::ListDeploymentsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed = self.service.deployments(&caller, freshness(wish.freshness), &page(wish.page)).await;
+        let (deployments, next_page_token, revision) = listed.map_err(status)?;
+        Ok(Response::new(pb::ListDeploymentsResponse {
+            deployments: deployments.into_iter().map(summary).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<pb::GetDeploymentRequest>,
+    ) -> Result<Response<pb::DeploymentDetails>, Status> {
+        let caller = self.caller(&request).await?;
+        let name = DeploymentName::new(request.into_inner().name);
+        let (found, manifest) = self.service.deployment(&caller, &name).await.map_err(status)?;
+        Ok(Response::new(pb::DeploymentDetails { summary: Some(summary(found)), manifest }))
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteDeploymentRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let (id, name) = (request_id(&wish.request_id), DeploymentName::new(wish.name));
+        let task = self.service.delete_deployment(&caller, id, &name, wish.force, &wish.context_id).await;
+        Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
+    }
+
+    async fn run_errand(&self, request: Request<pb::RunErrandRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let (id, name) = (request_id(&wish.request_id), DeploymentName::new(wish.deployment));
+        let instances = wish.instances.into_iter().map(filter).collect();
+        let task = self.service.run_errand(&caller, id, &name, wish.errand, wish.keep_alive, instances).await;
+        Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
+    }
+
+    async fn list_errands(
+        &self,
+        request: Request<pb::GetDeploymentRequest>,
+    ) -> Result<Response<pb::ListErrandsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let name = DeploymentName::new(request.into_inner().name);
+        let errands = self.service.errands(&caller, &name).await.map_err(status)?;
+        Ok(Response::new(pb::ListErrandsResponse { errands }))
+    }
+}
+
+#[async_trait]
+impl Variables for Door {
+    async fn list(
+        &self,
+        request: Request<pb::ListVariablesRequest>,
+    ) -> Result<Response<pb::ListVariablesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed = self.service.variables(&caller, &DeploymentName::new(wish.deployment), &page(wish.page)).await;
+        let (variables, next_page_token) = listed.map_err(status)?;
+        let row = |(name, version, kind): (model::VariableName, u64, String)| pb::Variable {
+            name: name.to_string(),
+            version,
+            r#type: kind,
+        };
+        Ok(Response::new(pb::ListVariablesResponse { variables: variables.into_iter().map(row).collect(), next_page_token }))
+    }
+
+    async fn get(&self, request: Request<pb::GetVariableRequest>) -> Result<Response<pb::VariableValue>, Status> {
+        let caller = self.caller(&request).await?;
+        let name = request.into_inner().name.into();
+        let variable = self.service.variable(&caller, &name).await.map_err(status)?;
+        let value = self.vault.open(name.as_str(), &variable.sealed).map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(pb::VariableValue {
+            name: name.to_string(),
+            version: variable.version,
+            value_json: value.to_string().into_bytes().into(),
+        }))
+    }
+}

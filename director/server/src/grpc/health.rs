@@ -1,0 +1,98 @@
+//! Health of agents, shards, resurrection, leaks.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use model::{DeploymentName, EventId, NodeId};
+use proto::v1 as pb;
+use proto::v1::health_server::Health;
+use tonic::{Request, Response, Status};
+
+use super::convert::{given, name, page};
+use super::{Door, request_id};
+use crate::error_map::status;
+
+#[async_trait]
+impl Health for Door {
+    async fn agents(&self, request: Request<pb::ListAgentsRequest>) -> Result<Response<pb::ListAgentsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let deployment = given(wish.deployment).map(DeploymentName::new);
+        let listed = self.service.agents(&caller, deployment.as_ref(), &page(wish.page)).await;
+        let (agents, next_page_token) = listed.map_err(status)?;
+        let (map, _) = self.service.shards(&caller).await.map_err(status)?;
+        let agent = |agent: state::records::AgentRecord| pb::Agent {
+            watcher: health::shard_owner(&agent.deployment, &map.watchers).map_or(0, |n| n.0),
+            id: agent.agent.to_string(),
+            deployment: agent.deployment.to_string(),
+            instance: agent.instance.to_string(),
+            health: name(&agent.health),
+            since_unix_ms: agent.health_since.0,
+        };
+        Ok(Response::new(pb::ListAgentsResponse { agents: agents.into_iter().map(agent).collect(), next_page_token }))
+    }
+
+    async fn shards(&self, request: Request<pb::ListShardsRequest>) -> Result<Response<pb::ListShardsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let (map, agents) = self.service.shards(&caller).await.map_err(status)?;
+        let mut shards: BTreeMap<NodeId, pb::Shard> =
+            map.watchers.iter().map(|n| (*n, pb::Shard { node: n.0, ..pb::Shard::default() })).collect();
+        for agent in agents {
+            let owner = health::shard_owner(&agent.deployment, &map.watchers);
+            let Some(shard) = owner.and_then(|n| shards.get_mut(&n)) else { continue };
+            shard.agents += 1;
+            let deployment = agent.deployment.to_string();
+            if !shard.deployments.contains(&deployment) {
+                shard.deployments.push(deployment);
+            }
+        }
+        for (node, shard) in &mut shards {
+            shard.connected = self.connected(*node).await;
+        }
+        Ok(Response::new(pb::ListShardsResponse { map_number: map.number, shards: shards.into_values().collect() }))
+    }
+
+    async fn set_resurrection(
+        &self,
+        request: Request<pb::SetResurrectionRequest>,
+    ) -> Result<Response<pb::SetResurrectionResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let done = self.service.set_resurrection(&caller, request_id(&wish.request_id), wish.paused).await;
+        done.map_err(status)?;
+        Ok(Response::new(pb::SetResurrectionResponse {}))
+    }
+
+    async fn leaks(&self, request: Request<pb::ListLeaksRequest>) -> Result<Response<pb::ListLeaksResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let leaks = self.service.leaks(&caller).await.map_err(status)?;
+        let leak = |leak: state::records::Leak| pb::Leak {
+            id: leak.id.0,
+            what: leak.what,
+            task: leak.task.map_or(0, |t| t.0),
+            at_unix_ms: leak.at.0,
+        };
+        Ok(Response::new(pb::ListLeaksResponse { leaks: leaks.into_iter().map(leak).collect() }))
+    }
+
+    async fn clear_leak(&self, request: Request<pb::ClearLeakRequest>) -> Result<Response<pb::ClearLeakResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        self.service.clear_leak(&caller, id, EventId(wish.id)).await.map_err(status)?;
+        Ok(Response::new(pb::ClearLeakResponse {}))
+    }
+}
+
+impl Door {
+    /// Asks a replica how many agents are connected to it.
+    async fn connected(&self, node: NodeId) -> u32 {
+        if node == self.membership.id {
+            return self.membership.hub.stream_count() as u32;
+        }
+        let Some(mut client) = self.membership.client(node) else { return 0 };
+        let asked = client.watching(proto::peer::v1::WatchingRequest {});
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(1), asked).await;
+        answer.ok().and_then(Result::ok).map_or(0, |a| a.into_inner().connected)
+    }
+}

@@ -1,0 +1,135 @@
+//! Instances, with what their agents say when that is asked for.
+
+use std::time::Duration;
+
+use agent_api::{AgentState, Method, Mode, Request as AgentRequest};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use model::instance::InstanceState;
+use model::task::StateChange;
+use model::{DeploymentName, Epoch, RequestId};
+use proto::v1 as pb;
+use proto::v1::instances_server::Instances;
+use service::ops::InstanceRow;
+use tonic::{Request, Response, Status};
+
+use super::convert::{filter, freshness, given, name, page};
+use super::{Door, request_id};
+use crate::error_map::status;
+
+/// How long an agent may take to say how it is, as in BOSH.
+const STATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Agents asked at once.
+const ASKED_AT_ONCE: usize = 64;
+
+impl Door {
+    /// Asks an instance's agent how it is.
+    async fn agent_state(&self, row: &InstanceRow, epoch: Epoch) -> Option<AgentState> {
+        let agent = &row.vm.as_ref()?.agent;
+        let request = AgentRequest {
+            id: RequestId::new(format!("state-{}", uuid::Uuid::new_v4())),
+            epoch,
+            mode: Mode::Submit,
+            timeout: STATE_TIMEOUT,
+            method: Method::GetState { full: true },
+        };
+        let reply = self.agents.call(agent, request).await.ok()?;
+        serde_json::from_value(reply.0).ok()
+    }
+}
+
+fn instance(row: InstanceRow, state: Option<AgentState>, asked: bool) -> pb::Instance {
+    let process_state = match (&row.vm, &state, asked) {
+        (None, ..) => "no vm".into(),
+        (Some(_), Some(state), _) => name(&state.job_state),
+        (Some(_), None, true) => "unresponsive agent".into(),
+        // Not asked: what the watchers last agreed on.
+        (Some(_), None, false) => row.agent.as_ref().map(|a| name(&a.health)).unwrap_or_default(),
+    };
+    let spec = &row.instance.spec;
+    let networks = row.vm.as_ref().map_or(&spec.networks, |vm| &vm.networks);
+    pb::Instance {
+        deployment: spec.deployment.to_string(),
+        group: spec.group.to_string(),
+        id: spec.id.to_string(),
+        index: spec.index,
+        az: spec.az.as_ref().map(ToString::to_string).unwrap_or_default(),
+        bootstrap: spec.bootstrap,
+        wanted_state: name(&row.instance.state),
+        process_state,
+        ips: networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect(),
+        agent_id: row.vm.as_ref().map(|vm| vm.agent.to_string()).unwrap_or_default(),
+        vm_cid: row.vm.as_ref().and_then(|vm| vm.cid.as_ref()).map(ToString::to_string).unwrap_or_default(),
+        vm_type: spec.vm_type.clone().unwrap_or_default(),
+        disk_cids: row.disks.iter().filter(|d| d.active).filter_map(|d| d.cid.as_ref()).map(ToString::to_string).collect(),
+        ignore: row.instance.ignore,
+        update_completed: row.instance.update_completed,
+        processes: state
+            .iter()
+            .flat_map(|s| &s.processes)
+            .map(|p| pb::Process { name: p.name.clone(), state: p.state.clone() })
+            .collect(),
+        vitals_json: state.and_then(|s| s.vitals).map(|v| v.to_string().into_bytes().into()).unwrap_or_default(),
+        lifecycle: name(&spec.lifecycle),
+    }
+}
+
+#[async_trait]
+impl Instances for Door {
+    async fn list(
+        &self,
+        request: Request<pb::ListInstancesRequest>,
+    ) -> Result<Response<pb::ListInstancesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let deployment = DeploymentName::new(wish.deployment);
+        let listed = self.service.instances(&caller, &deployment, freshness(wish.freshness), &page(wish.page)).await;
+        let (rows, next_page_token, revision) = listed.map_err(status)?;
+        let epoch = self.service.info().map(|c| c.epoch).unwrap_or_default();
+        let asked = rows.into_iter().map(|row| async move {
+            let state = if wish.vitals { self.agent_state(&row, epoch).await } else { None };
+            instance(row, state, wish.vitals)
+        });
+        let instances = futures::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
+        Ok(Response::new(pb::ListInstancesResponse { instances, next_page_token, as_of_revision: revision.0 }))
+    }
+
+    async fn change_state(&self, request: Request<pb::ChangeStateRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        use pb::change_state_request::Change;
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let change = match wish.change() {
+            Change::Start => StateChange::Become(InstanceState::Started),
+            Change::Stop => StateChange::Become(InstanceState::Stopped),
+            Change::StopHard => StateChange::Become(InstanceState::Detached),
+            Change::Restart => StateChange::Restart,
+            Change::Recreate => StateChange::Recreate,
+            Change::Unspecified => return Err(Status::invalid_argument("say which change: start, stop, restart …")),
+        };
+        let task = self
+            .service
+            .change_state(
+                &caller,
+                request_id(&wish.request_id),
+                &DeploymentName::new(wish.deployment),
+                change,
+                filter(wish.instances.unwrap_or_default()),
+                wish.skip_drain,
+                given(wish.max_in_flight),
+                given(wish.canaries),
+            )
+            .await;
+        Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
+    }
+
+    async fn ignore(&self, request: Request<pb::IgnoreRequest>) -> Result<Response<pb::IgnoreResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let which = wish.instance.unwrap_or_default();
+        let (id, deployment) = (request_id(&wish.request_id), DeploymentName::new(wish.deployment));
+        let done = self.service.ignore_instance(&caller, id, &deployment, &which.group, &which.id_or_index, wish.ignore);
+        done.await.map_err(status)?;
+        Ok(Response::new(pb::IgnoreResponse {}))
+    }
+}

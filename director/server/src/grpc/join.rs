@@ -1,0 +1,69 @@
+//! Letting a replica join: a single-use token against a number, a certificate and the fleet's key.
+
+use async_trait::async_trait;
+use proto::v1 as pb;
+use proto::v1::join_server::Join;
+use ring::digest::{SHA256, digest};
+use state::State;
+use state::log::CommandLog as _;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::Door;
+use super::cluster::{TOKEN_PREFIX, token_hash};
+use crate::error_map::status;
+use crate::identity::Names;
+use crate::wire::open_authority;
+
+/// Where replicas join.
+#[derive(Clone)]
+pub struct JoinDesk(Door);
+
+impl JoinDesk {
+    /// Opens the desk.
+    pub fn new(door: Door) -> Self {
+        Self(door)
+    }
+}
+
+#[async_trait]
+impl Join for JoinDesk {
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let wish = request.into_inner();
+        let mut parts = wish.token.split('.');
+        let secret = match (parts.next(), parts.next()) {
+            (Some(TOKEN_PREFIX), Some(secret)) => secret,
+            _ => return Err(Status::unauthenticated("this is not a join token: get one with `dctl cluster join-token`")),
+        };
+        // Bound to the request's key: a repeat after a lost answer gets the same number, a thief gets nothing.
+        let key_digest = hex::encode(digest(&SHA256, &wish.csr_der));
+        let node = self.0.service.use_join_token(token_hash(secret), key_digest).await.map_err(|error| {
+            warn!(name = wish.name, error = %error, "a replica was refused");
+            status(error)
+        })?;
+        let view = self.0.membership.log.view();
+        let state = State::new(&*view);
+        let cluster = state.cluster().ok_or_else(|| Status::unavailable("the fleet is not initialised yet"))?;
+        let authority = open_authority(&cluster, &self.0.kek).map_err(|e| Status::internal(e.to_string()))?;
+        let names = Names { hosts: wish.hosts };
+        let issued = authority.issue_replica_csr(node, &names, &wish.csr_der);
+        let issued = issued.map_err(|e| Status::invalid_argument(format!("the certificate request is not valid: {e}")))?;
+        info!(node = %node, name = wish.name, "a replica joins");
+        let members = state.members().into_iter().map(|m| pb::MemberStatus {
+            id: m.node.0,
+            name: m.name,
+            api_address: m.api_address,
+            peer_address: m.peer_address,
+            agent_address: m.agent_address,
+            ..pb::MemberStatus::default()
+        });
+        Ok(Response::new(pb::JoinResponse {
+            node_id: node.0,
+            cluster_id: cluster.cluster_id,
+            chain_pem: issued.chain_pem,
+            authorities_pem: authority.certificate_pem().to_owned(),
+            kek: self.0.kek.bytes().to_vec().into(),
+            members: members.collect(),
+        }))
+    }
+}
