@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::fatal::Fatal;
 use crate::log_store::LogStore;
 use crate::state_machine::StateMachine;
-use crate::state_store::StateStore;
+use crate::state_store::{Gaps, StateStore};
 use crate::type_config::TypeConfig;
 use crate::{Application, StateBatch};
 
@@ -32,7 +32,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let store = StateStore::open(&data, Arc::new(Nothing), fatal.clone()).unwrap();
         let db = LogStore::open_db(&data.join("log"), 0).unwrap();
         let log = LogStore::start(db, store.clone(), fatal.clone()).unwrap();
-        Ok((dir, log, StateMachine { store, fatal }))
+        Ok((dir, log, StateMachine { store, fatal, gaps: Gaps::Allowed }))
     }
 }
 

@@ -98,6 +98,9 @@ pub enum MemberError {
     /// No such replica.
     #[error("replica {0} is not a member")]
     UnknownMember(u64),
+    /// It cannot lead now: it was not heard for a while, or lacks entries.
+    #[error("replica {0} is out of reach or too far behind to lead")]
+    NotReady(u64),
     /// The last voter cannot leave.
     #[error("replica {0} is the only voter")]
     LastVoter(u64),

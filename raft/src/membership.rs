@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::MemberError;
 use crate::node::{Metrics, Node, led_term};
 use crate::type_config::TypeConfig;
+use crate::{MemberStatus, Status};
 
 /// A new replica counts as caught up when it is this close to the leader's log.
 const CAUGHT_UP_ENTRIES: u64 = 256;
@@ -119,22 +120,35 @@ impl Node {
     pub async fn transfer_leader(&self, to: Option<u64>, timeout: Duration) -> Result<u64, MemberError> {
         self.ensure_leader()?;
         let me = self.inner.node_id;
+        if to == Some(me) {
+            return Ok(me);
+        }
         let status = self.status();
         let mut others: Vec<_> =
             status.members.iter().filter(|member| member.voter && member.id != me).collect();
-        others.sort_by_key(|member| member.matched);
+        others.sort_by_key(|member| (self.is_ready(member, &status), member.matched));
         let to = match to {
-            Some(to) if to == me => return Ok(me),
-            Some(to) => {
-                others.iter().find(|member| member.id == to).ok_or(MemberError::UnknownMember(to))?.id
-            }
-            None => others.last().ok_or(MemberError::LastVoter(me))?.id,
+            Some(to) => others.iter().find(|member| member.id == to).ok_or(MemberError::UnknownMember(to))?,
+            None => others.last().ok_or(MemberError::LastVoter(me))?,
         };
+        // From here on this leader takes no more writes and sends no more heartbeats; asking one that cannot take over
+        // would cost an election.
+        if !self.is_ready(to, &status) {
+            return Err(MemberError::NotReady(to.id));
+        }
+        let to = to.id;
         let operation = Operation::new("transfer of leadership to", to, timeout);
         self.inner.engine.trigger().transfer_leader(to).await.map_err(|_| MemberError::Stopped)?;
         let elected = |metrics: &Metrics| metrics.current_leader.is_some_and(|leader| leader != me);
         operation.bounded(self.wait_for(elected)).await?;
         Ok(self.status().leader.unwrap_or(to))
+    }
+
+    fn is_ready(&self, member: &MemberStatus, status: &Status) -> bool {
+        let heard = member.last_heard.is_some_and(|heard| heard.elapsed() < self.lease_duration());
+        let behind =
+            status.last_log_index.unwrap_or_default().saturating_sub(member.matched.unwrap_or_default());
+        heard && behind <= CAUGHT_UP_ENTRIES
     }
 
     /// Takes a snapshot of what is applied now and waits for it; returns the index of its last entry.
@@ -180,7 +194,7 @@ impl Node {
         }
     }
 
-    fn member(&self, id: u64) -> Option<crate::MemberStatus> {
+    fn member(&self, id: u64) -> Option<MemberStatus> {
         self.status().members.into_iter().find(|member| member.id == id)
     }
 

@@ -16,7 +16,7 @@ use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::peers::{Gate, Peers};
 use crate::state_machine::StateMachine;
-use crate::state_store::StateStore;
+use crate::state_store::{Gaps, StateStore};
 use crate::status;
 use crate::type_config::TypeConfig;
 use crate::{Application, Leadership, Options, PeerConnector, StartError, StateView, Status, Timing};
@@ -67,7 +67,7 @@ impl Node {
         let peers = Arc::new(Peers::new(connector));
         let network =
             Network { peers: peers.clone(), stall: (timing.election_max * 4).max(Duration::from_secs(2)) };
-        let machine = StateMachine { store: store.clone(), fatal };
+        let machine = StateMachine { store: store.clone(), fatal, gaps: Gaps::Refused };
         let engine = Engine::new(node_id, config, network, log, machine)
             .await
             .map_err(|error| StartError::Engine(error.into()))?;

@@ -200,7 +200,7 @@ impl Node {
     /// Tells failures of the connection from answers.
     fn noted<T>(&self, target: &Target, answer: Result<tonic::Response<T>, Status>) -> Result<T, Attempt> {
         let dialled_in_vain = matches!(&answer, Err(status) if never_connected(status));
-        let unreached = matches!(&answer, Err(status) if status.code() == Code::Unavailable);
+        let unreached = matches!(&answer, Err(status) if !is_answer(status));
         self.inner.gate.reached(target.id, if unreached { Reached::No } else { Reached::Yes });
         answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
             Code::FailedPrecondition => Attempt::NotDone,
@@ -242,6 +242,14 @@ impl From<LocalError> for Attempt {
             LocalError::Unknown | LocalError::TooLarge(_) => Self::Unknown,
         }
     }
+}
+
+/// Returns whether a failure is what the leader said, and not how the connection to it broke.
+fn is_answer(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::Aborted | Code::DeadlineExceeded | Code::InvalidArgument
+    )
 }
 
 /// Returns whether the call failed before there was a connection: then surely nothing was proposed.

@@ -9,7 +9,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use crate::fatal::Fatal;
 use crate::snapshot::{Snapshot, SnapshotDir};
-use crate::state_store::StateStore;
+use crate::state_store::{Gaps, StateStore};
 use crate::type_config::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries that are applied as one write, and before anybody is answered.
@@ -19,6 +19,7 @@ const BATCH_MAX: usize = 1024;
 pub(crate) struct StateMachine {
     pub(crate) store: Arc<StateStore>,
     pub(crate) fatal: Fatal,
+    pub(crate) gaps: Gaps,
 }
 
 /// Takes snapshots; runs beside the state machine.
@@ -56,10 +57,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        let gaps = self.gaps;
         let mut batches = entries.ready_chunks(BATCH_MAX);
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-            blocking(&self.store, &self.fatal, "applying entries", |store| store.apply(batch)).await?;
+            blocking(&self.store, &self.fatal, "applying entries", move |store| store.apply(batch, gaps))
+                .await?;
         }
         Ok(())
     }

@@ -30,6 +30,16 @@ use crate::{Application, StateBatch, StateView};
 
 const CURRENT: &str = "current";
 
+/// Whether entries may be missing between those that are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// Never in a real log.
+    Refused,
+    /// openraft's conformance suite invents logs with holes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the suite only"))]
+    Allowed,
+}
+
 /// The state of one replica. Every method that touches the disk blocks.
 pub(crate) struct StateStore {
     states: PathBuf,
@@ -100,15 +110,28 @@ impl StateStore {
     }
 
     /// Applies `entries`, in order and as one write; then answers those who wait.
-    pub(crate) fn apply(&self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> io::Result<()> {
+    pub(crate) fn apply(
+        &self,
+        entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
+        gaps: Gaps,
+    ) -> io::Result<()> {
         let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else { return Ok(()) };
         let changing = self.changing.lock().expect("a panic while the state changes ends the replica");
         let db = self.db();
+        let mut before = db.applied().map(|id| id.index);
         let mut batch = StateBatch::new(&db);
         let mut membership = None;
         let mut answers = Vec::with_capacity(entries.len());
         for (entry, responder) in entries {
             let (index, term) = (entry.log_id.index, **entry.log_id.committed_leader_id());
+            // A skipped entry would make this replica differ from the others for ever, and silently.
+            if let Some(before) = before.replace(index)
+                && before + 1 != index
+                && gaps == Gaps::Refused
+            {
+                let error = format!("entry {index} does not follow entry {before}");
+                return Err(self.fatal.report("applying entries", error));
+            }
             let answer = match entry.payload {
                 EntryPayload::Blank => Answer::default(),
                 EntryPayload::Normal(bytes) => {

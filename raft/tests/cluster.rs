@@ -99,6 +99,7 @@ async fn without_a_quorum_a_proposal_ends_at_its_deadline() {
     // Held during the election that follows.
     let waiting = tokio::join!(node.propose(b"held k held".to_vec(), PATIENCE), cluster.launch(third)).0;
     waiting.unwrap();
+    node.read_barrier(PATIENCE).await.unwrap();
     assert_eq!(cluster.replicas[&follower].read("k").as_deref(), Some("held"));
 }
 
@@ -209,6 +210,25 @@ async fn leadership_is_handed_over_on_request_and_at_shutdown() {
     let node = cluster.node(leader);
     assert_ne!(node.status().leader, Some(follower), "it left without handing over");
     put(&node, "r", "k", "v").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_not_handed_to_a_dead_replica() {
+    let mut cluster = Cluster::start(3, Setup::default()).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let node = cluster.node(leader);
+    cluster.kill(follower);
+    let silent =
+        || node.status().members.into_iter().find(|member| member.id == follower).unwrap().last_heard;
+    let lease = node.lease_duration();
+    eventually("the silence to be noticed", || silent().is_none_or(|heard| heard.elapsed() > lease)).await;
+    let term = node.status().term;
+    let refused = node.transfer_leader(Some(follower), PATIENCE).await;
+    assert!(matches!(refused, Err(MemberError::NotReady(id)) if id == follower), "{refused:?}");
+    put(&node, "r", "k", "v").await;
+    assert_eq!(node.status().term, term, "it cost an election");
+    // Without a wish, the living one is chosen.
+    assert_ne!(node.transfer_leader(None, PATIENCE).await.unwrap(), follower);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

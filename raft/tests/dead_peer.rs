@@ -75,7 +75,7 @@ async fn squat(address: std::net::SocketAddr, tasks: &owned_tasks::OwnedTasks) -
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
-                    drop(accepted.unwrap());
+                    drop(accepted.expect("loopback accepts"));
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
                 () = stop.cancelled() => return,

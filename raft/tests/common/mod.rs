@@ -1,6 +1,7 @@
 //! A cluster in one process: real gRPC on loopback, real RocksDB in temporary directories.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
