@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses its part of this")]
 
+pub mod aim;
+
 use std::collections::BTreeMap;
 
 use model::instance::*;

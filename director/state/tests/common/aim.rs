@@ -1,0 +1,118 @@
+//! Turns a random log into one that gets somewhere: blind guesses at task numbers, epochs and steps would nearly all
+//! be refused, and nothing behind the first check would be tested. Every sixth entry stays the guess it was.
+
+use model::plan::Unit;
+use model::step::{Action, StepOutcome};
+use model::task::TaskState;
+use model::*;
+use state::State;
+use state::command::*;
+use state::kv::MemoryKv;
+
+/// Aims every entry at the state that it will meet.
+pub fn aim(mut log: Vec<Entry>) -> Vec<Entry> {
+    let mut kv = MemoryKv::new();
+    for (index, entry) in log.iter_mut().enumerate() {
+        if index % 6 > 0 {
+            entry.command = aimed(&State::new(&kv), entry.command.clone());
+        }
+        state::apply(&mut kv, Revision(index as u64 + 1), entry);
+    }
+    log
+}
+
+fn aimed(state: &State<'_>, command: Command) -> Command {
+    let epoch = state.epoch();
+    let queued = |task| pick(state, task, &[TaskState::Queued]);
+    let working = |task| pick(state, task, &[TaskState::Processing, TaskState::Cancelling]);
+    match command {
+        Command::TaskTake { task, .. } => Command::TaskTake { task: queued(task), epoch },
+        Command::PlanCommit { task, draft, parts, mut plan, .. } => {
+            let deployment = state.deployment(&"web".into());
+            plan.generation = deployment.map_or(plan.generation, |deployment| deployment.generation);
+            let unplanned = state
+                .runnable_tasks()
+                .into_iter()
+                .filter(|task| task.state == TaskState::Processing && !task.planned);
+            let task = unplanned.last().map_or(task, |found| found.id);
+            Command::PlanCommit { task, epoch, draft, parts, plan }
+        }
+        Command::StepRecords { task, records, .. } => {
+            let planned = state.runnable_tasks().into_iter().filter(|task| task.planned).map(|task| task.id);
+            let task = planned.filter(|task| !open_units(state, *task).is_empty()).last().unwrap_or(task);
+            Command::StepRecords { task, epoch, records: next_records(state, task, records) }
+        }
+        Command::TaskFinish { task, end, .. } => Command::TaskFinish { task: working(task), epoch, end },
+        Command::PlanDraft { task, draft, part, content, .. } => {
+            Command::PlanDraft { task: working(task), epoch, draft, part, content }
+        }
+        Command::VariableSetOpen { task, deployment, .. } => {
+            Command::VariableSetOpen { task: working(task), epoch, deployment }
+        }
+        Command::ReleaseDelete { task, name, version, .. } => {
+            Command::ReleaseDelete { task: working(task), epoch, name, version }
+        }
+        Command::OutputSeal { task, kind, segment, .. } => {
+            Command::OutputSeal { task: working(task), epoch, kind, segment }
+        }
+        other => other,
+    }
+}
+
+/// Returns one of the tasks in these states, if there is one.
+fn pick(state: &State<'_>, guess: TaskId, states: &[TaskState]) -> TaskId {
+    let tasks = state.tasks(&state::query::TaskFilter { states: states.to_vec(), ..Default::default() });
+    if tasks.is_empty() { guess } else { tasks[guess.0 as usize % tasks.len()].id }
+}
+
+/// Moves each record to the step that is next in some unit that has not ended.
+fn next_records(state: &State<'_>, task: TaskId, records: Vec<StepRecord>) -> Vec<StepRecord> {
+    let open = open_units(state, task);
+    if open.is_empty() {
+        return records;
+    }
+    let unit = &open[records.first().map_or(0, |record| record.step.unit.0 as usize) % open.len()];
+    let progress = state.unit_progress(task, unit.no);
+    let step = StepNo { unit: unit.no, index: progress.next_step };
+    let mut journal = state.step_state(task, step);
+    let mut aimed = Vec::new();
+    for record in records {
+        let attempt = match record.event {
+            StepEvent::Started => journal.attempts + 1,
+            _ => journal.attempts,
+        };
+        journal.attempts = attempt;
+        let event = match record.event {
+            StepEvent::Finished(outcome) => {
+                StepEvent::Finished(natural(&unit.steps[step.index as usize].action, outcome))
+            }
+            other => other,
+        };
+        aimed.push(StepRecord { step, attempt, event });
+    }
+    aimed
+}
+
+fn open_units(state: &State<'_>, task: TaskId) -> Vec<Unit> {
+    let units = state.units(task).into_iter().map(|planned| planned.unit);
+    units.filter(|unit| !state.unit_progress(task, unit.no).state.is_final()).collect()
+}
+
+/// Returns an outcome that goes with the step; failures and leaks stay what they are.
+fn natural(action: &Action, guess: StepOutcome) -> StepOutcome {
+    if matches!(guess, StepOutcome::Failed { .. } | StepOutcome::MayHaveLeaked { .. }) {
+        return guess;
+    }
+    match action {
+        Action::CreateVm { agent, .. } => super::vm_created(&format!("vm-{agent}")),
+        Action::CreateDisk { disk, .. } => super::disk_created(&format!("disk-{disk}")),
+        Action::Apply { .. } => {
+            StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: Default::default() }
+        }
+        Action::BindVm { .. } => StepOutcome::Bound { networks: vec![super::network(Some("10.0.0.7"))] },
+        Action::CompilePackage { .. } => {
+            StepOutcome::Compiled { blob: "b".into(), digest: "d".into(), size_bytes: 1 }
+        }
+        _ => StepOutcome::Done,
+    }
+}
