@@ -359,7 +359,7 @@ fn bare_table(screen: Screen) -> Table {
         Screen::Plain => table.set_content_arrangement(ContentArrangement::Disabled).force_no_tty(),
         Screen::Terminal { colours, .. } => {
             table.set_content_arrangement(ContentArrangement::Dynamic);
-            if colours { &mut table } else { table.force_no_tty() }
+            if colours { table.enforce_styling() } else { table.force_no_tty() }
         }
     };
     table

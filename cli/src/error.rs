@@ -108,6 +108,15 @@ pub enum Error {
         /// The task.
         id: u64,
     },
+    /// A release cannot be made from its folder.
+    #[error("failed to create a release from `{folder}`")]
+    CreateRelease {
+        /// The release folder.
+        folder: Utf8PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An answer that breaks the API's promises.
     #[error("the directors broke a promise of their API: {0}")]
     Protocol(String),
@@ -134,6 +143,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::TaskFailed { .. }
             | Self::ErrandFailed { .. }
+            | Self::CreateRelease { .. }
             | Self::Protocol(_) => Exit::Failed,
         }
     }

@@ -5,20 +5,44 @@ use std::io::Write as _;
 
 use camino::Utf8Path;
 use indicatif::{ProgressBar, ProgressStyle};
+use model::Fingerprint;
 use proto::v1::releases_client::ReleasesClient;
 use proto::v1::*;
+use release::create::{CreateOptions, DevVersion, Uncommitted};
 use serde_json::json;
 
 use super::{ALL, Context, pages};
 use crate::args::{BlobCommand, CreateRelease, Slug, UploadRelease, Wait};
 use crate::call;
 use crate::client::{Uploaded, request_id};
-use crate::console::{Cell, Column, Console, Listing, Screen, column};
+use crate::console::{Cell, Column, Console, Listing, Record, Screen, column};
 use crate::error::Error;
 
+/// Needs no fleet: a release is made from a folder of this machine.
 pub(super) fn create(args: &CreateRelease, console: &mut Console) -> Result<(), Error> {
-    let _ = (args, console);
-    Err(Error::Usage("not built in".into()))
+    let options = CreateOptions {
+        name: args.name.clone(),
+        version: args.release_version.clone().map_or(DevVersion::Next, DevVersion::Exact),
+        uncommitted: if args.force { Uncommitted::Allow } else { Uncommitted::Refuse },
+        tarball: args.tarball.as_ref().map(|path| path.as_std_path().to_owned()),
+    };
+    let created = release::create_dev_release(args.dir.as_std_path(), &options).map_err(|error| {
+        Error::CreateRelease { folder: args.dir.clone(), source: Box::new(error) }
+    })?;
+    let parts = |parts: Vec<(String, Fingerprint)>| {
+        Cell::Lines(parts.into_iter().map(|(name, fingerprint)| format!("{name}/{fingerprint}")).collect())
+    };
+    let tarball = created.tarball.map_or(Cell::None, |path| path.display().to_string().into());
+    console.record(&Record::new([
+        (column("Name", "name"), created.release.name.to_string().into()),
+        (column("Version", "version"), created.release.version.to_string().into()),
+        (column("Commit", "commit_hash"), created.commit_hash.into()),
+        (column("Uncommitted", "uncommitted_changes"), Cell::Flag(created.uncommitted_changes)),
+        (column("Jobs", "jobs"), parts(created.jobs)),
+        (column("Packages", "packages"), parts(created.packages)),
+        (column("Manifest", "manifest"), created.manifest_path.display().to_string().into()),
+        (column("Archive", "tarball"), tarball),
+    ]))
 }
 
 /// Uploads a file as a blob, showing how far it is.

@@ -2,8 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use super::yaml;
-
 /// Returns `value` as a YAML document in block style.
 pub fn emit(value: &Value) -> String {
     let mut text = String::new();
@@ -67,8 +65,17 @@ fn scalar(value: &Value, indent: usize, text: &mut String) {
     match value {
         Value::String(string) if is_block(string) => block(string, indent, text),
         Value::String(string) => text.push_str(&quoted(string)),
-        // Empty lists and hashes, numbers, booleans and null are the same in JSON.
+        Value::Number(number) => text.push_str(&decimal(&number.to_string())),
+        // Empty lists and hashes, booleans and null are the same in JSON.
         other => text.push_str(&other.to_string()),
+    }
+}
+
+/// Returns a number as YAML 1.1 reads it: `1e-7` would be a text there.
+fn decimal(json: &str) -> String {
+    match json.split_once('e') {
+        Some((digits, _)) if !digits.contains('.') => json.replacen('e', ".0e", 1),
+        _ => json.to_owned(),
     }
 }
 
@@ -107,6 +114,6 @@ fn quoted(text: &str) -> String {
     let bare = text.starts_with(first)
         && text.chars().all(inner)
         && !text.ends_with(' ')
-        && matches!(yaml::plain(text), Value::String(_));
+        && model::yaml::parse(text).is_ok_and(|value| value == *text);
     if bare { text.to_owned() } else { Value::from(text).to_string() }
 }

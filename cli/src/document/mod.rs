@@ -1,20 +1,18 @@
 //! Manifests and configs before they are sent: ops files, then variables, in the `bosh` CLI's way.
 //!
 //! Deliberately *not* here: what a manifest means. A document without `-v`, `-l` or `-o` is sent as it is, comments and
-//! all; one with them is read as YAML 1.1 (as go-yaml does), changed, and written again. Placeholders that nobody
-//! fills stay for the directors.
+//! all; one with them is read as the directors read it, changed, and written again. Placeholders that nobody fills stay
+//! for the directors.
 
 mod emit;
 mod ops;
 mod path;
 mod variables;
-mod yaml;
 
 use camino::Utf8Path;
 use serde_json::Value;
 
 pub use emit::emit;
-pub use yaml::parse;
 
 use crate::args::Overlay;
 use crate::error::Error;
@@ -67,7 +65,7 @@ fn read(path: &Utf8Path) -> Result<String, Error> {
 }
 
 fn parsed(path: &Utf8Path, text: &str) -> Result<Value, Error> {
-    parse(text).map_err(|why| Error::Usage(format!("`{path}` is not YAML that we can read: {why}")))
+    model::yaml::parse(text).map_err(|why| Error::Usage(format!("`{path}` is not YAML that we can read: {why}")))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Variables {
         for pair in &overlay.vars {
             let (name, text) = split(pair, "--var NAME=VALUE")?;
             let value =
-                super::parse(text).map_err(|why| Error::Usage(format!("variable `{name}`: {why}")))?;
+                model::yaml::parse(text).map_err(|why| Error::Usage(format!("variable `{name}`: {why}")))?;
             values.insert(name.into(), value);
         }
         Ok(Self(values))
