@@ -5,14 +5,16 @@
 //! state), and who replicates blobs (the server). Everything that is read here comes from somebody else, so every
 //! reader has bounds and refuses by BOSH's error numbers.
 //!
-//! Read next: [`blobstore`] (where bytes go), [`archive`] (what is read), [`render`] (ERB in locked-in Ruby workers).
+//! Read next: [`blobstore`] (where bytes go), [`archive`] (what is read), [`create`] (what `create-release` makes), [`render`] (ERB in locked-in Ruby workers).
 
 pub mod archive;
 pub mod blobstore;
+pub mod create;
 pub mod digest;
 pub mod render;
 
-pub use archive::ArchiveError;
+pub use archive::{ArchiveError, ReleaseArchive, StemcellArchive};
 pub use blobstore::{BlobError, BlobReader, BlobStat, Blobstore, LocalBlobs};
+pub use create::{CreateOptions, CreatedRelease, create_dev_release};
 pub use digest::MultiDigest;
 pub use render::{RenderOptions, RenderedInstance, RenderedJob, Renderer};

@@ -5,7 +5,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
+use model::ErrorCode;
 use tar::{Archive, EntryType};
+
+use super::ArchiveError;
 
 /// What an archive may expand to. A bound is there to stop a bomb, not to judge a release: each is far above what
 /// releases in the field have.
@@ -60,36 +63,64 @@ pub(super) enum Next {
     Stop,
 }
 
+/// Why a walk through an archive ended early.
+pub(super) enum Halt {
+    /// The archive is broken or beyond its bounds.
+    Broken(io::Error),
+    /// An entry was refused for what it is.
+    Refused(ArchiveError),
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<ArchiveError> for Halt {
+    fn from(error: ArchiveError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Halt {
+    /// Returns the refusal, with `code` and `what` ("Extracting release archive") if the archive itself is broken.
+    pub(super) fn refuse(self, code: ErrorCode, what: &str) -> ArchiveError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Broken(error) => ArchiveError::caused(code, format!("{what} failed: {error}"), error),
+        }
+    }
+}
+
 /// Calls `visit` for each entry. Errors of kind [`io::ErrorKind::InvalidData`] say what is wrong with the archive.
 pub(super) fn for_each(
     source: impl Read,
     limits: Limits,
-    mut visit: impl FnMut(Item<'_>) -> io::Result<Next>,
-) -> io::Result<()> {
+    mut visit: impl FnMut(Item<'_>) -> Result<Next, Halt>,
+) -> Result<(), Halt> {
     let read_bytes = Rc::new(Cell::new(0));
     let mut source = BufReader::new(Counted { inner: source, bytes: read_bytes.clone() });
     let is_gzip = source.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     let plain: Box<dyn Read + '_> =
         if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
     let mut archive = Archive::new(Bounded { inner: plain, out: 0, read_bytes, limits });
-    let (mut count, mut saw_any) = (0, false);
+    let mut count = 0;
     for entry in archive.entries()? {
         let mut entry = entry?;
-        saw_any = true;
         count += 1;
         if count > limits.entries_max {
-            return Err(invalid(format!("it has more than {} entries", limits.entries_max)));
+            return Err(invalid(format!("it has more than {} entries", limits.entries_max)).into());
         }
-        let raw = entry.path_bytes().into_owned();
-        let path = clean_path(&raw)?;
+        let path = clean_path(&entry.path_bytes())?;
         let kind = kind_of(&entry, &path)?;
         let bytes = entry.size();
         if let Next::Stop = visit(Item { path, kind, content: &mut entry, bytes })? {
             return Ok(());
         }
     }
-    if !saw_any {
-        return Err(invalid("it has no entries".into()));
+    if count == 0 {
+        return Err(invalid("it is not a tar archive, or an empty one".into()).into());
     }
     // What follows the last entry belongs to the stream too: a cut-off gzip shows only here.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;

@@ -1,6 +1,7 @@
 //! Writing tgz archives whose bytes depend on nothing but names, modes and contents.
 
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use flate2::{Compression, GzBuilder, write::GzEncoder};
@@ -28,17 +29,32 @@ impl<W: Write> TgzWriter<W> {
     pub fn stream(&mut self, name: &str, mode: u32, bytes: u64, content: impl Read) -> io::Result<()> {
         let mut header = header(EntryType::Regular, mode);
         header.set_size(bytes);
-        self.tar.append_data(&mut header, name, content)
+        self.append(header, name, content)
     }
 
     /// Adds a folder.
     pub fn folder(&mut self, name: &str) -> io::Result<()> {
-        self.tar.append_data(&mut header(EntryType::Directory, 0o755), name, io::empty())
+        self.append(header(EntryType::Directory, 0o755), name, io::empty())
+    }
+
+    /// Writes a name as it is: the library would drop the `./` that BOSH's inner archives have.
+    fn append(&mut self, mut header: Header, name: &str, content: impl Read) -> io::Result<()> {
+        let field = &mut header.as_old_mut().name;
+        if name.len() > field.len() || name.split('/').any(|part| part == "..") || name.starts_with('/') {
+            return self.tar.append_data(&mut header, name, content);
+        }
+        field[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        self.tar.append(&header, content)
     }
 
     /// Adds a symbolic link.
     pub fn symlink(&mut self, name: &str, target: &Path) -> io::Result<()> {
-        self.tar.append_link(&mut header(EntryType::Symlink, 0o777), name, target)
+        let mut header = header(EntryType::Symlink, 0o777);
+        if header.set_link_name_literal(target.as_os_str().as_bytes()).is_err() {
+            return self.tar.append_link(&mut header, name, target); // Too long for the plain field.
+        }
+        self.append(header, name, io::empty())
     }
 
     /// Ends the archive and returns what it was written to.

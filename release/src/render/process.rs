@@ -108,6 +108,7 @@ fn bury(mut child: Child) {
 
 fn command(options: &RenderOptions, isolation: Isolation) -> io::Result<Command> {
     let limits = serde_json::json!({
+        "output_bytes": options.output_bytes_max,
         "answer_bytes": options.output_bytes_max * ANSWER_OVERHEAD,
         "cpu_seconds": options.cpu_seconds_max,
     });

@@ -179,12 +179,18 @@ module Directorate
       writer.close
       bytes = read_answer(reader, child)
       _, status = Process.wait2(child)
-      Process.kill(:KILL, -1) if Process.pid == 1 # What the child has left behind; only ever our own namespace.
-      bytes || frame({ 'died' => reason(status) })
-    rescue Errno::ESRCH
+      bury_strays if Process.pid == 1
       bytes || frame({ 'died' => reason(status) })
     ensure
       reader&.close
+    end
+
+    # What a template has started and left behind. As the first process of a namespace we see all of it and nothing else.
+    def bury_strays
+      Process.kill(:KILL, -1)
+      loop { Process.wait(-1) }
+    rescue Errno::ESRCH, Errno::ECHILD
+      # There was nobody, or nobody is left.
     end
 
     def read_answer(reader, child)
@@ -206,22 +212,24 @@ module Directorate
       job = Job.new(request)
       contexts = request['contexts'] # As JSON texts: a context may have to be made again.
       results = job.lasting? && contexts.length > 1 ? apart(job, contexts) : together(job, contexts)
-      write(writer, { 'results' => results })
+      write(writer, results ? { 'results' => results } : { 'too_large' => @limits['output_bytes'] })
     end
 
+    # Both return nil when more is rendered than a request may.
     def together(job, contexts)
       limit_cpu
-      left = @limits['answer_bytes']
+      left = @limits['output_bytes']
       contexts.map do |context|
         result = job.render(context)
-        left -= (result['files'] || []).sum(&:bytesize)
-        raise 'the answer is too large' if left.negative?
+        left -= size(result)
+        return nil if left.negative?
         result
       end
     end
 
     # One child per context, one after the other.
     def apart(job, contexts)
+      left = @limits['output_bytes']
       contexts.map do |context|
         reader, writer = IO.pipe(binmode: true)
         child = fork do
@@ -234,8 +242,17 @@ module Directorate
         text = read_message(reader)
         _, status = Process.wait2(child)
         reader.close
-        text ? JSON.parse(text) : { 'died' => reason(status) }
+        return nil if text == :too_large
+        result = text ? JSON.parse(text) : { 'died' => reason(status) }
+        left -= size(result)
+        return nil if left.negative?
+        result
       end
+    end
+
+    # Base64 makes four bytes of three.
+    def size(result)
+      (result['files'] || []).sum(&:bytesize) * 3 / 4
     end
 
     def limit_cpu
@@ -250,7 +267,9 @@ module Directorate
     def read_message(io)
       header = io.read(4)
       return nil unless header&.bytesize == 4
-      body = io.read(header.unpack1('N'))
+      length = header.unpack1('N')
+      return :too_large if io != @requests && length > @limits['answer_bytes']
+      body = io.read(length)
       body&.force_encoding(Encoding::UTF_8)
     end
 

@@ -1,0 +1,372 @@
+//! Archives as the CLI makes them, and as an attacker or a bad disk does.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flate2::{Compression, write::GzEncoder};
+use model::ErrorCode;
+use release::archive::{ArchiveError, ImportedRelease, JobArchive, KnownParts};
+use release::blobstore::{MemorySink, StoreSink};
+use release::{Blobstore as _, LocalBlobs, ReleaseArchive, StemcellArchive};
+use sha2::{Digest as _, Sha256};
+use tar::{Builder, EntryType, Header};
+use tempfile::TempPath;
+
+fn recorded(name: &str) -> PathBuf {
+    let folder = std::env::var_os("RECORDED").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
+    folder.join("release").join(name)
+}
+
+fn import(path: &Path) -> Result<(ImportedRelease, MemorySink), ArchiveError> {
+    let mut sink = MemorySink::default();
+    let imported = ReleaseArchive::open(path)?.import(&KnownParts::default(), &mut sink)?;
+    Ok((imported, sink))
+}
+
+#[test]
+fn reads_the_recorded_release() {
+    let (imported, sink) = import(&recorded("golden-1.tgz")).unwrap();
+    assert_eq!((imported.release.name.as_str(), imported.release.version.as_str()), ("golden", "1"));
+    assert_eq!((imported.commit_hash.as_str(), imported.uncommitted_changes), ("ae034ef", false));
+    let names: Vec<_> = imported.jobs.iter().map(|j| j.name.as_str()).collect();
+    assert_eq!(names, ["check", "client", "dump", "server", "store"]);
+    assert!(imported.jobs.iter().all(|j| sink.blobs.contains_key(&j.blob)));
+    assert!(imported.packages.iter().all(|p| sink.blobs.contains_key(p.source.as_ref().unwrap())));
+    let client = &imported.jobs[1];
+    assert_eq!((client.consumes.len(), client.packages.len()), (2, 1));
+    assert!(imported.jobs[0].is_errand(), "check has bin/run");
+}
+
+#[test]
+fn a_job_archive_gives_the_renderer_its_templates() {
+    let (imported, sink) = import(&recorded("golden-1.tgz")).unwrap();
+    let server = imported.jobs.iter().find(|j| j.name.as_str() == "server").unwrap();
+    let archive = JobArchive::read(&server.name, &sink.blobs[&server.blob][..]).unwrap();
+    let templates = archive.templates(&imported.release).unwrap();
+    let pairs: Vec<_> =
+        templates.templates.iter().map(|t| (t.source.clone(), t.destination.clone())).collect();
+    assert_eq!(pairs, server.templates);
+    assert!(templates.templates.iter().all(|t| !t.text.is_empty()));
+}
+
+#[track_caller]
+fn check_refused(path: &Path, code: ErrorCode, why: &str) {
+    let error = import(path).map(drop).expect_err("it should be refused");
+    assert_eq!((error.code, error.message.contains(why)), (code, true), "{}", error.message);
+}
+
+#[test]
+fn the_recorded_damaged_archives_are_refused() {
+    check_refused(
+        &recorded("nomanifest.tgz"),
+        ErrorCode::ReleaseManifestNotFound,
+        "Release manifest not found",
+    );
+    let path = recorded("golden-baddigest.tgz");
+    check_refused(&path, ErrorCode::ReleaseDigestMismatch, "packages/base-lib.tgz");
+}
+
+#[test]
+fn parts_that_are_known_are_neither_checked_nor_needed() {
+    let (golden, _) = import(&recorded("golden-1.tgz")).unwrap();
+    let known =
+        KnownParts { jobs: golden.jobs.clone(), packages: golden.packages.clone(), ..KnownParts::default() };
+    let mut sink = MemorySink::default();
+    let manifest = fs::read(recorded("golden-1.tgz")).unwrap();
+    let mut whole = tar::Archive::new(flate2::read::GzDecoder::new(&manifest[..]));
+    let mut first = whole.entries().unwrap().next().unwrap().unwrap();
+    let mut text = Vec::new();
+    first.read_to_end(&mut text).unwrap();
+    let manifest_only = Forge::new().file("release.MF", &text).path();
+    let imported = ReleaseArchive::open(&*manifest_only).unwrap().import(&known, &mut sink).unwrap();
+    assert_eq!((&imported.jobs, &imported.packages), (&golden.jobs, &golden.packages));
+    assert!(sink.blobs.is_empty());
+    // golden/2 shares all but one job.
+    let mut sink = MemorySink::default();
+    ReleaseArchive::open(recorded("golden-2.tgz")).unwrap().import(&known, &mut sink).unwrap();
+    assert_eq!(sink.blobs.len(), 1);
+}
+
+#[test]
+fn another_fingerprint_is_the_state_s_to_refuse() {
+    for name in ["golden-1-pkg.tgz", "golden-1-job.tgz"] {
+        let (changed, _) = import(&recorded(name)).unwrap(); // Its release.MF comes last, which is fine too.
+        let (golden, _) = import(&recorded("golden-1.tgz")).unwrap();
+        assert_ne!((changed.jobs, changed.packages), (golden.jobs, golden.packages));
+    }
+}
+
+/// Makes tarballs that no tool would make.
+struct Forge {
+    tar: Builder<Vec<u8>>,
+}
+
+impl Forge {
+    fn new() -> Self {
+        Self { tar: Builder::new(Vec::new()) }
+    }
+
+    /// Writes a name as it is: the library refuses the interesting ones.
+    fn entry(&mut self, kind: EntryType, name: &str, link: &str, content: &[u8]) -> &mut Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        self.tar.append(&header, content).unwrap();
+        self
+    }
+
+    fn file(&mut self, name: &str, content: &[u8]) -> &mut Self {
+        self.entry(EntryType::Regular, name, "", content)
+    }
+
+    fn tgz(&mut self) -> Vec<u8> {
+        let tar = std::mem::replace(&mut self.tar, Builder::new(Vec::new())).into_inner().unwrap();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// Writes the tarball to a file that lives as long as the answer.
+    fn path(&mut self) -> TempPath {
+        raw(&self.tgz())
+    }
+}
+
+fn raw(bytes: &[u8]) -> TempPath {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file.into_temp_path()
+}
+
+const EMPTY_RELEASE: &[u8] = b"name: r\nversion: '1'\njobs: []\npackages: []\n";
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    let code = ErrorCode::ReleaseInvalidArchive;
+    let mut forge = Forge::new();
+    check_refused(&raw(b"this is not a tarball\n"), code, "Extracting release archive failed");
+    check_refused(&raw(b""), code, "Extracting release archive failed");
+    check_refused(&raw(&[0x1f, 0x8b, 8, 0]), code, "Extracting release archive failed");
+    let whole = fs::read(recorded("golden-1.tgz")).unwrap();
+    for length in [20, whole.len() / 2, whole.len() - 9] {
+        check_refused(&raw(&whole[..length]), code, "Extracting release archive failed");
+    }
+    check_refused(&forge.file("release.MF", b"a: [").path(), code, "release.MF is not YAML");
+    check_refused(&forge.file("release.MF", b"\xff\xfe").path(), code, "release.MF is not UTF-8");
+}
+
+#[test]
+fn names_that_leave_the_archive_are_refused() {
+    let refuse = |name: &str, why: &str| {
+        let path = Forge::new().file("release.MF", EMPTY_RELEASE).file(name, b"x").path();
+        check_refused(&path, ErrorCode::ReleaseInvalidArchive, why);
+    };
+    refuse("../evil", "`../evil` leads out of the archive");
+    refuse("jobs/../../evil", "leads out of the archive");
+    refuse("/etc/passwd", "`/etc/passwd` is an absolute name");
+    let link = |kind, target: &str, why: &str| {
+        let mut forge = Forge::new();
+        let path = forge.file("release.MF", EMPTY_RELEASE).entry(kind, "jobs/x.tgz", target, b"").path();
+        check_refused(&path, ErrorCode::ReleaseInvalidArchive, why);
+    };
+    link(EntryType::Symlink, "/etc/shadow", "links to `/etc/shadow`, outside");
+    link(EntryType::Symlink, "../../shadow", "outside of the archive");
+    link(EntryType::Link, "../shadow", "leads out of the archive");
+    link(EntryType::Char, "", "neither a file nor a folder nor a link");
+    link(EntryType::Fifo, "", "neither a file nor a folder nor a link");
+}
+
+#[test]
+fn a_link_in_place_of_a_part_is_refused() {
+    let row = format!(
+        "name: r\nversion: '1'\njobs:\n- {{name: j, version: a, fingerprint: a, sha1: '{}'}}\n",
+        "0".repeat(40)
+    );
+    let mut forge = Forge::new();
+    forge.file("release.MF", row.as_bytes()).entry(EntryType::Symlink, "jobs/j.tgz", "k.tgz", b"");
+    check_refused(&forge.path(), ErrorCode::ReleaseInvalidArchive, "`jobs/j.tgz` is not a file");
+}
+
+#[test]
+fn bombs_are_stopped() {
+    // 80 MB of zeros in 80 KB.
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    let mut tar = Builder::new(&mut gzip);
+    let mut header = Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(80 << 20);
+    header.set_cksum();
+    tar.append(&header, std::io::Read::take(std::io::repeat(0), 80 << 20)).unwrap();
+    drop(tar);
+    let path = raw(&gzip.finish().unwrap());
+    check_refused(&path, ErrorCode::ReleaseInvalidArchive, "expands to more than 100 times its size");
+
+    let mut forge = Forge::new();
+    for _ in 0..20_001 {
+        forge.file("a", b"");
+    }
+    check_refused(&forge.path(), ErrorCode::ReleaseInvalidArchive, "more than 20000 entries");
+
+    let mut header = Header::new_gnu();
+    header.set_path("release.MF").unwrap();
+    header.set_size(1 << 40); // A terabyte, it says.
+    header.set_cksum();
+    let path = raw(header.as_bytes());
+    check_refused(&path, ErrorCode::ReleaseInvalidArchive, "more than");
+}
+
+/// Packs a job and a release around it.
+fn release_with_job(job: &[(&str, &str)]) -> TempPath {
+    let mut inner = Forge::new();
+    for (name, content) in job {
+        inner.file(name, content.as_bytes());
+    }
+    let tgz = inner.tgz();
+    let row = format!(
+        "name: r\nversion: '1'\njobs:\n- {{name: j, version: a, fingerprint: a, sha1: 'sha256:{}'}}\n",
+        hex::encode(Sha256::digest(&tgz))
+    );
+    let mut outer = Forge::new();
+    outer.file("./release.MF", row.as_bytes()).file("./jobs/j.tgz", &tgz).path()
+}
+
+#[track_caller]
+fn check_job(spec: &str, code: ErrorCode, why: &str) {
+    let path = release_with_job(&[("job.MF", spec), ("monit", ""), ("templates/t", "x")]);
+    check_refused(&path, code, why);
+}
+
+#[test]
+fn problems_of_job_mf_have_their_numbers() {
+    check_job("name: k\n", ErrorCode::JobInvalidName, "Inconsistent name for job 'j'");
+    check_job("[", ErrorCode::JobInvalidArchive, "job.MF of job 'j' is not YAML");
+    check_job(
+        "name: j\ntemplates: {gone: x}",
+        ErrorCode::JobMissingTemplateFile,
+        "Missing template file 'gone'",
+    );
+    check_job("name: j\ntemplates: {t: ../x}", ErrorCode::JobInvalidArchive, "outside of the job's folder");
+    check_job("name: j\npackages: {a: b}", ErrorCode::JobInvalidPackageSpec, "invalid package spec format");
+    check_job("name: j\npackages: [a]", ErrorCode::JobMissingPackage, "requires package 'a'");
+    check_job("name: j\nlogs: [a]", ErrorCode::JobInvalidLogSpec, "invalid logs spec format");
+    check_job(
+        "name: j\nproperties: [a]",
+        ErrorCode::JobInvalidPropertySpec,
+        "invalid properties spec format",
+    );
+    check_job(
+        "name: j\nproperties: {a: 1}",
+        ErrorCode::JobInvalidPropertySpec,
+        "invalid properties spec format",
+    );
+    check_job("name: j\nprovides: [{name: a}]", ErrorCode::JobInvalidLinkSpec, "invalid 'provides'");
+    check_job("name: j\nconsumes: a", ErrorCode::JobInvalidLinkSpec, "invalid 'consumes'");
+    let twice = "name: j\nprovides: [{name: a, type: x}, {name: a, type: y}]";
+    check_job(twice, ErrorCode::JobDuplicateLinkName, "two links called 'a'");
+    let undeclared = "name: j\nprovides: [{name: a, type: x, properties: [p]}]";
+    check_job(undeclared, ErrorCode::JobInvalidLinkSpec, "property 'p', which is not defined");
+    check_refused(&release_with_job(&[("monit", "")]), ErrorCode::JobMissingManifest, "Missing job manifest");
+    check_refused(
+        &release_with_job(&[("job.MF", "name: j")]),
+        ErrorCode::JobMissingMonit,
+        "missing monit file",
+    );
+    let damaged = release_with_job(&[("job.MF", "name: j"), ("../x", "")]);
+    check_refused(&damaged, ErrorCode::JobInvalidArchive, "leads out of the archive");
+}
+
+#[test]
+fn another_monit_file_is_enough_to_upload() {
+    let path = release_with_job(&[("job.MF", "name: j\ntemplates: ~\n"), ("extra.monit", "")]);
+    let (imported, sink) = import(&path).unwrap();
+    let archive = JobArchive::read(&"j".into(), &sink.blobs[&imported.jobs[0].blob][..]).unwrap();
+    assert_eq!(archive.templates(&imported.release).unwrap_err().code, ErrorCode::JobMissingMonit);
+}
+
+#[test]
+fn release_mf_is_checked() {
+    let refuse = |text: &str, code, why: &str| {
+        let path = Forge::new().file("release.MF", text.as_bytes()).path();
+        check_refused(&path, code, why);
+    };
+    refuse("version: 1", ErrorCode::ValidationMissingField, "Required property 'name'");
+    refuse("name: r\nversion: 'a b'", ErrorCode::ReleaseVersionInvalid, "release version 'a b' is invalid");
+    refuse("name: ..\nversion: 1", ErrorCode::ValidationInvalidValue, "release name '..' is invalid");
+    let package = |name: &str, dependencies: &str| {
+        format!(
+            "- {{name: {name}, version: a, fingerprint: a, sha1: '{}', dependencies: [{dependencies}]}}\n",
+            "0".repeat(40)
+        )
+    };
+    let head = "name: r\nversion: 1\npackages:\n";
+    let circle = format!("{head}{}{}", package("a", "b"), package("b", "a"));
+    refuse(&circle, ErrorCode::ReleaseInvalidPackage, "in a circle: a -> b -> a");
+    refuse(&format!("{head}{}", package("a", "c")), ErrorCode::ReleaseInvalidPackage, "unknown package 'c'");
+    refuse(
+        &format!("{head}{}", package("../a", "")),
+        ErrorCode::ReleaseInvalidPackage,
+        "package name '../a'",
+    );
+    refuse(&format!("{head}{0}{0}", package("a", "")), ErrorCode::ReleaseInvalidArchive, "more than once");
+    refuse(
+        &format!("{head}{}", package("a", "")),
+        ErrorCode::PackageInvalidArchive,
+        "lacks `packages/a.tgz`",
+    );
+    let digest = format!("{head}- {{name: a, version: a, fingerprint: a, sha1: zz}}\n");
+    refuse(&digest, ErrorCode::ReleaseDigestMismatch, "digest of package 'a'");
+}
+
+#[test]
+fn a_compiled_release_brings_packages_with_their_keys() {
+    let tgz = Forge::new().file("bin/x", b"x").tgz();
+    let sha = hex::encode(Sha256::digest(&tgz));
+    let row = |name: &str, dependencies: &str| {
+        format!(
+            "- {{name: {name}, version: f{name}, fingerprint: f{name}, sha1: 'sha256:{sha}', stemcell: os/1.2, dependencies: [{dependencies}]}}\n"
+        )
+    };
+    let text = format!("name: r\nversion: 1\ncompiled_packages:\n{}{}", row("a", "b"), row("b", ""));
+    let mut forge = Forge::new();
+    forge.file("./release.MF", text.as_bytes());
+    forge.file("./compiled_packages/a.tgz", &tgz).file("./compiled_packages/b.tgz", &tgz);
+    let (imported, _) = import(&forge.path()).unwrap();
+    assert!(imported.packages.iter().all(|p| p.source.is_none()));
+    let keys: Vec<_> =
+        imported.compiled.iter().map(|c| (c.key.os.as_str(), c.key.dependency_key.as_str())).collect();
+    assert_eq!(keys, [("os", r#"[["b","fb"]]"#), ("os", "[]")]);
+}
+
+#[tokio::test]
+async fn stemcells_stream_into_a_store() {
+    let image = vec![7u8; 300_000];
+    let manifest = |sha: &str| {
+        format!("name: s\nversion: '1.1'\nsha1: {sha}\ncloud_properties: {{a: 1}}\napi_version: 3\n")
+    };
+    let sha = format!("sha256:{}", hex::encode(Sha256::digest(&image)));
+    let good = Forge::new().file("stemcell.MF", manifest(&sha).as_bytes()).file("image", &image).path();
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let bad = Forge::new().file("stemcell.MF", manifest(&wrong).as_bytes()).file("image", &image).path();
+    let none = Forge::new().file("./stemcell.MF", manifest(&sha).as_bytes()).path();
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalBlobs::open(dir.path()).unwrap();
+    let sink = StoreSink::new(Arc::new(store.clone()), tokio::runtime::Handle::current());
+    let work = move || {
+        let mut sink = sink;
+        let mut import = |path: &Path| StemcellArchive::open(path).and_then(|a| a.import(&mut sink));
+        (import(&bad).unwrap_err(), import(&none).unwrap_err(), import(&good).unwrap())
+    };
+    let (bad, none, good) = tokio::task::spawn_blocking(work).await.unwrap();
+    assert_eq!(bad.code, ErrorCode::StemcellDigestMismatch, "{bad}");
+    assert_eq!(none.code, ErrorCode::StemcellImageNotFound, "{none}");
+    assert_eq!((good.manifest.os.as_str(), good.manifest.api_version, good.image.bytes), ("s", 3, 300_000));
+    assert_eq!(store.list().await.unwrap().len(), 1, "only the good image is stored");
+    assert!(store.has(&good.image.digest).await.unwrap());
+}
