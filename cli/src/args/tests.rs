@@ -40,7 +40,12 @@ fn every_command_and_flag_explains_itself() {
             check(part);
         }
         for argument in command.get_arguments() {
-            assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            assert!(
+                argument.get_help().is_some(),
+                "{} {} has no help",
+                command.get_name(),
+                argument.get_id()
+            );
         }
     }
     check(&Cli::command());

@@ -26,9 +26,8 @@ pub(super) fn create(args: &CreateRelease, console: &mut Console) -> Result<(), 
         uncommitted: if args.force { Uncommitted::Allow } else { Uncommitted::Refuse },
         tarball: args.tarball.as_ref().map(|path| path.as_std_path().to_owned()),
     };
-    let created = release::create_dev_release(args.dir.as_std_path(), &options).map_err(|error| {
-        Error::CreateRelease { folder: args.dir.clone(), source: Box::new(error) }
-    })?;
+    let created = release::create_dev_release(args.dir.as_std_path(), &options)
+        .map_err(|error| Error::CreateRelease { folder: args.dir.clone(), source: Box::new(error) })?;
     let parts = |parts: Vec<(String, Fingerprint)>| {
         Cell::Lines(parts.into_iter().map(|(name, fingerprint)| format!("{name}/{fingerprint}")).collect())
     };

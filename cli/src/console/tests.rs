@@ -19,7 +19,13 @@ fn listing() -> Listing {
         Cell::Time(1_795_337_711_999),
         Cell::Flag(true),
     ]);
-    listing.row(["db/0".into(), Cell::State("failing".into()), Cell::Lines(Vec::new()), Cell::Time(0), Cell::None]);
+    listing.row([
+        "db/0".into(),
+        Cell::State("failing".into()),
+        Cell::Lines(Vec::new()),
+        Cell::Time(0),
+        Cell::None,
+    ]);
     listing
 }
 
@@ -152,7 +158,9 @@ fn causes_are_told_once() {
 
 #[test]
 fn plurals_become_singular() {
-    for (many, one) in [("tasks", "task"), ("releases", "release"), ("replicas", "replica"), ("entries", "entry")] {
+    for (many, one) in
+        [("tasks", "task"), ("releases", "release"), ("replicas", "replica"), ("entries", "entry")]
+    {
         assert_eq!(singular(many), one);
     }
 }

@@ -65,7 +65,8 @@ fn read(path: &Utf8Path) -> Result<String, Error> {
 }
 
 fn parsed(path: &Utf8Path, text: &str) -> Result<Value, Error> {
-    model::yaml::parse(text).map_err(|why| Error::Usage(format!("`{path}` is not YAML that we can read: {why}")))
+    model::yaml::parse(text)
+        .map_err(|why| Error::Usage(format!("`{path}` is not YAML that we can read: {why}")))
 }
 
 #[cfg(test)]

@@ -74,7 +74,12 @@ fn dots_dig_into_values() {
             c: x7
         "#]],
     );
-    refused("a: ((cert.key))", &["cert={ca: PEM}"], "", "`m.yml`: variable `cert` has no `key` (wanted by `((cert.key))`)");
+    refused(
+        "a: ((cert.key))",
+        &["cert={ca: PEM}"],
+        "",
+        "`m.yml`: variable `cert` has no `key` (wanted by `((cert.key))`)",
+    );
 }
 
 #[test]
@@ -194,15 +199,27 @@ fn an_operation_that_fails_is_named_as_bosh_names_it() {
         ("{type: replace, path: /none/n, value: 1}", "Expected to find a map key 'none' for path '/none/n'"),
         ("{type: replace, path: /groups, value: ~}", "Missing value"),
         ("{type: remove, path: /groups, value: 1}", "Cannot specify value"),
-        ("{type: remove, path: /groups/name=web/none}", "Expected to find a map key 'none' for path '/groups/name=web/none'"),
+        (
+            "{type: remove, path: /groups/name=web/none}",
+            "Expected to find a map key 'none' for path '/groups/name=web/none'",
+        ),
         (
             "{type: remove, path: /groups/7}",
             "Expected to find array index '7' but found array of length '2' for path '/groups/7'",
         ),
-        ("{type: replace, path: /groups/a, value: 1}", "Expected to find a map on the way of path '/groups/a'"),
-        ("{type: replace, path: /groups/-/n, value: 1}", "expected '-' to be the last token of path '/groups/-/n'"),
+        (
+            "{type: replace, path: /groups/a, value: 1}",
+            "Expected to find a map on the way of path '/groups/a'",
+        ),
+        (
+            "{type: replace, path: /groups/-/n, value: 1}",
+            "expected '-' to be the last token of path '/groups/-/n'",
+        ),
         ("{type: replace, path: groups, value: 1}", "expected path 'groups' to start with '/'"),
-        ("{type: test, path: /groups/0/n, value: 3}", "Found value at '/groups/0/n' does not match the expected one"),
+        (
+            "{type: test, path: /groups/0/n, value: 3}",
+            "Found value at '/groups/0/n' does not match the expected one",
+        ),
         ("{type: move, path: /groups}", "Unknown operation type 'move'"),
     ] {
         let ops = format!("- {{type: test, path: /groups/0/n, value: 1}}\n- {operation}\n");

@@ -28,7 +28,10 @@ fn login(connection: &Connection, profile: &Profile, environment: &Environment) 
     use tonic::service::Interceptor as _;
     let mut login = connection.login(profile, environment).map_err(|error| chain(&error))?;
     let request = login.call(tonic::Request::new(())).unwrap();
-    Ok(request.metadata().get("authorization").map_or(String::new(), |value| value.to_str().unwrap().to_owned()))
+    Ok(request
+        .metadata()
+        .get("authorization")
+        .map_or(String::new(), |value| value.to_str().unwrap().to_owned()))
 }
 
 const TOML: &str = "endpoints = ['a:1', 'b:2']\nca_file = 'ca.pem'\nuser = 'admin'\npassword = 'geheim'\n";
@@ -42,7 +45,10 @@ fn a_profile_is_toml_or_json_a_file_or_a_folder() {
             let profile = Profile::read(&place).unwrap();
             assert_eq!(profile.endpoints, ["a:1", "b:2"]);
             assert_eq!(profile.ca_file, Some(path.join("ca.pem")), "relative to the profile");
-            assert_eq!((profile.user.as_deref(), profile.password.as_deref()), (Some("admin"), Some("geheim")));
+            assert_eq!(
+                (profile.user.as_deref(), profile.password.as_deref()),
+                (Some("admin"), Some("geheim"))
+            );
         }
     }
 }

@@ -19,12 +19,12 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-async fn run(arguments: &[&str]) -> Output {
+pub async fn run(arguments: &[&str]) -> Output {
     command(arguments).stdin(Stdio::null()).output().await.unwrap()
 }
 
 #[track_caller]
-fn check(output: &Output, exit: i32, stdout: Expect, stderr: Expect) {
+pub fn check(output: &Output, exit: i32, stdout: Expect, stderr: Expect) {
     stdout.assert_eq(&String::from_utf8_lossy(&output.stdout));
     stderr.assert_eq(&String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(exit));
@@ -65,7 +65,8 @@ async fn a_task_that_ends_well_is_success() {
 
 #[tokio::test]
 async fn a_task_that_fails_is_failure() {
-    let director = Director::start(one_task("error", 400007, "'web/u (0)' is not running after update.")).await;
+    let director =
+        Director::start(one_task("error", 400007, "'web/u (0)' is not running after update.")).await;
     let output = run(&["-e", &director.address(), "-d", "web", "restart", "web/0"]).await;
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("\nTask 3 error\n"));
     check(
@@ -177,7 +178,12 @@ async fn nonsense_is_a_usage_error_and_help_is_not() {
         &["task", "3", "--debug", "--cpi"],
     ] {
         let output = run(arguments).await;
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
     }
     let output = run(&["--help"]).await;
@@ -242,7 +248,8 @@ async fn ctrl_c_detaches_and_cancels_nothing() {
     .await;
     let address = director.address();
     let mut command = command(&["-e", &address, "-d", "web", "start"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     calls.recv().await.unwrap();
     // The first line of the log is on the screen: following has begun, and so has the watch for signals.
     let mut stdout = tokio::io::BufReader::new(child.stdout.take().unwrap());
@@ -264,10 +271,13 @@ async fn ctrl_c_detaches_and_cancels_nothing() {
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     let (called, mut calls) = mpsc::channel(1);
     let slow = Director::start(Script { locks: hang(called), ..Script::default() }).await;
-    let quick = Director::start(Script { locks: answer(|_| Ok(ListLocksResponse::default())), ..Script::default() }).await;
+    let quick =
+        Director::start(Script { locks: answer(|_| Ok(ListLocksResponse::default())), ..Script::default() })
+            .await;
     let address = format!("{},{}", slow.address(), quick.address());
     let mut command = command(&["-e", &address, "locks"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     calls.recv().await.unwrap();
     drop(child.stdout.take());
     slow.kill().await;

@@ -9,9 +9,11 @@ use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::v1::blobs_server::{Blobs, BlobsServer};
+use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::instances_server::{Instances, InstancesServer};
 use proto::v1::locks_server::{Locks, LocksServer};
 use proto::v1::tasks_server::{Tasks, TasksServer};
+use proto::v1::watch_server::{Watch, WatchServer};
 use proto::v1::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -26,6 +28,9 @@ pub type Parts<T> = BoxStream<'static, Result<T, Status>>;
 
 /// The script of one director; what a test does not say is UNIMPLEMENTED.
 pub struct Script {
+    pub status: Answer<ClusterStatusRequest, ClusterStatusResponse>,
+    pub instances: Answer<ListInstancesRequest, ListInstancesResponse>,
+    pub watch: Answer<WatchRequest, Parts<WatchResponse>>,
     pub locks: Answer<ListLocksRequest, ListLocksResponse>,
     pub change_state: Answer<ChangeStateRequest, TaskStarted>,
     pub tasks: Answer<ListTasksRequest, ListTasksResponse>,
@@ -39,6 +44,9 @@ pub struct Script {
 impl Default for Script {
     fn default() -> Self {
         Self {
+            status: unscripted(),
+            instances: unscripted(),
+            watch: unscripted(),
             locks: unscripted(),
             change_state: unscripted(),
             tasks: unscripted(),
@@ -99,9 +107,9 @@ impl Locks for Scripted {
 impl Instances for Scripted {
     async fn list(
         &self,
-        _: Request<ListInstancesRequest>,
+        request: Request<ListInstancesRequest>,
     ) -> Result<Response<ListInstancesResponse>, Status> {
-        Err(Status::unimplemented("never scripted"))
+        scripted!(self.instances(request))
     }
     async fn change_state(
         &self,
@@ -134,6 +142,58 @@ impl Tasks for Scripted {
         Err(Status::unimplemented("never scripted"))
     }
     async fn steps(&self, _: Request<GetTaskRequest>) -> Result<Response<TaskSteps>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+}
+
+#[async_trait::async_trait]
+impl Watch for Scripted {
+    type WatchStream = Parts<WatchResponse>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        scripted!(self.watch(request))
+    }
+}
+
+#[async_trait::async_trait]
+impl Cluster for Scripted {
+    async fn status(
+        &self,
+        request: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusResponse>, Status> {
+        scripted!(self.status(request))
+    }
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn create_join_token(
+        &self,
+        _: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn remove_member(
+        &self,
+        _: Request<RemoveMemberRequest>,
+    ) -> Result<Response<RemoveMemberResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn transfer_leader(
+        &self,
+        _: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn put_user(&self, _: Request<PutUserRequest>) -> Result<Response<PutUserResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn remove_user(
+        &self,
+        _: Request<RemoveUserRequest>,
+    ) -> Result<Response<RemoveUserResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
         Err(Status::unimplemented("never scripted"))
     }
 }
@@ -182,6 +242,8 @@ impl Director {
         }
         let script = Scripted(Arc::new(script));
         let router = server
+            .add_service(ClusterServer::new(script.clone()))
+            .add_service(WatchServer::new(script.clone()))
             .add_service(LocksServer::new(script.clone()))
             .add_service(InstancesServer::new(script.clone()))
             .add_service(TasksServer::new(script.clone()))

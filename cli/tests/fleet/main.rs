@@ -6,5 +6,6 @@ mod binary;
 mod calls;
 mod director;
 mod following;
+mod showing;
 mod tls;
 mod transfers;

@@ -27,7 +27,8 @@ fn authority() -> (String, Identity) {
 async fn director(identity: Identity) -> Director {
     let script = Script {
         locks: Box::new(|request| {
-            let login = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            let login =
+                request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
             let lock = Lock { name: login.unwrap_or_default(), ..Lock::default() };
             async { Ok(ListLocksResponse { locks: vec![lock] }) }.boxed()
         }),
@@ -36,7 +37,12 @@ async fn director(identity: Identity) -> Director {
     Director::start_with(script, Some(ServerTlsConfig::new().identity(identity))).await
 }
 
-async fn lock_seen(director: &Director, trust: Trust, login: Login, total: Duration) -> Result<String, Error> {
+async fn lock_seen(
+    director: &Director,
+    trust: Trust,
+    login: Login,
+    total: Duration,
+) -> Result<String, Error> {
     let address = format!("127.0.0.1:{}", director.port());
     let fleet = Fleet::new(&[address], &trust, &login, Patience::within(total))?;
     let answer = call!(fleet, LocksClient.list(ListLocksRequest {})).await?;

@@ -134,10 +134,7 @@ fn what_we_do_not_understand_is_shown_or_passed_over_but_never_fatal() {
 #[test]
 fn clocks_of_two_leaders_may_disagree() {
     check(
-        &[
-            &event(9, "S", &[], "t", STARTED),
-            &event(2, "S", &[], "t", FINISHED),
-        ],
+        &[&event(9, "S", &[], "t", STARTED), &event(2, "S", &[], "t", FINISHED)],
         expect![[r#"
             Task 39 | 08:55:20 | S: t (00:00:00)
         "#]],

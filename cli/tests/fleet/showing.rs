@@ -1,0 +1,204 @@
+//! What lists and streams look like, from the wire to the screen.
+
+use std::sync::Mutex;
+
+use expect_test::expect;
+use proto::v1::*;
+use tonic::Status;
+
+use crate::binary::{check, run};
+use crate::director::{Director, Script, answer, parts};
+
+fn member(id: u64, role: &str, applied: u64) -> MemberStatus {
+    MemberStatus {
+        id,
+        name: format!("director-{id}"),
+        api_address: format!("10.0.0.{id}:25555"),
+        role: role.into(),
+        term: 4,
+        last_log_index: applied + 1,
+        applied_index: applied,
+        lag: 100 - applied,
+        version: "0.1.0".into(),
+        rss_bytes: 52 << 20,
+        ..MemberStatus::default()
+    }
+}
+
+#[tokio::test]
+async fn the_clusters_status() {
+    let director = Director::start(Script {
+        status: answer(|_| {
+            Ok(ClusterStatusResponse {
+                members: vec![member(1, "follower", 98), member(2, "leader", 100)],
+                answered_by: 1,
+                leader: 2,
+                cluster_id: "c-1".into(),
+            })
+        }),
+        ..Script::default()
+    })
+    .await;
+    check(
+        &run(&["-e", &director.address(), "cluster", "status"]).await,
+        0,
+        expect![[r#"
+             Cluster      c-1
+             Leader       2
+             Answered by  1
+
+             ID  Name        Address         Role      Term  Index  Applied  Lag  Snapshot  RSS     Version
+             1   director-1  10.0.0.1:25555  follower  4     99     98       2    -         52 MiB  0.1.0
+             2   director-2  10.0.0.2:25555  leader    4     101    100      0    -         52 MiB  0.1.0
+
+            2 replicas
+        "#]],
+        expect![[""]],
+    );
+    let output = run(&["-e", &director.address(), "cluster", "status", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&value["leader"], &value["members"][1]["role"]), (&2.into(), &"leader".into()));
+}
+
+fn instance(index: u32, process_state: &str) -> Instance {
+    Instance {
+        deployment: "web".into(),
+        group: "web".into(),
+        id: format!("uuid-{index}"),
+        index,
+        az: "z1".into(),
+        wanted_state: "started".into(),
+        process_state: process_state.into(),
+        ips: vec![format!("10.0.0.{}", index + 2)],
+        processes: vec![Process { name: "nginx".into(), state: process_state.into() }],
+        vitals_json: br#"{"load":["0.10","0.20","0.30"],"cpu":{"user":"1.0","sys":"0.5","wait":"0.0"},
+            "mem":{"percent":"12","kb":"204800"},"disk":{"system":{"percent":"40","inode_percent":"7"}}}"#
+            .as_slice()
+            .into(),
+        ..Instance::default()
+    }
+}
+
+fn with_instances() -> Script {
+    Script {
+        instances: answer(|request: ListInstancesRequest| {
+            // Two pages, so that nobody stops after the first.
+            let (instance, next) = match request.page.unwrap_or_default().token.as_str() {
+                "" => (instance(0, "running"), "more"),
+                _ => (instance(1, "failing"), ""),
+            };
+            Ok(ListInstancesResponse {
+                instances: vec![instance],
+                next_page_token: next.into(),
+                as_of_revision: 1,
+            })
+        }),
+        ..Script::default()
+    }
+}
+
+#[tokio::test]
+async fn instances_with_vitals_and_processes() {
+    let director = Director::start(with_instances()).await;
+    let address = director.address();
+    check(
+        &run(&["-e", &address, "-d", "web", "instances", "--vitals"]).await,
+        0,
+        expect![[r#"
+             Instance    Process state  AZ  IPs       Load (1m, 5m, 15m)  CPU user, sys, wait  Memory         Swap  System disk  Ephemeral disk  Persistent disk
+             web/uuid-0  running        z1  10.0.0.2  0.10, 0.20, 0.30    1.0%, 0.5%, 0.0%     12% (200 MiB)  -     40% (7i%)    -               -
+             web/uuid-1  failing        z1  10.0.0.3  0.10, 0.20, 0.30    1.0%, 0.5%, 0.0%     12% (200 MiB)  -     40% (7i%)    -               -
+
+            2 instances
+        "#]],
+        expect![[""]],
+    );
+    check(
+        &run(&["-e", &address, "-d", "web", "instances", "--ps", "--failing"]).await,
+        0,
+        expect![[r#"
+             Instance    Process  State    AZ  IPs
+             web/uuid-1  -        failing  z1  10.0.0.3
+                           nginx  failing  -   -
+
+            2 lines
+        "#]],
+        expect![[""]],
+    );
+    let output = run(&["-e", &address, "-d", "web", "instances", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value.as_array().unwrap().len(), 2);
+    assert_eq!(value[1]["processes"][0]["state"], "failing");
+    assert_eq!(value[0]["vitals"]["mem"]["kb"], "204800");
+}
+
+#[tokio::test]
+async fn watching_goes_on_behind_the_last_revision_and_repeats_nothing() {
+    let change = |revision: u64| Change {
+        revision,
+        table: "tasks".into(),
+        key: revision.to_string(),
+        deleted: revision == 8,
+    };
+    let message = move |revisions: &[u64]| {
+        let changes: Vec<Change> = revisions.iter().map(|&revision| change(revision)).collect();
+        Ok(WatchResponse { revision: *revisions.last().unwrap(), changes })
+    };
+    let asked = Mutex::new(Vec::new());
+    let director = Director::start(Script {
+        watch: answer(move |request: WatchRequest| {
+            let mut asked = asked.lock().unwrap();
+            asked.push(request.after_revision);
+            match asked.as_slice() {
+                [5] => Ok(parts(vec![message(&[6, 7]), Err(Status::unavailable("going down"))])),
+                // The next one begins too early.
+                [5, 7] => Ok(parts(vec![message(&[7, 8]), Err(Status::unavailable("going down"))])),
+                [5, 7, 8] => Err(Status::out_of_range("compacted")),
+                other => Err(Status::internal(format!("asked after {other:?}"))),
+            }
+        }),
+        ..Script::default()
+    })
+    .await;
+    check(
+        &run(&["-e", &director.address(), "watch", "--after", "5"]).await,
+        1,
+        expect![[r#"
+            6  changed  tasks  6
+            7  changed  tasks  7
+            8  deleted  tasks  8
+        "#]],
+        expect![[r#"
+            Error: the changes after revision 8 are no longer kept: list what you need again, then watch from there
+        "#]],
+    );
+}
+
+#[tokio::test]
+async fn a_manifest_of_another_deployment_is_not_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("m.yml");
+    std::fs::write(&manifest, "name: db\n").unwrap();
+    let director = Director::start(Script::default()).await;
+    let output = run(&["-e", &director.address(), "-d", "web", "deploy", manifest.to_str().unwrap()]).await;
+    check(
+        &output,
+        2,
+        expect![[""]],
+        expect![[r#"
+            Error: the manifest is for `db`, not for `web`
+        "#]],
+    );
+}
+
+#[tokio::test]
+async fn a_release_is_made_without_a_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("config")).unwrap();
+    std::fs::write(folder.path().join("config/final.yml"), "name: hello\n").unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let output = run(&["create-release", "--dir", dir, "--force", "--version", "1.2", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&value["name"], &value["version"]), (&"hello".into(), &"1.2".into()));
+    assert_eq!(output.status.code(), Some(0));
+}
