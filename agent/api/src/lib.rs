@@ -27,5 +27,10 @@ pub trait Agents: Send + Sync {
     async fn call(&self, agent: &AgentId, request: Request) -> Result<Reply, AgentError>;
 
     /// Asks the agent to give up a request that is under way. Idempotent; `true` if it was still running.
-    async fn cancel(&self, agent: &AgentId, request: &model::RequestId, epoch: model::Epoch) -> Result<bool, AgentError>;
+    async fn cancel(
+        &self,
+        agent: &AgentId,
+        request: &model::RequestId,
+        epoch: model::Epoch,
+    ) -> Result<bool, AgentError>;
 }

@@ -125,7 +125,13 @@ impl Method {
     pub fn arguments(&self) -> Vec<Value> {
         match self {
             Self::Ping | Self::Start | Self::Stop | Self::ListDisk => vec![],
-            Self::GetState { full } => if *full { vec![json!("full")] } else { vec![] },
+            Self::GetState { full } => {
+                if *full {
+                    vec![json!("full")]
+                } else {
+                    vec![]
+                }
+            }
             Self::UpdateSettings { settings } => vec![settings.clone()],
             Self::UploadBlob { id, digest, .. } => vec![json!({ "blob_id": id, "checksum": digest })],
             Self::Prepare { spec } | Self::Apply { spec } => vec![spec.clone()],
@@ -147,7 +153,13 @@ impl Method {
                         (d.name.to_string(), entry)
                     })
                     .collect();
-                vec![json!(source.blob), json!(source.digest), json!(name), json!(version), Value::Object(dependencies)]
+                vec![
+                    json!(source.blob),
+                    json!(source.digest),
+                    json!(name),
+                    json!(version),
+                    Value::Object(dependencies),
+                ]
             }
             Self::AddPersistentDisk { disk, hint } => vec![json!(disk), hint.clone()],
             Self::RemovePersistentDisk { disk } | Self::MountDisk { disk } | Self::UnmountDisk { disk } => {
