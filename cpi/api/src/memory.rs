@@ -173,7 +173,9 @@ impl MemoryCloud {
 
     fn delete_vm(&mut self, cid: &VmCid) {
         let Some(vm) = self.vms.remove(cid) else { return };
-        self.addresses.retain(|_, by| by != cid);
+        for ip in vm.request.networks.iter().filter_map(|n| n.ip) {
+            self.addresses.remove(&ip);
+        }
         for disk in vm.disks {
             if let Some(disk) = self.disks.get_mut(&disk) {
                 disk.attached_to = None;

@@ -1,0 +1,125 @@
+//! The agents of the simulated VMs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cpi_api::CreateVm;
+use dagent::{Agent, AgentParts, Behaviour, DirectorBlobs, Link, Notices, Storage};
+use model::VmCid;
+use model::agent_settings::{AgentSettings, AgentVm};
+use owned_tasks::{OnExit, OwnedTasks};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::machine::SimMachine;
+
+/// Agents that begin to dial at the same time. Each handshake costs a director about a millisecond: a thousand at once
+/// would make it miss the heartbeats of those that are there.
+const DIALING_MAX: usize = 32;
+/// How long a place among the dialing is kept: about as long as enrolling takes.
+const DIALING_TIME: Duration = Duration::from_millis(50);
+
+/// Whoever runs the agents of VMs. Neither method waits.
+pub trait Agents: Send + Sync {
+    /// Starts the agent of a VM that has booted after `boot`; each of its actions takes `action`.
+    fn start(&self, vm: VmCid, request: &CreateVm, boot: Duration, action: Duration);
+    /// Ends the agent of a VM, without a word to its director.
+    fn stop(&self, vm: &VmCid);
+    /// Returns how many were started and not stopped.
+    fn count(&self) -> u64;
+}
+
+/// No agents: for tests of the cloud alone.
+impl Agents for () {
+    fn start(&self, _: VmCid, _: &CreateVm, _: Duration, _: Duration) {}
+    fn stop(&self, _: &VmCid) {}
+    fn count(&self) -> u64 {
+        0
+    }
+}
+
+/// Agents that speak the real protocol to whatever directors their VM was told of.
+pub struct Fleet {
+    tasks: OwnedTasks,
+    running: Mutex<BTreeMap<VmCid, CancellationToken>>,
+    dialing: Arc<Semaphore>,
+    scratch: Arc<tempfile::TempDir>,
+}
+
+impl Fleet {
+    /// Returns a fleet without agents; they run in `tasks`.
+    pub fn new(tasks: OwnedTasks) -> std::io::Result<Self> {
+        let scratch = Arc::new(tempfile::tempdir()?);
+        let dialing = Arc::new(Semaphore::new(DIALING_MAX));
+        Ok(Self { tasks, running: Mutex::default(), dialing, scratch })
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<VmCid, CancellationToken>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Agents for Fleet {
+    fn start(&self, vm: VmCid, request: &CreateVm, boot: Duration, action: Duration) {
+        let settings = AgentSettings {
+            agent_id: request.agent_id.clone(),
+            vm: AgentVm { name: vm.to_string() },
+            endpoints: request.bootstrap.endpoints.clone(),
+            authorities_pem: request.bootstrap.authorities_pem.clone(),
+            token: request.bootstrap.token.clone(),
+            ..AgentSettings::default()
+        };
+        let tasks = self.tasks.child();
+        let stop = tasks.stop_token();
+        self.running().insert(vm, stop.clone());
+        let (dialing, scratch) = (self.dialing.clone(), self.scratch.clone());
+        self.tasks.spawn("simulated agent", OnExit::Ignore, move |_| async move {
+            tokio::select! {
+                () = live(settings, tasks, boot, action, &dialing, scratch) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    fn stop(&self, vm: &VmCid) {
+        if let Some(stop) = self.running().remove(vm) {
+            stop.cancel();
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.running().len() as u64
+    }
+}
+
+async fn live(
+    settings: AgentSettings,
+    tasks: OwnedTasks,
+    boot: Duration,
+    action: Duration,
+    dialing: &Semaphore,
+    scratch: Arc<tempfile::TempDir>,
+) {
+    tokio::time::sleep(boot).await;
+    let agent_id = settings.agent_id.clone();
+    let link = Link::default();
+    let blobs = Arc::new(DirectorBlobs::new(link.clone()));
+    let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
+    let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, scratch));
+    let notices = Arc::new(Notices::default());
+    let parts = AgentParts { settings, machine, storage: Storage::Memory, link, notices };
+    let stop = tasks.stop_token();
+    let agent = match Agent::new(parts, tasks) {
+        Ok(agent) => agent,
+        Err(error) => return warn!(agent = %agent_id, %error, "a simulated agent can't start"),
+    };
+    // The semaphore is never closed.
+    if let Ok(_place) = dialing.acquire().await {
+        tokio::time::sleep(DIALING_TIME).await;
+    }
+    if let Err(error) = agent.run(stop).await {
+        warn!(agent = %agent_id, %error, "a simulated agent has ended");
+    }
+}

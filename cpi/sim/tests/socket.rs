@@ -1,0 +1,117 @@
+//! The cloud behind its socket: the program, shared by replicas, with all knobs.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use cpi_api::conformance::Subject;
+use cpi_api::*;
+use cpi_sim::{Chances, Knobs, SimCpi};
+use model::*;
+use serde_json::json;
+
+/// Starts a `sim-cloud`; it ends with the returned process handle, or with the test at the latest.
+fn start(dir: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sim-cloud"))
+        .arg("--until-stdin-closes")
+        .arg("--socket")
+        .arg(dir.join("socket"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn end(served: &mut Child) {
+    drop(served.stdin.take());
+    assert!(served.wait().unwrap().success(), "it ends by itself once nobody holds its input");
+}
+
+fn context(timeout: Duration) -> CallContext {
+    CallContext {
+        director_uuid: "test".into(),
+        request_id: "cpi-1".into(),
+        epoch: Epoch(1),
+        stemcell_api_version: None,
+        timeout,
+    }
+}
+
+fn disk(id: &str) -> CreateDisk {
+    CreateDisk { disk_id: id.into(), size_mib: 1, cloud_properties: json!({}), vm: None }
+}
+
+#[tokio::test]
+async fn replicas_share_the_cloud_and_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = start(dir.path());
+    let (one, other) = (SimCpi::new(dir.path().join("socket")), SimCpi::new(dir.path().join("socket")));
+    let patient = context(Duration::from_secs(30));
+    let cid = one.create_disk(&patient, disk("d")).await.unwrap();
+    let later = CallContext { epoch: Epoch(2), ..patient.clone() };
+    assert_eq!(other.find_disk(&later, &"d".into()).await, Ok(Found::Yes(cid.clone())));
+    let error = one.delete_disk(&patient, &cid).await.unwrap_err();
+    assert_eq!(
+        (error.kind, error.method, error.request_id.as_str()),
+        (CpiErrorKind::Fenced, "delete_disk", "cpi-1")
+    );
+    let statistics = other.statistics().await.unwrap();
+    assert_eq!((statistics.disks, statistics.calls["create_disk"]), (1, 1));
+    end(&mut served);
+}
+
+#[tokio::test]
+async fn each_knob_does_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = start(dir.path());
+    let cpi = SimCpi::new(dir.path().join("socket"));
+    let set = async |chances| {
+        let methods = [("create_disk".to_owned(), chances)].into();
+        cpi.set_knobs(Knobs { methods, ..Knobs::default() }).await.unwrap();
+    };
+    let patient = context(Duration::from_secs(30));
+    set(Chances { failure: 1.0, ..Chances::default() }).await;
+    let error = cpi.create_disk(&patient, disk("a")).await.unwrap_err();
+    assert_eq!((error.kind, error.ok_to_retry), (CpiErrorKind::Other, true));
+    assert_eq!(cpi.find_disk(&patient, &"a".into()).await, Ok(Found::No));
+    set(Chances { lost_answer: 1.0, ..Chances::default() }).await;
+    let error = cpi.create_disk(&patient, disk("b")).await.unwrap_err();
+    assert_eq!(error.kind, CpiErrorKind::TimedOut);
+    assert_eq!(cpi.find_disk(&patient, &"b".into()).await, Ok(Found::Yes("disk-b".into())));
+    set(Chances { hang: 1.0, ..Chances::default() }).await;
+    let error = cpi.create_disk(&context(Duration::from_millis(50)), disk("c")).await.unwrap_err();
+    assert_eq!(error.kind, CpiErrorKind::TimedOut);
+    assert_eq!(cpi.find_disk(&patient, &"c".into()).await, Ok(Found::No));
+    end(&mut served);
+}
+
+#[tokio::test]
+async fn an_absent_cloud_is_no_lost_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let cpi = SimCpi::new(dir.path().join("socket"));
+    let error = cpi.create_disk(&context(Duration::from_secs(1)), disk("d")).await.unwrap_err();
+    assert_eq!((error.kind, error.ok_to_retry), (CpiErrorKind::Other, true));
+}
+
+mod conformance {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// One process per directory; they end with this one, which holds their inputs.
+    static SERVED: Mutex<BTreeMap<PathBuf, Child>> = Mutex::new(BTreeMap::new());
+
+    fn through_the_socket(dir: &Path) -> Result<Subject, String> {
+        SERVED.lock().unwrap().entry(dir.to_owned()).or_insert_with(|| start(dir));
+        Ok(Subject::new(SimCpi::new(dir.join("socket"))))
+    }
+
+    cpi_api::conformance!(through_the_socket);
+}
