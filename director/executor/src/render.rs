@@ -116,9 +116,9 @@ async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates
             format!("failed to read job '{}' of release '{}/{}': {error}", job.name, job.release.name, job.release.version),
         )
     };
-    let content = crate::blobs::read_whole(&*task.ports.blobs, &job.blob).await.map_err(|e| failed(&e))?;
-    let archive = release::archive::JobArchive::read(content.as_slice(), job.name.as_str()).map_err(|e| failed(&e))?;
-    let templates = Arc::new(archive.templates(job.release.clone()));
+    let archive = release::archive::JobArchive::load(&*task.ports.blobs, &job.name, &job.blob).await;
+    let templates = archive.and_then(|archive| archive.templates(&job.release)).map_err(|e| failed(&e))?;
+    let templates = Arc::new(templates);
     let mut cache = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
     if cache.len() >= TEMPLATES_MAX {
         cache.clear();

@@ -1,3 +1,106 @@
 //! The replica `directord`.
 
-fn main() {}
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use directord::commands::{init, join};
+use directord::config::Config;
+use directord::{logging, wire};
+
+/// A replica of a Directorate fleet: a BOSH director with no single point of failure.
+#[derive(Parser)]
+#[command(name = "directord", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the first replica of a new fleet.
+    Init {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+        /// The fleet's name, part of variable names and VM metadata.
+        #[arg(long, default_value = init::DEFAULT_NAME)]
+        fleet: String,
+        /// Write the admin's login for `dctl` here instead of showing the password.
+        #[arg(long)]
+        profile: Option<PathBuf>,
+    },
+    /// Make one more replica of a fleet that runs.
+    Join {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+        /// A token from `dctl cluster join-token`.
+        #[arg(long, env = "DIRECTORD_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+        /// HOST:PORT of a replica's API; may be given several times.
+        #[arg(long = "endpoint", required = true, value_delimiter = ',')]
+        endpoints: Vec<String>,
+    },
+    /// Run the replica.
+    Run {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+    },
+    /// Say which isolation VMs of the local cloud can have here, and why no better one.
+    ProbeIsolation,
+    /// Build a stemcell out of this machine's own files, for the local cloud.
+    BuildStemcell {
+        /// The tarball to write.
+        output: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    // The local cloud's VMs are made by helper processes, which are this program under another name. They must not
+    // have threads, so they are told apart before anything else.
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|a| a == "local-vm") {
+        return cpi_local::helper::main(&args[1..]);
+    }
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(perform(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init { config, fleet, profile } => init::init(&Config::load(&config)?, &fleet, profile.as_deref()).await,
+        Command::Join { config, token, endpoints } => join::join(&Config::load(&config)?, &token, &endpoints).await,
+        Command::Run { config } => {
+            let config = Config::load(&config)?;
+            let _logging = logging::start(&config)?;
+            wire::run(config).await
+        }
+        Command::ProbeIsolation => {
+            for report in cpi_local::probe() {
+                println!("{:<16} {:<4} {}", report.rung.to_string(), if report.ok { "yes" } else { "no" }, report.why);
+            }
+            Ok(())
+        }
+        Command::BuildStemcell { output } => {
+            cpi_local::build_host_stemcell(&output)?;
+            println!("{}", output.display());
+            Ok(())
+        }
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    eprintln!("directord: {}", chain.join(": "));
+    ExitCode::FAILURE
+}

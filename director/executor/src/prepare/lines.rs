@@ -38,8 +38,19 @@ impl<'a> Lines<'a> {
         index: u32,
         error: TaskError,
     ) -> Result<Result<Prepared, TaskError>, Interrupted> {
-        self.write(stage, task, index, LineState::Failed, Some(error.message.clone())).await?;
+        self.ended_badly(stage, task, index, &error).await?;
         Ok(Err(error))
+    }
+
+    /// It has failed.
+    pub async fn ended_badly(
+        &self,
+        stage: &str,
+        task: &str,
+        index: u32,
+        error: &TaskError,
+    ) -> Result<(), Interrupted> {
+        self.write(stage, task, index, LineState::Failed, Some(error.message.clone())).await
     }
 
     async fn write(

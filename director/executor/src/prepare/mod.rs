@@ -15,7 +15,7 @@ use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::{render, variables};
 use facts::Facts;
-use lines::Lines;
+pub use lines::Lines;
 
 /// What planning gave.
 pub enum Prepared {

@@ -1,11 +1,12 @@
 //! Deployments and variables.
 
 use async_trait::async_trait;
-use executor::ports::Vault as _;
 use model::DeploymentName;
+use model::task::DeployOptions;
 use proto::v1 as pb;
 use proto::v1::deployments_server::Deployments;
 use proto::v1::variables_server::Variables;
+use service::ServiceError;
 use service::ops::DeploymentSummary;
 use tonic::{Request, Response, Status};
 
@@ -38,12 +39,13 @@ impl Deployments for Door {
     async fn plan(&self, request: Request<pb::PlanRequest>) -> Result<Response<pb::PlanResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let preview = self.preview.plan(&caller, &wish.manifest, deploy_options(wish.options)).await.map_err(status)?;
-        Ok(Response::new(pb::PlanResponse {
-            explanation: preview.explanation,
-            plan_json: preview.plan_json.into(),
-            warnings: preview.warnings,
-        }))
+        let options = DeployOptions { dry_run: true, ..deploy_options(wish.options) };
+        let id = self.service.deploy(&caller, None, wish.manifest, options, "").await.map_err(status)?;
+        let task = self.service.wait_for_task(&caller, id).await.map_err(status)?.task;
+        match task.error {
+            Some(error) => Err(status(ServiceError::Told(error))),
+            None => Ok(Response::new(pb::PlanResponse { explanation: task.result.unwrap_or_default() })),
+        }
     }
 
     async fn diff(&self, request: Request<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {

@@ -2,7 +2,7 @@
 
 mod artifacts;
 mod blobs;
-mod cluster;
+pub mod cluster;
 mod convert;
 mod deployments;
 mod health;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use agent_api::Agents;
 use executor::ports::Vault;
 use model::RequestId;
+use owned_tasks::OwnedTasks;
 use service::{Caller, Service};
 use tonic::service::Routes;
 use tonic::{Request, Status};
@@ -45,6 +46,8 @@ pub struct Door {
     pub membership: Membership,
     /// For joining replicas.
     pub kek: Kek,
+    /// Owner of streams.
+    pub tasks: OwnedTasks,
 }
 
 impl Door {

@@ -103,14 +103,20 @@ impl Authority {
         let failed = failed("issue a replica's certificate");
         let params = replica_params(node, names).map_err(&failed)?;
         let certificate = params.signed_by(key, &self.issuer).map_err(&failed)?;
-        Ok(issued(certificate.pem(), &params))
+        Ok(self.with_authority(issued(certificate.pem(), &params)))
+    }
+
+    /// Puts the authority behind the leaf: a replica that joins knows only the authority's fingerprint, and must be
+    /// shown the certificate to check it.
+    fn with_authority(&self, issued: Issued) -> Issued {
+        Issued { chain_pem: format!("{}{}", issued.chain_pem, self.certificate_pem), ..issued }
     }
 
     /// Gives a joining replica a certificate for the key of its request. The request's own wishes are ignored.
     pub fn issue_replica_csr(&self, node: NodeId, names: &Names, csr: &[u8]) -> Result<Issued, AuthorityError> {
         let failed = failed("issue a replica's certificate");
         let params = replica_params(node, names).map_err(&failed)?;
-        self.sign(csr, params, failed)
+        self.sign(csr, params, failed).map(|issued| self.with_authority(issued))
     }
 
     /// Gives an agent a certificate for the key of its request.

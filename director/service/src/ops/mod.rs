@@ -3,6 +3,7 @@
 mod artifacts;
 mod configs;
 mod deployments;
+mod diff;
 mod fleet;
 mod history;
 mod instances;
@@ -11,5 +12,6 @@ mod variables;
 
 pub use configs::PutConfig;
 pub use deployments::DeploymentSummary;
+pub use diff::{DiffLine, LineChange};
 pub use instances::InstanceRow;
 pub use tasks::{Output, TaskView, UnitView};

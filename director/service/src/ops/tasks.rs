@@ -76,6 +76,18 @@ impl Service {
         existing(&state, id).map(|task| view(&state, task))
     }
 
+    /// Waits until a task has ended.
+    pub async fn wait_for_task(&self, caller: &Caller, id: TaskId) -> Result<TaskView, ServiceError> {
+        loop {
+            let seen = self.log().revision();
+            let found = self.task(caller, id).await?;
+            if found.task.state.is_final() {
+                return Ok(found);
+            }
+            self.log().changed(seen).await;
+        }
+    }
+
     /// Returns a task and a piece of its output, from this replica's state; call [`Service::look`] once before following.
     /// The task is read from the same look as the output, so a final state means that the output is whole.
     pub fn task_output(

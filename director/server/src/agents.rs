@@ -1,0 +1,197 @@
+//! What the agents' hub needs from this replica: certificates, blobs, homes, and ears for heartbeats.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use agent_client_grpc::{
+    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError, IssuedCertificate,
+    Peers, Placement, StoredBlob,
+};
+use async_trait::async_trait;
+use cpi_api::AgentBootstrap;
+use executor::ports::Enrollment;
+use futures::StreamExt as _;
+use model::{AgentId, BlobDigest, Epoch, NodeId};
+use health::watcher::Ears;
+use release::{BlobError, Blobstore as _};
+use ring::digest::{SHA256, digest};
+use state::State;
+use state::command::{Command, Refusal};
+use state::log::{CommandLog as _, Proposal};
+use tokio_util::io::{ReaderStream, StreamReader};
+use tracing::warn;
+
+use crate::fleet::blobs::FleetBlobs;
+use crate::fleet::log::RaftLog;
+use crate::fleet::peers::PeerChannels;
+use crate::secrets::{AgentTokens, Kek};
+use crate::wire::open_authority;
+
+/// Bytes in one piece of a blob.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// This replica's side of its agents.
+pub struct AgentSide {
+    /// This replica.
+    pub id: NodeId,
+    /// The log.
+    pub log: RaftLog,
+    /// The fleet's key.
+    pub kek: Kek,
+    /// The fleet's blobs.
+    pub blobs: Arc<FleetBlobs>,
+    /// Connections to peers.
+    pub peers: Arc<PeerChannels>,
+    /// What is heard.
+    pub ears: Arc<Ears>,
+}
+
+impl AgentSide {
+    fn issue(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        let unavailable = |reason: String| IdentityError::Unavailable { agent: agent.clone(), reason };
+        let view = self.log.view();
+        let cluster = State::new(&*view).cluster().ok_or_else(|| unavailable("no fleet yet".into()))?;
+        let authority = open_authority(&cluster, &self.kek).map_err(|e| unavailable(e.to_string()))?;
+        let issued = authority
+            .issue_agent(agent, csr_der)
+            .map_err(|e| IdentityError::BadRequest { agent: agent.clone(), reason: e.to_string() })?;
+        Ok(IssuedCertificate {
+            chain_pem: issued.chain_pem,
+            authorities_pem: authority.certificate_pem().to_owned(),
+            not_after_unix: issued.not_after_unix,
+        })
+    }
+
+    /// Files which key an agent has; refused when it is another one than the first.
+    async fn enrolled(&self, agent: &AgentId, csr_der: &[u8]) -> Result<(), IdentityError> {
+        let bad = |reason: &str| IdentityError::BadRequest { agent: agent.clone(), reason: reason.into() };
+        let key_digest = key_digest(csr_der).ok_or_else(|| bad("it has no readable key"))?;
+        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest };
+        let committed = self.log.propose(Proposal::own(enroll)).await.map_err(|e| IdentityError::Unavailable {
+            agent: agent.clone(),
+            reason: e.to_string(),
+        })?;
+        match committed.outcome.accepted() {
+            Ok(_) => Ok(()),
+            Err(refusal @ (Refusal::NotFound { .. } | Refusal::AgentKeyTaken { .. })) => {
+                warn!(agent = %agent, %refusal, "an agent was refused");
+                Err(IdentityError::Refused { agent: agent.clone() })
+            }
+            Err(other) => Err(IdentityError::Unavailable { agent: agent.clone(), reason: other.to_string() }),
+        }
+    }
+}
+
+/// Returns the digest of the public key in a certificate request.
+fn key_digest(csr_der: &[u8]) -> Option<String> {
+    use x509_parser::prelude::FromDer as _;
+    let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(csr_der).ok()?;
+    let key = request.certification_request_info.subject_pki.subject_public_key.data;
+    Some(hex::encode(digest(&SHA256, &key)))
+}
+
+#[async_trait]
+impl Identity for AgentSide {
+    async fn enroll(&self, agent: &AgentId, token: &str, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        if !AgentTokens::new(&self.kek).is_valid(agent, token) {
+            return Err(IdentityError::Refused { agent: agent.clone() });
+        }
+        self.enrolled(agent, csr_der).await?;
+        self.issue(agent, csr_der)
+    }
+
+    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        self.enrolled(agent, csr_der).await?;
+        self.issue(agent, csr_der)
+    }
+}
+
+fn access_error(error: BlobError) -> BlobAccessError {
+    match error {
+        BlobError::NotFound { digest } => BlobAccessError::NotFound { digest },
+        BlobError::InvalidDigest { text } => BlobAccessError::NotFound { digest: BlobDigest::new(text) },
+        other => BlobAccessError::Unavailable { reason: other.to_string() },
+    }
+}
+
+#[async_trait]
+impl BlobAccess for AgentSide {
+    async fn get(&self, _agent: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
+        let reader = self.blobs.get(digest).await.map_err(access_error)?;
+        let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
+        let pieces = pieces.map(|p| p.map_err(|e| BlobAccessError::Unavailable { reason: e.to_string() }));
+        Ok(pieces.boxed())
+    }
+
+    async fn put(&self, _agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
+        let mut reader = StreamReader::new(content.map(|piece| piece.map_err(std::io::Error::other)));
+        let stored = self.blobs.put(Pin::new(&mut reader)).await.map_err(access_error)?;
+        Ok(StoredBlob { digest: stored.digest, size_bytes: stored.bytes })
+    }
+}
+
+impl Placement for AgentSide {
+    fn home_of(&self, agent: &AgentId) -> Home {
+        let view = self.log.view();
+        let state = State::new(&*view);
+        let Some(record) = state.agent(agent) else { return Home::Here };
+        match health::shard_owner(&record.deployment, &state.shard_map().watchers) {
+            Some(owner) if owner != self.id => match state.member(owner) {
+                Some(member) => Home::Elsewhere(member.agent_address),
+                None => Home::Here,
+            },
+            _ => Home::Here,
+        }
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let view = self.log.view();
+        State::new(&*view).members().into_iter().map(|m| m.agent_address).collect()
+    }
+
+    fn epoch(&self) -> Epoch {
+        let view = self.log.view();
+        State::new(&*view).epoch()
+    }
+}
+
+impl HeartbeatSink for AgentSide {
+    fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
+        self.ears.heard(&heartbeat.agent);
+    }
+
+    fn alert(&self, agent: &AgentId, alert: Alert) {
+        warn!(agent = %agent, severity = alert.severity, title = alert.title, "an agent's supervisor has noticed something");
+    }
+
+    fn connected(&self, agent: &AgentId) {
+        self.ears.heard(agent);
+    }
+
+    fn disconnected(&self, _agent: &AgentId) {}
+}
+
+impl Peers for AgentSide {
+    fn replicas(&self) -> Vec<NodeId> {
+        let view = self.log.view();
+        State::new(&*view).members().into_iter().map(|m| m.node).filter(|n| *n != self.id).collect()
+    }
+
+    fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel> {
+        let view = self.log.view();
+        let member = State::new(&*view).member(node)?;
+        self.peers.shared(node, &member.peer_address).ok()
+    }
+}
+
+impl Enrollment for AgentSide {
+    fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap {
+        let view = self.log.view();
+        let authority = State::new(&*view).cluster().map(|c| c.secrets.authority_pem).unwrap_or_default();
+        AgentBootstrap {
+            endpoints: self.endpoints(),
+            authorities_pem: authority,
+            token: AgentTokens::new(&self.kek).token(agent),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The configured cloud.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use cpi_api::Cpi;
+use cpi_local::{Isolation, LocalCpi, LocalOptions};
+use cpi_sim::SimCpi;
+use executor::ports::Cpis;
+use model::CpiName;
+
+use crate::config::{self, Config};
+
+/// Opens the cloud that the configuration names.
+pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
+    match &config.cpi {
+        config::Cpi::Sim(sim) => Ok(Arc::new(SimCpi::new(&sim.socket))),
+        config::Cpi::Local(local) => {
+            let mut options = LocalOptions::new(&local.root, &local.agent);
+            options.isolation = isolation(&local.isolation)?;
+            options.hidden = vec![config.data_dir.clone()];
+            // Probing makes and unmakes a container: off the threads that serve everybody.
+            let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
+            let cloud = opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
+            tracing::info!(rung = %cloud.rung(), "local cloud");
+            Ok(Arc::new(cloud))
+        }
+    }
+}
+
+fn isolation(name: &str) -> anyhow::Result<Isolation> {
+    name.parse().map_err(|_| anyhow::anyhow!("cpi.local.isolation: `{name}` is neither `auto` nor a rung's name"))
+}
+
+/// The CPIs by name.
+pub struct Clouds {
+    default: Arc<dyn Cpi>,
+}
+
+impl Clouds {
+    /// One cloud, under the empty name.
+    pub fn single(cpi: Arc<dyn Cpi>) -> Self {
+        Self { default: cpi }
+    }
+}
+
+impl Cpis for Clouds {
+    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
+        name.as_str().is_empty().then(|| self.default.clone())
+    }
+
+    fn names(&self) -> Vec<CpiName> {
+        vec![CpiName::default()]
+    }
+}

@@ -1,0 +1,158 @@
+//! `directord init`: the first replica of a new fleet.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use model::{NodeId, UserName};
+use owned_tasks::OwnedTasks;
+use raft::Node;
+use rcgen::KeyPair;
+use serde_json::json;
+use state::command::Command;
+use state::log::{CommandLog as _, Proposal};
+use state::records::{FleetSecrets, Member, User};
+
+use crate::auth::hash_password;
+use crate::config::Config;
+use crate::files::write_private;
+use crate::fleet::fsm::Fsm;
+use crate::fleet::log::RaftLog;
+use crate::fleet::membership::FEATURE_LEVEL;
+use crate::fleet::peers::PeerChannels;
+use crate::identity::{Authority, IdentityFiles, NodeIdentity};
+use crate::secrets::{Kek, KekVault};
+use crate::tls::TlsIdentity;
+use crate::wire::{AUTHORITY_SECRET, own_names, raft_options};
+
+/// The first replica's number.
+const FIRST: NodeId = NodeId(1);
+
+/// The user that a new fleet has.
+const ADMIN: &str = "admin";
+
+/// What a new fleet is called, unless said otherwise.
+pub const DEFAULT_NAME: &str = "directorate";
+
+/// Makes a fleet of one. Prints the admin's password, once.
+pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyhow::Result<()> {
+    let files = IdentityFiles::new(&config.data_dir);
+    anyhow::ensure!(
+        !files.exist(),
+        "`{}` belongs to a fleet already: remove it if that fleet is gone, or just `directord run`",
+        config.data_dir.display()
+    );
+    let kek = if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
+    let (authority, authority_key) = Authority::create(fleet)?;
+    let key = KeyPair::generate().context("make this replica's key")?;
+    let issued = authority.issue_replica(FIRST, &own_names(config), &key)?;
+    let identity =
+        NodeIdentity { cluster_id: uuid::Uuid::new_v4().to_string(), node: FIRST, peers: Vec::new() };
+    let password = new_password();
+    let secrets = FleetSecrets {
+        authority_pem: authority.certificate_pem().to_owned(),
+        authority_key: KekVault::new(kek).seal_bytes(AUTHORITY_SECRET, authority_key.as_bytes()),
+    };
+    let tls = TlsIdentity::new(&issued.chain_pem, &key.serialize_pem(), authority.certificate_pem())?;
+    let commands = first_entries(config, fleet, &identity, secrets, &password);
+    bootstrap(config, &identity, Arc::new(tls), commands).await?;
+    // Last: with the identity there, the folder counts as initialised; a crash before leaves `init` to be run again.
+    files.store(&identity, &key.serialize_pem(), &issued.chain_pem, authority.certificate_pem())?;
+    let profile_text = json!({
+        "endpoints": [config.api.advertise],
+        "ca_pem": authority.certificate_pem(),
+        "user": ADMIN,
+        "password": password,
+    });
+    if let Some(path) = profile {
+        write_profile(path, &profile_text)?;
+    }
+    tell(config, fleet, &password, profile);
+    Ok(())
+}
+
+fn new_kek(path: &Path) -> anyhow::Result<Kek> {
+    let kek = Kek::generate();
+    kek.store(path)?;
+    Ok(kek)
+}
+
+fn new_password() -> String {
+    use rand::Rng as _;
+    let mut chance = rand::rng();
+    (0..24).map(|_| char::from(chance.sample(rand::distr::Alphanumeric))).collect()
+}
+
+fn first_entries(
+    config: &Config,
+    fleet: &str,
+    identity: &NodeIdentity,
+    secrets: FleetSecrets,
+    password: &str,
+) -> Vec<Command> {
+    let member = Member {
+        node: FIRST,
+        name: config.name.clone(),
+        api_address: config.api.advertise.clone(),
+        peer_address: config.peer.advertise.clone(),
+        agent_address: config.agent.advertise.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        feature_level: FEATURE_LEVEL,
+    };
+    let user = User {
+        name: UserName::new(ADMIN),
+        password_hash: hash_password(password),
+        scopes: BTreeSet::from(["bosh.admin".to_owned()]),
+    };
+    vec![
+        Command::ClusterInit {
+            cluster_id: identity.cluster_id.clone(),
+            director_name: fleet.to_owned(),
+            director_uuid: uuid::Uuid::new_v4().to_string(),
+            secrets,
+        },
+        Command::MemberPut { member },
+        Command::UserPut { user },
+    ]
+}
+
+/// Starts consensus alone for as long as it takes to write the first entries.
+async fn bootstrap(
+    config: &Config,
+    identity: &NodeIdentity,
+    tls: Arc<TlsIdentity>,
+    commands: Vec<Command>,
+) -> anyhow::Result<()> {
+    let tasks = OwnedTasks::new();
+    let peers = Arc::new(PeerChannels::new(tls));
+    let node = Node::start(raft_options(config, identity), Arc::new(Fsm), peers, &tasks).await?;
+    if !node.is_initialized() {
+        node.bootstrap(&config.peer.advertise).await.context("make this replica the first of its fleet")?;
+    }
+    let log = RaftLog::new(node.clone(), FIRST);
+    for command in commands {
+        let committed = log.propose(Proposal::own(command)).await?;
+        committed.outcome.accepted().context("write the fleet's first entries")?;
+    }
+    node.shutdown().await;
+    tasks.stop(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+fn write_profile(path: &Path, profile: &serde_json::Value) -> anyhow::Result<()> {
+    let file: PathBuf = if path.is_dir() { path.join("profile.json") } else { path.to_owned() };
+    let text = serde_json::to_vec_pretty(profile)?;
+    write_private(&file, &text).with_context(|| format!("write the profile {}", file.display()))
+}
+
+fn tell(config: &Config, fleet: &str, password: &str, profile: Option<&Path>) {
+    println!("Fleet '{fleet}' has its first replica, '{}'.", config.name);
+    match profile {
+        Some(path) => println!("The admin's login is in {} (DCTL_PROFILE).", path.display()),
+        None => println!("User: {ADMIN}\nPassword: {password}\nThe password is shown this once."),
+    }
+    println!("Keep a copy of {} elsewhere: without it, a backup's secrets can't be read.", config.kek_file.display());
+    println!("Next: `directord run`, then `dctl cluster join-token` for each further replica.");
+}

@@ -1,0 +1,4 @@
+//! What the program does besides running.
+
+pub mod init;
+pub mod join;

@@ -1,0 +1,411 @@
+//! What is connected to what: a replica from its configuration to its open ports, and back down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_api::Agents;
+use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
+use anyhow::Context as _;
+use axum::Router;
+use executor::Ports;
+use executor::ports::{Cpis, Vault};
+use health::watcher::Ears;
+use owned_tasks::{OnExit, OwnedTasks};
+use proto::peer::v1 as peer_pb;
+use proto::peer::v1::blob_copies_server::BlobCopiesServer;
+use proto::peer::v1::fleet_server::FleetServer;
+use raft::{Node, Timing};
+use release::{LocalBlobs, RenderOptions, Renderer};
+use service::Service;
+use state::State;
+use state::log::CommandLog as _;
+use state::records::{Cluster, Member};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tracing::{error, info, warn};
+
+use crate::agents::AgentSide;
+use crate::auth::Doorkeeper;
+use crate::clouds;
+use crate::config::{Config, TimingProfile};
+use crate::fleet::blobs::FleetBlobs;
+use crate::fleet::fsm::Fsm;
+use crate::fleet::log::{RaftLog, now};
+use crate::fleet::membership::{FEATURE_LEVEL, FleetService, Membership, ask_for_promotion};
+use crate::fleet::peers::PeerChannels;
+use crate::grpc::{self, Door};
+use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
+use crate::listen;
+use crate::output::Outputs;
+use crate::probes;
+use crate::secrets::{Kek, KekVault};
+use crate::tls::{PortKind, TlsIdentity};
+use crate::world::FleetWorld;
+
+/// What the fleet's authority is sealed under.
+pub const AUTHORITY_SECRET: &str = "fleet authority";
+
+/// Opens the fleet's authority out of the state.
+pub fn open_authority(cluster: &Cluster, kek: &Kek) -> anyhow::Result<Authority> {
+    let key = KekVault::new(kek.clone()).open_bytes(AUTHORITY_SECRET, &cluster.secrets.authority_key);
+    let key = key.context("open the fleet's authority with this replica's key-encryption key")?;
+    Ok(Authority::open(&cluster.secrets.authority_pem, std::str::from_utf8(&key)?)?)
+}
+
+/// Returns consensus options for a configuration.
+pub fn raft_options(config: &Config, identity: &NodeIdentity) -> raft::Options {
+    let mut options = raft::Options::new(identity.node.0, config.data_dir.join("raft"));
+    options.timing = match config.timing {
+        TimingProfile::Default => Timing::DEFAULT,
+        TimingProfile::SlowDisk => Timing::SLOW_DISKS,
+    };
+    options
+}
+
+/// Returns the names under which this replica is reached.
+pub fn own_names(config: &Config) -> Names {
+    Names::of_addresses([&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str))
+}
+
+/// The ports of a replica, open before anything else: a port that is taken is the most common mistake.
+struct Listeners {
+    api: TcpListener,
+    peer: TcpListener,
+    agent: TcpListener,
+    probes: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = |key: &'static str, address: std::net::SocketAddr| async move {
+            TcpListener::bind(address).await.with_context(|| format!("listen on {key}.listen = {address}"))
+        };
+        Ok(Self {
+            api: bind("api", config.api.listen).await?,
+            peer: bind("peer", config.peer.listen).await?,
+            agent: bind("agent", config.agent.listen).await?,
+            probes: match config.metrics {
+                Some(address) => Some(bind("metrics", address).await?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// A replica that is being put together.
+struct Replica {
+    config: Config,
+    identity: NodeIdentity,
+    files: IdentityFiles,
+    tls: Arc<TlsIdentity>,
+    kek: Kek,
+    node: Node,
+    log: RaftLog,
+    peers: Arc<PeerChannels>,
+    blobs: Arc<FleetBlobs>,
+    agent_side: Arc<AgentSide>,
+    hub: Arc<AgentHub>,
+    agents: Arc<dyn Agents>,
+    /// Tasks that stop first: whatever takes in new work.
+    doors: OwnedTasks,
+    /// Tasks that stop last: consensus and what it needs.
+    core: OwnedTasks,
+}
+
+/// Runs a replica until it is told to stop or something that it needs has ended.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&config).await?;
+    let replica = Replica::open(config).await?;
+    let membership = replica.membership();
+    let outputs = replica.start_background(&membership);
+    replica.start_peer_port(&membership, listeners.peer)?;
+    replica.start_agent_port(listeners.agent);
+    replica.start_api(&membership, listeners.api)?;
+    if let Some(listener) = listeners.probes {
+        probes::start(&replica.doors, listener, replica.node.clone(), replica.log.clone(), replica.hub.clone());
+    }
+    replica.start_membership(membership);
+    replica.start_executor(outputs).await?;
+    info!(node = %replica.identity.node, name = replica.config.name, api = %replica.config.api.listen, "running");
+    let failed = replica.wait().await;
+    replica.stop().await;
+    match failed {
+        None => Ok(()),
+        Some(name) => anyhow::bail!("'{name}' has ended, which this replica needs: see the log"),
+    }
+}
+
+impl Replica {
+    async fn open(config: Config) -> anyhow::Result<Self> {
+        let files = IdentityFiles::new(&config.data_dir);
+        anyhow::ensure!(
+            files.exist(),
+            "`{}` has no identity: run `directord init` for the first replica of a fleet, `directord join` for others",
+            config.data_dir.display()
+        );
+        let identity = files.node().context("read which replica this is")?;
+        let kek = Kek::load(&config.kek_file)?;
+        let tls = TlsIdentity::new(&files.chain_pem()?, &files.key_pem()?, &files.authorities_pem()?)?;
+        let tls = Arc::new(tls);
+        let peers = Arc::new(PeerChannels::new(tls.clone()));
+        let (doors, core) = (OwnedTasks::new(), OwnedTasks::new());
+        let node = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await?;
+        let log = RaftLog::new(node.clone(), identity.node);
+        check_cluster(&log, &identity)?;
+        let local = Arc::new(LocalBlobs::open(config.data_dir.join("blobs"))?);
+        let blobs = Arc::new(FleetBlobs::new(identity.node, local, log.clone(), peers.clone()));
+        let agent_side = Arc::new(AgentSide {
+            id: identity.node,
+            log: log.clone(),
+            kek: kek.clone(),
+            blobs: blobs.clone(),
+            peers: peers.clone(),
+            ears: Arc::new(Ears::default()),
+        });
+        let parts = HubParts {
+            identity: agent_side.clone(),
+            blobs: agent_side.clone(),
+            placement: agent_side.clone(),
+            sink: agent_side.clone(),
+        };
+        let hub = AgentHub::new(parts, HubOptions::default(), doors.clone());
+        let agents: Arc<dyn Agents> = Arc::new(RemoteAgents::new(hub.clone(), agent_side.clone()));
+        Ok(Self { config, identity, files, tls, kek, node, log, peers, blobs, agent_side, hub, agents, doors, core })
+    }
+
+    fn membership(&self) -> Membership {
+        Membership {
+            id: self.identity.node,
+            node: self.node.clone(),
+            log: self.log.clone(),
+            peers: self.peers.clone(),
+            hub: self.hub.clone(),
+        }
+    }
+
+    fn start_background(&self, membership: &Membership) -> Arc<Outputs> {
+        let outputs = Arc::new(Outputs::new(self.blobs.clone(), self.log.clone()));
+        let sealer = outputs.clone();
+        self.core.spawn("task output", OnExit::StopNode, |stop| sealer.run(stop));
+        let blobs = (*self.blobs).clone();
+        self.doors.spawn("blob healer", OnExit::StopNode, |stop| blobs.heal(stop));
+        let (log, kek) = (self.log.clone(), self.kek.clone());
+        let authority = move || {
+            let view = log.view();
+            open_authority(&State::new(&*view).cluster()?, &kek).ok()
+        };
+        let (files, tls, names) = (self.files.clone(), self.tls.clone(), own_names(&self.config));
+        let id = self.identity.node;
+        self.doors.spawn("certificate renewal", OnExit::StopNode, move |stop| {
+            keep_fresh(files, tls, id, names, authority, stop)
+        });
+        let world: Arc<dyn health::World> = Arc::new(FleetWorld {
+            id,
+            node: self.node.clone(),
+            log: membership.log.clone(),
+            agents: self.agents.clone(),
+        });
+        let (ears, watched) = (self.agent_side.ears.clone(), world.clone());
+        self.doors.spawn("health watcher", OnExit::StopNode, |stop| {
+            health::watcher::run(watched, ears, health::assess::Policy::default(), stop)
+        });
+        self.doors.spawn("resurrector", OnExit::StopNode, |stop| {
+            health::resurrector::run(world, health::meltdown::Thresholds::default(), || now().0, stop)
+        });
+        let (hub, log) = (self.hub.clone(), self.log.clone());
+        self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
+        outputs
+    }
+
+    fn start_peer_port(&self, membership: &Membership, listener: TcpListener) -> anyhow::Result<()> {
+        let (raft, forward) = raft::peer_services(&self.node);
+        let routes = self
+            .hub
+            .relay_routes()
+            .add_service(raft)
+            .add_service(forward)
+            .add_service(FleetServer::new(FleetService(membership.clone())))
+            .add_service(BlobCopiesServer::new(self.blobs.copies()));
+        self.serve(&self.core, "peer port", listener, PortKind::Peer, router(routes));
+        Ok(())
+    }
+
+    fn start_agent_port(&self, listener: TcpListener) {
+        self.serve(&self.doors, "agent port", listener, PortKind::Agent, router(self.hub.agent_routes()));
+    }
+
+    fn start_api(&self, membership: &Membership, listener: TcpListener) -> anyhow::Result<()> {
+        let service = Service::new(Arc::new(self.log.clone()));
+        let door = Door {
+            doorkeeper: Doorkeeper::new(service.clone()),
+            service,
+            blobs: self.blobs.clone(),
+            agents: self.agents.clone(),
+            vault: Arc::new(KekVault::new(self.kek.clone())),
+            membership: membership.clone(),
+            kek: self.kek.clone(),
+            tasks: self.doors.clone(),
+        };
+        let routes = router(grpc::routes(&door)?);
+        self.serve(&self.doors, "API port", listener, PortKind::Api, routes);
+        Ok(())
+    }
+
+    fn serve(&self, tasks: &OwnedTasks, name: &'static str, listener: TcpListener, kind: PortKind, router: Router) {
+        let (tls, connections) = (self.tls.clone(), tasks.clone());
+        tasks.spawn(name, OnExit::StopNode, move |stop| listen::serve(listener, tls, kind, router, connections, stop));
+    }
+
+    /// Asks for a place in the fleet if this replica has none yet, and files its addresses where they have changed.
+    fn start_membership(&self, membership: Membership) {
+        let own = Member {
+            node: self.identity.node,
+            name: self.config.name.clone(),
+            api_address: self.config.api.advertise.clone(),
+            peer_address: self.config.peer.advertise.clone(),
+            agent_address: self.config.agent.advertise.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            feature_level: FEATURE_LEVEL,
+        };
+        let (known, peers) = (self.identity.peers.clone(), self.peers.clone());
+        self.doors.spawn("membership", OnExit::Ignore, move |stop| async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = settle(membership, peers, known, own) => {}
+            }
+        });
+    }
+
+    async fn start_executor(&self, outputs: Arc<Outputs>) -> anyhow::Result<()> {
+        let renderer = Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
+        let cpi = clouds::open(&self.config).await?;
+        let cpis: Arc<dyn Cpis> = Arc::new(clouds::Clouds::single(cpi));
+        let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
+        let ports = Ports {
+            log: Arc::new(self.log.clone()),
+            lease: Arc::new(self.log.clone()),
+            agents: self.agents.clone(),
+            cpis,
+            blobs: self.blobs.clone(),
+            renderer: Arc::new(renderer),
+            vault,
+            enrollment: self.agent_side.clone(),
+            output: outputs,
+            options: executor::Options { node: self.identity.node, ..executor::Options::default() },
+        };
+        let (owner, wait) = (self.doors.clone(), self.node.lease_duration());
+        self.doors.spawn("executor", OnExit::StopNode, move |stop| executor::runner::run(ports, owner, wait, stop));
+        Ok(())
+    }
+
+    /// Waits for a signal, or for the end of something that the replica needs; returns what that was.
+    async fn wait(&self) -> Option<&'static str> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return Some("signal handling");
+        };
+        tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            name = self.doors.failed() => Some(name),
+            name = self.core.failed() => Some(name),
+        }
+    }
+
+    /// Stops in order: no new work, leadership handed over, streams ended, consensus last. All within one deadline.
+    async fn stop(&self) {
+        info!(node = %self.identity.node, "stopping");
+        let stopped = tokio::time::timeout(self.config.stop_timeout, async {
+            // First: whoever leads next finds agents and clients still connected here for a moment.
+            if self.node.leadership().is_some()
+                && let Err(error) = self.node.transfer_leader(None, Duration::from_secs(5)).await
+            {
+                warn!(error = %error, "leadership was not handed over");
+            }
+            self.doors.stop(Duration::from_secs(5)).await;
+            self.node.shutdown().await;
+            self.core.stop(Duration::from_secs(5)).await;
+        });
+        if stopped.await.is_err() {
+            error!("the stop took too long; what is committed is safe");
+        }
+    }
+}
+
+fn router(routes: Routes) -> Router {
+    routes.prepare().into_axum_router()
+}
+
+/// Refuses data of another fleet: whoever copied a folder here should know at once.
+fn check_cluster(log: &RaftLog, identity: &NodeIdentity) -> anyhow::Result<()> {
+    let view = log.view();
+    match State::new(&*view).cluster() {
+        Some(cluster) if cluster.cluster_id != identity.cluster_id => anyhow::bail!(
+            "the data belongs to fleet {}, this replica to fleet {}: restore the folder that belongs together, or join anew \
+             with an empty one",
+            cluster.cluster_id,
+            identity.cluster_id
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Sends agents to their new homes, and tells them new addresses, whenever shards or members change.
+async fn follow_shards(hub: Arc<AgentHub>, log: RaftLog, stop: tokio_util::sync::CancellationToken) {
+    let read = || {
+        let view = log.view();
+        let state = State::new(&*view);
+        let addresses: Vec<String> = state.members().into_iter().map(|m| m.agent_address).collect();
+        (state.shard_map().number, addresses)
+    };
+    let mut seen = log.revision();
+    let mut last = read();
+    loop {
+        tokio::select! {
+            now = log.changed(seen) => seen = now,
+            () = stop.cancelled() => return,
+        }
+        let current = read();
+        if current.1 != last.1 {
+            hub.announce_endpoints();
+        }
+        if current.0 != last.0 {
+            hub.rehome().await;
+        }
+        last = current;
+    }
+}
+
+async fn settle(
+    membership: Membership,
+    peers: Arc<PeerChannels>,
+    known: Vec<(model::NodeId, String)>,
+    own: Member,
+) {
+    let is_member = || membership.node.status().members.iter().any(|m| m.id == own.node.0 && m.voter);
+    if !is_member() && !known.is_empty() {
+        let request = peer_pb::PromoteRequest {
+            name: own.name.clone(),
+            api_address: own.api_address.clone(),
+            peer_address: own.peer_address.clone(),
+            agent_address: own.agent_address.clone(),
+            version: own.version.clone(),
+            feature_level: own.feature_level,
+        };
+        match ask_for_promotion(&peers, &known, &request).await {
+            Ok(()) => info!(node = %own.node, "joined the fleet"),
+            Err(status) => return error!(node = %own.node, error = %status, "the fleet did not take this replica"),
+        }
+    }
+    let filed = || {
+        let view = membership.log.view();
+        State::new(&*view).member(own.node)
+    };
+    while filed().as_ref() != Some(&own) {
+        if let Err(status) = membership.file(own.clone()).await {
+            warn!(error = %status, "this replica's addresses are not filed yet");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
