@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt as _;
 use owned_tasks::{OnExit, OwnedTasks};
 use raft::{
     Application, ConnectError, Direction, Node, OnFatal, Options, PeerConnector, Purpose, SnapshotPolicy,
@@ -136,8 +137,10 @@ async fn serve(options: Options, address: Option<SocketAddr>) -> Result<(Node, S
     let address = listener.local_addr().unwrap();
     let (raft, forward) = peer_services(&node);
     tasks.spawn("serve", OnExit::Ignore, |_| async move {
-        let server = Server::builder().tcp_nodelay(true).add_service(raft).add_service(forward);
-        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        // The server's own setting does not reach connections that it did not accept itself.
+        let accepted = TcpListenerStream::new(listener).inspect_ok(|stream| stream.set_nodelay(true).unwrap());
+        let server = Server::builder().add_service(raft).add_service(forward);
+        server.serve_with_incoming(accepted).await.unwrap();
     });
     Ok((node, address))
 }
