@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceState, Lifecycle, Vm};
+use model::instance::{InstanceSpec, InstanceState, Lifecycle, Vm};
 use model::manifest::InstanceGroup;
 use model::manifest::update::Turns;
 use model::plan::{Change, Fate, Phase, Plan, Stage, Target, Unit, Wave};
@@ -39,7 +39,9 @@ pub fn plan(
         phases: Vec::new(),
     };
     let members = deploy.members(rendered);
-    let any_change = members.iter().any(|m| !m.changes.is_empty()) || !draft.obsolete.is_empty();
+    // Groups that are gone take nobody with them: the others have nothing to be told.
+    let any_change = !draft.surplus.is_empty()
+        || members.iter().any(|m| m.fate != Fate::Untouched && (m.known.is_some() || m.vm != VmFate::None));
     deploy.compile();
     deploy.delete_leftovers();
     deploy.delete_vanished();
@@ -134,6 +136,12 @@ impl<'a> Deploy<'a> {
             disk: DiskChange::Keep,
             ignored,
         };
+        if let Some(known) = known.filter(|_| ignored) {
+            // Left alone, but somebody must be the bootstrap instance.
+            let bootstrap = member.draft.spec.bootstrap;
+            member.draft.spec = InstanceSpec { bootstrap, ..known.instance.spec.clone() };
+            member.draft.state = known.instance.state;
+        }
         // An errand group without VMs gets its instances on paper only.
         if ignored || at_rest {
             return member;
@@ -369,7 +377,6 @@ impl<'a> Deploy<'a> {
             let stored = member.known.map(|k| (&k.instance.spec, k.instance.state));
             let on_paper = member.fate == Fate::New && member.vm == VmFate::None;
             let refreshed = member.fate == Fate::Untouched
-                && !member.ignored
                 && stored.is_some_and(|(spec, state)| {
                     let asleep = state != InstanceState::Started;
                     !asleep && (*spec != member.draft.spec || state != member.draft.state)
@@ -425,12 +432,16 @@ impl<'a> Deploy<'a> {
 fn turn_steps(member: &Member<'_>, drain: DrainMode, watch: WatchKind) -> Steps {
     let known = member.known;
     let tags = member.changes.contains(&Change::Tags);
+    let jobs = match (known, &member.vm) {
+        (None, _) => Jobs::Running,
+        (Some(known), VmFate::Fresh(_)) if known.instance.state == InstanceState::Started => Jobs::Running,
+        (Some(known), _) => known.jobs(),
+    };
     let turn = Turn {
         instance: &member.draft.spec.id,
         state: member.draft.state,
         vm: member.vm.clone(),
-        jobs: known.map_or(Jobs::Running, Known::jobs),
-        known: known.is_some(),
+        jobs,
         active_disk: known.and_then(|k| k.disk),
         stale_disks: known.map(|k| k.stale_disks.clone()).unwrap_or_default(),
         disk: member.disk.clone(),

@@ -103,14 +103,15 @@ pub(crate) fn state(
     spec: &InstanceSpec,
     before: Option<&Instance>,
 ) -> (InstanceState, Option<StateChange>) {
+    // A new instance always starts, whatever the manifest says of its group: there is nothing to stop yet.
+    let Some(before) = before else { return (InstanceState::Started, None) };
     let asked = input.change.filter(|(_, filter)| matches(filter, spec)).map(|(change, _)| change);
     let own = || {
         let by_id = group.instance_states.get(spec.id.as_str());
         by_id.or_else(|| group.instance_states.get(&spec.index.to_string())).copied()
     };
-    let stored = before.map_or(InstanceState::Started, |i| i.state);
     match asked.or_else(own).or(group.state) {
-        None => (stored, None),
+        None => (before.state, None),
         Some(StateChange::Become(state)) => (state, None),
         Some(change @ (StateChange::Restart | StateChange::Recreate)) => {
             (InstanceState::Started, Some(change))

@@ -14,6 +14,7 @@ mod address;
 mod bind;
 pub mod chance;
 mod compile;
+mod deletion;
 mod deploy;
 mod desired;
 mod diff;
@@ -38,21 +39,13 @@ use model::release::ReleaseVersion;
 use model::task::TaskError;
 use model::{DiskId, InstanceId};
 
+pub use deletion::plan_delete_deployment;
 pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, VariableDefinition, draft};
-use input::{Deletion, DeploymentFacts, Director, ErrandRequest, StateChangeRequest};
+use input::{DeploymentFacts, Director, ErrandRequest, StateChangeRequest};
 
 fn unfinished(what: &str) -> TaskError {
     TaskError::plain(format!("planning {what} is being built"))
-}
-
-/// Plans the deletion of a whole deployment.
-pub fn plan_delete_deployment(
-    _director: &Director,
-    _deployment: &DeploymentFacts<'_>,
-    _deletion: Deletion,
-) -> Result<Plan, TaskError> {
-    Err(unfinished("deletions"))
 }
 
 /// Plans start, stop, restart or recreate of some instances with their stored specs.

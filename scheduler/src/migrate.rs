@@ -82,7 +82,7 @@ fn member<'a>(
 
 fn check_sources(manifest: &Manifest) -> Result<(), TaskError> {
     let groups: BTreeSet<&GroupName> = manifest.groups.iter().map(|g| &g.name).collect();
-    let mut taken = BTreeSet::new();
+    let mut taken: BTreeMap<&GroupName, &GroupName> = BTreeMap::new();
     for group in &manifest.groups {
         for source in &group.migrated_from {
             if source.name != group.name && groups.contains(&source.name) {
@@ -91,10 +91,10 @@ fn check_sources(manifest: &Manifest) -> Result<(), TaskError> {
                     source.name, group.name, source.name
                 )));
             }
-            if !taken.insert(&source.name) {
+            if let Some(first) = taken.insert(&source.name, &group.name) {
                 return Err(invalid(format!(
-                    "Failed to migrate instance group '{}' to '{}'. An instance group may be migrated to only one instance group.",
-                    source.name, group.name
+                    "Failed to migrate instance group '{}' to '{first}'. An instance group may be migrated to only one instance group.",
+                    source.name
                 )));
             }
         }

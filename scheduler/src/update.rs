@@ -48,8 +48,6 @@ pub(crate) struct Turn<'a> {
     pub(crate) state: InstanceState,
     pub(crate) vm: VmFate,
     pub(crate) jobs: Jobs,
-    /// Whether the instance existed before, with a VM or without.
-    pub(crate) known: bool,
     pub(crate) active_disk: Option<&'a Disk>,
     /// Disks that no longer count; they are detached and given up.
     pub(crate) stale_disks: Vec<&'a Disk>,
@@ -91,7 +89,9 @@ impl Turn<'_> {
     fn prepare_and_stop(&self, steps: &mut Steps) {
         let agent = match &self.vm {
             VmFate::Keep(agent) | VmFate::Replace { old: agent, .. } => agent,
-            VmFate::Fresh(agent) if !self.known => agent,
+            // Even a VM that has just been made is stopped before its jobs start for the first time; one for an
+            // instance that was at rest is not.
+            VmFate::Fresh(agent) if self.jobs == Jobs::Running => agent,
             _ => return,
         };
         let stays = !matches!(self.vm, VmFate::Replace { .. }) && self.state != InstanceState::Detached;

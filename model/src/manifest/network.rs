@@ -44,6 +44,7 @@ pub(super) fn parse_all(fields: &Fields<'_>, group: &str, cloud: &CloudConfig) -
         networks.push(parse(&Fields::of(item)?, group, cloud)?);
     }
     check_defaults(&mut networks, group)?;
+    share_defaults(&mut networks);
     Ok(networks)
 }
 
@@ -168,6 +169,17 @@ fn check_defaults(networks: &mut [GroupNetwork], group: &str) -> Checked<()> {
         ));
     }
     Ok(())
+}
+
+/// A network that is listed twice is the default for what either entry says: settings go by name.
+fn share_defaults(networks: &mut [GroupNetwork]) {
+    let mut by_name: BTreeMap<NetworkName, BTreeSet<String>> = BTreeMap::new();
+    for network in networks.iter() {
+        by_name.entry(network.name.clone()).or_default().extend(network.defaults.iter().cloned());
+    }
+    for network in networks {
+        network.defaults = by_name[&network.name].iter().cloned().collect();
+    }
 }
 
 pub(super) fn check_static_counts(networks: &[GroupNetwork], group: &str, instances: u32) -> Checked<()> {

@@ -124,10 +124,11 @@ impl Resolver<'_> {
 
     fn explicit(&mut self, place: &Place<'_>, from: &ConsumeFrom) -> Result<Option<Source>, TaskError> {
         let name = from.from.as_deref().unwrap_or(&place.link.name);
+        let alias = from.from.as_deref().filter(|f| *f != place.link.name);
         let fits = |p: &Provider| p.kind == place.link.kind && p.called() == name;
         let Some(other) = from.deployment.as_ref().filter(|d| *d != self.deployment) else {
             let candidates = self.own.iter().enumerate().filter(|(_, p)| fits(p)).collect();
-            return Ok(self.choose(place, from.from.as_deref(), from, candidates));
+            return Ok(self.choose(place, alias, from, candidates));
         };
         let record = self.others.iter().find(|r| r.name == *other).ok_or_else(|| {
             TaskError::plain(format!(
@@ -137,7 +138,7 @@ impl Resolver<'_> {
         })?;
         let stored = Stored::read(record).providers;
         let candidates = stored.iter().enumerate().filter(|(_, p)| p.shared && fits(p)).collect();
-        Ok(match self.choose(place, from.from.as_deref(), from, candidates) {
+        Ok(match self.choose(place, alias, from, candidates) {
             Some(Source::Own(at, choice)) => Some(Source::Other(Box::new(stored[at].clone()), choice)),
             source => source,
         })

@@ -1,0 +1,72 @@
+//! Deleting a whole deployment: every instance, whether ignored or not.
+
+use std::collections::BTreeSet;
+
+use model::plan::{Fate, Phase, Plan, Stage, Target, Wave};
+use model::step::{Action, StopIntent};
+use model::task::TaskError;
+
+use crate::facts::Facts;
+use crate::input::{Deletion, DeploymentFacts, Director, DrainMode};
+use crate::order::label;
+use crate::steps::{Steps, Units};
+use crate::update::{Departure, Jobs};
+
+/// Plans the deletion of a whole deployment. Disks are given up, not deleted.
+pub fn plan_delete_deployment(
+    director: &Director,
+    deployment: &DeploymentFacts<'_>,
+    deletion: Deletion,
+) -> Result<Plan, TaskError> {
+    let facts = Facts::of(deployment);
+    let mut units = Units::default();
+    let (mut targets, mut deletions) = (Vec::new(), Vec::new());
+    for known in facts.values() {
+        let instance = known.instance;
+        let jobs = match deletion {
+            // Whoever forces a deletion has given up on the jobs: nobody waits for their drain scripts.
+            Deletion::Forced => Jobs::Stopped,
+            Deletion::Orderly if instance.compilation => Jobs::Stopped,
+            Deletion::Orderly => known.jobs(),
+        };
+        let departure = Departure {
+            instance: &instance.spec.id,
+            agents: known.vm.iter().chain(&known.stale_vms).map(|vm| &vm.agent).collect(),
+            jobs,
+            disks: known.disk.iter().chain(&known.stale_disks).copied().collect(),
+            intent: StopIntent::DeleteDeployment,
+            drain: DrainMode::Drain,
+        };
+        deletions.push(units.unit(label(&instance.spec), BTreeSet::new(), departure.steps()));
+        targets.push(Target {
+            spec: instance.spec.clone(),
+            state: instance.state,
+            fate: Fate::Deleted,
+            changes: Vec::new(),
+            compilation: instance.compilation,
+        });
+    }
+    let mut phases = Vec::new();
+    if !deletions.is_empty() {
+        phases.push(phase(Some("Deleting instances"), director.threads_max, deletions));
+    }
+    let mut last = Steps::default();
+    last.push(Action::DeleteDeployment);
+    let last = units.unit(deployment.name.to_string(), BTreeSet::new(), last);
+    phases.push(phase(None, 1, vec![last]));
+    Ok(Plan {
+        deployment: Some(deployment.name.clone()),
+        generation: deployment.generation,
+        targets,
+        reservations: Vec::new(),
+        phases,
+        record: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn phase(title: Option<&str>, max_in_flight: u32, units: Vec<model::plan::Unit>) -> Phase {
+    let total = units.len() as u32;
+    let waves = vec![Wave { max_in_flight, units }];
+    Phase { stages: vec![Stage { title: title.map(str::to_owned), tags: Vec::new(), total, waves }] }
+}

@@ -1,0 +1,53 @@
+//! A stand-in for Ruby: what the golden release's templates print, as one text per job.
+//!
+//! It reads exactly what those templates read, so that a property which nobody prints changes nothing.
+
+use std::collections::BTreeMap;
+
+use model::instance::{InstanceSpec, JobSpec};
+use scheduler::RenderedHashes;
+use serde_json::{Value, json};
+
+/// Renders all jobs of an instance.
+pub fn render(spec: &InstanceSpec) -> RenderedHashes {
+    let texts: BTreeMap<_, _> =
+        spec.jobs.iter().map(|j| (j.name.clone(), job(spec, j).to_string())).collect();
+    let all: Vec<String> = texts.iter().map(|(name, text)| format!("{name}:{text}")).collect();
+    RenderedHashes { configuration_hash: all.join("\n"), template_hashes: texts }
+}
+
+fn job(spec: &InstanceSpec, job: &JobSpec) -> Value {
+    let p = |path: &str| job.properties.pointer(&format!("/{}", path.replace('.', "/"))).cloned();
+    match job.name.as_str() {
+        "server" => json!([
+            spec.group,
+            spec.index,
+            spec.bootstrap,
+            p("port"),
+            p("greeting"),
+            p("secret"),
+            p("pre_start_seconds"),
+            p("fail_pre_start"),
+        ]),
+        "store" => json!([p("db.name")]),
+        "check" => json!([p("exit_code"), p("seconds")]),
+        "client" => {
+            let link = |name: &str| job.links.get(name).map(|l| json!([l["properties"], l["instances"]]));
+            json!([p("note"), link("endpoint"), link("db")])
+        }
+        "dump" => json!([
+            p("a"),
+            p("b.c"),
+            spec.group,
+            spec.index,
+            spec.id,
+            spec.az,
+            spec.bootstrap,
+            spec.deployment,
+            spec.persistent_disk.as_ref().map(|d| d.size_mib),
+            job.release.version,
+            spec.networks,
+        ]),
+        other => panic!("no stand-in for the templates of job {other}"),
+    }
+}
