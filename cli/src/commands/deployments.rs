@@ -61,12 +61,8 @@ pub(super) async fn plan(context: &mut Context<'_>, args: Plan) -> Result<(), Er
     context.same_name(&document)?;
     let request = PlanRequest { manifest: document.text, options: Some(options(args.flags)) };
     let plan = call!(context.fleet, DeploymentsClient.plan(request)).await?;
-    let mut text: String = plan.warnings.iter().map(|warning| format!("Warning: {warning}\n")).collect();
-    text.push_str(if plan.explanation.is_empty() { "Nothing to do." } else { &plan.explanation });
-    let steps: Value = parse_json(&plan.plan_json, "the plan")?;
-    context
-        .console
-        .say(&text, &json!({ "explanation": plan.explanation, "warnings": plan.warnings, "plan": steps }))
+    let text = if plan.explanation.is_empty() { "Nothing to do." } else { &plan.explanation };
+    context.console.say(text, &json!({ "explanation": plan.explanation }))
 }
 
 /// Reads JSON that travels as bytes; no bytes are `null`.

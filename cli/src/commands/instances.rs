@@ -148,8 +148,10 @@ fn processes(instances: &[Instance]) -> Listing {
             Cell::Lines(instance.ips.clone()),
         ]);
         for process in &instance.processes {
-            let mark = format!("  {}", process.name);
-            listing.row(["".into(), mark.into(), Cell::State(process.state.clone()), Cell::None, Cell::None]);
+            // Indented below its instance, with the rest of the line left empty.
+            let blank = || Cell::Both(String::new(), Value::Null);
+            let state = Cell::State(process.state.clone());
+            listing.row([blank(), format!("  {}", process.name).into(), state, blank(), blank()]);
         }
     }
     listing

@@ -22,6 +22,12 @@ enum Deed {
     Remove,
 }
 
+/// What a `test` expects.
+enum Wanted {
+    Value(Value),
+    Absent,
+}
+
 /// Applies a file of operations, in order. Errors are worded as the `bosh` CLI words them.
 pub(super) fn apply_all(document: &mut Value, operations: &Value, file: &str) -> Result<(), String> {
     let operations = match operations {
@@ -49,26 +55,24 @@ fn apply(document: &mut Value, operation: &Value) -> Result<(), String> {
         "remove" if operation.value.is_some() => Err("Cannot specify value".into()),
         "remove" if tokens.is_empty() => Err("Cannot remove entire document".into()),
         "remove" => change(document, &tokens, Deed::Remove, &text),
-        "test" => test(document, &tokens, operation.value, operation.absent, &text),
+        "test" => {
+            let wanted = match (operation.absent, operation.value) {
+                (true, _) => Wanted::Absent,
+                (false, value) => Wanted::Value(value.ok_or("Missing value")?),
+            };
+            test(document, &tokens, &wanted, &text)
+        }
         other => Err(format!("Unknown operation type '{other}'")),
     }
 }
 
-fn test(
-    document: &Value,
-    tokens: &[Token],
-    wanted: Option<Value>,
-    absent: bool,
-    path: &str,
-) -> Result<(), String> {
-    let found = find(document, tokens, path);
-    match (absent, wanted, found) {
-        (true, _, Err(_)) => Ok(()),
-        (true, _, Ok(_)) => Err(format!("Expected to not find '{path}'")),
-        (false, Some(wanted), Ok(found)) if *found == wanted => Ok(()),
-        (false, Some(_), Ok(_)) => Err(format!("Found value at '{path}' does not match the expected one")),
-        (false, Some(_), Err(why)) => Err(why),
-        (false, None, _) => Err("Missing value".into()),
+fn test(document: &Value, tokens: &[Token], wanted: &Wanted, path: &str) -> Result<(), String> {
+    match (wanted, find(document, tokens, path)) {
+        (Wanted::Absent, Err(_)) => Ok(()),
+        (Wanted::Absent, Ok(_)) => Err(format!("Expected to not find '{path}'")),
+        (Wanted::Value(wanted), Ok(found)) if found == wanted => Ok(()),
+        (Wanted::Value(_), Ok(_)) => Err(format!("Found value at '{path}' does not match the expected one")),
+        (Wanted::Value(_), Err(why)) => Err(why),
     }
 }
 

@@ -119,7 +119,7 @@ async fn instances_with_vitals_and_processes() {
         expect![[r#"
              Instance    Process  State    AZ  IPs
              web/uuid-1  -        failing  z1  10.0.0.3
-                           nginx  failing  -   -
+                           nginx  failing
 
             2 lines
         "#]],
