@@ -1,5 +1,6 @@
 #!/bin/bash
-# Removes every trace of the demo: the deployments, the fleet, the VMs, the mounts, the folder.
+# Removes every trace of the demo: the deployments, the fleet, the VMs, the mounts, the folder. (The source of Redis that
+# was fetched stays in examples/redis-release/blobs, for the next time and for the tests.)
 set -uo pipefail
 source "$(dirname "$0")/fleet.sh"
 

@@ -56,7 +56,9 @@ upload() {
   "$root/deploy/host-stemcell.sh" "$demo/stemcell.tgz"
   local name
   for name in hello redis; do
-    dctl create-release --force --dir "$root/examples/$name-release" --tarball "$demo/$name.tgz"
+    # From a copy: what creating a release leaves in its folder goes with the demo.
+    cp -r "$root/examples/$name-release" "$demo/"
+    dctl create-release --force --dir "$demo/$name-release" --tarball "$demo/$name.tgz"
     dctl upload-release "$demo/$name.tgz"
   done
   dctl upload-stemcell "$demo/stemcell.tgz"
