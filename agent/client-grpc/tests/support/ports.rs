@@ -1,0 +1,189 @@
+//! The small traits that a hub needs, in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use agent_client_grpc::{
+    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError, IssuedCertificate,
+    Peers, Placement, StoredBlob,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use model::{AgentId, BlobDigest, Epoch, NodeId};
+use sha2::{Digest as _, Sha256};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Shared, TOKEN};
+
+/// Issues certificates for the one token.
+pub struct TokenIdentity(pub Arc<Shared>);
+
+impl TokenIdentity {
+    fn issue(&self, agent: &AgentId, csr_der: &[u8]) -> IssuedCertificate {
+        let life = *self.0.life.lock().unwrap();
+        let not_after = (SystemTime::now() + life).duration_since(UNIX_EPOCH).unwrap();
+        self.0.heard.issued(agent);
+        IssuedCertificate {
+            chain_pem: self.0.authority.agent(agent, csr_der, life),
+            authorities_pem: self.0.authority.pem(),
+            not_after_unix: not_after.as_secs() as i64,
+        }
+    }
+}
+
+#[async_trait]
+impl Identity for TokenIdentity {
+    async fn enroll(&self, agent: &AgentId, token: &str, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        if token != TOKEN {
+            return Err(IdentityError::Refused { agent: agent.clone() });
+        }
+        Ok(self.issue(agent, csr_der))
+    }
+
+    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        Ok(self.issue(agent, csr_der))
+    }
+}
+
+/// Blobs in memory.
+#[derive(Default)]
+pub struct MemoryBlobs(Mutex<HashMap<BlobDigest, Bytes>>);
+
+impl MemoryBlobs {
+    pub fn add(&self, content: impl Into<Bytes>) -> BlobDigest {
+        let content = content.into();
+        let digest = BlobDigest::from(hex::encode(Sha256::digest(&content)));
+        self.0.lock().unwrap().insert(digest.clone(), content);
+        digest
+    }
+
+    pub fn get(&self, digest: &str) -> Option<Bytes> {
+        self.0.lock().unwrap().get(digest).cloned()
+    }
+}
+
+#[async_trait]
+impl BlobAccess for MemoryBlobs {
+    async fn get(&self, _: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
+        let content = self.get(digest.as_str()).ok_or(BlobAccessError::NotFound { digest: digest.clone() })?;
+        Ok(futures::stream::iter([Ok(content)]).boxed())
+    }
+
+    async fn put(&self, _: &AgentId, mut content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = content.next().await {
+            bytes.extend(piece?);
+        }
+        Ok(StoredBlob { size_bytes: bytes.len() as u64, digest: self.add(bytes) })
+    }
+}
+
+/// Which replica is home, for all agents at once.
+#[derive(Default)]
+pub struct Homes {
+    home: Mutex<Option<String>>,
+    live: Mutex<Vec<String>>,
+}
+
+impl Homes {
+    pub fn set(&self, endpoint: String) {
+        *self.home.lock().unwrap() = Some(endpoint);
+    }
+
+    pub fn add(&self, endpoint: String) {
+        self.live.lock().unwrap().push(endpoint);
+    }
+
+    pub fn gone(&self, endpoint: &str) {
+        self.live.lock().unwrap().retain(|live| live != endpoint);
+    }
+}
+
+/// The homes as one replica sees them.
+pub struct FleetPlacement {
+    pub homes: Arc<Homes>,
+    pub own: String,
+}
+
+impl Placement for FleetPlacement {
+    fn home_of(&self, _: &AgentId) -> Home {
+        match self.homes.home.lock().unwrap().clone() {
+            Some(home) if home != self.own => Home::Elsewhere(home),
+            _ => Home::Here,
+        }
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.homes.live.lock().unwrap().clone()
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(1)
+    }
+}
+
+/// What agents said.
+#[derive(Default)]
+pub struct Heard {
+    heartbeats: Mutex<HashMap<AgentId, (u64, Option<agent_api::Heartbeat>)>>,
+    certificates: Mutex<HashMap<AgentId, usize>>,
+    alerts: Mutex<Vec<Alert>>,
+}
+
+impl Heard {
+    pub fn heartbeats(&self, agent: &AgentId) -> u64 {
+        self.heartbeats.lock().unwrap().get(agent).map_or(0, |(count, _)| *count)
+    }
+
+    pub fn last(&self, agent: &AgentId) -> Option<agent_api::Heartbeat> {
+        self.heartbeats.lock().unwrap().get(agent)?.1.clone()
+    }
+
+    pub fn certificates(&self, agent: &AgentId) -> usize {
+        self.certificates.lock().unwrap().get(agent).copied().unwrap_or_default()
+    }
+
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.alerts.lock().unwrap().clone()
+    }
+
+    fn issued(&self, agent: &AgentId) {
+        *self.certificates.lock().unwrap().entry(agent.clone()).or_default() += 1;
+    }
+}
+
+impl HeartbeatSink for Heard {
+    fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
+        let mut heartbeats = self.heartbeats.lock().unwrap();
+        let (count, last) = heartbeats.entry(heartbeat.agent.clone()).or_default();
+        *count += 1;
+        *last = Some(heartbeat);
+    }
+
+    fn alert(&self, _: &AgentId, alert: Alert) {
+        self.alerts.lock().unwrap().push(alert);
+    }
+
+    fn connected(&self, _: &AgentId) {}
+
+    fn disconnected(&self, _: &AgentId) {}
+}
+
+/// The other replicas as one of them sees them.
+pub struct FleetPeers {
+    pub node: NodeId,
+    pub shared: Arc<Shared>,
+}
+
+impl Peers for FleetPeers {
+    fn replicas(&self) -> Vec<NodeId> {
+        self.shared.peer_ports.lock().unwrap().keys().copied().filter(|node| *node != self.node).collect()
+    }
+
+    fn channel(&self, node: NodeId) -> Option<Channel> {
+        let port = *self.shared.peer_ports.lock().unwrap().get(&node)?;
+        Some(Endpoint::from_shared(format!("http://{port}")).ok()?.connect_lazy())
+    }
+}
