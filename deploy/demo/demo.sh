@@ -27,9 +27,9 @@ start_fleet() {
   measure 'start of the first replica -> API answers' "$(seconds $(($(now_ms) - started)))"
 
   for n in 2 3; do
-    dctl cluster join-token >"$demo/director-$n/join-token" 2>/dev/null
-    "$bin/directord" join --config "$demo/director-$n/directord.toml" --endpoint "127.0.0.1:$(api_port 1)" \
-      --token-file "$demo/director-$n/join-token" >>"$demo/init.log"
+    # In the environment: a command line can be read by everybody.
+    DIRECTORD_JOIN_TOKEN=$(dctl cluster join-token 2>/dev/null) "$bin/directord" join \
+      --config "$demo/director-$n/directord.toml" --endpoint "127.0.0.1:$(api_port 1)" >>"$demo/init.log"
     start_replica "$n"
     wait_until "replica $n answers" 20 replica_answers "$n"
   done
@@ -42,9 +42,11 @@ three_voters() {
   [ "$(dctl --json cluster status | json 'data["members"].count { |m| %w[leader follower].include?(m["role"]) }')" = 3 ]
 }
 
-# Which addresses VMs can have depends on the rung that the cloud stands on here.
+# Which addresses VMs can have depends on the rung that the cloud stands on here: best first, the first that works.
 cloud_config() {
-  case $("$bin/directord" rung --config "$demo/director-1/directord.toml") in
+  local rung=${DEMO_ISOLATION:-auto}
+  [ "$rung" != auto ] || rung=$("$bin/directord" probe-isolation | awk '$2 == "yes" { print $1; exit }')
+  case $rung in
     namespaces | user-namespaces) echo "$root/examples/cloud-config-local.yml" ;;
     *) echo "$root/examples/cloud-config-process.yml" ;;
   esac
@@ -53,7 +55,7 @@ cloud_config() {
 upload() {
   step "2. Two releases, a stemcell and a cloud config"
   "$root/examples/fetch-redis-blob.sh"
-  "$root/deploy/host-stemcell.sh" "$demo/stemcell.tgz"
+  "$bin/directord" build-stemcell "$demo/stemcell.tgz"
   local name
   for name in hello redis; do
     # From a copy: what creating a release leaves in its folder goes with the demo.
