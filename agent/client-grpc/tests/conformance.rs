@@ -24,7 +24,8 @@ async fn harness() -> GrpcHarness {
     let agent = TestAgent::start(&fleet, "a-1");
     let marks = agent.dir.path().display().to_string();
     agent.install_errand("quick", &format!("echo x >> {marks}/quick; echo done"));
-    let slow = format!("echo x >> {marks}/slow; until [ -e {marks}/released ]; do sleep 0.02; done; echo done");
+    let slow =
+        format!("echo x >> {marks}/slow; until [ -e {marks}/released ]; do sleep 0.02; done; echo done");
     agent.install_errand("slow", &slow);
     fleet.until_at(&agent.id, 0).await;
     GrpcHarness { fleet, agent, home: AtomicUsize::new(0) }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use model::AgentId;
 use model::agent_settings::DIRECTOR_TLS_NAME;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, Issuer,
-    KeyPair,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa,
+    Issuer, KeyPair,
 };
 use tonic::transport::Identity;
 

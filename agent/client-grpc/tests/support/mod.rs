@@ -95,8 +95,15 @@ impl Fleet {
     }
 
     /// Sends a request through a replica.
-    pub async fn call(&self, place: usize, agent: &AgentId, id: &str, method: Method) -> Result<Reply, AgentError> {
-        let request = Request { id: id.into(), epoch: Epoch(7), mode: Mode::Submit, timeout: PATIENCE, method };
+    pub async fn call(
+        &self,
+        place: usize,
+        agent: &AgentId,
+        id: &str,
+        method: Method,
+    ) -> Result<Reply, AgentError> {
+        let request =
+            Request { id: id.into(), epoch: Epoch(7), mode: Mode::Submit, timeout: PATIENCE, method };
         self.replicas[place].agents.call(agent, request).await
     }
 
@@ -109,7 +116,8 @@ impl Fleet {
 
 impl Replica {
     fn start(node: NodeId, shared: &Arc<Shared>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listen = || runtime.block_on_anywhere(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let (agent_listener, peer_listener) = (listen(), listen());
         let agent_port = agent_listener.local_addr().unwrap();

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_client_grpc::{
-    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError, IssuedCertificate,
-    Peers, Placement, StoredBlob,
+    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
+    IssuedCertificate, Peers, Placement, StoredBlob,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,7 +35,12 @@ impl TokenIdentity {
 
 #[async_trait]
 impl Identity for TokenIdentity {
-    async fn enroll(&self, agent: &AgentId, token: &str, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+    async fn enroll(
+        &self,
+        agent: &AgentId,
+        token: &str,
+        csr_der: &[u8],
+    ) -> Result<IssuedCertificate, IdentityError> {
         if token != TOKEN {
             return Err(IdentityError::Refused { agent: agent.clone() });
         }
@@ -67,7 +72,8 @@ impl MemoryBlobs {
 #[async_trait]
 impl BlobAccess for MemoryBlobs {
     async fn get(&self, _: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
-        let content = self.get(digest.as_str()).ok_or(BlobAccessError::NotFound { digest: digest.clone() })?;
+        let content =
+            self.get(digest.as_str()).ok_or(BlobAccessError::NotFound { digest: digest.clone() })?;
         Ok(futures::stream::iter([Ok(content)]).boxed())
     }
 
