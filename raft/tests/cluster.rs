@@ -109,6 +109,7 @@ async fn a_replica_that_lags_far_behind_catches_up_by_snapshot() {
     let mut cluster = Cluster::start(3, Setup { snapshots, ..Setup::default() }).await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     put(&cluster.node(leader), "early", "early", "1").await;
+    cluster.converged().await;
     cluster.kill(follower);
     let value = "x".repeat(2000);
     for n in 0..400 {

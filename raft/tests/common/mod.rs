@@ -138,7 +138,8 @@ async fn serve(options: Options, address: Option<SocketAddr>) -> Result<(Node, S
     let (raft, forward) = peer_services(&node);
     tasks.spawn("serve", OnExit::Ignore, |_| async move {
         // The server's own setting does not reach connections that it did not accept itself.
-        let accepted = TcpListenerStream::new(listener).inspect_ok(|stream| stream.set_nodelay(true).unwrap());
+        let accepted =
+            TcpListenerStream::new(listener).inspect_ok(|stream| stream.set_nodelay(true).unwrap());
         let server = Server::builder().add_service(raft).add_service(forward);
         server.serve_with_incoming(accepted).await.unwrap();
     });
