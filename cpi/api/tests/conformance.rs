@@ -1,5 +1,7 @@
 //! The fake keeps the promises that it stands in for.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

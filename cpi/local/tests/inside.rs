@@ -1,5 +1,7 @@
 //! What a VM with namespaces of its own finds inside, and what it can't reach. Needs root; says so where it skips.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! How VMs live and end, on every rung that works here.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 mod common;
 
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! The simulated cloud keeps the promises of a cloud, in one process and through its socket.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,7 @@
 //! The cloud behind its socket: the program, shared by replicas, with all knobs.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,6 @@
 //! A cloud for tests, with a stand-in for the agent.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 
 use std::fs;
@@ -40,6 +41,21 @@ pub fn subject(dir: &Path, isolation: Isolation, first_address: [u8; 4]) -> Resu
     Ok(Subject::new(cpi).image(image).first_address(first_address.into()))
 }
 
+/// Some authority; nobody has its key.
+pub const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBiDCCAS+gAwIBAgIUEp05BSk+AGa3feoHALf8FPv2WIMwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOdGVzdCBhdXRob3JpdHkwIBcNMjYxMTIyMTEyODEwWhgPMjEy
+NjEwMjkxMTI4MTBaMBkxFzAVBgNVBAMMDnRlc3QgYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAEHfvtWhomHw13igC4NfrNjQ5vZxYee6Ke9F95WqEV
+vz04f0l39qIMuxtgmvTKovAoeh1uDLAQPPL0If2TvWTx0KNTMFEwHQYDVR0OBBYE
+FLml0RGMwgmDzlKvrxsJSSRksmBbMB8GA1UdIwQYMBaAFLml0RGMwgmDzlKvrxsJ
+SSRksmBbMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgY+mDGZq5
+ljnV51S8lzh921sEnM3SFXfVRxiDd75Y3OICIDXW/jZ0pgEPjtJyy2p15i2tbDXB
+k/+ULqr0iV64nVD3
+-----END CERTIFICATE-----
+";
+
 /// A cloud whose agents run a script of the test.
 pub struct Stage {
     /// Holds the cloud.
@@ -57,7 +73,17 @@ impl Stage {
         let program = dir.path().join("agent");
         fs::write(&program, format!("#!/bin/bash\n{agent}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let options = LocalOptions { dagent: program, ..options(dir.path(), Isolation::Exactly(rung)) };
+        Self::open_in(dir, rung, subnet, &program).await
+    }
+
+    /// Opens a cloud whose agent is the program `agent`.
+    pub async fn open_with(rung: Rung, subnet: [u8; 3], agent: &Path) -> Option<Self> {
+        Self::open_in(tempfile::tempdir().unwrap(), rung, subnet, agent).await
+    }
+
+    async fn open_in(dir: tempfile::TempDir, rung: Rung, subnet: [u8; 3], agent: &Path) -> Option<Self> {
+        let options =
+            LocalOptions { dagent: agent.to_owned(), ..options(dir.path(), Isolation::Exactly(rung)) };
         let cpi = match LocalCpi::open(options) {
             Ok(cpi) => cpi,
             Err(error) => {
@@ -111,7 +137,6 @@ impl Stage {
     /// Waits until a file below the `n`-th VM's `/var/vcap` satisfies `is_right`, and returns its content.
     pub async fn wait_for(&self, n: u8, file: &str, is_right: impl Fn(&str) -> bool) -> String {
         let path = self.vcap(n, file);
-        let console = self.dir.path().join(format!("cloud/vms/vm-agent-{n}/console.log"));
         for _ in 0..2000 {
             let content = fs::read_to_string(&path).unwrap_or_default();
             if is_right(&content) {
@@ -120,10 +145,16 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!(
-            "{file} never became right; it has {:?}, and the console {:?}",
+            "{file} never became right: {:?}; the console has {}",
             fs::read_to_string(path),
-            fs::read_to_string(console)
+            self.console(n)
         );
+    }
+
+    /// Returns what the `n`-th VM has printed.
+    pub fn console(&self, n: u8) -> String {
+        let console = self.dir.path().join(format!("cloud/vms/vm-agent-{n}/console.log"));
+        fs::read_to_string(console).unwrap_or_default()
     }
 
     /// Deletes VMs `1..=count`, whatever became of them.

@@ -1,0 +1,52 @@
+//! The real agent comes up in a VM and dials its directors. Needs `dagent` beside the test programs (`cargo build -p
+//! dagent`); says so where it skips.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+mod common;
+
+use std::io::Read as _;
+use std::net::TcpListener;
+
+use common::{Stage, context};
+use cpi_api::*;
+use cpi_local::Rung;
+use serde_json::json;
+
+/// The first byte of a TLS record that opens a conversation.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+fn dagent() -> Option<std::path::PathBuf> {
+    // target/debug/deps/this-test -> target/debug/dagent
+    let program = std::env::current_exe().unwrap().parent()?.parent()?.join("dagent");
+    program.exists().then_some(program)
+}
+
+#[tokio::test]
+async fn the_real_agent_dials_its_director() {
+    let Some(dagent) = dagent() else { return println!("skipped: dagent has not been built") };
+    for (rung, subnet) in [(Rung::Process, [127, 95, 1]), (Rung::Namespaces, [10, 95, 1])] {
+        let Some(stage) = Stage::open_with(rung, subnet, &dagent).await else { continue };
+        let director = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = director.local_addr().unwrap().to_string();
+        let greeting = tokio::task::spawn_blocking(move || {
+            let (mut stream, _) = director.accept().unwrap();
+            let mut greeting = [0; 1];
+            stream.read_exact(&mut greeting).unwrap();
+            greeting[0]
+        });
+        let bootstrap = AgentBootstrap {
+            endpoints: vec![endpoint],
+            authorities_pem: common::AUTHORITY.into(),
+            token: "t".into(),
+        };
+        let request = CreateVm { bootstrap, ..stage.request(2, json!({})) };
+        stage.cpi.create_vm(&context(1), request).await.unwrap();
+        let greeting = tokio::time::timeout(std::time::Duration::from_secs(30), greeting).await;
+        match greeting {
+            Ok(byte) => assert_eq!(byte.unwrap(), TLS_HANDSHAKE),
+            Err(_) => panic!("{rung}: no greeting; the console has {}", stage.console(2)),
+        }
+        stage.close(2).await;
+    }
+}
