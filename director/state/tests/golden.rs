@@ -3,6 +3,8 @@
 //!
 //! `UPDATE_GOLDEN=1` writes files that are missing; it never touches one that is there.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
 mod common;
 
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! What holds for every sequence of commands: replicas agree byte for byte, whatever way they came by the state;
 //! an address has one holder; a lock has one; nothing makes `apply` panic.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,16 +30,17 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::PlanCommit { task, draft, parts, mut plan, .. } => {
             let deployment = state.deployment(&"web".into());
             plan.generation = deployment.map_or(plan.generation, |deployment| deployment.generation);
-            let unplanned = state
+            let mut unplanned = state
                 .runnable_tasks()
                 .into_iter()
                 .filter(|task| task.state == TaskState::Processing && !task.planned);
-            let task = unplanned.last().map_or(task, |found| found.id);
+            let task = unplanned.next_back().map_or(task, |found| found.id);
             Command::PlanCommit { task, epoch, draft, parts, plan }
         }
         Command::StepRecords { task, records, .. } => {
-            let planned = state.runnable_tasks().into_iter().filter(|task| task.planned).map(|task| task.id);
-            let task = planned.filter(|task| !open_units(state, *task).is_empty()).last().unwrap_or(task);
+            let mut planned =
+                state.runnable_tasks().into_iter().filter(|task| task.planned).map(|task| task.id);
+            let task = planned.rfind(|task| !open_units(state, *task).is_empty()).unwrap_or(task);
             Command::StepRecords { task, epoch, records: next_records(state, task, records) }
         }
         Command::TaskFinish { task, end, .. } => Command::TaskFinish { task: working(task), epoch, end },

@@ -1,5 +1,6 @@
 //! A small world to test the state in: one store, one clock, one leader; and builders for the nouns.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 #![allow(dead_code, reason = "every test file uses its part of this")]
 
 pub mod aim;
