@@ -14,7 +14,7 @@ use model::plan::{
 use model::release::*;
 use model::stemcell::StemcellRecord;
 use model::step::{Action, PackageRefKey, StepOutcome};
-use model::task::{DeployOptions, OutputKind, TaskKind};
+use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
 use model::*;
 use serde_json::{Value, json};
 use state::State;
@@ -390,4 +390,16 @@ pub fn vm_created(cid: &str) -> StepOutcome {
 
 pub fn disk_created(cid: &str) -> StepOutcome {
     StepOutcome::DiskCreated { cid: cid.into() }
+}
+
+pub fn watch() -> Action {
+    Action::StartJobs { instance: "i1".into(), agent: "a1".into() }
+}
+
+pub fn journal(unit: u32, index: u32, attempt: u32, event: StepEvent) -> StepRecord {
+    StepRecord { step: step_no(unit, index), attempt, event }
+}
+
+pub fn failed(text: &str) -> StepOutcome {
+    StepOutcome::Failed { error: TaskError { code: 450_001, message: text.into() } }
 }
