@@ -152,7 +152,7 @@ closing_words() {
 
 The fleet goes on running. Look around:
 
-    export DCTL_PROFILE=$demo/profile PATH=$bin:\$PATH
+    export PATH=$bin:\$PATH DCTL_PROFILE=$DCTL_PROFILE DCTL_ENDPOINTS=$DCTL_ENDPOINTS
     dctl cluster status
     dctl -d redis instances --vitals
     dctl tasks --recent            dctl task 3 --debug

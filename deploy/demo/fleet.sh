@@ -24,6 +24,9 @@ metrics_port() { echo $((port_base + 10 * ($1 - 1) + 3)); }
 # Inherited by the replicas and all that they start.
 export DIRECTORATE_DEMO=$demo
 export DCTL_PROFILE=$demo/profile
+# The profile of `init` knows the first replica; the demo may kill that one.
+DCTL_ENDPOINTS=$(for n in "${replicas[@]}"; do printf '127.0.0.1:%s,' "$(api_port "$n")"; done)
+export DCTL_ENDPOINTS=${DCTL_ENDPOINTS%,}
 
 dctl() { "$bin/dctl" "$@"; }
 
