@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use model::AgentId;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -119,7 +120,10 @@ async fn judge(world: &dyn World, ears: &Ears, policy: Policy, listening: &mut L
 
 /// Asks each suspect by another way than its heartbeats. One that answers is as good as heard.
 async fn confirm(world: &dyn World, ears: &Ears, suspects: &[&Watched]) -> Vec<Transition> {
-    let asked = suspects.iter().map(|agent| async move { (*agent, world.ask(&agent.agent).await) });
+    let mut asked: Vec<BoxFuture<'_, (&Watched, bool)>> = Vec::with_capacity(suspects.len());
+    for agent in suspects.iter().copied() {
+        asked.push(async move { (agent, world.ask(&agent.agent).await) }.boxed());
+    }
     let answers: Vec<(&Watched, bool)> = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
     let mut found = Vec::new();
     for (agent, answered) in answers {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use model::TaskId;
 use model::task::{Task, TaskError, TaskKind, TaskState};
 use owned_tasks::OwnedTasks;
@@ -24,9 +25,14 @@ use crate::tasks;
 const PLANNINGS_MAX: u32 = 8;
 
 /// Takes a task up and drives it to its end, or until this replica may not act any more.
-pub async fn drive(ports: Ports, fence: Fence, id: TaskId, owner: &OwnedTasks) -> Result<(), Interrupted> {
+pub fn drive(
+    ports: Ports,
+    fence: Fence,
+    id: TaskId,
+    owner: OwnedTasks,
+) -> BoxFuture<'static, Result<(), Interrupted>> {
     let span = info_span!("task", task = %id, epoch = %fence.epoch());
-    async {
+    async move {
         fence.check()?;
         let take = Command::TaskTake { task: id, epoch: fence.epoch() };
         ports.log.propose(Proposal::own(take)).await?.outcome.accepted()?;
@@ -53,7 +59,7 @@ pub async fn drive(ports: Ports, fence: Fence, id: TaskId, owner: &OwnedTasks) -
         result
     }
     .instrument(span)
-    .await
+    .boxed()
 }
 
 fn read(log: &dyn CommandLog, id: TaskId) -> Option<Task> {

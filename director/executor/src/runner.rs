@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::driver;
 use crate::error::Interrupted;
-use crate::lease::{Fence, Lease as _};
+use crate::lease::Fence;
 use crate::ports::Ports;
 
 /// Pause before looking again whether this replica leads.
@@ -123,7 +123,7 @@ fn start_runnable(ports: &Ports, own: &OwnedTasks, fence: &Fence, running: &Arc<
         own.spawn("task driver", OnExit::Ignore, move |stop| async move {
             let _mark = mark;
             tokio::select! {
-                () = drive_to_end(ports, fence, task.id, &inner) => {}
+                () = drive_to_end(ports, fence, task.id, inner) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -131,10 +131,10 @@ fn start_runnable(ports: &Ports, own: &OwnedTasks, fence: &Fence, running: &Arc<
 }
 
 /// Drives a task, again if it was interrupted by something that may pass.
-async fn drive_to_end(ports: Ports, fence: Fence, task: TaskId, owner: &OwnedTasks) {
+async fn drive_to_end(ports: Ports, fence: Fence, task: TaskId, owner: OwnedTasks) {
     let mut waits = AGAIN.waits();
     loop {
-        match driver::drive(ports.clone(), fence.clone(), task, owner).await {
+        match driver::drive(ports.clone(), fence.clone(), task, owner.clone()).await {
             Ok(()) | Err(Interrupted::Lost(_)) => return,
             Err(interrupted) => warn!(task = %task, error = %interrupted, "task interrupted, taking it up again"),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, FutureExt as _, join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use model::UnitNo;
 use model::plan::{Phase, Stage, Unit, Wave};
@@ -59,8 +59,11 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
         units: std::sync::Mutex::new(recorded(task, phases)),
     };
     for phase in phases {
-        let ends = join_all(phase.stages.iter().map(|stage| run_stage(task, stage, &progress))).await;
-        ends.into_iter().collect::<Result<Vec<()>, Interrupted>>()?;
+        let mut stages: Vec<BoxFuture<'_, _>> = Vec::with_capacity(phase.stages.len());
+        for stage in &phase.stages {
+            stages.push(run_stage(task, stage, &progress).boxed());
+        }
+        join_all(stages).await.into_iter().collect::<Result<Vec<()>, Interrupted>>()?;
     }
     let failure = progress.first_failure.into_inner().expect("all units have ended");
     Ok(match failure {
@@ -88,12 +91,12 @@ async fn run_stage(task: &TaskContext, stage: &Stage, progress: &Progress) -> Re
 async fn run_wave(task: &TaskContext, wave: &Wave, progress: &Progress) -> Result<(), Interrupted> {
     let limit = (wave.max_in_flight.max(1) as usize).min(task.ports.options.threads_max.max(1));
     let mut waiting: Vec<&Unit> = wave.units.iter().collect();
-    let mut running = FuturesUnordered::new();
+    let mut running: FuturesUnordered<BoxFuture<'_, _>> = FuturesUnordered::new();
     loop {
         let mut at = 0;
         while at < waiting.len() && running.len() < limit {
             match readiness(task, waiting[at], progress) {
-                Readiness::Start => running.push(run_unit(task, waiting.remove(at), progress)),
+                Readiness::Start => running.push(run_unit(task, waiting.remove(at), progress).boxed()),
                 Readiness::Drop => drop(waiting.remove(at)),
                 Readiness::Wait => at += 1,
             }
@@ -157,7 +160,10 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
     let end = unit::run(task, unit).await?;
     let state = match end {
         UnitEnd::Done => UnitState::Done,
-        UnitEnd::Cancelled => UnitState::Skipped,
+        UnitEnd::Cancelled => {
+            progress.halt.store(true, Ordering::Relaxed);
+            UnitState::Failed
+        }
         UnitEnd::Failed(error) => {
             progress.fail(error);
             UnitState::Failed

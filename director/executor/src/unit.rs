@@ -72,7 +72,7 @@ async fn run_step(
         Decision::Ended => return Ok(StepEnd::Done),
         Decision::Failed => return Ok(StepEnd::Ended(recorded_failure(journal))),
         Decision::Record => {
-            pending.push(record(no, 0, StepEvent::Finished(StepOutcome::Done)));
+            pending.push(record(no, journal.attempts + 1, StepEvent::Finished(StepOutcome::Done)));
             return Ok(StepEnd::Done);
         }
         Decision::Run { attempt } => (attempt, How::Fresh),
@@ -83,7 +83,8 @@ async fn run_step(
                  then run the command again",
                 step.action.name()
             ));
-            pending.push(record(no, 0, StepEvent::Finished(StepOutcome::Failed { error: error.clone() })));
+            let failed = StepEvent::Finished(StepOutcome::Failed { error: error.clone() });
+            pending.push(record(no, journal.attempts, failed));
             return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
         }
     };
@@ -100,7 +101,8 @@ async fn run_step(
             }
             Err(StepError::Lost(lost)) => return Err(lost.into()),
             Err(StepError::Cancelled) => {
-                pending.push(record(no, attempt, StepEvent::Skipped));
+                let error = TaskError::new(ErrorCode::TaskCancelled, format!("Task {} cancelled", task.id()));
+                pending.push(record(no, attempt, StepEvent::Finished(StepOutcome::Failed { error })));
                 return Ok(StepEnd::Ended(UnitEnd::Cancelled));
             }
             Err(StepError::Again(error)) if attempt < ATTEMPTS_MAX => {
@@ -121,6 +123,7 @@ async fn run_step(
 
 fn recorded_failure(journal: state::records::StepState) -> UnitEnd {
     match journal.outcome {
+        Some(StepOutcome::Failed { error }) if error.code == ErrorCode::TaskCancelled.number() => UnitEnd::Cancelled,
         Some(StepOutcome::Failed { error }) => UnitEnd::Failed(error),
         _ => UnitEnd::Failed(TaskError::new(ErrorCode::Unknown, "the step failed earlier")),
     }

@@ -1,6 +1,5 @@
 //! What the agents' hub needs from this replica: certificates, blobs, homes, and ears for heartbeats.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use agent_client_grpc::{
@@ -125,7 +124,7 @@ impl BlobAccess for AgentSide {
 
     async fn put(&self, _agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
         let mut reader = StreamReader::new(content.map(|piece| piece.map_err(std::io::Error::other)));
-        let stored = self.blobs.put(Pin::new(&mut reader)).await.map_err(access_error)?;
+        let stored = self.blobs.put(&mut reader).await.map_err(access_error)?;
         Ok(StoredBlob { digest: stored.digest, size_bytes: stored.bytes })
     }
 }

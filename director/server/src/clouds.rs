@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cpi_api::Cpi;
-use cpi_local::{Isolation, LocalCpi, LocalOptions};
+use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 use cpi_sim::SimCpi;
 use executor::ports::Cpis;
 use model::CpiName;
@@ -29,7 +29,15 @@ pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
 }
 
 fn isolation(name: &str) -> anyhow::Result<Isolation> {
-    name.parse().map_err(|_| anyhow::anyhow!("cpi.local.isolation: `{name}` is neither `auto` nor a rung's name"))
+    let rungs = [Rung::Namespaces, Rung::UserNamespaces, Rung::Chroot, Rung::Process];
+    let rung = rungs.into_iter().find(|rung| rung.name() == name).map(Isolation::Exactly);
+    match name {
+        "auto" => Ok(Isolation::Auto),
+        _ => rung.with_context(|| {
+            let names = rungs.map(Rung::name).join("`, `");
+            format!("cpi.local.isolation: `{name}` should be `auto`, `{names}`")
+        }),
+    }
 }
 
 /// The CPIs by name.

@@ -86,13 +86,15 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             wire::run(config).await
         }
         Command::ProbeIsolation => {
-            for report in cpi_local::probe() {
+            let scratch = tempfile::tempdir()?;
+            let agent = std::env::current_exe()?.with_file_name("dagent");
+            for report in cpi_local::probe(&cpi_local::LocalOptions::new(scratch.path(), agent)) {
                 println!("{:<16} {:<4} {}", report.rung.to_string(), if report.ok { "yes" } else { "no" }, report.why);
             }
             Ok(())
         }
         Command::BuildStemcell { output } => {
-            cpi_local::build_host_stemcell(&output)?;
+            cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::default())?;
             println!("{}", output.display());
             Ok(())
         }

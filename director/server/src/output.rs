@@ -1,7 +1,6 @@
 //! Bulky task output: sealed into content-addressed segments of a second or 64 KiB, replicated like blobs.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ impl Outputs {
 
     async fn seal_piece(&self, (task, kind): Key, piece: &[u8]) -> anyhow::Result<()> {
         let mut reader = piece;
-        let stored = self.blobs.put(Pin::new(&mut reader)).await?;
+        let stored = self.blobs.put(&mut reader).await?;
         let (offset, epoch) = {
             let view = self.log.view();
             let state = State::new(&*view);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent_api::{AgentState, JobState, Method, Mode, Request};
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::{Instance, Vm};
 use model::task::TaskError;
 use model::{ErrorCode, InstanceId, RequestId};
@@ -28,7 +29,11 @@ pub async fn observe(
     let slugs: BTreeMap<&InstanceId, String> =
         instances.iter().filter(|i| !i.ignore && !i.compilation).map(|i| (&i.spec.id, i.slug())).collect();
     let asked = vms.iter().filter(|vm| vm.active).filter_map(|vm| Some((vm, slugs.get(&vm.instance)?)));
-    let answers = futures::stream::iter(asked.map(|(vm, slug)| ask(context, vm, slug)));
+    let mut questions: Vec<BoxFuture<'_, _>> = Vec::new();
+    for (vm, slug) in asked {
+        questions.push(ask(context, vm, slug).boxed());
+    }
+    let answers = futures::stream::iter(questions);
     let observed: BTreeMap<_, _> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
     // An answer that was cut short by the end of the lease says nothing about the agent.
     context.fence.check()?;

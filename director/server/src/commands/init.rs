@@ -128,7 +128,7 @@ async fn bootstrap(
     let tasks = OwnedTasks::new();
     let peers = Arc::new(PeerChannels::new(tls));
     let node = Node::start(raft_options(config, identity), Arc::new(Fsm), peers, &tasks).await?;
-    if !node.is_initialized() {
+    if !node.is_initialized().await? {
         node.bootstrap(&config.peer.advertise).await.context("make this replica the first of its fleet")?;
     }
     let log = RaftLog::new(node.clone(), FIRST);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use model::{BlobDigest, NodeId, Revision};
 use proto::peer::v1 as pb;
@@ -18,6 +19,8 @@ use state::State;
 use state::command::Command;
 use state::log::{CommandLog, Proposal};
 use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -28,6 +31,9 @@ use super::peers::PeerChannels;
 
 /// Bytes in one piece on the wire.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// Pieces read ahead of a slow peer.
+const PIECES_AHEAD: usize = 4;
 
 /// Pause of the healer when nothing changes: a copy may be lost without an entry in the log.
 const HEAL_EVERY: Duration = Duration::from_secs(300);
@@ -58,15 +64,21 @@ impl FleetBlobs {
         members.into_iter().filter(|m| m.node != self.id).map(|m| (m.node, m.peer_address)).collect()
     }
 
-    async fn copy_to(&self, node: NodeId, address: &str, digest: &BlobDigest) -> anyhow::Result<NodeId> {
-        let reader = self.local.get(digest).await?;
-        let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES)
-            .take_while(|piece| futures::future::ready(piece.is_ok()))
-            .filter_map(|piece| futures::future::ready(piece.ok()))
-            .map(|data| pb::BlobPiece { data });
-        let channel = self.peers.shared(node, address)?;
-        let stored = BlobCopiesClient::new(channel).put(pieces).await?.into_inner();
-        // A read error cuts the stream short; the address of what arrived tells.
+    async fn copy_to(self, node: NodeId, address: String, digest: BlobDigest) -> anyhow::Result<NodeId> {
+        let reader = self.local.get(&digest).await?;
+        let (to, from) = mpsc::channel(PIECES_AHEAD);
+        let feed = async move {
+            let mut pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
+            // A read error cuts the stream short; the address of what arrived tells.
+            while let Some(Ok(data)) = pieces.next().await {
+                if to.send(pb::BlobPiece { data }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut client = BlobCopiesClient::new(self.peers.shared(node, &address)?);
+        let (stored, ()) = tokio::join!(client.put(ReceiverStream::new(from)), feed);
+        let stored = stored?.into_inner();
         anyhow::ensure!(stored.digest == digest.as_str(), "replica {node} stored something else");
         Ok(node)
     }
@@ -76,14 +88,17 @@ impl FleetBlobs {
         let others = self.others();
         let wanted = (others.len() + 1) / 2 + 1;
         let mut holders = vec![self.id];
-        let copies = others.iter().map(|(node, address)| self.copy_to(*node, address, digest));
-        let mut copies: FuturesUnordered<_> = copies.collect();
+        let mut copies: FuturesUnordered<BoxFuture<'static, _>> = FuturesUnordered::new();
+        let replicas = others.len() + 1;
+        for (node, address) in others {
+            copies.push(self.clone().copy_to(node, address, digest.clone()).boxed());
+        }
         while holders.len() < wanted {
             match copies.next().await {
                 Some(Ok(node)) => holders.push(node),
                 Some(Err(error)) => warn!(blob = %digest, error = %error, "a copy failed"),
                 None => {
-                    let source = io::Error::other(format!("{} of {} replicas hold it", holders.len(), others.len() + 1));
+                    let source = io::Error::other(format!("{} of {replicas} replicas hold it", holders.len()));
                     return Err(BlobError::Store { operation: "replicate", subject: digest.to_string(), source });
                 }
             }
@@ -124,7 +139,7 @@ impl FleetBlobs {
         let request = pb::BlobCopyRequest { digest: digest.to_string() };
         let pieces = BlobCopiesClient::new(channel).get(request).await?.into_inner();
         let mut reader = StreamReader::new(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))));
-        let stored = self.local.put(Pin::new(&mut reader)).await?;
+        let stored = self.local.put(&mut reader).await?;
         anyhow::ensure!(stored.digest == *digest, "replica {node} sent something else");
         Ok(())
     }
@@ -173,7 +188,7 @@ impl FleetBlobs {
 
 #[async_trait]
 impl Blobstore for FleetBlobs {
-    async fn put(&self, content: Pin<&mut (dyn AsyncRead + Send)>) -> Result<BlobStat, BlobError> {
+    async fn put(&self, content: &mut (dyn AsyncRead + Send + Unpin)) -> Result<BlobStat, BlobError> {
         let stat = self.local.put(content).await?;
         let known: BTreeSet<NodeId> = {
             let view = self.log.view();
@@ -220,7 +235,7 @@ impl BlobCopies for CopiesService {
     async fn put(&self, request: Request<Streaming<pb::BlobPiece>>) -> Result<Response<pb::BlobCopyStat>, Status> {
         let pieces = request.into_inner().map(|p| p.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(pieces));
-        let stored = self.local.put(Pin::new(&mut reader)).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let stored = self.local.put(&mut reader).await.map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(pb::BlobCopyStat { digest: stored.digest.to_string(), size_bytes: stored.bytes }))
     }
 

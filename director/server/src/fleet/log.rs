@@ -84,8 +84,9 @@ impl CommandLog for RaftLog {
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
         let mut applied = self.node.watch_applied();
         Box::pin(async move {
-            match applied.wait_for(|index| *index > after.0).await {
-                Ok(index) => Revision(*index),
+            let reached = applied.wait_for(|index| *index > after.0).await.map(|index| *index);
+            match reached {
+                Ok(index) => Revision(index),
                 // The replica is stopping: whoever waits is told to stop by other means.
                 Err(_) => std::future::pending().await,
             }

@@ -1,6 +1,7 @@
 //! Becoming and being a member: promotion, removal, hand-over, and what replicas tell each other of themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent_client_grpc::{AgentHub, PeerCertificates};
@@ -153,10 +154,9 @@ pub async fn ask_for_promotion(
     request: &pb::PromoteRequest,
 ) -> Result<(), Status> {
     let policy = Policy { initial: Duration::from_millis(100), max: Duration::from_secs(2), total: None };
-    let turn = std::cell::Cell::new(0);
+    let turn = AtomicUsize::new(0);
     retry::with_backoff(policy, || async {
-        let (node, address) = &known[turn.get() % known.len()];
-        turn.set(turn.get() + 1);
+        let (node, address) = &known[turn.fetch_add(1, Ordering::Relaxed) % known.len()];
         let channel = peers.shared(*node, address);
         let channel = channel.map_err(|e| Verdict::Again(Status::unavailable(e.to_string())))?;
         match FleetClient::new(channel).promote(request.clone()).await {

@@ -40,7 +40,7 @@ impl Blobs for Door {
         caller.needs(Right::Admin, "upload blobs").map_err(status)?;
         let parts = request.into_inner().map(|part| part.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(parts));
-        let stored = self.blobs.put(Pin::new(&mut reader)).await.map_err(blob_status)?;
+        let stored = self.blobs.put(&mut reader).await.map_err(blob_status)?;
         Ok(Response::new(pb::UploadBlobResponse { digest: stored.digest.to_string(), size_bytes: stored.bytes }))
     }
 
