@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dctl::call;
-use dctl::client::request_id;
+use dctl::client::{Fleet, Login, Patience, Trust, request_id};
 use dctl::error::{Error, Exit};
 use proto::v1::instances_client::InstancesClient;
 use proto::v1::locks_client::LocksClient;
@@ -128,4 +128,15 @@ async fn the_next_call_begins_where_the_last_one_went_well() {
         call!(fleet, LocksClient.list(ListLocksRequest {})).await.unwrap();
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_director_that_never_answers_is_left_for_the_next() {
+    let (called, _calls) = mpsc::channel(1);
+    let stuck = Director::start(Script { locks: hang(called), ..Script::default() }).await;
+    let there = Director::start(with_locks(one_lock)).await;
+    let patience = Patience { attempt: Duration::from_millis(100), ..Patience::within(AMPLE) };
+    let addresses = [stuck.address(), there.address()];
+    let fleet = Fleet::new(&addresses, &Trust::Nobody, &Login::default(), patience).unwrap();
+    assert!(call!(fleet, LocksClient.list(ListLocksRequest {})).await.is_ok());
 }
