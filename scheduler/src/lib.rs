@@ -22,6 +22,8 @@ mod disk;
 mod dns;
 mod documents;
 mod draft;
+mod errand;
+pub mod explain;
 mod facts;
 pub mod input;
 mod links;
@@ -29,62 +31,18 @@ mod migrate;
 mod network;
 mod order;
 mod placement;
+mod resurrection;
+mod state_change;
 mod statics;
 mod steps;
+mod stored;
 mod update;
 mod variables;
-
-use model::plan::Plan;
-use model::release::ReleaseVersion;
-use model::task::TaskError;
-use model::{DiskId, InstanceId};
 
 pub use deletion::plan_delete_deployment;
 pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, VariableDefinition, draft};
-use input::{DeploymentFacts, Director, ErrandRequest, StateChangeRequest};
-
-fn unfinished(what: &str) -> TaskError {
-    TaskError::plain(format!("planning {what} is being built"))
-}
-
-/// Plans start, stop, restart or recreate of some instances with their stored specs.
-pub fn plan_state_change(
-    _director: &Director,
-    _deployment: &DeploymentFacts<'_>,
-    _request: &StateChangeRequest<'_>,
-) -> Result<Plan, TaskError> {
-    Err(unfinished("state changes"))
-}
-
-/// Plans a run of an errand.
-pub fn plan_errand(
-    _director: &Director,
-    _deployment: &DeploymentFacts<'_>,
-    _releases: &[ReleaseVersion],
-    _request: &ErrandRequest<'_>,
-) -> Result<Plan, TaskError> {
-    Err(unfinished("errands"))
-}
-
-/// Plans new VMs for instances whose VMs are gone or dead.
-pub fn plan_resurrection(
-    _director: &Director,
-    _deployment: &DeploymentFacts<'_>,
-    _instances: &[InstanceId],
-) -> Result<Plan, TaskError> {
-    Err(unfinished("resurrections"))
-}
-
-/// Plans the deletion of orphaned disks.
-pub fn plan_orphaned_disks(_disks: &[DiskId]) -> Plan {
-    Plan {
-        deployment: None,
-        generation: 0,
-        targets: Vec::new(),
-        reservations: Vec::new(),
-        phases: Vec::new(),
-        record: None,
-        warnings: Vec::new(),
-    }
-}
+pub use errand::plan_errand;
+pub use explain::explain;
+pub use resurrection::{plan_orphaned_disks, plan_resurrection};
+pub use state_change::plan_state_change;

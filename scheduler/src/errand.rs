@@ -1,0 +1,249 @@
+//! Errands: on the instances of a service group, or in a group whose VMs exist for the errand only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::instance::{InstanceSpec, InstanceState, Lifecycle};
+use model::manifest::Overrides;
+use model::plan::{Change, Fate, Phase, Plan, Stage, Target, Unit};
+use model::release::ReleaseVersion;
+use model::step::Action;
+use model::task::TaskError;
+use model::*;
+
+use crate::chance::{Ids, SeededIds};
+use crate::desired::matches;
+use crate::disk::DiskChange;
+use crate::facts::{Facts, Known};
+use crate::input::{Afterwards, DeploymentFacts, Director, DrainMode, ErrandRequest};
+use crate::order::{self, History, InLine, label};
+use crate::steps::{Steps, Units};
+use crate::stored::{self, StoredGroups};
+use crate::update::{self, Jobs, Metadata, Turn, VmFate};
+
+/// Plans a run of an errand.
+pub fn plan_errand(
+    director: &Director,
+    deployment: &DeploymentFacts<'_>,
+    releases: &[ReleaseVersion],
+    request: &ErrandRequest<'_>,
+) -> Result<Plan, TaskError> {
+    let facts = Facts::of(deployment);
+    let chosen = choose(&facts, releases, request)?;
+    let mut errand = Errand {
+        director,
+        units: Units::default(),
+        agents: SeededIds::new(deployment.seed, "agents"),
+        targets: BTreeMap::new(),
+        phases: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let groups = StoredGroups::of(deployment, Overrides::default());
+    let agents = errand.bring_up(&facts, &chosen, &groups)?;
+    let runs = errand.run(&chosen, &agents);
+    if request.afterwards == Afterwards::DeleteVms {
+        errand.take_down(&facts, &chosen, &agents, runs);
+    }
+    let targets = errand.targets.into_values().collect();
+    Ok(stored::plan(deployment, targets, errand.phases, errand.warnings))
+}
+
+/// What runs where.
+struct Chosen<'f, 'a> {
+    /// Groups whose VMs are made for the errand.
+    groups: BTreeSet<&'f GroupName>,
+    /// Instances that run it, with the job that is the errand.
+    runs: Vec<(&'f Known<'a>, JobName)>,
+}
+
+/// Finds the errand: a group of that name whose lifecycle is `errand`, or every instance that has the job.
+fn choose<'f, 'a>(
+    facts: &'f Facts<'a>,
+    releases: &[ReleaseVersion],
+    request: &ErrandRequest<'_>,
+) -> Result<Chosen<'f, 'a>, TaskError> {
+    let mut members: Vec<&Known<'a>> =
+        facts.values().filter(|k| !k.instance.compilation && !k.instance.ignore).collect();
+    members.sort_by_key(|k| (&k.instance.spec.group, k.instance.spec.index));
+    let is_errand = |spec: &InstanceSpec, name: &JobName| {
+        let used = spec.jobs.iter().find(|j| j.name == *name).map(|j| &j.release);
+        let release = releases.iter().find(|r| Some(&r.release) == used);
+        release.and_then(|r| r.job(name.as_str())).is_some_and(|j| j.is_errand())
+    };
+    let mut chosen = Chosen { groups: BTreeSet::new(), runs: Vec::new() };
+    let whole_group: Vec<&Known<'a>> = (members.iter().copied())
+        .filter(|k| k.instance.spec.lifecycle == Lifecycle::Errand)
+        .filter(|k| k.instance.spec.group.as_str() == request.errand)
+        .collect();
+    if let Some(first) = whole_group.first().copied() {
+        if !request.instances.is_empty() {
+            return Err(TaskError::new(
+                ErrorCode::RunErrandError,
+                "Filtering by instances is not supported when running errand by instance group name",
+            ));
+        }
+        let spec = &first.instance.spec;
+        let job = spec.jobs.iter().find(|j| is_errand(spec, &j.name)).or(spec.jobs.first());
+        let job = job.ok_or_else(|| unknown(request.errand))?;
+        chosen.groups.insert(&spec.group);
+        chosen.runs.push((first, job.name.clone()));
+        return Ok(chosen);
+    }
+    let job = JobName::new(request.errand);
+    for known in members.into_iter().filter(|k| is_errand(&k.instance.spec, &job)) {
+        let spec = &known.instance.spec;
+        let wanted = request.instances.is_empty() || request.instances.iter().any(|f| matches(f, spec));
+        match spec.lifecycle {
+            // All VMs of such a group are made, but only its first instance runs the errand.
+            Lifecycle::Errand if !chosen.groups.insert(&spec.group) => {}
+            _ if wanted => chosen.runs.push((known, job.clone())),
+            _ => {}
+        }
+    }
+    if chosen.runs.is_empty() && chosen.groups.is_empty() { Err(unknown(request.errand)) } else { Ok(chosen) }
+}
+
+fn unknown(errand: &str) -> TaskError {
+    TaskError::new(ErrorCode::JobNotFound, format!("Errand '{errand}' doesn't exist"))
+}
+
+struct Errand<'a> {
+    director: &'a Director,
+    units: Units,
+    agents: SeededIds,
+    targets: BTreeMap<InstanceId, Target>,
+    phases: Vec<Phase>,
+    warnings: Vec<String>,
+}
+
+type Agents = BTreeMap<InstanceId, AgentId>;
+
+impl Errand<'_> {
+    fn target(&mut self, known: &Known<'_>, fate: Fate) {
+        let target = stored::target(known.instance, known.instance.state, fate, Vec::<Change>::new());
+        self.targets.entry(target.spec.id.clone()).or_insert(target);
+    }
+
+    /// Makes missing VMs and updates every instance of the errand's groups. Returns the agents of all instances.
+    fn bring_up(
+        &mut self,
+        facts: &Facts<'_>,
+        chosen: &Chosen<'_, '_>,
+        groups: &StoredGroups,
+    ) -> Result<Agents, TaskError> {
+        let mut agents: Agents =
+            facts.values().filter_map(|k| Some((k.instance.spec.id.clone(), k.vm?.agent.clone()))).collect();
+        let members: Vec<&Known<'_>> =
+            facts.values().filter(|k| chosen.groups.contains(&k.instance.spec.group)).collect();
+        let mut missing = Vec::new();
+        let mut fresh = BTreeSet::new();
+        for known in members.iter().filter(|k| k.vm.is_none()) {
+            let id = &known.instance.spec.id;
+            let agent = AgentId::new(self.agents.next());
+            let mut steps = Steps::default();
+            update::create_vm(&mut steps, id, &agent, known.disk);
+            missing.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
+            agents.insert(id.clone(), agent);
+            fresh.insert(id.clone());
+        }
+        if !missing.is_empty() {
+            self.phases.push(stored::phase(Some("Creating missing vms"), self.director.threads_max, missing));
+        }
+        for (group, config) in groups.iter().filter(|(g, _)| chosen.groups.contains(g)) {
+            let mine: Vec<&Known<'_>> =
+                members.iter().copied().filter(|k| k.instance.spec.group == *group).collect();
+            for known in &mine {
+                self.target(known, Fate::Updated);
+            }
+            let leading = mine.iter().find(|k| k.instance.spec.bootstrap);
+            let leading = leading.and_then(|k| k.instance.spec.az.as_ref());
+            let line: Vec<InLine<'_>> = (mine.iter().copied())
+                .filter_map(|known| {
+                    let agent = agents.get(&known.instance.spec.id)?;
+                    let is_fresh = fresh.contains(&known.instance.spec.id);
+                    let steps = Box::new(move |watch| turn(known, agent, is_fresh, watch));
+                    Some(InLine { spec: &known.instance.spec, steps })
+                })
+                .collect();
+            let total = line.len() as u32;
+            let waves = order::waves(line, leading, config, History::Again, &mut self.units)?;
+            let title = Some("Updating instance".to_owned());
+            let stage = Stage { title, tags: vec![group.to_string()], total, waves };
+            self.phases.push(Phase { stages: vec![stage] });
+        }
+        Ok(agents)
+    }
+
+    fn run(&mut self, chosen: &Chosen<'_, '_>, agents: &Agents) -> Vec<UnitNo> {
+        let mut runs: Vec<Unit> = Vec::new();
+        for (known, job) in &chosen.runs {
+            let id = &known.instance.spec.id;
+            let Some(agent) = agents.get(id) else {
+                self.warnings.push(format!(
+                    "Skipping instance: {}. No matching VM reference was found for it.",
+                    known.instance.slug()
+                ));
+                continue;
+            };
+            self.target(known, Fate::Untouched);
+            let mut steps = Steps::default();
+            steps.push(Action::RunErrand { instance: id.clone(), agent: agent.clone(), errand: job.clone() });
+            runs.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
+        }
+        if runs.len() > 1 {
+            self.warnings
+                .push(format!("Executing errand on multiple instances in parallel: {}.", runs.len()));
+        }
+        let numbers = runs.iter().map(|u| u.no).collect();
+        if !runs.is_empty() {
+            self.phases.push(stored::phase(Some("Running errand"), self.director.threads_max, runs));
+        }
+        numbers
+    }
+
+    /// Deletes the VMs of errand groups, whether the errand went well, failed or was cancelled.
+    fn take_down(&mut self, facts: &Facts<'_>, chosen: &Chosen<'_, '_>, agents: &Agents, runs: Vec<UnitNo>) {
+        // Whatever was started before: a VM that was made must go even if the errand never ran.
+        let started: BTreeSet<UnitNo> = (self.phases.iter())
+            .flat_map(|p| &p.stages)
+            .flat_map(|s| &s.waves)
+            .flat_map(|w| &w.units)
+            .map(|u| u.no)
+            .chain(runs)
+            .collect();
+        let mut units = Vec::new();
+        for known in facts.values().filter(|k| chosen.groups.contains(&k.instance.spec.group)) {
+            let id = &known.instance.spec.id;
+            let Some(agent) = agents.get(id) else { continue };
+            let mut steps = Steps::default();
+            if let Some(disk) = known.disk {
+                steps.unmount(id, agent, &disk.id);
+            }
+            steps.push(Action::DeleteVm { instance: id.clone(), agent: agent.clone() });
+            let unit = self.units.unit(label(&known.instance.spec), started.clone(), steps);
+            units.push(Unit { cleanup: true, ..unit });
+        }
+        if !units.is_empty() {
+            self.phases.push(stored::phase(None, self.director.threads_max, units));
+        }
+    }
+}
+
+/// The full update of an errand group's instance, changed or not.
+fn turn(known: &Known<'_>, agent: &AgentId, is_fresh: bool, watch: model::step::WatchKind) -> Steps {
+    let vm = if is_fresh { VmFate::Fresh(agent.clone()) } else { VmFate::Keep(agent.clone()) };
+    let wanted = known.instance.spec.persistent_disk.as_ref();
+    debug_assert!(wanted.is_none() || known.disk.is_some() || is_fresh, "disks come with the first deploy");
+    let turn = Turn {
+        instance: &known.instance.spec.id,
+        state: InstanceState::Started,
+        vm,
+        jobs: Jobs::Running,
+        active_disk: known.disk,
+        stale_disks: known.stale_disks.clone(),
+        disk: DiskChange::Keep,
+        metadata: Metadata::Fresh,
+        drain: DrainMode::Drain,
+        watch,
+    };
+    turn.steps()
+}
