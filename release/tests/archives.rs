@@ -1,4 +1,5 @@
 //! Archives as the CLI makes them, and as an attacker or a bad disk does.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};

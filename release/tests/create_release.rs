@@ -1,4 +1,5 @@
 //! Creates releases and compares their fingerprints with those that the reference CLI computed.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

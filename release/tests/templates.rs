@@ -1,4 +1,5 @@
 //! Renders what the reference director rendered and compares every byte (`golden/templates/README.md`).
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 use std::path::PathBuf;
 

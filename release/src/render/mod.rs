@@ -50,7 +50,7 @@ pub struct RenderOptions {
 
 /// Contexts that travel in one request: large enough that compiling and forking don't count, small enough that all
 /// workers share a large deployment.
-pub const CONTEXTS_PER_REQUEST: usize = 50;
+pub const CONTEXTS_PER_REQUEST: usize = 200;
 
 impl Default for RenderOptions {
     fn default() -> Self {

@@ -182,3 +182,49 @@ impl Drop for Process {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &str = r#"{"job":"j","release":{"name":"r","version":"1"},"dns":{"azs":{},"networks":{},"groups":[]},
+        "monit":"","templates":[{"source":"t","text":"PCU9IFByb2Nlc3MudWlkICU+"}],"contexts":["{}"]}"#;
+
+    /// Starts a worker on one rung and returns the uid that its template sees.
+    async fn uid_on(isolation: Isolation) -> io::Result<String> {
+        use base64::Engine as _;
+        let launcher = Launcher::new().unwrap();
+        let mut process = launcher.start(&RenderOptions::default(), isolation).await?;
+        assert!(process.is_alive());
+        let answer: serde_json::Value =
+            serde_json::from_slice(&process.call(REQUEST.as_bytes()).await?).unwrap();
+        let file = answer["results"][0]["files"][0].as_str().unwrap();
+        let uid = base64::engine::general_purpose::STANDARD.decode(file).unwrap();
+        Ok(String::from_utf8(uid).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_rung_that_the_machine_offers_renders() {
+        let own = nix::unistd::Uid::effective();
+        assert_eq!(uid_on(Isolation::Limits).await.unwrap(), own.to_string());
+        for isolation in [Isolation::OtherUser, Isolation::Contained] {
+            match uid_on(isolation).await {
+                Ok(uid) => assert_eq!(uid, "65534", "{isolation}"),
+                Err(error) => println!("skipped: `{isolation}` is not to be had here: {error}"),
+            }
+        }
+        if own.is_root() {
+            assert!(uid_on(Isolation::OtherUser).await.is_ok(), "root may always become nobody");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_worker_is_dead_when_the_launcher_is_gone() {
+        let launcher = Launcher::new().unwrap();
+        let process = launcher.start(&RenderOptions::default(), Isolation::Limits).await.unwrap();
+        let pid = Pid::from_raw(process.child.as_ref().unwrap().id() as i32);
+        drop(process);
+        drop(launcher);
+        assert_eq!(nix::sys::signal::kill(pid, None), Err(nix::errno::Errno::ESRCH));
+    }
+}
