@@ -49,7 +49,7 @@ pub use method::Method;
 pub use model::agent_settings::AgentSettings as Settings;
 pub use real::{RealMachine, RealMachineParts};
 pub use simulated::{Behaviour, SimulatedMachine};
-pub use storage::Storage;
+pub use storage::{Kept, Storage};
 pub use supervisor::Timing;
 
 use std::path::Path;

@@ -1,6 +1,9 @@
 //! Where an agent keeps what must survive it.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +18,18 @@ pub enum Storage {
     Disk(Layout),
     /// Nowhere: a simulated agent forgets with its process.
     Memory,
+    /// In memory that outlives the agent: what the disk of a simulated VM keeps over a reboot.
+    Kept(Kept),
+}
+
+/// Files that are kept in memory, by path. Clones are the same files.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>);
+
+impl Kept {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Storage {
@@ -26,6 +41,10 @@ impl Storage {
         match self {
             Self::Disk(layout) => durable::read_json(&file(layout)),
             Self::Memory => Ok(None),
+            Self::Kept(kept) => match kept.files().get(&file(&Layout::new("/"))) {
+                Some(content) => Ok(Some(serde_json::from_slice(content)?)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -35,7 +54,14 @@ impl Storage {
         file: fn(&Layout) -> std::path::PathBuf,
         value: &T,
     ) -> io::Result<()> {
-        let Self::Disk(layout) = self else { return Ok(()) };
+        let layout = match self {
+            Self::Disk(layout) => layout,
+            Self::Memory => return Ok(()),
+            Self::Kept(kept) => {
+                kept.files().insert(file(&Layout::new("/")), serde_json::to_vec(value)?);
+                return Ok(());
+            }
+        };
         let (path, content) = (file(layout), serde_json::to_vec(value)?);
         tokio::task::spawn_blocking(move || durable::write(&path, &content, Readers::Owner))
             .await

@@ -128,7 +128,7 @@ impl SimCloud {
                 self.inner.agents.stop(&cid);
                 self.boot(&mut state, cid);
             }
-            Some(Change::Vanished(cid)) => self.inner.agents.stop(&cid),
+            Some(Change::Vanished(cid)) => self.inner.agents.remove(&cid),
             None => {}
         }
         Ok(answer)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cpi_api::CreateVm;
-use dagent::{Agent, AgentParts, Behaviour, DirectorBlobs, Link, Notices, Storage};
+use dagent::{Agent, AgentParts, Behaviour, DirectorBlobs, Kept, Link, Notices, Storage};
 use model::VmCid;
 use model::agent_settings::{AgentSettings, AgentVm};
 use owned_tasks::{OnExit, OwnedTasks};
@@ -21,12 +21,14 @@ const DIALING_MAX: usize = 32;
 /// How long a place among the dialing is kept: about as long as enrolling takes.
 const DIALING_TIME: Duration = Duration::from_millis(50);
 
-/// Whoever runs the agents of VMs. Neither method waits.
+/// Whoever runs the agents of VMs. No method waits.
 pub trait Agents: Send + Sync {
     /// Starts the agent of a VM that has booted after `boot`; each of its actions takes `action`.
     fn start(&self, vm: VmCid, request: &CreateVm, boot: Duration, action: Duration);
-    /// Ends the agent of a VM, without a word to its director.
+    /// Ends the agent of a VM, without a word to its director; what the VM's disk holds stays for the next start.
     fn stop(&self, vm: &VmCid);
+    /// Ends the agent of a VM that is gone, disk and all.
+    fn remove(&self, vm: &VmCid);
     /// Returns how many were started and not stopped.
     fn count(&self) -> u64;
 }
@@ -35,6 +37,7 @@ pub trait Agents: Send + Sync {
 impl Agents for () {
     fn start(&self, _: VmCid, _: &CreateVm, _: Duration, _: Duration) {}
     fn stop(&self, _: &VmCid) {}
+    fn remove(&self, _: &VmCid) {}
     fn count(&self) -> u64 {
         0
     }
@@ -44,6 +47,8 @@ impl Agents for () {
 pub struct Fleet {
     tasks: OwnedTasks,
     running: Mutex<BTreeMap<VmCid, CancellationToken>>,
+    /// What each VM's disk holds: its agent's identity first of all, for a token is good for one only.
+    disks: Mutex<BTreeMap<VmCid, Kept>>,
     dialing: Arc<Semaphore>,
     scratch: Arc<tempfile::TempDir>,
 }
@@ -53,11 +58,15 @@ impl Fleet {
     pub fn new(tasks: OwnedTasks) -> std::io::Result<Self> {
         let scratch = Arc::new(tempfile::tempdir()?);
         let dialing = Arc::new(Semaphore::new(DIALING_MAX));
-        Ok(Self { tasks, running: Mutex::default(), dialing, scratch })
+        Ok(Self { tasks, running: Mutex::default(), disks: Mutex::default(), dialing, scratch })
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<VmCid, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disks(&self) -> MutexGuard<'_, BTreeMap<VmCid, Kept>> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,11 +82,12 @@ impl Agents for Fleet {
         };
         let tasks = self.tasks.child();
         let stop = tasks.stop_token();
+        let storage = Storage::Kept(self.disks().entry(vm.clone()).or_default().clone());
         self.running().insert(vm, stop.clone());
         let (dialing, scratch) = (self.dialing.clone(), self.scratch.clone());
         self.tasks.spawn("simulated agent", OnExit::Ignore, move |_| async move {
             tokio::select! {
-                () = live(settings, tasks, boot, action, &dialing, scratch) => {}
+                () = live(settings, storage, tasks, (boot, action), &dialing, scratch) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -89,6 +99,11 @@ impl Agents for Fleet {
         }
     }
 
+    fn remove(&self, vm: &VmCid) {
+        self.stop(vm);
+        self.disks().remove(vm);
+    }
+
     fn count(&self) -> u64 {
         self.running().len() as u64
     }
@@ -96,9 +111,9 @@ impl Agents for Fleet {
 
 async fn live(
     settings: AgentSettings,
+    storage: Storage,
     tasks: OwnedTasks,
-    boot: Duration,
-    action: Duration,
+    (boot, action): (Duration, Duration),
     dialing: &Semaphore,
     scratch: Arc<tempfile::TempDir>,
 ) {
@@ -109,7 +124,7 @@ async fn live(
     let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
     let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, scratch));
     let notices = Arc::new(Notices::default());
-    let parts = AgentParts { settings, machine, storage: Storage::Memory, link, notices };
+    let parts = AgentParts { settings, machine, storage, link, notices };
     let stop = tasks.stop_token();
     let agent = match Agent::new(parts, tasks) {
         Ok(agent) => agent,

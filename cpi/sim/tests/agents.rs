@@ -55,7 +55,8 @@ impl AgentIdentity for Door {
         let request = request.into_inner();
         assert_eq!(request.token, TOKEN);
         let csr = CertificateSigningRequestParams::from_der(&request.csr_der.to_vec().into()).unwrap();
-        self.0.heard.lock().unwrap().enrolled.insert(request.agent_id);
+        let is_first = self.0.heard.lock().unwrap().enrolled.insert(request.agent_id);
+        assert!(is_first, "a token is good for one identity");
         Ok(Response::new(Certificate {
             chain_pem: csr.signed_by(&self.0.issuer).unwrap().pem(),
             authorities_pem: self.0.authority_pem.clone(),
@@ -254,7 +255,7 @@ async fn agents_enroll_attach_beat_and_answer_until_their_vm_goes() {
         "a deleted VM's agent still beats"
     );
 
-    // A crashed VM is silent and exists; a reboot brings its agent back, which enrolls again.
+    // A crashed VM is silent and exists; a reboot brings its agent back, with the identity it has.
     let vm = cloud.create_vm(&context(), request(&director, &stemcell, 500)).await.unwrap().cid;
     until("the agent", || director.heard.lock().unwrap().answered.contains("agent-500")).await;
     cloud.crash_vm(&vm);
