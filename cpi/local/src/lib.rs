@@ -3,12 +3,12 @@
 //! How much of a container depends on what the machine allows: [`probe`] tries each [`Rung`]. The whole cloud lives in
 //! one directory that all replicas on the machine share: a VM that one of them made is found, used and deleted by any
 //! other, also after the first was killed in the middle. That rests on three things: every object has a lock that dies
-//! with its holder ([`lock`]), an intent is on disk before the deed ([`record`]), and a call asks whether it may still act
-//! once it has the lock ([`scope`]). VMs are nobody's children: they outlive every replica.
+//! with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still act
+//! once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
 //!
 //! Not here: several machines (a VM lives where its directory is), images that boot a kernel, traffic to the outside.
 //!
-//! Read next: [`vm`] for the life of a VM, [`helper`] for what runs inside.
+//! Read next: `vm` for the life of a VM, [`helper`] for what runs inside.
 
 mod cgroup;
 mod cloud;

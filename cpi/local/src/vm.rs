@@ -114,6 +114,8 @@ fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>
 fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, LocalError> {
     let stemcell = &request.stemcell;
     let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
+    // Held until the record names it: whoever deletes the stemcell looks for such records.
+    let _stemcell = cloud.store.lock_object(stemcell.as_str(), scope)?;
     if cloud.store.stemcell(stemcell)?.is_none() {
         return Err(refuse(format!("stemcell `{stemcell}` does not exist")));
     }

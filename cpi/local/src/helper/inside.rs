@@ -1,7 +1,7 @@
 //! The first process inside a VM: puts its root together, moves in, and keeps the agent running.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -138,6 +138,7 @@ fn move_in(root: &Path) -> Result<(), LocalError> {
 /// Makes the root a VM's: its name, and the user that jobs run as.
 fn settle(spec: &InsideSpec) -> Result<(), LocalError> {
     let name = &spec.hostname;
+    fs::create_dir_all("/etc").map_err(LocalError::os("create", "/etc"))?;
     let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {name}\n");
     for (path, content) in [("/etc/hostname", format!("{name}\n")), ("/etc/hosts", hosts)] {
         fs::write(path, content).map_err(LocalError::os("write", path))?;
@@ -154,11 +155,14 @@ fn settle(spec: &InsideSpec) -> Result<(), LocalError> {
 }
 
 fn add_account(path: &Path, line: &str) -> Result<(), LocalError> {
-    let known = fs::read_to_string(path).map_err(LocalError::os("read", path))?;
+    // A small stemcell may have no accounts at all.
+    let file = File::options().read(true).append(true).create(true).open(path);
+    let mut file = file.map_err(LocalError::os("open", path))?;
+    let mut known = String::new();
+    file.read_to_string(&mut known).map_err(LocalError::os("read", path))?;
     if known.lines().any(|known| known.starts_with("vcap:")) {
         return Ok(());
     }
-    let mut file = File::options().append(true).open(path).map_err(LocalError::os("open", path))?;
     file.write_all(line.as_bytes()).map_err(LocalError::os("write", path))
 }
 

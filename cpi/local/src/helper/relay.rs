@@ -148,14 +148,24 @@ fn carry(listener: TcpListener, connect: impl Fn() -> io::Result<TcpStream> + Se
             }
             let (open, connect) = (open.clone(), connect.clone());
             open.fetch_add(1, Ordering::Relaxed);
+            let place = Place(open);
             spawn(move || {
+                let _place = place;
                 // A far side that refuses is a connection that closes: callers retry.
                 let _ = connect().and_then(|far| join(&near, &far));
-                open.fetch_sub(1, Ordering::Relaxed);
             });
         }
     };
     spawn(accept);
+}
+
+/// One of the connections at once; given back when dropped, also by a thread that never started.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) {

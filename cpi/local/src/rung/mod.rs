@@ -66,6 +66,8 @@ pub struct RungReport {
 /// Tries each rung once in a scratch directory below `options.root`, best first; never asks for names of capabilities.
 /// Takes some milliseconds, and blocks.
 pub fn probe(options: &LocalOptions) -> Vec<RungReport> {
+    // If it can't be made, each rung says so in its own report.
+    let _ = std::fs::create_dir_all(&options.root);
     Rung::BEST_FIRST.iter().map(|rung| rung.try_once(options)).collect()
 }
 
