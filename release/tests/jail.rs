@@ -181,6 +181,9 @@ async fn nothing_passes_from_one_request_to_the_next() {
     assert_eq!(text(&renderer, defined).await, "x");
     let seen = text(&renderer, "<%= ['x'.respond_to?(:leak), $leak.inspect].join(' ') %>").await;
     assert_eq!(seen, "false nil");
+    if renderer.isolation() == Isolation::Contained {
+        assert_eq!(text(&renderer, "<%= Dir.children('/tmp').inspect %>").await, "[]");
+    }
 }
 
 #[tokio::test]

@@ -175,13 +175,17 @@ impl Jail {
         let none: Option<&CStr> = None;
         mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some(c"tmpfs"), self.root.as_c_str(), Some(c"tmpfs"), flags, Some(c"size=64m,mode=755"))?;
+        mount(Some(c"tmpfs"), self.root.as_c_str(), Some(c"tmpfs"), flags, Some(c"size=4m,mode=755"))?;
         chdir(self.root.as_c_str())?;
         umask(Mode::empty());
         for entry in &self.entries {
             entry.make()?;
         }
         exists_is_fine(mkdir(c"tmp", Mode::from_bits_truncate(0o1777)))?;
+        mount(Some(c"tmpfs"), c"tmp", Some(c"tmpfs"), flags, Some(c"size=64m,mode=1777"))?;
+        // Without root the worker owns what it has just built, so modes alone would not keep it from changing it.
+        let read_only = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, self.root.as_c_str(), none, read_only, none)?;
         pivot_root(c".", c".")?;
         umount2(c".", MntFlags::MNT_DETACH)?;
         chdir(c"/tmp")

@@ -165,7 +165,7 @@ impl Renderer {
             }
             Ok(Ok(answer)) => answer,
         };
-        if worker.served < self.options.requests_per_worker_max {
+        if worker.served < self.options.requests_per_worker_max && !worker.is_worn {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         }
         Ok(answer)

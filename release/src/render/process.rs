@@ -69,6 +69,7 @@ impl Launcher {
             stdout: ChildStdout::from_std(stdout)?,
             answer_bytes_max,
             served: 0,
+            is_worn: false,
         };
         process.read_frame().await?; // Says that it is ready.
         Ok(process)
@@ -138,6 +139,8 @@ pub(super) struct Process {
     answer_bytes_max: usize,
     /// Requests that it has answered.
     pub(super) served: u32,
+    /// Whether a template has left something behind for the next one.
+    pub(super) is_worn: bool,
 }
 
 impl Process {
@@ -165,6 +168,7 @@ impl Process {
         }
         let mut body = vec![0; length];
         self.stdout.read_exact(&mut body).await?;
+        self.is_worn = self.stdout.read_u8().await? != 0;
         Ok(body)
     }
 }

@@ -147,6 +147,10 @@ module Directorate
   end
 
   class Worker
+    # After each answer: whether the next request may come to this worker.
+    KEEP = "\0".b.freeze
+    RETIRE = "\1".b.freeze
+
     def initialize(limits)
       @limits = limits
       @requests = STDIN.dup.binmode
@@ -159,9 +163,9 @@ module Directorate
     end
 
     def run
-      write(@answers, { 'ready' => RUBY_VERSION, 'contained' => Process.pid == 1 })
+      @answers.write(frame({ 'ready' => RUBY_VERSION }) + KEEP)
       while (request = read_message(@requests))
-        @answers.write(answer(request))
+        @answers.write(answer(request) + (littered? ? RETIRE : KEEP))
       end
     end
 
@@ -183,6 +187,11 @@ module Directorate
       bytes || frame({ 'died' => reason(status) })
     ensure
       reader&.close
+    end
+
+    # A file that one template has left must not be there for another. Outside of a jail `/tmp` is everybody's.
+    def littered?
+      Process.pid == 1 && !Dir.empty?('/tmp')
     end
 
     # What a template has started and left behind. As the first process of a namespace we see all of it and nothing else.
