@@ -261,7 +261,7 @@ fn schedule(
     while !ready.is_empty() {
         let mut busy = BTreeSet::new();
         let mut round = Vec::new();
-        while let Some(at) = ready.pop().filter(|_| round.len() < compilation.workers as usize) {
+        while let Some(at) = ready.pop() {
             let key = &found[at].0;
             let stemcell = StemcellId { os: key.os.clone(), version: key.stemcell_version.clone() };
             let idle = (0..workers.len())
@@ -280,8 +280,8 @@ fn schedule(
             }
         }
         for done in round {
-            for at in 0..waiting.len() {
-                if waiting[at].remove(&done) && waiting[at].is_empty() {
+            for (at, before) in waiting.iter_mut().enumerate() {
+                if before.remove(&done) && before.is_empty() {
                     ready.push(at);
                 }
             }

@@ -130,7 +130,7 @@ fn parse_manual(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, A
     let mut subnets: Vec<Subnet> = Vec::new();
     for item in fields.list("subnets")? {
         let subnet = parse_manual_subnet(&Fields::of(item)?, &name, azs)?;
-        if let (Some((new, _)), true) = (subnet.range, true) {
+        if let Some((new, _)) = subnet.range {
             let overlap = subnets.iter().filter_map(|s| s.range).any(|(other, _)| other.overlaps(&new));
             if overlap {
                 return Err(TaskError::new(

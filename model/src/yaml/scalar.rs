@@ -11,9 +11,7 @@ pub(super) fn plain(text: &str) -> Value {
     }
     // Every other special form starts with one of these; names and sentences leave here.
     let first = text.as_bytes()[0];
-    if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.' | b':' | b'y' | b'Y' | b'n' | b'N'))
-        && !matches!(first, b't' | b'T' | b'f' | b'F' | b'o' | b'O')
-    {
+    if !first.is_ascii_digit() && !b"+-.:yYnNtTfFoO".contains(&first) {
         return Value::from(text);
     }
     boolean(text)

@@ -28,15 +28,21 @@ struct Request {
 const HELD_BEFORE: &[(&str, &[&str])] =
     &[("dns-custom-provider", &["10.1.1.5", "10.1.1.6", "10.1.2.5", "10.1.2.6"])];
 
+/// Values of the recorded config server from a step on, as later calls show them.
+const SECRETS: &[(&str, usize, &str, &str)] = &[
+    ("variables-errors", 0, "/TestDirector/p/pw", "generated-password-1"),
+    ("variables-env-and-cloud-properties", 0, "/TestDirector/p/pw", "generated-password-14"),
+    ("variables-env-and-cloud-properties", 0, "/cp", "one"),
+    ("variables-env-and-cloud-properties", 1, "/TestDirector/p/pw", "other"),
+    ("variables-env-and-cloud-properties", 2, "/cp", "two"),
+];
+
 /// Runs a scenario; the error says which step differs and how.
 pub fn run(name: &str, scenario: &Value, skipped: &[usize]) -> Result<(), String> {
     let mut world = World::new();
     // The recordings say it: these ran with local DNS on, those with a config server as well.
     world.director.local_dns = name.starts_with("dns-") || name.starts_with("variables-");
     world.variables.available = name.starts_with("variables-");
-    if name == "variables-errors" {
-        world.variables.values.insert("/TestDirector/p/pw".into(), "generated-password-1".into());
-    }
     for ip in HELD_BEFORE.iter().filter(|(scenario, _)| *scenario == name).flat_map(|(_, ips)| *ips) {
         world.hold(ip);
     }
@@ -46,6 +52,9 @@ pub fn run(name: &str, scenario: &Value, skipped: &[usize]) -> Result<(), String
         let action = step["action"].as_str().unwrap_or_default();
         if !step["cloud_config"].is_null() {
             world.put_config("cloud", "default", step["cloud_config"].to_string());
+        }
+        for (_, _, name, value) in SECRETS.iter().filter(|s| (s.0, s.1) == (name, at)) {
+            world.put_secret(name, value);
         }
         if skipped.contains(&at) {
             compare::remember_vms(&mut labels, &step["outcome"]);

@@ -102,6 +102,24 @@ impl World {
         }
     }
 
+    /// Resolves placeholders, as the executor does at the moment of use.
+    pub fn reveal(&self, value: &serde_json::Value) -> serde_json::Value {
+        let map = value.as_object().expect("a mapping");
+        let lookup = |name: &str| {
+            let absolute = manifest::variable::absolute_name(name, &self.director.name, "p")?;
+            let found = self.variables.values.get(absolute.as_str()).cloned();
+            found.ok_or_else(|| task::TaskError::plain(format!("no value for {absolute}")))
+        };
+        serde_json::Value::Object(interpolate::resolve(map, &[], &lookup).expect("all values are known"))
+    }
+
+    /// Stores a secret; instances that were updated with another value will see that it was rotated.
+    pub fn put_secret(&mut self, name: &str, value: &str) {
+        if self.variables.values.insert(name.into(), value.into()).is_some() {
+            self.variables.rotated.entry(VariableSetId(0)).or_default().insert(name.into());
+        }
+    }
+
     /// Takes an address for somebody outside the scenario.
     pub fn hold(&mut self, ip: &str) {
         self.addresses.push(HeldAddress {
