@@ -1,5 +1,7 @@
 //! The fake keeps the promises that it stands in for.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

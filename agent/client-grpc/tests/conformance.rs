@@ -1,6 +1,8 @@
 //! Real agents over real streams keep the promises of the seam; every request is relayed by a replica that does not hold
 //! the agent's stream, at least until the agent has moved.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod support;
 
 use std::sync::Arc;

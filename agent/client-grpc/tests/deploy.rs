@@ -1,5 +1,7 @@
 //! A small job, from its blobs to its end, by a plain process over a real stream.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod support;
 
 use std::io::Write as _;

@@ -1,5 +1,7 @@
 //! What happens to agents when directors come and go, certificates run out, and names are stolen.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod support;
 
 use agent_api::{JobState, Method};

@@ -188,7 +188,7 @@ impl Agent {
             let channel = match self.connect(&endpoint).await {
                 Ok(channel) => channel,
                 Err(reason) => {
-                    debug!(endpoint, reason, "a director can't be reached");
+                    warn!(endpoint, reason, "a director can't be reached");
                     self.directory.failed(&endpoint, Instant::now());
                     return None;
                 }

@@ -240,6 +240,65 @@ mod tests {
         assert!(mount_points().contains(&PathBuf::from("/proc")));
     }
 
+    /// Says why a test that mounts is skipped, if it must be.
+    fn may_mount(at: &Path) -> bool {
+        let probe = nix::mount::mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        match probe {
+            Ok(()) => nix::mount::umount(at).is_ok(),
+            Err(errno) => {
+                println!("skipped: nothing can be mounted here: {errno}");
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_mounted_made_read_only_and_unmounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, at) = (dir.path().join("disk"), dir.path().join("store"));
+        std::fs::create_dir(&disk).unwrap();
+        if !may_mount(&disk) {
+            return;
+        }
+        let platform = LinuxPlatform::new();
+        let source = DiskSource::Directory(disk.clone());
+        platform.mount(&source, &at, &FileSystem::default()).await.unwrap();
+        std::fs::write(at.join("row"), "x").unwrap();
+        platform.make_read_only(&at).await.unwrap();
+        assert!(std::fs::write(at.join("row"), "y").is_err());
+        assert!(platform.is_mounted(&at));
+        assert_eq!(platform.unmount(&at).await.unwrap(), Unmounted::Now);
+        assert_eq!(platform.unmount(&at).await.unwrap(), Unmounted::Already);
+        assert_eq!(std::fs::read_to_string(disk.join("row")).unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn a_device_is_formatted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("store"));
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let attached = std::process::Command::new("losetup").args(["-f", "--show"]).arg(&image).output();
+        let device = match attached {
+            Ok(output) if output.status.success() && may_mount(dir.path()) => {
+                PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+            }
+            other => return println!("skipped: no loop device can be had here: {other:?}"),
+        };
+        let (platform, source) = (LinuxPlatform::new(), DiskSource::Device(device.clone()));
+        let outcome = async {
+            platform.mount(&source, &at, &FileSystem::default()).await?;
+            std::fs::write(at.join("row"), "precious").map_err(ActionError::file("write", &at))?;
+            platform.unmount(&at).await?;
+            platform.mount(&source, &at, &FileSystem::default()).await?;
+            let row = std::fs::read_to_string(at.join("row")).map_err(ActionError::file("read", &at))?;
+            platform.unmount(&at).await?;
+            Ok::<_, ActionError>(row)
+        };
+        let outcome = outcome.await;
+        std::process::Command::new("losetup").arg("-d").arg(&device).status().unwrap();
+        assert_eq!(outcome.unwrap(), "precious");
+    }
+
     #[test]
     fn a_missing_user_is_named() {
         let error = LinuxPlatform::new().credentials(Some("no-such-user"), None).unwrap_err();

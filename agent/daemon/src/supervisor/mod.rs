@@ -188,7 +188,7 @@ impl Supervisor {
     /// Returns `processes` of `get_state`.
     pub fn processes(&self) -> Vec<Value> {
         let services = self.services();
-        services.values().filter(|service| is_vcap(service.check())).map(|service| show(service)).collect()
+        services.values().filter(|service| is_vcap(service.check())).map(show).collect()
     }
 
     /// Returns how many services of group `vcap` there are.
