@@ -142,7 +142,12 @@ impl<'a> Deploy<'a> {
             member.draft.spec = InstanceSpec { bootstrap, ..known.instance.spec.clone() };
             member.draft.state = known.instance.state;
         }
-        // An errand group without VMs gets its instances on paper only.
+        // An errand group without VMs gets its instances on paper only, and keeps what its last errand rendered.
+        if let Some(known) = known.filter(|_| at_rest) {
+            let stored = &known.instance.spec;
+            member.draft.spec.configuration_hash = stored.configuration_hash.clone();
+            member.draft.spec.template_hashes = stored.template_hashes.clone();
+        }
         if ignored || at_rest {
             return member;
         }
@@ -387,6 +392,9 @@ impl<'a> Deploy<'a> {
             self.target(member);
             let mut steps = Steps::default();
             steps.push(Action::SaveInstance { instance: member.draft.spec.id.clone() });
+            if stored.is_some_and(|(spec, _)| spec.networks != member.draft.spec.networks) {
+                steps.push(Action::ReleaseAddresses { instance: member.draft.spec.id.clone() });
+            }
             units.push(self.units.unit(label(&member.draft.spec), BTreeSet::new(), steps));
         }
         if !units.is_empty() {

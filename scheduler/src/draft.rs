@@ -285,8 +285,9 @@ fn attach_links(
     providers: &[links::Provider],
     connections: &resolve::Connections,
 ) -> Result<(), TaskError> {
-    let snapshot: Vec<InstanceSpec> = instances.iter().map(|i| i.spec.clone()).collect();
-    let specs = |group: &GroupName| snapshot.iter().filter(|s| s.group == *group).cloned().collect();
+    let specs = |group: &GroupName| {
+        instances.iter().map(|i| &i.spec).filter(|s| s.group == *group).cloned().collect()
+    };
     // Computed once per link, not once per instance: a group of a thousand shares it.
     let mut contents: BTreeMap<(&GroupName, &JobName), Vec<(&str, Value)>> = BTreeMap::new();
     for ((group, job, link), source) in connections {

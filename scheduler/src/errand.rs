@@ -12,7 +12,7 @@ use model::*;
 
 use crate::chance::{Ids, SeededIds};
 use crate::desired::matches;
-use crate::disk::DiskChange;
+use crate::disk::{self, DiskChange, SameDisk};
 use crate::facts::{Facts, Known};
 use crate::input::{Afterwards, DeploymentFacts, Director, DrainMode, ErrandRequest};
 use crate::order::{self, History, InLine, label};
@@ -33,6 +33,7 @@ pub fn plan_errand(
         director,
         units: Units::default(),
         agents: SeededIds::new(deployment.seed, "agents"),
+        disks: SeededIds::new(deployment.seed, "disks"),
         targets: BTreeMap::new(),
         phases: Vec::new(),
         warnings: Vec::new(),
@@ -110,6 +111,7 @@ struct Errand<'a> {
     director: &'a Director,
     units: Units,
     agents: SeededIds,
+    disks: SeededIds,
     targets: BTreeMap<InstanceId, Target>,
     phases: Vec<Phase>,
     warnings: Vec<String>,
@@ -156,12 +158,21 @@ impl Errand<'_> {
             }
             let leading = mine.iter().find(|k| k.instance.spec.bootstrap);
             let leading = leading.and_then(|k| k.instance.spec.az.as_ref());
-            let line: Vec<InLine<'_>> = (mine.iter().copied())
+            let visits: Vec<Visit<'_, '_>> = (mine.iter().copied())
                 .filter_map(|known| {
-                    let agent = agents.get(&known.instance.spec.id)?;
+                    let agent = agents.get(&known.instance.spec.id)?.clone();
                     let is_fresh = fresh.contains(&known.instance.spec.id);
-                    let steps = Box::new(move |watch| turn(known, agent, is_fresh, watch));
-                    Some(InLine { spec: &known.instance.spec, steps })
+                    let vm = if is_fresh { VmFate::Fresh(agent) } else { VmFate::Keep(agent) };
+                    let wanted = known.instance.spec.persistent_disk.as_ref();
+                    let new_disk = || DiskId::new(self.disks.next());
+                    let disk = disk::change(known.disk, wanted, SameDisk::Keep, new_disk);
+                    Some(Visit { known, vm, disk })
+                })
+                .collect();
+            let line: Vec<InLine<'_>> = (visits.iter())
+                .map(|visit| InLine {
+                    spec: &visit.known.instance.spec,
+                    steps: Box::new(move |watch| turn(visit, watch)),
                 })
                 .collect();
             let total = line.len() as u32;
@@ -228,19 +239,24 @@ impl Errand<'_> {
     }
 }
 
-/// The full update of an errand group's instance, changed or not.
-fn turn(known: &Known<'_>, agent: &AgentId, is_fresh: bool, watch: model::step::WatchKind) -> Steps {
-    let vm = if is_fresh { VmFate::Fresh(agent.clone()) } else { VmFate::Keep(agent.clone()) };
-    let wanted = known.instance.spec.persistent_disk.as_ref();
-    debug_assert!(wanted.is_none() || known.disk.is_some() || is_fresh, "disks come with the first deploy");
+/// An instance of an errand group whose turn comes.
+struct Visit<'f, 'a> {
+    known: &'f Known<'a>,
+    vm: VmFate,
+    disk: DiskChange,
+}
+
+/// The full update of an errand group's instance, changed or not. Its disk is made when it first gets a VM.
+fn turn(visit: &Visit<'_, '_>, watch: model::step::WatchKind) -> Steps {
+    let known = visit.known;
     let turn = Turn {
         instance: &known.instance.spec.id,
         state: InstanceState::Started,
-        vm,
+        vm: visit.vm.clone(),
         jobs: Jobs::Running,
         active_disk: known.disk,
         stale_disks: known.stale_disks.clone(),
-        disk: DiskChange::Keep,
+        disk: visit.disk.clone(),
         metadata: Metadata::Fresh,
         drain: DrainMode::Drain,
         watch,

@@ -120,7 +120,9 @@ fn one() -> InstanceFilter {
 fn a_first_deploy_compiles_creates_and_updates() {
     let mut world = new_world();
     let plan = deploy(&mut world, &manifest(2, 1), &DeployOptions::default()).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         create smoke/0 az=z1 ip=10.0.0.4
         create web/0 az=z1 ip=10.0.0.2 disk=1024M
         create web/1 az=z1 ip=10.0.0.3 disk=1024M
@@ -145,14 +147,17 @@ fn a_first_deploy_compiles_creates_and_updates() {
         (silent)
           #10 web/0: run_script
           #11 web/1: run_script
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_property_is_changed_in_place() {
     let mut world = deployed(1);
     let plan = deploy(&mut world, &manifest(1, 2), &DeployOptions::default()).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         update web/0 az=z1 ip=10.0.0.2 disk=1024M because of configuration
         Updating instance [web]
           #0 web/0 (canary): begin_update prepare run_script drain stop run_script check_disks update_settings release_addresses apply save_instance run_script start watch run_script complete_update
@@ -160,7 +165,8 @@ fn a_property_is_changed_in_place() {
           #1 p: save_deployment
         (silent)
           #2 web/0: run_script
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -174,7 +180,9 @@ fn a_dead_agent_fails_the_deploy_unless_it_is_to_be_fixed() {
     let refused = plan_with(&world, &view, &manifest, &DeployOptions::default()).unwrap_err();
     assert_eq!((refused.code, refused.message), (450002, format!("web/{web}: Timed out")));
     let fix = DeployOptions { fix: true, ..DeployOptions::default() };
-    check(&plan_with(&world, &view, &manifest, &fix).unwrap(), expect![[r#"
+    check(
+        &plan_with(&world, &view, &manifest, &fix).unwrap(),
+        expect![[r#"
         recreate web/0 az=z1 ip=10.0.0.2 disk=1024M because of recreate
         Updating instance [web]
           #0 web/0 (canary): begin_update delete_vm create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm check_disks release_addresses apply save_instance run_script start watch run_script complete_update
@@ -182,7 +190,8 @@ fn a_dead_agent_fails_the_deploy_unless_it_is_to_be_fixed() {
           #1 p: save_deployment
         (silent)
           #2 web/0: run_script
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -192,20 +201,26 @@ fn a_hard_stop_keeps_the_disk_and_a_start_brings_it_back() {
     let stop = change(StateChange::Become(InstanceState::Detached), &filter);
     let facts = view(&mut world);
     let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &stop).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         update web/0 az=z1 ip=10.0.0.2 disk=1024M detached because of state
         Updating instance [web]
           #0 web/0 (canary): begin_update run_script drain stop run_script check_disks unmount_disk detach_disk delete_vm release_addresses save_instance complete_update
-    "#]]);
+    "#]],
+    );
     perform(&mut world, &plan, &Faults::default());
     let start = change(StateChange::Become(InstanceState::Started), &filter);
     let facts = view(&mut world);
     let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &start).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         update web/0 az=z1 ip=10.0.0.2 disk=1024M because of state
         Updating instance [web]
           #0 web/0 (canary): create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm begin_update check_disks update_settings release_addresses apply save_instance run_script start watch run_script complete_update
-    "#]]);
+    "#]],
+    );
     perform(&mut world, &plan, &Faults::default());
     let facts = view(&mut world);
     let again = scheduler::plan_state_change(&world.director, &facts.facts(), &start).unwrap();
@@ -219,11 +234,14 @@ fn a_recreate_of_one_instance_moves_its_disk() {
     let facts = view(&mut world);
     let request = change(StateChange::Recreate, &filter);
     let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &request).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         recreate web/0 az=z1 ip=10.0.0.2 disk=1024M because of recreate
         Updating instance [web]
           #0 web/0 (canary): begin_update run_script drain stop run_script check_disks unmount_disk detach_disk delete_vm create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm check_disks release_addresses apply save_instance run_script start watch run_script complete_update
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -248,7 +266,9 @@ fn an_errand_group_lives_for_its_errand_only() {
     let facts = view(&mut world);
     let request = ErrandRequest { errand: "smoke", afterwards: Afterwards::DeleteVms, instances: &[] };
     let plan = scheduler::plan_errand(&world.director, &facts.facts(), &world.releases, &request).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         update smoke/0 az=z1 ip=10.0.0.3
         Creating missing vms
           #0 smoke/0: create_vm set_vm_metadata await_agent update_settings bind_vm
@@ -258,7 +278,8 @@ fn an_errand_group_lives_for_its_errand_only() {
           #2 smoke/0: run_errand
         (silent)
           #3 smoke/0 after 0,1,2: delete_vm
-    "#]]);
+    "#]],
+    );
     let unknown = ErrandRequest { errand: "nope", ..request };
     let refused = scheduler::plan_errand(&world.director, &facts.facts(), &world.releases, &unknown);
     assert_eq!(refused.unwrap_err().code, 70009);
@@ -272,13 +293,16 @@ fn resurrection_replaces_only_what_is_dead() {
     let all: Vec<_> = world.instances.iter().map(|i| i.spec.id.clone()).collect();
     let facts = view(&mut world);
     let plan = scheduler::plan_resurrection(&world.director, &facts.facts(), &all).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         recreate web/1 az=z1 ip=10.0.0.3 disk=1024M because of recreate
         Applying problem resolutions
           #0 web/1: begin_update create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm apply save_instance run_script start watch run_script complete_update
         (silent)
           #1 web/1: run_script
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -286,7 +310,9 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
     let mut world = deployed(1);
     let facts = view(&mut world);
     let plan = scheduler::plan_delete_deployment(&world.director, &facts.facts(), Deletion::Orderly).unwrap();
-    check(&plan, expect![[r#"
+    check(
+        &plan,
+        expect![[r#"
         delete smoke/0 az=z1 ip=10.0.0.3
         delete web/0 az=z1 ip=10.0.0.2 disk=1024M
         Deleting instances
@@ -294,7 +320,8 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
           #1 web/0: run_script drain stop run_script delete_vm orphan_disk delete_instance
         (silent)
           #2 p: delete_deployment
-    "#]]);
+    "#]],
+    );
     let forced =
         scheduler::plan_delete_deployment(&world.director, &facts.facts(), Deletion::Forced).unwrap();
     assert!(forced.units().flat_map(|u| &u.steps).all(|s| s.action.name() != "run_script"));
@@ -302,9 +329,12 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
 
 #[test]
 fn orphaned_disks_are_deleted_side_by_side() {
-    check(&scheduler::plan_orphaned_disks(&[DiskId::from("d1"), DiskId::from("d2")]), expect![[r#"
+    check(
+        &scheduler::plan_orphaned_disks(&[DiskId::from("d1"), DiskId::from("d2")]),
+        expect![[r#"
         Deleting orphaned disks
           #0 Deleting orphaned disk d1: delete_orphaned_disk
           #1 Deleting orphaned disk d2: delete_orphaned_disk
-    "#]]);
+    "#]],
+    );
 }

@@ -140,6 +140,7 @@ proptest! {
         let mut world = new_world();
         for groups in deploys {
             let text = manifest(&groups);
+            let had_disks = !world.disks.is_empty();
             // A static address that moves between groups or zones is refused, as BOSH does; all else is planned.
             let first = match plan(&mut world, &text) {
                 Ok(first) => first,
@@ -164,7 +165,13 @@ proptest! {
                 let indexes: BTreeSet<u32> = members.map(|i| i.spec.index).collect();
                 prop_assert_eq!(indexes.len(), group.instances);
             }
-            let again = plan(&mut world, &text).unwrap();
+            let mut again = plan(&mut world, &text).unwrap();
+            if had_disks && !is_empty(&again) {
+                // An instance that has just lost its disk stayed for the disk's sake; only now may it be moved for
+                // balance. The reference needs a second deploy for that too (recording `disk-mixed`).
+                perform(&mut world, &again, &Faults::default());
+                again = plan(&mut world, &text).unwrap();
+            }
             prop_assert!(is_empty(&again), "{}", scheduler::explain(&again));
         }
     }

@@ -181,21 +181,9 @@ fn parse_manual_subnet(
         }
         reserved.push(block);
     }
-    let (family, single) = (range.family, |n| Block { family: range.family, first: n, last: n });
+    let single = |n| Block { family: range.family, first: n, last: n };
     reserved.extend([single(range.first), single(range.last), Block::single(gateway)]);
-    let mut statics = Vec::new();
-    for block in parse_blocks(fields, "static")? {
-        let clash = reserved.iter().find(|r| r.overlaps(&block)).map(|r| r.first.max(block.first));
-        let outside = (!range.covers(&block)).then_some(block.first);
-        if let Some(bad) = outside.or(clash) {
-            let fault = if outside.is_some() { "out of" } else { "in reserved range of" };
-            return Err(TaskError::new(
-                ErrorCode::NetworkStaticIpOutOfRange,
-                format!("Static IP '{}' is {fault} network '{network}' range", family.address(bad)),
-            ));
-        }
-        statics.push(block);
-    }
+    let statics = parse_statics(fields, network, range, &reserved)?;
     Ok(Subnet {
         azs: zones,
         range: Some((range, prefix)),
@@ -205,6 +193,28 @@ fn parse_manual_subnet(
         statics,
         cloud_properties,
     })
+}
+
+fn parse_statics(
+    fields: &Fields<'_>,
+    network: &NetworkName,
+    range: Block,
+    reserved: &[Block],
+) -> Checked<Vec<Block>> {
+    let statics = parse_blocks(fields, "static")?;
+    for block in &statics {
+        let clash = reserved.iter().find(|r| r.overlaps(block)).map(|r| r.first.max(block.first));
+        let outside = (!range.covers(block)).then_some(block.first);
+        if let Some(bad) = outside.or(clash) {
+            let fault = if outside.is_some() { "out of" } else { "in reserved range of" };
+            let ip = range.family.address(bad);
+            return Err(TaskError::new(
+                ErrorCode::NetworkStaticIpOutOfRange,
+                format!("Static IP '{ip}' is {fault} network '{network}' range"),
+            ));
+        }
+    }
+    Ok(statics)
 }
 
 fn parse_gateway(text: &str, range: Block, network: &NetworkName) -> Checked<IpAddr> {
