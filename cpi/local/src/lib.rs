@@ -46,6 +46,9 @@ use scope::Scope;
 pub use stemcell::{StemcellNames, build_debian_stemcell, build_host_stemcell};
 
 /// Where the cloud is and what it is made with.
+///
+/// VMs leave the session of whoever made them, but not its control group: a service manager that stops a replica must
+/// end its main process only (systemd: `KillMode=process`).
 #[derive(Clone, Debug)]
 pub struct LocalOptions {
     /// The directory that holds the cloud; the same for all replicas on the machine.

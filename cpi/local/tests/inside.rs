@@ -31,7 +31,7 @@ async fn a_vm_has_an_inside_of_its_own() {
     assert_eq!(read("name"), "agent-2\n");
     assert_eq!(read("user").trim().parse::<u32>().unwrap(), 1000);
     assert_eq!(read("usable"), "yes\n");
-    assert_eq!(read("hidden"), "/home:\n\n/root:\n\n/tmp:\n");
+    assert_eq!(read("hidden"), "/home:\nvcap\n\n/root:\n\n/tmp:\n");
     assert!(read("processes").trim().parse::<u32>().unwrap() < 10, "it sees processes of the host");
     assert!(!std::path::Path::new("/etc/written-inside").exists(), "it wrote on the host");
     assert!(read("arguments").contains("\"agent_id\": \"agent-2\""));

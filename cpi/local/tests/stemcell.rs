@@ -85,7 +85,7 @@ fn tiny_rootfs(out: &Path) {
 
 #[tokio::test]
 async fn a_vm_has_the_root_of_its_stemcell_and_nothing_of_the_host() {
-    let agent = "ls -d /usr/bin/perl /home 2>/dev/null > /var/vcap/host; echo $BASH_VERSION > /var/vcap/up; exec sleep 1000000";
+    let agent = "ls -d /usr/bin/perl /root 2>/dev/null > /var/vcap/host; echo $BASH_VERSION > /var/vcap/up; exec sleep 1000000";
     let Some(stage) = Stage::open(Rung::Namespaces, [10, 96, 1], agent).await else { return };
     let image = stage.dir.path().join("rootfs.tgz");
     tiny_rootfs(&image);

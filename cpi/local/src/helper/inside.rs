@@ -17,6 +17,9 @@ use crate::error::LocalError;
 const DEVICES: [(&str, u64, u64); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// User and group id of vcap where the stemcell has none.
+const VCAP_ID: u32 = 1000;
+
 /// Parts of /proc through which root inside could change the host.
 const PROC_READ_ONLY: [&str; 3] = ["sys", "sysrq-trigger", "irq"];
 
@@ -151,7 +154,10 @@ fn settle(spec: &InsideSpec) -> Result<(), LocalError> {
     for (path, line) in accounts {
         add_account(Path::new(path), line)?;
     }
-    Ok(())
+    // The stemcell's own homes may be hidden, and jobs that run as vcap expect theirs.
+    let home = Path::new("/home/vcap");
+    fs::create_dir_all(home).map_err(LocalError::os("create", home))?;
+    std::os::unix::fs::chown(home, Some(VCAP_ID), Some(VCAP_ID)).map_err(LocalError::os("give away", home))
 }
 
 fn add_account(path: &Path, line: &str) -> Result<(), LocalError> {
