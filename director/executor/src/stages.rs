@@ -157,7 +157,15 @@ fn cleanup_readiness(own: UnitState, before: &[UnitState], halted: bool) -> Read
 
 async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Result<(), Interrupted> {
     progress.lock().insert(unit.no, UnitState::Running);
-    let end = unit::run(task, unit).await?;
+    // The plan's skeleton holds no steps: they are rows of their own, read when their turn comes.
+    let planned = {
+        let view = task.view();
+        State::new(&*view).unit(task.id(), unit.no)
+    };
+    let end = match planned {
+        Some(planned) => unit::run(task, &planned.unit).await?,
+        None => UnitEnd::Failed(TaskError::plain(format!("unit {} of task {} is missing", unit.no, task.id()))),
+    };
     let state = match end {
         UnitEnd::Done => UnitState::Done,
         UnitEnd::Cancelled => {

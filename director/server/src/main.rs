@@ -94,7 +94,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::BuildStemcell { output } => {
-            cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::default())?;
+            cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?;
             println!("{}", output.display());
             Ok(())
         }

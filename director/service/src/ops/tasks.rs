@@ -1,12 +1,11 @@
 //! Tasks: lists, one with whom it waits for, output, cancellation.
 
-use model::plan::Stage;
 use model::task::{OutputKind, Task, TaskState};
 use model::{DeploymentName, ErrorCode, RequestId, TaskId, UnitNo};
 use state::State;
 use state::command::Command;
 use state::query::TaskFilter;
-use state::records::{OutputSegment, StepState, UnitState};
+use state::records::{OutputSegment, PlannedUnit, StepState, UnitState};
 
 use crate::{Caller, Page, Read, Right, Service, ServiceError};
 
@@ -118,26 +117,23 @@ impl Service {
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
         existing(&state, id)?;
-        let phases = state.plan_phases(id).unwrap_or_default();
-        let stages = phases.iter().flat_map(|p| &p.stages);
-        let units = stages.flat_map(|stage| stage.waves.iter().flat_map(move |w| w.units.iter().map(move |u| (stage, u))));
-        Ok(units
-            .map(|(stage, unit)| UnitView {
-                no: unit.no,
-                stage: heading(stage),
-                label: unit.label.clone(),
-                state: state.unit_progress(id, unit.no).state,
-                steps: unit
-                    .steps
-                    .iter()
-                    .enumerate()
-                    .map(|(index, step)| {
-                        let no = model::StepNo { unit: unit.no, index: index as u32 };
-                        (step.action.name(), state.step_state(id, no))
-                    })
-                    .collect(),
-            })
-            .collect())
+        let view = |planned: PlannedUnit| UnitView {
+            no: planned.unit.no,
+            stage: heading(&planned),
+            label: planned.unit.label.clone(),
+            state: state.unit_progress(id, planned.unit.no).state,
+            steps: planned
+                .unit
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(index, step)| {
+                    let no = model::StepNo { unit: planned.unit.no, index: index as u32 };
+                    (step.action.name(), state.step_state(id, no))
+                })
+                .collect(),
+        };
+        Ok(state.units(id).into_iter().map(view).collect())
     }
 
     /// Asks a task to stop; returns its state afterwards.
@@ -158,9 +154,9 @@ impl Service {
     }
 }
 
-fn heading(stage: &Stage) -> String {
-    let title = stage.title.clone().unwrap_or_default();
-    if stage.tags.is_empty() { title } else { format!("{title} {}", stage.tags.join(", ")) }
+fn heading(unit: &PlannedUnit) -> String {
+    let title = unit.title.clone().unwrap_or_default();
+    if unit.tags.is_empty() { title } else { format!("{title} {}", unit.tags.join(", ")) }
 }
 
 fn existing(state: &State<'_>, id: TaskId) -> Result<Task, ServiceError> {
