@@ -7,9 +7,11 @@
 //!
 //! Invariant: a service is started only by its own task, so that no process is ever started twice.
 
+mod condition;
 pub mod monit_file;
 mod pidfd;
 mod process;
+mod program;
 mod service;
 #[cfg(test)]
 mod tests;

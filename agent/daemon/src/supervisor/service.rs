@@ -1,43 +1,26 @@
 //! One supervised service: a task that starts its process, notices its death, tests it and starts it again.
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use owned_tasks::{OnExit, OwnedTasks};
-use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Surroundings;
-use super::monit_file::{CheckProcess, MemoryOf, Program, RestartLimit, Subject, Test, Then};
+use super::condition::is_true;
+use super::monit_file::{CheckProcess, RestartLimit, Subject, Then};
 use super::process::Process;
-use crate::children;
+use super::program::{start_process, stop_process};
 use crate::machine::Notice;
-use crate::proc;
 
 /// Wishes waiting for a service. More than one is rare; the last one counts.
 const WISHES_MAX: usize = 8;
 
 /// How long a dependency may take to come up before its dependants start without it.
 const DEPENDENCY_WITHIN: Duration = Duration::from_secs(60);
-
-/// How often the pidfile is looked at while a process starts.
-const PIDFILE_EVERY: Duration = Duration::from_millis(50);
-
-/// A start program that failed gets this long for its process to be there nevertheless.
-const AFTER_FAILED_START: Duration = Duration::from_secs(1);
-
-/// How long a program that is given up may take to end.
-const PROGRAM_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a connection test may take.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
-
-/// Largest kept output of a service's programs; beyond it the file begins anew.
-const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 
 /// Whether a service is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,117 +415,4 @@ async fn all_running(after: Vec<watch::Receiver<Status>>) {
     };
     // Over time or not: start.
     let _ = tokio::time::timeout(DEPENDENCY_WITHIN, all).await;
-}
-
-/// Runs the start program and waits for the pidfile to name a live process.
-async fn start_process(check: &CheckProcess, program: &Program, around: &Surroundings) -> Result<(), String> {
-    let mut child = spawn(check, program, around)?;
-    let mut deadline = Instant::now() + program.timeout;
-    let mut ended = None;
-    loop {
-        if Process::behind(&check.pidfile).is_some() {
-            return Ok(());
-        }
-        tokio::select! {
-            status = child.wait(), if ended.is_none() => {
-                let status = status.map_err(|error| error.to_string())?;
-                if !status.success() {
-                    deadline = deadline.min(Instant::now() + AFTER_FAILED_START);
-                }
-                ended = Some(status);
-            }
-            () = tokio::time::sleep(PIDFILE_EVERY) => {}
-            () = tokio::time::sleep_until(deadline) => return Err(match ended {
-                Some(status) if !status.success() => format!("its start program ended with {status}"),
-                Some(_) => format!("its start program left no process in {:?}", program.timeout),
-                None => format!("its start program did not end in {:?}", program.timeout),
-            }),
-        }
-    }
-}
-
-/// Runs the stop program, or asks the process itself, and waits until the process is gone.
-async fn stop_process(check: &CheckProcess, process: &Process, around: &Surroundings) {
-    match &check.stop {
-        None => {
-            process.terminate();
-            let gone = tokio::time::timeout(Duration::from_secs(30), process.died()).await;
-            if gone.is_err() {
-                process.kill();
-            }
-        }
-        Some(program) => match spawn(check, program, around) {
-            Ok(mut child) => {
-                if tokio::time::timeout(program.timeout, child.wait()).await.is_err() {
-                    warn!(service = check.name, "a stop program takes too long and is ended");
-                    child.end(PROGRAM_PATIENCE).await;
-                }
-            }
-            Err(reason) => {
-                warn!(
-                    service = check.name,
-                    reason, "a stop program can't be run; the process itself is asked"
-                );
-                process.terminate();
-            }
-        },
-    }
-    process.died().await;
-}
-
-fn spawn(
-    check: &CheckProcess,
-    program: &Program,
-    around: &Surroundings,
-) -> Result<children::OurChild, String> {
-    // A full disk must not keep a service from being stopped: without a file its output is lost.
-    let output = output_file(check, around).and_then(|file| Ok((file.try_clone()?, file)));
-    let (stdout, stderr) = match output {
-        Ok((stdout, stderr)) => (Stdio::from(stdout), Stdio::from(stderr)),
-        Err(_) => (Stdio::null(), Stdio::null()),
-    };
-    let mut command = Command::new(&program.argv[0]);
-    command
-        .args(&program.argv[1..])
-        .current_dir("/")
-        .env_clear()
-        .env("PATH", "/bin:/usr/bin:/sbin:/usr/sbin")
-        .env("MONIT_SERVICE", &check.name)
-        .envs(around.environment.iter().cloned())
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(stderr);
-    let credentials = around.platform.credentials(program.user.as_deref(), program.group.as_deref());
-    if let Some(credentials) = credentials.map_err(|error| error.chain())? {
-        command.uid(credentials.uid).gid(credentials.gid);
-    }
-    children::spawn(&mut command).map_err(|error| format!("cannot run `{}`: {error}", program.argv[0]))
-}
-
-/// Opens where a service's programs write, which nobody rotates: beyond its bound it begins anew.
-fn output_file(check: &CheckProcess, around: &Surroundings) -> std::io::Result<std::fs::File> {
-    let path = around.output.join(format!("{}.log", check.name.replace('/', "_")));
-    std::fs::create_dir_all(&around.output)?;
-    let big = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > OUTPUT_BYTES_MAX);
-    if big {
-        std::fs::remove_file(&path)?;
-    }
-    std::fs::OpenOptions::new().append(true).create(true).open(&path)
-}
-
-async fn is_true(test: &Test, pid: i32) -> bool {
-    match &test.subject {
-        Subject::MemoryOver { kib, of: MemoryOf::Process } => proc::memory_kib(pid) > *kib,
-        Subject::MemoryOver { kib, of: MemoryOf::Tree } => {
-            proc::tree(pid).into_iter().map(proc::memory_kib).sum::<u64>() > *kib
-        }
-        Subject::PortFails(address) => {
-            let connect = tokio::net::TcpStream::connect(address);
-            !matches!(tokio::time::timeout(CONNECTED_WITHIN, connect).await, Ok(Ok(_)))
-        }
-        Subject::SocketFails(path) => {
-            let connect = tokio::net::UnixStream::connect(path);
-            !matches!(tokio::time::timeout(CONNECTED_WITHIN, connect).await, Ok(Ok(_)))
-        }
-    }
 }
