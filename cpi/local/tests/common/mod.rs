@@ -166,6 +166,24 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    /// A test that fails leaves no VM behind either.
+    fn drop(&mut self) {
+        let (cpi, vms) = (self.cpi.clone(), self.dir.path().join("cloud/vms"));
+        // A thread of its own: the one that drops may be a runtime's.
+        let sweep = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            for entry in fs::read_dir(vms).into_iter().flatten().flatten() {
+                let vm = VmCid::new(entry.file_name().to_string_lossy());
+                runtime.block_on(cpi.delete_vm(&context(1 << 41), &vm)).unwrap();
+            }
+        });
+        if let Err(panic) = sweep.join() {
+            println!("the VMs of a failed test are still there: {:?}", panic.downcast_ref::<String>());
+        }
+    }
+}
+
 /// Returns the context of a patient call.
 pub fn context(epoch: u64) -> CallContext {
     CallContext {
