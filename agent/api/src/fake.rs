@@ -1,6 +1,6 @@
 //! In-memory agents for tests of callers.
 //!
-//! [`FakeAgents`] keeps every promise of [`crate::conformance`] and can be told to misbehave: fail, hang, lose an answer,
+//! [`FakeAgents`] keeps every promise of [`mod@crate::conformance`] and can be told to misbehave: fail, hang, lose an answer,
 //! be away, or restart. It remembers what it was asked to do, in order.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
