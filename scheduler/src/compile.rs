@@ -185,6 +185,15 @@ impl<'a> Search<'a> {
             self.seen.insert(wanted, None);
             return Ok(None);
         }
+        if source.is_some_and(|s| !s.exported_from.is_empty()) {
+            return Err(TaskError::new(
+                ErrorCode::PackageMissingExportedFrom,
+                format!(
+                    "Can't use release '{}/{}': package '{}/{}' has no compiled form for any stemcell in 'exported_from'",
+                    release.release.name, release.release.version, package.name, package.fingerprint
+                ),
+            ));
+        }
         if package.source.is_none() {
             let of = format!("{}/{}", release.release.name, release.release.version);
             let line = format!("{}/{}", package.name, package.fingerprint);

@@ -9,7 +9,7 @@ use model::*;
 use serde_json::Value;
 
 use crate::address::Seeker;
-use crate::bind::BoundGroup;
+use crate::bind::{BoundGroup, dig, plant};
 use crate::documents::Documents;
 use crate::draft::Seat;
 use crate::input::PlanInput;
@@ -51,7 +51,7 @@ pub(crate) fn spec(
         cpi,
         vm_type: Some(group.vm_type.clone()),
         cloud_properties: Value::Object(cloud_properties),
-        env: group.env.clone(),
+        env: env(group, documents.manifest.features.use_tmpfs_config),
         persistent_disk: group.disk.clone(),
         canary_watch_time: group.update.canary_watch_time,
         update_watch_time: group.update.update_watch_time,
@@ -59,6 +59,19 @@ pub(crate) fn spec(
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
     })
+}
+
+/// Returns the group's env; a feature may add to it what the group does not say itself.
+fn env(group: &InstanceGroup, tmpfs: Option<bool>) -> Value {
+    let mut env = group.env.clone();
+    let (Some(tmpfs), Some(map)) = (tmpfs, env.as_object_mut()) else { return env };
+    for path in ["bosh.job_dir.tmpfs", "bosh.agent.settings.tmpfs"] {
+        let said = dig(&group.env, path).ok().flatten().is_some();
+        if !said {
+            plant(map, path, Value::Bool(tmpfs));
+        }
+    }
+    env
 }
 
 fn job_spec(job: &crate::bind::BoundJob<'_>) -> JobSpec {

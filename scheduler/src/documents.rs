@@ -42,6 +42,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     let posted = yaml::parse_mapping(input.manifest_text)?;
     let name = manifest::name(&posted)?;
     manifest::check_forbidden_keys(&posted)?;
+    refuse_cpi_configs(input.configs)?;
     let resolve = |map: &Map<String, Value>, later, names| resolve(input, &name, map, later, names);
     let stock = Stock { releases: input.releases, stemcells: input.stemcells };
     let cloud_configs = of_kind(input.configs, "cloud");
@@ -56,6 +57,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
         max_in_flight: input.options.max_in_flight.as_deref(),
     };
     let mut manifest = Manifest::parse(&document, &Context { cloud: &cloud, stock, overrides })?;
+    refuse_short_names(input, &manifest)?;
     let runtime_configs = of_kind(input.configs, "runtime");
     let mut parsed = Vec::with_capacity(runtime_configs.len());
     for config in &runtime_configs {
@@ -73,6 +75,31 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     tags.extend(manifest.tags.clone());
     let configs = cloud_configs.iter().chain(&runtime_configs).map(|c| c.id).collect();
     Ok(Documents { posted, manifest, cloud, variables, tags, configs })
+}
+
+/// What this release cannot do is said by name, not passed over.
+fn refuse_cpi_configs(configs: &[StoredConfig]) -> Result<(), TaskError> {
+    match of_kind(configs, "cpi").first() {
+        Some(config) => Err(TaskError::plain(format!(
+            "CPI config '{}' cannot be used: CPI configs are not supported by this release",
+            config.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Short names need numbers that are unique in the director. Without local DNS nobody sees a name, short or long.
+fn refuse_short_names(input: &PlanInput<'_>, manifest: &Manifest) -> Result<(), TaskError> {
+    let asked = [
+        ("use_link_dns_names", manifest.features.use_link_dns_names),
+        ("use_short_dns_addresses", manifest.features.use_short_dns_addresses),
+    ];
+    match asked.into_iter().find(|(_, on)| *on == Some(true)) {
+        Some((feature, _)) if input.director.local_dns => {
+            Err(TaskError::plain(format!("Feature '{feature}' is not supported by this release")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the configs of a kind, the one called `default` first.

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 /// Scenarios that differ from the reference, and why.
 const DIFFERENT: &[(&str, &str)] = &[
-    ("dns-addresses", "short DNS names need director-wide numbers, which this release does not give out"),
+    ("dns-addresses", "short DNS names are refused by name in this release"),
     ("dry-run-rows", "a dry run of the reference leaves rows behind that block indexes; ours writes nothing"),
     ("hotswap", "create-swap-delete is refused by name in this release"),
     ("migrated-from-az", "its last step fails over rows that a dry run left behind; ours writes nothing"),

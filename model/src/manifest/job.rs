@@ -151,6 +151,9 @@ fn parse_provide(value: &Value) -> Result<Provide, &'static str> {
         Value::Object(map) if map.contains_key("name") || map.contains_key("type") => {
             Err("Cannot specify 'name' or 'type' properties in the manifest")
         }
+        Value::Object(map) if map.contains_key("aliases") => {
+            Err("DNS 'aliases' are not supported by this release")
+        }
         Value::Object(map) => Ok(Provide {
             blocked: false,
             alias: map.get("as").and_then(Value::as_str).map(str::to_owned),

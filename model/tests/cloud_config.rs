@@ -1,0 +1,103 @@
+//! Mistakes in cloud configs, by the number that BOSH gives each.
+
+use model::cloud_config::{CloudConfig, merge};
+use serde_json::{Value, json};
+
+fn good() -> Value {
+    json!({
+        "azs": [{"name": "z1"}, {"name": "z2"}],
+        "vm_types": [{"name": "small"}],
+        "disk_types": [{"name": "d", "disk_size": 10}],
+        "networks": [{"name": "a", "subnets": [{
+            "range": "10.0.0.0/24", "gateway": "10.0.0.1", "az": "z1", "dns": ["8.8.8.8"],
+            "reserved": ["10.0.0.2-10.0.0.4"], "static": "10.0.0.10 - 10.0.0.19",
+        }]}],
+        "compilation": {"workers": 1, "network": "a", "az": "z1", "vm_type": "small"},
+    })
+}
+
+fn code(config: &Value) -> Option<u32> {
+    CloudConfig::parse(config.as_object().expect("a mapping")).err().map(|e| e.code)
+}
+
+#[track_caller]
+fn check(pointer: &str, value: Value, wanted: u32) {
+    let mut config = good();
+    let (parent, key) = pointer.rsplit_once('/').expect("a path");
+    match config.pointer_mut(parent).expect("a parent") {
+        Value::Object(map) => {
+            map.insert(key.to_owned(), value);
+        }
+        Value::Array(items) => items.push(value),
+        _ => panic!("{pointer} leads nowhere"),
+    }
+    assert_eq!(code(&config), Some(wanted), "{pointer}");
+}
+
+#[test]
+fn a_good_one_passes_and_its_subnet_knows_its_addresses() {
+    let config = CloudConfig::parse(good().as_object().expect("a mapping")).expect("valid");
+    let subnet = &config.networks[0].subnets[0];
+    let ip = |text: &str| text.parse().expect("an address");
+    assert!(subnet.is_static(ip("10.0.0.15")) && !subnet.is_static(ip("10.0.0.20")));
+    for reserved in ["10.0.0.0", "10.0.0.1", "10.0.0.3", "10.0.0.255"] {
+        assert!(subnet.is_reserved(ip(reserved)), "{reserved}");
+    }
+    assert!(config.networks[0].fits(&["z1".into()]));
+    assert!(!config.networks[0].fits(&[]) && !config.networks[0].fits(&["z2".into()]));
+}
+
+#[test]
+fn networks_are_checked() {
+    const SUBNET: &str = "/networks/0/subnets/0";
+    let subnet = |key: &str, value: Value, wanted| check(&format!("{SUBNET}/{key}"), value, wanted);
+    subnet("range", json!("10.0.0.0/32"), 160002);
+    subnet("range", json!("10.0.0"), 100);
+    subnet("gateway", json!("10.0.1.1"), 160003);
+    subnet("gateway", json!("10.0.0.0"), 160003);
+    subnet("gateway", json!("10.0.0.255"), 160003);
+    subnet("gateway", Value::Null, 40000);
+    subnet("dns", json!(["8.8.8.0/24"]), 160004);
+    subnet("reserved", json!(["10.0.1.1"]), 160005);
+    subnet("reserved", json!(["10.0.0"]), 160010);
+    subnet("static", json!(["10.0.1.1"]), 160006);
+    subnet("static", json!(["10.0.0.1"]), 160006);
+    subnet("static", json!(["10.0.0.3"]), 160006);
+    subnet("az", json!("z9"), 160007);
+    subnet("azs", json!(["z1"]), 160008);
+    let overlapping = json!({"range": "10.0.0.128/25", "gateway": "10.0.0.129", "az": "z1"});
+    check("/networks/0/subnets/-", overlapping, 160001);
+    let zoneless = json!({"range": "10.0.1.0/24", "gateway": "10.0.1.1"});
+    check("/networks/0/subnets/-", zoneless, 140016);
+    check("/networks", json!([]), 190008);
+    check("/networks/-", json!({"name": "A", "type": "vip"}), 190007);
+    check("/networks/0/type", json!("odd"), 190010);
+    check("/networks/-", json!({"name": "d", "type": "dynamic", "az": "z1"}), 160008);
+}
+
+#[test]
+fn the_other_sections_are_checked() {
+    check("/azs/-", json!({"name": "z1"}), 190017);
+    check("/vm_types/-", json!({"name": "small"}), 190004);
+    check("/disk_types/-", json!({"name": "d", "disk_size": 1}), 190013);
+    check("/disk_types/-", json!({"name": "e", "disk_size": -1}), 200001);
+    check("/compilation/workers", json!(0), 40002);
+    check("/compilation/network", json!("zz"), 120001);
+    check("/compilation/az", json!("z9"), 120002);
+    check("/compilation/az", json!("z2"), 150006);
+    check("/compilation/vm_type", json!("zz"), 120003);
+    check("/compilation/cloud_properties", json!({"a": 1}), 120007);
+    check("/compilation/vm_extensions", json!(["zz"]), 120005);
+    let mut bare = good();
+    bare.as_object_mut().expect("a mapping").remove("compilation");
+    assert_eq!(code(&bare), Some(40001));
+}
+
+#[test]
+fn several_configs_are_joined_but_compile_in_one_way() {
+    let map = |value: Value| value.as_object().expect("a mapping").clone();
+    let more = map(json!({"vm_types": [{"name": "large"}]}));
+    let merged = merge(vec![map(good()), more]).expect("valid");
+    assert_eq!(CloudConfig::parse(&merged).expect("valid").vm_types.len(), 2);
+    assert_eq!(merge(vec![map(good()), map(good())]).expect_err("refused").code, 570000);
+}
