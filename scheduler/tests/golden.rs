@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test support: a panic here is the report")]
 
+#[path = "golden/adopt.rs"]
+mod adopt;
 #[path = "golden/compare.rs"]
 mod compare;
 #[path = "golden/fixture.rs"]

@@ -6,21 +6,19 @@
 //! them instances that were listed for such reasons alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use model::instance::{AddressKind, Instance, NetworkKind};
 use model::*;
 use serde_json::{Value, json};
 
+use super::adopt;
 use super::perform::Event;
-use super::render::render;
 use super::runner::{Outcome, Snapshot};
 use super::world::World;
 
 /// Which of our instances and agents the recording's labels stand for.
 #[derive(Default)]
 pub struct Labels {
-    instances: BTreeMap<String, InstanceId>,
+    pub instances: BTreeMap<String, InstanceId>,
     /// The instance of every VM so far.
     vms: BTreeMap<String, String>,
 }
@@ -28,7 +26,8 @@ pub struct Labels {
 /// Reasons that the reference finds in its own settings.
 const OWN_REASONS: [&str; 4] = ["dns", "blobstore_config", "nats_config", "trusted_certs"];
 
-type Verdict = Result<(), String>;
+/// Agreement, or how we differ.
+pub type Verdict = Result<(), String>;
 
 /// Whether the order of a step's stages means anything.
 #[derive(Clone, Copy, PartialEq)]
@@ -38,7 +37,8 @@ pub enum Sequence {
     Parallel,
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, recorded: T) -> Verdict {
+/// Compares two values.
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, recorded: T) -> Verdict {
     if ours == recorded {
         Ok(())
     } else {
@@ -46,12 +46,14 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, recorded: T) -> Ver
     }
 }
 
-fn text(value: &Value) -> String {
+/// Reads a text.
+pub fn text(value: &Value) -> String {
     // One early recording doubles the brackets of labels.
     value.as_str().unwrap_or_default().replace("<<", "<").replace(">>", ">")
 }
 
-fn list(value: &Value) -> &[Value] {
+/// Reads a list.
+pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -82,8 +84,8 @@ pub fn outcome(
     }
     compare_created_vms(recorded, ours)?;
     compare_agent_calls(before, labels, recorded, ours, !own_reasons.is_empty())?;
-    adopt_addresses(world, labels, deployment, recorded)?;
-    adopt_ranks(world, labels, recorded);
+    adopt::addresses(world, labels, deployment, recorded)?;
+    adopt::ranks(world, labels, recorded);
     remember_vms(labels, recorded);
     Ok(())
 }
@@ -453,98 +455,4 @@ fn tidy(calls: impl Iterator<Item = String>, forget_post_deploy: bool) -> Vec<St
             _ => c,
         })
         .collect()
-}
-
-/// Gives new instances the addresses that the recording gave them, if as a whole they are the same ones.
-fn adopt_addresses(
-    world: &mut World,
-    labels: &Labels,
-    deployment: &DeploymentName,
-    recorded: &Value,
-) -> Verdict {
-    let (mut ours, mut wanted) = (BTreeMap::new(), BTreeMap::new());
-    let mut moves: Vec<(InstanceId, IpAddr, IpAddr)> = Vec::new();
-    for row in list(&recorded["instances"]).iter().filter(|r| r["vm"].is_string()) {
-        let Some(id) = labels.instances.get(&text(&row["instance"])) else { continue };
-        let Some(instance) = world.instances.iter().find(|i| i.spec.id == *id) else { continue };
-        let mut ips: Vec<IpAddr> = list(&row["ips"]).iter().filter_map(|v| text(v).parse().ok()).collect();
-        for settings in instance.spec.networks.iter().filter(|n| n.kind != NetworkKind::Dynamic) {
-            let Some(ip) = settings.ip else { continue };
-            let mask = settings.netmask.as_ref().and_then(|m| m.parse().ok());
-            let near = |other: &IpAddr| same_subnet(ip, *other, mask);
-            let exact = ips.iter().position(|o| *o == ip);
-            let at = exact.or_else(|| ips.iter().position(near));
-            let other =
-                at.map(|at| ips.remove(at)).ok_or(format!("{} has no {ip}: {ips:?}", row["instance"]))?;
-            *ours.entry(ip).or_insert(0) += 1;
-            *wanted.entry(other).or_insert(0) += 1;
-            if other != ip {
-                if settings.address == AddressKind::Static {
-                    return Err(format!("{} has {ip}, not {other}", row["instance"]));
-                }
-                moves.push((id.clone(), ip, other));
-            }
-        }
-    }
-    same("addresses", ours, wanted)?;
-    for (id, from, to) in &moves {
-        let held = world.addresses.iter_mut().find(|a| a.ip == *from && a.instance.as_ref() == Some(id));
-        // Marked, so that a later move cannot take it for an address of its own.
-        held.ok_or("an address nobody holds")?.ip = *to;
-        let change = |networks: &mut Vec<model::instance::NetworkSettings>| {
-            networks.iter_mut().filter(|n| n.ip == Some(*from)).for_each(|n| n.ip = Some(*to));
-        };
-        world.vms.iter_mut().filter(|v| v.instance == *id).for_each(|v| change(&mut v.networks));
-        change(&mut world.instance_mut(id).unwrap().spec.networks);
-    }
-    if !moves.is_empty() {
-        rewrite_links(world, deployment, &moves);
-    }
-    Ok(())
-}
-
-/// Renames our instances so that their UUIDs sort as the recorded ones do: that is the order of updates in a zone.
-fn adopt_ranks(world: &mut World, labels: &mut Labels, recorded: &Value) {
-    for row in list(&recorded["instances"]) {
-        let (Some(rank), Some(id)) =
-            (row["uuid_rank"].as_u64(), labels.instances.get_mut(&text(&row["instance"])))
-        else {
-            continue;
-        };
-        let new = InstanceId::new(format!("{rank:08x}{}", &id.as_str()[8..]));
-        world.rename(id, &new);
-        *id = new;
-    }
-}
-
-fn same_subnet(a: IpAddr, b: IpAddr, mask: Option<IpAddr>) -> bool {
-    match (a, b, mask) {
-        (IpAddr::V4(a), IpAddr::V4(b), Some(IpAddr::V4(mask))) => {
-            u32::from(a) & u32::from(mask) == u32::from(b) & u32::from(mask)
-        }
-        _ => false,
-    }
-}
-
-/// What templates saw of the addresses must follow, or the next deploy would find a difference that is not one.
-fn rewrite_links(world: &mut World, deployment: &DeploymentName, moves: &[(InstanceId, IpAddr, IpAddr)]) {
-    let rewrite = |value: &mut Value| {
-        for member in value["instances"].as_array_mut().into_iter().flatten() {
-            for (id, from, to) in moves {
-                if member["id"] == id.as_str() && member["address"] == from.to_string() {
-                    member["address"] = json!(to.to_string());
-                }
-            }
-        }
-    };
-    for Instance { spec, .. } in world.instances.iter_mut().filter(|i| i.spec.deployment == *deployment) {
-        for job in &mut spec.jobs {
-            job.links.values_mut().for_each(rewrite);
-        }
-        if spec.configuration_hash.is_some() {
-            let hashes = render(spec);
-            spec.configuration_hash = Some(hashes.configuration_hash);
-            spec.template_hashes = hashes.template_hashes;
-        }
-    }
 }
