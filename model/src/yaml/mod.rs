@@ -1,10 +1,10 @@
 //! YAML as Ruby's Psych reads it, into JSON values.
 //!
-//! The parser's event stream is YAML 1.2; what its plain scalars *mean* is YAML 1.1 here ([`scalar`]), because the
+//! The parser's event stream is YAML 1.2; what its plain scalars *mean* is YAML 1.1 here (`scalar`), because the
 //! manifests of the last ten years were written for Psych: `yes` is true and `012` is ten. Anchors, aliases and merge
 //! keys work; tags other than the core ones do not. Not here: writing YAML.
 //!
-//! Invariant: the value that comes out is at most [`NODES_MAX`] nodes and [`DEPTH_MAX`] levels, however little text
+//! Invariant: the value that comes out is at most `NODES_MAX` nodes and `DEPTH_MAX` levels, however little text
 //! described it.
 
 mod scalar;
