@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -10,6 +11,7 @@ use model::plan::{Phase, Stage, Unit, Wave};
 use model::task::TaskError;
 use state::State;
 use state::records::UnitState;
+use tokio::sync::watch;
 
 use crate::context::TaskContext;
 use crate::error::Interrupted;
@@ -26,46 +28,95 @@ pub enum PlanEnd {
     Cancelled,
 }
 
+/// How a unit stands, as far as others that wait for it care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not begun.
+    Pending,
+    /// Under way, here or broken off under an earlier leader.
+    Running,
+    /// Ended well.
+    Done,
+    /// Begun and ended otherwise.
+    Failed,
+    /// Never begun, and never will be.
+    Dropped,
+}
+
+impl From<UnitState> for Standing {
+    fn from(state: UnitState) -> Self {
+        match state {
+            UnitState::Pending => Self::Pending,
+            UnitState::Running => Self::Running,
+            UnitState::Done => Self::Done,
+            UnitState::Failed | UnitState::Skipped => Self::Failed,
+        }
+    }
+}
+
 /// What the units of a plan share.
 struct Progress {
     /// Set by the first failure: nothing new starts after it, cleanup excepted.
     halt: AtomicBool,
-    first_failure: std::sync::Mutex<Option<TaskError>>,
+    first_failure: Mutex<Option<TaskError>>,
     /// How each unit stands: from the journal at first, then as they end.
-    units: std::sync::Mutex<BTreeMap<UnitNo, UnitState>>,
+    units: Mutex<BTreeMap<UnitNo, Standing>>,
+    /// Moves when a unit's standing does: stages that run side by side wait for each other's units.
+    moved: watch::Sender<u64>,
 }
 
 impl Progress {
-    fn state(&self, unit: UnitNo) -> UnitState {
-        self.lock().get(&unit).copied().unwrap_or_default()
+    fn new(units: BTreeMap<UnitNo, Standing>) -> Self {
+        let halt = AtomicBool::new(false);
+        Self { halt, first_failure: Mutex::default(), units: Mutex::new(units), moved: watch::channel(0).0 }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitNo, UnitState>> {
-        self.units.lock().expect("no unit panics while it notes how another stands")
+    fn of(&self, unit: UnitNo) -> Standing {
+        self.lock().get(&unit).copied().unwrap_or(Standing::Dropped)
+    }
+
+    fn set(&self, unit: UnitNo, standing: Standing) {
+        self.lock().insert(unit, standing);
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UnitNo, Standing>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(&self, error: TaskError) {
         self.halt.store(true, Ordering::Relaxed);
-        let mut first = self.first_failure.lock().expect("nothing panics while it notes a failure");
-        first.get_or_insert(error);
+        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
+
+    /// Gives up what an ended phase has not begun: nobody may wait for it any more.
+    fn drop_pending(&self, phase: &Phase) {
+        let mut units = self.lock();
+        for unit in units_of(phase) {
+            let standing = units.entry(unit.no).or_insert(Standing::Dropped);
+            if *standing == Standing::Pending {
+                *standing = Standing::Dropped;
+            }
+        }
+    }
+}
+
+fn units_of(phase: &Phase) -> impl Iterator<Item = &Unit> {
+    phase.stages.iter().flat_map(|s| &s.waves).flat_map(|w| &w.units)
 }
 
 /// Carries out the task's plan from wherever its journal says that it is.
 pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interrupted> {
-    let progress = Progress {
-        halt: AtomicBool::new(false),
-        first_failure: std::sync::Mutex::new(None),
-        units: std::sync::Mutex::new(recorded(task, phases)),
-    };
+    let progress = Progress::new(recorded(task, phases));
     for phase in phases {
         let mut stages: Vec<BoxFuture<'_, _>> = Vec::with_capacity(phase.stages.len());
         for stage in &phase.stages {
             stages.push(run_stage(task, stage, &progress).boxed());
         }
         join_all(stages).await.into_iter().collect::<Result<Vec<()>, Interrupted>>()?;
+        progress.drop_pending(phase);
     }
-    let failure = progress.first_failure.into_inner().expect("all units have ended");
+    let failure = progress.first_failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(match failure {
         Some(error) => PlanEnd::Failed(error),
         None if task.cancelled.is_cancelled() => PlanEnd::Cancelled,
@@ -73,11 +124,10 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
     })
 }
 
-fn recorded(task: &TaskContext, phases: &[Phase]) -> BTreeMap<UnitNo, UnitState> {
+fn recorded(task: &TaskContext, phases: &[Phase]) -> BTreeMap<UnitNo, Standing> {
     let view = task.view();
     let state = State::new(&*view);
-    let units = phases.iter().flat_map(|p| &p.stages).flat_map(|s| &s.waves).flat_map(|w| &w.units);
-    units.map(|u| (u.no, state.unit_progress(task.id(), u.no).state)).collect()
+    phases.iter().flat_map(units_of).map(|u| (u.no, state.unit_progress(task.id(), u.no).state.into())).collect()
 }
 
 async fn run_stage(task: &TaskContext, stage: &Stage, progress: &Progress) -> Result<(), Interrupted> {
@@ -92,19 +142,30 @@ async fn run_wave(task: &TaskContext, wave: &Wave, progress: &Progress) -> Resul
     let limit = (wave.max_in_flight.max(1) as usize).min(task.ports.options.threads_max.max(1));
     let mut waiting: Vec<&Unit> = wave.units.iter().collect();
     let mut running: FuturesUnordered<BoxFuture<'_, _>> = FuturesUnordered::new();
+    let mut moved = progress.moved.subscribe();
+    let mut cancellation_seen = false;
     loop {
+        moved.mark_unchanged();
         let mut at = 0;
         while at < waiting.len() && running.len() < limit {
             match readiness(task, waiting[at], progress) {
                 Readiness::Start => running.push(run_unit(task, waiting.remove(at), progress).boxed()),
-                Readiness::Drop => drop(waiting.remove(at)),
+                Readiness::Drop => {
+                    let dropped = waiting.remove(at);
+                    if progress.of(dropped.no) == Standing::Pending {
+                        progress.set(dropped.no, Standing::Dropped);
+                    }
+                }
                 Readiness::Wait => at += 1,
             }
         }
-        match running.next().await {
-            Some(ended) => ended?,
-            // What is still waiting then waits for units of this plan that were dropped: nothing will come.
-            None => return Ok(()),
+        if waiting.is_empty() && running.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            Some(ended) = running.next() => ended?,
+            _ = moved.changed() => {}
+            () = task.cancelled.cancelled(), if !cancellation_seen => cancellation_seen = true,
         }
     }
 }
@@ -116,47 +177,36 @@ enum Readiness {
 }
 
 fn readiness(task: &TaskContext, unit: &Unit, progress: &Progress) -> Readiness {
-    let own = progress.state(unit.no);
+    let own = progress.of(unit.no);
     match own {
-        UnitState::Done | UnitState::Skipped => return Readiness::Drop,
-        UnitState::Failed => {
-            // It failed under an earlier leader: the plan is halted as it was then. Running it reads the error again.
-            return Readiness::Start;
-        }
-        UnitState::Pending | UnitState::Running => {}
+        Standing::Done | Standing::Dropped => return Readiness::Drop,
+        // Broken off under an earlier leader, or failed there: then running it reads the error again.
+        Standing::Failed | Standing::Running => return Readiness::Start,
+        Standing::Pending => {}
     }
-    let before: Vec<UnitState> = unit.after.iter().map(|no| progress.state(*no)).collect();
+    let before: Vec<Standing> = unit.after.iter().map(|no| progress.of(*no)).collect();
     let halted = progress.halt.load(Ordering::Relaxed) || task.cancelled.is_cancelled();
     if unit.cleanup {
-        return cleanup_readiness(own, &before, halted);
+        return cleanup_readiness(&before, halted);
     }
-    if own == UnitState::Running {
-        return Readiness::Start;
-    }
-    if halted || before.iter().any(|s| matches!(s, UnitState::Failed | UnitState::Skipped)) {
+    if halted || before.iter().any(|s| matches!(s, Standing::Failed | Standing::Dropped)) {
         return Readiness::Drop;
     }
-    if before.iter().all(|s| *s == UnitState::Done) { Readiness::Start } else { Readiness::Wait }
+    if before.iter().all(|s| *s == Standing::Done) { Readiness::Start } else { Readiness::Wait }
 }
 
-/// A cleanup unit runs once nothing before it runs any more, if anything before it was ever begun.
-fn cleanup_readiness(own: UnitState, before: &[UnitState], halted: bool) -> Readiness {
-    if own == UnitState::Running {
-        return Readiness::Start;
-    }
-    if before.iter().any(|s| *s == UnitState::Running) {
+/// A cleanup unit runs once nothing before it runs any more or will, if anything before it was ever begun.
+fn cleanup_readiness(before: &[Standing], halted: bool) -> Readiness {
+    let any = |standing| before.contains(&standing);
+    if any(Standing::Running) || (any(Standing::Pending) && !halted) {
         return Readiness::Wait;
     }
-    let pending = before.iter().any(|s| *s == UnitState::Pending);
-    if pending && !halted {
-        return Readiness::Wait;
-    }
-    let begun = before.iter().any(|s| matches!(s, UnitState::Done | UnitState::Failed | UnitState::Skipped));
+    let begun = any(Standing::Done) || any(Standing::Failed);
     if begun || before.is_empty() { Readiness::Start } else { Readiness::Drop }
 }
 
 async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Result<(), Interrupted> {
-    progress.lock().insert(unit.no, UnitState::Running);
+    progress.set(unit.no, Standing::Running);
     // The plan's skeleton holds no steps: they are rows of their own, read when their turn comes.
     let planned = {
         let view = task.view();
@@ -166,17 +216,17 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
         Some(planned) => unit::run(task, &planned.unit).await?,
         None => UnitEnd::Failed(TaskError::plain(format!("unit {} of task {} is missing", unit.no, task.id()))),
     };
-    let state = match end {
-        UnitEnd::Done => UnitState::Done,
+    let standing = match end {
+        UnitEnd::Done => Standing::Done,
         UnitEnd::Cancelled => {
             progress.halt.store(true, Ordering::Relaxed);
-            UnitState::Failed
+            Standing::Failed
         }
         UnitEnd::Failed(error) => {
             progress.fail(error);
-            UnitState::Failed
+            Standing::Failed
         }
     };
-    progress.lock().insert(unit.no, state);
+    progress.set(unit.no, standing);
     Ok(())
 }
