@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Proofs under failure: fleets of real processes on loopback, and what happens to them.
+//!
+//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]), a simulated cloud ([`sim`]) and things
+//! to deploy ([`workload`]). The stories are in `tests/`, one per file; the measurements are `src/bin/bench`. Deliberately *not*
+//! here: anything that looks inside a replica. What these tests know, an operator could know.
+//!
+//! Invariants: whoever waits, waits for a condition ([`wait`]); whatever is started ends with the value that started it,
+//! by pid ([`processes`]); all traffic stays on loopback.
+//!
+//! Read next: [`cluster::Cluster`], then `tests/leader_killed_during_deploy.rs`.
+
+pub mod client;
+pub mod cluster;
+pub mod needs;
+pub mod processes;
+pub mod programs;
+pub mod sim;
+pub mod wait;
+pub mod workload;

@@ -1,0 +1,392 @@
+//! A fleet of real `directord` processes on loopback, and everything that can happen to one.
+
+use std::fs::{self, OpenOptions};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cpi_sim::Knobs;
+use nix::sys::signal::Signal;
+use rand::Rng as _;
+use tempfile::TempDir;
+
+use crate::client::{Client, Credentials};
+use crate::processes::{Process, end_all_of};
+use crate::sim::SimCloud;
+use crate::{programs, wait};
+
+/// How long a replica may take to be up, or a fleet to have a leader again, on a machine that is busy.
+pub const SETTLE: Duration = Duration::from_secs(30);
+
+/// Set, fleets leave their folders behind: for whoever looks for the reason of a failure.
+const KEEP: &str = "CHAOS_KEEP";
+
+/// Last lines of each replica's log that a failed story prints.
+const LOG_LINES: usize = 25;
+
+/// Where VMs come from.
+#[derive(Clone, Debug)]
+pub enum CloudKind {
+    /// The local cloud on its lowest rung, which works for everybody.
+    Process,
+    /// The simulated one.
+    Sim {
+        /// The source of its chance.
+        seed: u64,
+        /// What may happen there.
+        knobs: Knobs,
+    },
+}
+
+enum Cloud {
+    Process(PathBuf),
+    Sim(SimCloud),
+}
+
+/// One replica: its place and, while it runs, its process.
+struct Replica {
+    folder: PathBuf,
+    ports: [u16; 3],
+    process: Option<Process>,
+}
+
+impl Replica {
+    fn api(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("directord.toml")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("directord.log")
+    }
+}
+
+/// A fleet; ends with this value, with all its VMs.
+pub struct Cluster {
+    // Dropped in this order: replicas first, since they would bring VMs back.
+    replicas: Vec<Replica>,
+    cloud: Cloud,
+    credentials: Option<Credentials>,
+    folder: TempDir,
+    /// Makes the addresses of this fleet's VMs differ from those of others on this machine.
+    loopback_net: u8,
+    /// The story has come to its end; otherwise somebody will want to read the logs.
+    ended_well: bool,
+}
+
+impl Cluster {
+    /// Starts a fleet and waits until all its replicas vote.
+    pub async fn start(size: usize, cloud: CloudKind) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?;
+        Self::start_in(folder, size, cloud).await
+    }
+
+    /// As [`Cluster::start`], in a given folder: for whoever cares on which disk it is.
+    pub async fn start_in(folder: TempDir, size: usize, cloud: CloudKind) -> Result<Self> {
+        let cloud = match cloud {
+            CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
+            CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
+        };
+        let loopback_net = rand::rng().random_range(2..=254);
+        let mut cluster = Self { replicas: Vec::new(), cloud, credentials: None, folder, loopback_net, ended_well: false };
+        cluster.initialise().await?;
+        for _ in 1..size {
+            let number = cluster.add().await?;
+            cluster.wait_for_voter(number).await?;
+        }
+        Ok(cluster)
+    }
+
+    async fn initialise(&mut self) -> Result<()> {
+        let number = self.prepare()?;
+        let profile = self.profile();
+        let init = self.directord(number, &["init", "--profile", profile.to_str().context("UTF-8")?], &[])?;
+        ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
+        self.credentials = Some(Credentials::from_profile(&profile)?);
+        self.run(number)?;
+        self.wait_for_voter(number).await
+    }
+
+    /// Lays out one more replica's folder: a configuration, nothing else. Returns its number; the first one's is 1.
+    pub fn prepare(&mut self) -> Result<usize> {
+        let number = self.replicas.len() + 1;
+        let folder = self.folder.path().join(format!("director-{number}"));
+        fs::create_dir(&folder)?;
+        let replica = Replica { folder, ports: free_ports()?, process: None };
+        fs::write(replica.config(), self.config_text(number, replica.ports))?;
+        self.replicas.push(replica);
+        Ok(number)
+    }
+
+    fn config_text(&self, number: usize, [api, peer, agent]: [u16; 3]) -> String {
+        let cloud = match &self.cloud {
+            Cloud::Process(root) => format!(
+                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"process\"\nagent = \"{}\"",
+                root.display(),
+                programs::dagent().display()
+            ),
+            Cloud::Sim(sim) => format!("kind = \"sim\"\n[cpi.sim]\nsocket = \"{}\"", sim.socket().display()),
+        };
+        format!(
+            "name = \"director-{number}\"\ndata_dir = \"data\"\n\
+             [api]\nlisten = \"127.0.0.1:{api}\"\n\
+             [peer]\nlisten = \"127.0.0.1:{peer}\"\n\
+             [agent]\nlisten = \"127.0.0.1:{agent}\"\n\
+             [cpi]\n{cloud}\n\
+             [secrets]\nkek_file = \"kek\"\n"
+        )
+    }
+
+    /// Adds a replica: token, join, run. It may not vote yet.
+    pub async fn add(&mut self) -> Result<usize> {
+        let number = self.prepare()?;
+        let token = self.client()?.join_token(60).await?;
+        let join = self.join(number, &token)?;
+        ensure!(join.status.success(), "join failed: {}", String::from_utf8_lossy(&join.stderr));
+        self.run(number)?;
+        Ok(number)
+    }
+
+    /// Runs `directord join` to its end.
+    pub fn join(&self, number: usize, token: &str) -> Result<Output> {
+        let endpoints = self.running().map(Replica::api).collect::<Vec<_>>().join(",");
+        // In the environment: a command line can be read by everybody.
+        self.directord(number, &["join", "--endpoint", &endpoints], &[("DIRECTORD_JOIN_TOKEN", token)])
+    }
+
+    /// Runs a command of a replica's program to its end.
+    pub fn directord(&self, number: usize, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
+        let mut command = Command::new(programs::directord());
+        command.args(arguments).arg("--config").arg(self.replica(number).config());
+        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        command.output().context("run directord")
+    }
+
+    /// Starts a replica's process.
+    pub fn run(&mut self, number: usize) -> Result<()> {
+        let replica = &mut self.replicas[number - 1];
+        ensure!(replica.process.is_none(), "director-{number} runs already");
+        let log = OpenOptions::new().create(true).append(true).open(replica.log())?;
+        let mut command = Command::new(programs::directord());
+        command.arg("run").arg("--config").arg(replica.config());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().context("start directord")?;
+        replica.process = Some(Process::new(format!("director-{number}"), child));
+        Ok(())
+    }
+
+    /// Kills a replica (SIGKILL).
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.take(number)?.kill()
+    }
+
+    /// Asks a replica to stop (SIGTERM) and waits until it has.
+    pub async fn terminate(&mut self, number: usize) -> Result<()> {
+        self.take(number)?.terminate(SETTLE).await
+    }
+
+    /// Stops a replica's clock: it does nothing, and does not know it (SIGSTOP).
+    pub fn pause(&self, number: usize) -> Result<()> {
+        self.process(number)?.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a paused replica go on (SIGCONT).
+    pub fn resume(&self, number: usize) -> Result<()> {
+        self.process(number)?.signal(Signal::SIGCONT)
+    }
+
+    /// Waits until the fleet says that a replica votes, and the replica itself answers.
+    pub async fn wait_for_voter(&self, number: usize) -> Result<()> {
+        let (fleet, own) = (self.client()?, self.client_of(number)?);
+        let name = format!("director-{number}");
+        wait::until_true(&format!("{name} votes"), SETTLE, async || {
+            let votes = |m: &proto::v1::MemberStatus| m.name == name && ["leader", "follower"].contains(&m.role.as_str());
+            Ok(fleet.status().await?.members.iter().any(votes) && own.status().await?.leader != 0)
+        })
+        .await
+    }
+
+    /// Returns the number of the replica that leads, once there is one that runs.
+    pub async fn leader(&self) -> Result<usize> {
+        let client = self.client()?;
+        wait::until("some replica leads", SETTLE, async || {
+            let status = client.status().await?;
+            let leads = status.members.into_iter().find(|m| m.role == "leader");
+            let number: Option<usize> = leads.and_then(|m| m.name.strip_prefix("director-")?.parse().ok());
+            Ok(number.filter(|n| self.replica(*n).process.is_some()))
+        })
+        .await
+    }
+
+    /// Returns the number of some replica that runs and does not lead.
+    pub async fn follower(&self) -> Result<usize> {
+        let leader = self.leader().await?;
+        let others = (1..=self.replicas.len()).filter(|n| *n != leader && self.replica(*n).process.is_some());
+        others.last().context("a fleet of one has no follower")
+    }
+
+    /// Returns a client of all replicas.
+    pub fn client(&self) -> Result<Client> {
+        let addresses: Vec<String> = self.replicas.iter().map(Replica::api).collect();
+        Client::new(&addresses, self.credentials())
+    }
+
+    /// Returns a client of one replica.
+    pub fn client_of(&self, number: usize) -> Result<Client> {
+        Client::new(&[self.api(number)], self.credentials())
+    }
+
+    /// Returns the address of a replica's API.
+    pub fn api(&self, number: usize) -> String {
+        self.replica(number).api()
+    }
+
+    /// Returns the admin's login.
+    pub fn credentials(&self) -> &Credentials {
+        self.credentials.as_ref().expect("set by `initialise`, before anybody has this value")
+    }
+
+    /// Returns `dctl` for this fleet, ready for arguments.
+    pub fn dctl(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(programs::dctl());
+        let endpoints: Vec<String> = self.replicas.iter().map(Replica::api).collect();
+        // What the developer has set must not decide a test; PATH and HOME are for git and tar.
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
+        command.env("DCTL_PROFILE", self.profile()).env("DCTL_ENDPOINTS", endpoints.join(","));
+        command.arg("--yes").stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs `dctl` to its end, which must be a good one; returns what it printed.
+    pub async fn operate(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.dctl().args(arguments).output().await?;
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "dctl {} failed ({}):\n{stdout}{stderr}", arguments.join(" "), output.status);
+        Ok(stdout.into_owned())
+    }
+
+    /// Errs if a replica that should run has ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        for (at, replica) in self.replicas.iter_mut().enumerate() {
+            if replica.process.as_mut().is_some_and(|process| !process.is_alive()) {
+                bail!("director-{} has ended by itself: see {}", at + 1, replica.log().display());
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a story: no replica has ended by itself, and no task or lock is left.
+    pub async fn finish(mut self) -> Result<()> {
+        self.check_alive()?;
+        let client = self.client()?;
+        wait::until_true("no lock is held", SETTLE, async || Ok(client.locks().await?.is_empty())).await?;
+        self.ended_well = true;
+        Ok(())
+    }
+
+    /// Returns the fleet's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns a replica's folder; its data is in `data` there.
+    pub fn folder_of(&self, number: usize) -> &Path {
+        &self.replica(number).folder
+    }
+
+    /// Returns what a replica has logged.
+    pub fn log_of(&self, number: usize) -> Result<String> {
+        Ok(fs::read_to_string(self.replica(number).log())?)
+    }
+
+    /// Returns how many replicas were laid out.
+    pub fn size(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Returns the simulated cloud.
+    pub fn sim(&self) -> &SimCloud {
+        match &self.cloud {
+            Cloud::Sim(sim) => sim,
+            Cloud::Process(_) => panic!("this fleet's cloud is the local one"),
+        }
+    }
+
+    /// Returns the local cloud's folder.
+    pub fn cloud_root(&self) -> &Path {
+        match &self.cloud {
+            Cloud::Process(root) => root,
+            Cloud::Sim(_) => panic!("this fleet's cloud is the simulated one"),
+        }
+    }
+
+    /// Returns the second number of this fleet's VMs' addresses, 127.N.0.0/16.
+    pub fn loopback_net(&self) -> u8 {
+        self.loopback_net
+    }
+
+    fn profile(&self) -> PathBuf {
+        self.folder.path().join("profile.json")
+    }
+
+    fn replica(&self, number: usize) -> &Replica {
+        &self.replicas[number - 1]
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|r| r.process.is_some())
+    }
+
+    fn process(&self, number: usize) -> Result<&Process> {
+        self.replica(number).process.as_ref().with_context(|| format!("director-{number} does not run"))
+    }
+
+    fn take(&mut self, number: usize) -> Result<Process> {
+        self.replicas[number - 1].process.take().with_context(|| format!("director-{number} does not run"))
+    }
+
+    fn tell_logs(&self) {
+        for replica in &self.replicas {
+            let log = fs::read_to_string(replica.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- {}", replica.log().display());
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.ended_well {
+            self.tell_logs();
+        }
+        self.replicas.iter_mut().for_each(|replica| drop(replica.process.take()));
+        end_all_of(self.folder.path());
+        if std::env::var_os(KEEP).is_some() {
+            self.folder.disable_cleanup(true);
+            eprintln!("kept: {}", self.folder.path().display());
+        }
+    }
+}
+
+/// Returns three ports that are free now, and will be later: below the range that the system takes for connections
+/// going out, so that none of those sits there when a replica is started again.
+fn free_ports() -> Result<[u16; 3]> {
+    let mut chance = rand::rng();
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        // Held until all three are found: else one could be found twice.
+        held.extend(TcpListener::bind(("127.0.0.1", chance.random_range(10_240..32_000))));
+        if let [a, b, c] = held.as_slice() {
+            return Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()]);
+        }
+    }
+    bail!("no three free ports on loopback")
+}

@@ -1,0 +1,41 @@
+//! What a story needs of the machine, and saying so where it is missing.
+
+use std::path::Path;
+
+/// A program that not every machine has.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Renders templates; a replica does not start without it.
+    Ruby,
+    /// Compiles the example release.
+    Gcc,
+    /// The yardstick of the measurements.
+    Etcd,
+}
+
+impl Need {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ruby => "ruby",
+            Self::Gcc => "gcc",
+            Self::Etcd => "etcd",
+        }
+    }
+
+    /// Returns whether the program is on the search path.
+    pub fn is_met(self) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder: std::path::PathBuf| Path::new(&folder).join(self.program()).is_file())
+    }
+}
+
+/// Returns whether all needs are met; prints which one is not, and that the story is skipped.
+pub fn met(needs: &[Need]) -> bool {
+    match needs.iter().find(|need| !need.is_met()) {
+        Some(missing) => {
+            eprintln!("skipped: there is no `{}` here (apt-get install {0})", missing.program());
+            false
+        }
+        None => true,
+    }
+}

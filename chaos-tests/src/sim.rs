@@ -1,0 +1,47 @@
+//! The simulated cloud: one process beside the replicas, which outlives each of them.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use cpi_sim::{Knobs, SimCpi};
+
+use crate::processes::Process;
+use crate::programs;
+
+/// A `sim-cloud` that runs.
+pub struct SimCloud {
+    socket: PathBuf,
+    /// Ends with us: it watches its standard input, a pipe that we hold.
+    _process: Process,
+}
+
+impl SimCloud {
+    /// Starts it in a folder, with knobs to begin with.
+    pub fn start(folder: &Path, seed: u64, knobs: &Knobs) -> Result<Self> {
+        let (socket, knobs_file) = (folder.join("cloud.sock"), folder.join("knobs.json"));
+        std::fs::write(&knobs_file, serde_json::to_vec(knobs)?)?;
+        let mut command = Command::new(programs::sim_cloud());
+        command.arg("--socket").arg(&socket).arg("--knobs").arg(&knobs_file);
+        command.args(["--seed", &seed.to_string(), "--until-stdin-closes"]);
+        let log = std::fs::File::create(folder.join("sim-cloud.log"))?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
+        let stdout = child.stdout.take().context("standard output is piped")?;
+        let process = Process::new("sim-cloud", child);
+        let mut first = String::new();
+        BufReader::new(stdout).read_line(&mut first)?;
+        ensure!(first == "ready\n", "sim-cloud did not start: see sim-cloud.log");
+        Ok(Self { socket, _process: process })
+    }
+
+    /// Returns where replicas find it.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Returns the door to its knobs and numbers.
+    pub fn control(&self) -> SimCpi {
+        SimCpi::new(&self.socket)
+    }
+}

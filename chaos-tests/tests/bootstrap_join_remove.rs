@@ -1,0 +1,147 @@
+//! A fleet comes to be, grows, shrinks, and keeps strangers out.
+
+use std::fs;
+
+use anyhow::Result;
+use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
+use chaos_tests::needs::{self, Need};
+use chaos_tests::wait;
+use dctl::call;
+use proto::v1::cluster_client::ClusterClient;
+use proto::v1::{MemberStatus, RemoveMemberRequest};
+
+#[tokio::test]
+async fn three_replicas_form_a_fleet_and_show_roles_and_lag() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let cluster = Cluster::start(3, CloudKind::Process).await?;
+    let client = cluster.client()?;
+    client.put_config("greeting", "text: hello").await?;
+    wait::until_true("nobody lags", SETTLE, async || {
+        let members = client.status().await?.members;
+        let role = |name: &str| members.iter().filter(|m| m.role == name).count();
+        Ok(role("leader") == 1 && role("follower") == 2 && members.iter().all(|m| m.lag == 0))
+    })
+    .await?;
+    for member in client.status().await?.members {
+        let MemberStatus { name, term, applied_index, rss_bytes, version, .. } = member;
+        assert!(term > 0 && applied_index > 0 && rss_bytes > 0 && !version.is_empty(), "{name} tells of itself");
+    }
+    let table = cluster.operate(&["cluster", "status"]).await?;
+    for word in ["director-1", "director-2", "director-3", "leader", "follower"] {
+        assert!(table.contains(word), "{table}");
+    }
+    // Whatever replica is asked, it knows what was written through another one.
+    for number in 1..=3 {
+        assert_eq!(cluster.client_of(number)?.config("note", "greeting").await?, "text: hello");
+    }
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn only_a_fresh_token_of_this_fleet_lets_a_replica_in() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1, CloudKind::Process).await?;
+    let stranger = Cluster::start(1, CloudKind::Process).await?;
+    let client = cluster.client()?;
+    let number = cluster.prepare()?;
+
+    let good = client.join_token(600).await?;
+    let (secret, authority) = good.rsplit_once('.').expect("a token names the authority");
+    let refused = [
+        ("no token at all", "secret".to_owned(), "not a join token"),
+        ("a wrong secret", format!("{}A.{authority}", &secret[..secret.len() - 1]), "refused the token"),
+        ("another fleet's token", stranger.client()?.join_token(600).await?, "not the fleet that the token is for"),
+        ("an expired token", expired(&cluster).await?, "refused the token"),
+    ];
+    for (case, token, wanted) in refused {
+        let output = cluster.join(number, &token)?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && stderr.contains(wanted), "{case}: {stderr}");
+        assert!(!stderr.contains(&token), "{case}: the token is a secret: {stderr}");
+    }
+
+    let joined = cluster.join(number, &good)?;
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    cluster.run(number)?;
+    cluster.wait_for_voter(number).await?;
+    let third = cluster.prepare()?;
+    let again = cluster.join(third, &good)?;
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && stderr.contains("refused the token"), "a used token: {stderr}");
+
+    assert_eq!(client.status().await?.members.len(), 2);
+    stranger.finish().await?;
+    cluster.finish().await
+}
+
+/// Returns a token whose time is over, on the fleet's own clock.
+async fn expired(cluster: &Cluster) -> Result<String> {
+    let token = cluster.client()?.join_token(1).await?;
+    let made = std::time::Instant::now();
+    // The condition is the time itself.
+    wait::until_true("a second has passed", SETTLE, async || Ok(made.elapsed().as_millis() > 1_500)).await?;
+    Ok(token)
+}
+
+#[tokio::test]
+async fn a_removed_replica_has_no_say_any_more() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(3, CloudKind::Process).await?;
+    let client = cluster.client()?;
+    let removed = cluster.follower().await?;
+    let name = format!("director-{removed}");
+    let members = client.status().await?.members;
+    let node_id = members.iter().find(|m| m.name == name).expect("it is a member").id;
+    let request = RemoveMemberRequest { request_id: dctl::client::request_id(), node_id };
+    call!(client.fleet, ClusterClient.remove_member(request)).await?;
+    wait::until_true("the fleet has two members", SETTLE, async || Ok(client.status().await?.members.len() == 2))
+        .await?;
+    // It is gone for good: the fleet's majority is two of two now, and works without it.
+    cluster.kill(removed)?;
+    client.put_config("after", "text: removal").await?;
+    // Its old folder does not bring it back.
+    cluster.run(removed)?;
+    client.put_config("after", "text: its return").await?;
+    let members = client.status().await?.members;
+    assert!(members.len() == 2 && members.iter().all(|m| m.id != node_id), "{members:?}");
+    cluster.kill(removed)?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn data_of_another_fleet_is_refused() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1, CloudKind::Process).await?;
+    let mut other = Cluster::start(1, CloudKind::Process).await?;
+    cluster.terminate(1).await?;
+    other.terminate(1).await?;
+
+    let again = cluster.directord(1, &["init"], &[])?;
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && stderr.contains("belongs to a fleet already"), "{stderr}");
+
+    // Somebody restores the wrong backup: our identity, their log and state.
+    let (ours, theirs) = (cluster.folder_of(1).join("data/raft"), other.folder_of(1).join("data/raft"));
+    fs::rename(&ours, cluster.folder_of(1).join("aside"))?;
+    fs::rename(&theirs, &ours)?;
+    let refused = cluster.directord(1, &["run"], &[])?;
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && stderr.contains("belongs to fleet"), "{stderr}");
+
+    fs::rename(&ours, &theirs)?;
+    fs::rename(cluster.folder_of(1).join("aside"), &ours)?;
+    cluster.run(1)?;
+    other.run(1)?;
+    other.wait_for_voter(1).await?;
+    cluster.wait_for_voter(1).await?;
+    other.finish().await?;
+    cluster.finish().await
+}
