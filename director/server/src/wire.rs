@@ -21,6 +21,7 @@ use state::State;
 use state::log::CommandLog as _;
 use state::records::{Cluster, Member};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
@@ -92,6 +93,19 @@ impl Listeners {
     }
 }
 
+/// What tells a replica to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        let watch = |kind| signal(kind).context("watch for signals");
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+}
+
 /// A replica that is being put together.
 struct Replica {
     config: Config,
@@ -114,6 +128,8 @@ struct Replica {
 
 /// Runs a replica until it is told to stop or something that it needs has ended.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    // First: who is told to stop while it starts stops in order, too.
+    let mut signals = Signals::watch()?;
     let listeners = Listeners::bind(&config).await?;
     let replica = Replica::open(config).await?;
     let membership = replica.membership();
@@ -127,7 +143,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     replica.start_membership(membership);
     replica.start_executor(outputs).await?;
     info!(node = %replica.identity.node, name = replica.config.name, api = %replica.config.api.listen, "running");
-    let failed = replica.wait().await;
+    let failed = replica.wait(&mut signals).await;
     replica.stop().await;
     match failed {
         None => Ok(()),
@@ -299,15 +315,10 @@ impl Replica {
     }
 
     /// Waits for a signal, or for the end of something that the replica needs; returns what that was.
-    async fn wait(&self) -> Option<&'static str> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return Some("signal handling");
-        };
+    async fn wait(&self, signals: &mut Signals) -> Option<&'static str> {
         tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            _ = signals.terminate.recv() => None,
+            _ = signals.interrupt.recv() => None,
             name = self.doors.failed() => Some(name),
             name = self.core.failed() => Some(name),
         }
