@@ -95,7 +95,7 @@ kill_one() {
   killed=$(now_ms)
   kill_replica "$number"
   printf '\033[1m    killed director-%s (SIGKILL)\033[0m\n' "$number"
-  echo "written after the kill" >"$demo/note"
+  echo "note: written after the kill" >"$demo/note"
   dctl --yes update-config note "$demo/note" >/dev/null
   measure "kill of a director ($victim) -> next write" "$(seconds $(($(now_ms) - killed)))"
   [ "$victim" = restart ] && start_replica "$number"

@@ -10,8 +10,8 @@ replicas=(1 2 3)
 
 # Programs from the build that `make demo` just made.
 case ${PROFILE:-dev} in
-  dev) bin=$root/target/debug ;;
-  *) bin=$root/target/$PROFILE ;;
+  dev) bin=${CARGO_TARGET_DIR:-$root/target}/debug ;;
+  *) bin=${CARGO_TARGET_DIR:-$root/target}/$PROFILE ;;
 esac
 
 # Ports: 25555 and up, unless somebody else has them.

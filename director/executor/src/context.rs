@@ -1,7 +1,7 @@
 //! What one task's work has at hand.
 
 use model::plan::Target;
-use model::task::{OutputKind, Task};
+use model::task::{OutputKind, Task, TaskState};
 use model::{InstanceId, StepNo, TaskId};
 use state::State;
 use state::log::View;
@@ -44,6 +44,13 @@ impl TaskContext {
         State::new(&*view)
             .target(self.id(), instance)
             .ok_or_else(|| StepError::plain(format!("the plan of task {} has no instance {instance}", self.id())))
+    }
+
+    /// Returns whether somebody has asked for the task to be cancelled, as the state has it now.
+    pub fn is_cancelling(&self) -> bool {
+        let view = self.view();
+        let task = State::new(&*view).task(self.id());
+        self.cancelled.is_cancelled() || task.is_some_and(|t| t.state == TaskState::Cancelling)
     }
 
     /// Adds a line to the task's debug output.

@@ -7,7 +7,7 @@ use model::TaskId;
 use model::task::{Task, TaskError, TaskKind, TaskState};
 use owned_tasks::OwnedTasks;
 use state::State;
-use state::command::{Command, TaskEnd};
+use state::command::{Command, Refusal, TaskEnd};
 use state::log::{CommandLog, Proposal};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
@@ -38,11 +38,16 @@ pub fn drive(
         ports.log.propose(Proposal::own(take)).await?.outcome.accepted()?;
         let Some(task) = read(&*ports.log, id) else { return Ok(()) };
         let own = owner.child();
+        let cancelled = CancellationToken::new();
+        if task.state == TaskState::Cancelling {
+            // Asked for under an earlier leader: nothing may start before it is seen.
+            cancelled.cancel();
+        }
         let context = TaskContext {
             journal: Journal::start(&own, ports.log.clone(), id, fence.clone()),
             ports,
             fence,
-            cancelled: CancellationToken::new(),
+            cancelled,
             task: Arc::new(task),
         };
         let end = tokio::select! {
@@ -60,6 +65,15 @@ pub fn drive(
     }
     .instrument(span)
     .boxed()
+}
+
+/// Ends a task that can't go on, so that nobody waits for it and its locks are free.
+pub async fn give_up(ports: &Ports, fence: &Fence, id: TaskId, refusal: &Refusal) -> Result<(), Interrupted> {
+    fence.check()?;
+    let error = TaskError::plain(format!("task {id} can't go on, since the state refuses its records: {refusal}"));
+    let finish = Command::TaskFinish { task: id, epoch: fence.epoch(), end: TaskEnd::Error(error) };
+    ports.log.propose(Proposal::own(finish)).await?.outcome.accepted()?;
+    Ok(())
 }
 
 fn read(log: &dyn CommandLog, id: TaskId) -> Option<Task> {
@@ -125,7 +139,7 @@ enum Planning {
 /// Plans until a plan is accepted: addresses and generations may move between looking and committing.
 async fn plan(context: &TaskContext) -> Result<Planning, Interrupted> {
     for attempt in 1.. {
-        if context.cancelled.is_cancelled() {
+        if context.is_cancelling() {
             return Ok(Planning::Ended(TaskEnd::Cancelled));
         }
         let plan = match prepare::prepare(context).await? {

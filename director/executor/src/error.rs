@@ -24,6 +24,9 @@ pub enum StepError {
     /// This replica may no longer act. Nothing is recorded: the next leader goes on here.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The log gave no answer. Nothing is recorded: the task is taken up again.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 impl StepError {
@@ -63,13 +66,24 @@ impl StepError {
                 ErrorCode::RpcTimeout,
                 format!("instance '{slug}' can't be reached: its agent '{agent}' is not connected to any director"),
             ),
-            other @ (AgentError::Failed { .. }
-            | AgentError::UnknownMethod { .. }
-            | AgentError::UnknownRequest { .. }) => {
+            // Only what must not be done twice is attached to instead of being asked for again.
+            AgentError::UnknownRequest { .. } => Self::coded(
+                ErrorCode::RpcRemoteException,
+                format!(
+                    "{slug}: a director failed when it was about to ask for this, and the agent has no record of it. It \
+                     was not repeated, since it may have been done: look at the instance, then run the command again"
+                ),
+            ),
+            other @ (AgentError::Failed { .. } | AgentError::UnknownMethod { .. }) => {
                 Self::coded(ErrorCode::RpcRemoteException, format!("{slug}: {other}"))
             }
         }
     }
+}
+
+/// Returns whether a failed call may have done its deed all the same.
+pub fn leaves_open(error: &CpiError) -> bool {
+    matches!(error.kind, CpiErrorKind::TimedOut | CpiErrorKind::InvalidResponse)
 }
 
 /// Why a task's driver stopped without having ended the task.

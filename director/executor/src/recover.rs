@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn journal(attempts: u32, outcome: Option<StepOutcome>) -> StepState {
-        StepState { attempts, epoch: Epoch(1), started_at: Timestamp(0), outcome }
+        StepState { attempts, epoch: Epoch(1), outcome, ..StepState::default() }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::context::TaskContext;
 use crate::error::StepError;
 use crate::steps::networks_for_templates;
-use crate::variables::Resolver;
+use crate::variables::{Resolver, StandIns};
 
 /// Templates of jobs, kept between renderings: a deploy renders the same few jobs for each of its instances, twice.
 /// Keyed by content address, so an entry is never wrong; bounded by count, since templates are small.
@@ -41,16 +41,21 @@ pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<Rendere
 }
 
 /// Renders every instance of a deploy and returns what decides whether it changed. All failures are reported together.
+/// A dry run brings stand-ins for the values that it does not generate.
 pub async fn hashes(
     task: &TaskContext,
     specs: &[&InstanceSpec],
+    dry_run: Option<&StandIns>,
 ) -> Result<BTreeMap<InstanceId, RenderedHashes>, TaskError> {
     let mut rendered: BTreeMap<&InstanceId, Vec<RenderedJob>> = specs.iter().map(|s| (&s.id, Vec::new())).collect();
     let mut failures: Vec<(GroupName, Vec<JobFailure>)> = Vec::new();
     for (job, users) in by_job(specs) {
         let templates = templates(task, job).await?;
         let contexts = {
-            let resolver = Resolver::for_task(task).map_err(told)?;
+            let resolver = match dry_run {
+                Some(stand_ins) => Resolver::for_dry_run(task, stand_ins),
+                None => Resolver::for_task(task).map_err(told)?,
+            };
             users.iter().map(|(spec, job)| context(&resolver, spec, job)).collect::<Result<Vec<_>, _>>()?
         };
         let answers = task.ports.renderer.render_many(&templates, &DnsIds::default(), &contexts).await;

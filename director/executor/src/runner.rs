@@ -25,6 +25,13 @@ use crate::ports::Ports;
 /// Pause before looking again whether this replica leads.
 const LEASE_POLL: Duration = Duration::from_millis(25);
 
+/// How long drivers may take to stop. They stop at once: what they wait for is dropped.
+const DRIVERS_STOP: Duration = Duration::from_secs(5);
+
+/// Times that the state may refuse what a task's driver records before the task is given up. Once may be chance, since
+/// the task was changed at the same moment; more is a defect that no repetition mends.
+const REFUSALS_MAX: u32 = 3;
+
 /// Pause before a task that could not be driven is taken up again.
 const AGAIN: Policy = Policy { initial: Duration::from_millis(100), max: Duration::from_secs(5), total: None };
 
@@ -41,16 +48,24 @@ pub async fn run(ports: Ports, owner: OwnedTasks, lease_wait: Duration, stop: Ca
         };
         let fence = Fence::new(ports.lease.clone(), held.epoch);
         info!(epoch = %held.epoch, "leading");
+        let own = owner.child();
         tokio::select! {
-            () = lead(&ports, &owner, fence.clone(), lease_wait) => {}
+            () = lead(&ports, &own, fence.clone(), lease_wait) => {}
             lost = fence.lost() => warn!(epoch = %lost.epoch, "not leading any more"),
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
+        }
+        // However leading ended, nobody works on under that epoch when the next one begins.
+        own.stop(DRIVERS_STOP).await;
+        tokio::select! {
+            // A lease whose epoch the state no longer takes is about to end; until then there is nothing to do.
+            () = tokio::time::sleep(LEASE_POLL) => {}
+            () = stop.cancelled() => {}
         }
     }
 }
 
 /// Leads under one epoch until that is over.
-async fn lead(ports: &Ports, owner: &OwnedTasks, fence: Fence, lease_wait: Duration) {
+async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duration) {
     // The wait counts from here, which is later than the election: only safer. Meanwhile the epoch is announced.
     let waited = tokio::time::sleep(lease_wait);
     if let Err(error) = begin(ports, fence.epoch()).await {
@@ -58,21 +73,19 @@ async fn lead(ports: &Ports, owner: &OwnedTasks, fence: Fence, lease_wait: Durat
         return;
     }
     waited.await;
-    let own = owner.child();
     let running = Arc::new(Running::default());
     let mut revision = Revision(0);
     loop {
         if fence.check().is_err() {
-            break;
+            return;
         }
-        start_runnable(ports, &own, &fence, &running);
+        start_runnable(ports, own, &fence, &running);
         tokio::select! {
             seen = ports.log.changed(revision) => revision = seen,
             () = running.ended.notified() => {}
-            _ = fence.lost() => break,
+            _ = fence.lost() => return,
         }
     }
-    own.stop(Duration::from_secs(5)).await;
 }
 
 async fn begin(ports: &Ports, epoch: Epoch) -> Result<(), Interrupted> {
@@ -133,10 +146,20 @@ fn start_runnable(ports: &Ports, own: &OwnedTasks, fence: &Fence, running: &Arc<
 /// Drives a task, again if it was interrupted by something that may pass.
 async fn drive_to_end(ports: Ports, fence: Fence, task: TaskId, owner: OwnedTasks) {
     let mut waits = AGAIN.waits();
+    let mut refusals = 0;
     loop {
         match driver::drive(ports.clone(), fence.clone(), task, owner.clone()).await {
             Ok(()) | Err(Interrupted::Lost(_)) => return,
-            Err(interrupted) => warn!(task = %task, error = %interrupted, "task interrupted, taking it up again"),
+            Err(Interrupted::Refused(refusal)) if refusals + 1 >= REFUSALS_MAX => {
+                warn!(task = %task, error = %refusal, "giving the task up");
+                if let Err(error) = driver::give_up(&ports, &fence, task, &refusal).await {
+                    warn!(task = %task, error = %error, "the task could not be given up");
+                }
+            }
+            Err(interrupted) => {
+                refusals += u32::from(matches!(interrupted, Interrupted::Refused(_)));
+                warn!(task = %task, error = %interrupted, "task interrupted, taking it up again");
+            }
         }
         if fence.check().is_err() || ended(&ports, task) {
             return;

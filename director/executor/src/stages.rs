@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use model::UnitNo;
 use model::plan::{Phase, Stage, Unit, Wave};
@@ -67,7 +67,8 @@ struct Progress {
 
 impl Progress {
     fn new(units: BTreeMap<UnitNo, Standing>) -> Self {
-        let halt = AtomicBool::new(false);
+        // What failed under an earlier leader has halted the plan then; nothing new starts before it is read again.
+        let halt = AtomicBool::new(units.values().any(|standing| *standing == Standing::Failed));
         Self { halt, first_failure: Mutex::default(), units: Mutex::new(units), moved: watch::channel(0).0 }
     }
 
@@ -87,6 +88,11 @@ impl Progress {
     fn fail(&self, error: TaskError) {
         self.halt.store(true, Ordering::Relaxed);
         self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Returns whether something was left undone because the task was cancelled.
+    fn is_incomplete(&self) -> bool {
+        self.lock().values().any(|standing| matches!(standing, Standing::Failed | Standing::Dropped))
     }
 
     /// Gives up what an ended phase has not begun: nobody may wait for it any more.
@@ -113,13 +119,17 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
         for stage in &phase.stages {
             stages.push(run_stage(task, stage, &progress).boxed());
         }
-        join_all(stages).await.into_iter().collect::<Result<Vec<()>, Interrupted>>()?;
+        // The first interruption ends all stages: another one may be waiting for a unit of the one that broke off.
+        try_join_all(stages).await?;
         progress.drop_pending(phase);
     }
+    let incomplete = progress.is_incomplete();
     let failure = progress.first_failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(match failure {
         Some(error) => PlanEnd::Failed(error),
-        None if task.cancelled.is_cancelled() => PlanEnd::Cancelled,
+        // Who cancels a task whose work was done by then has cancelled nothing.
+        None if incomplete && task.cancelled.is_cancelled() => PlanEnd::Cancelled,
+        None if incomplete => PlanEnd::Failed(TaskError::plain("a part of the plan waits for what is not in it")),
         None => PlanEnd::Done,
     })
 }

@@ -100,6 +100,7 @@ async fn run_step(
                 return Ok(StepEnd::Done);
             }
             Err(StepError::Lost(lost)) => return Err(lost.into()),
+            Err(StepError::Log(error)) => return Err(error.into()),
             Err(StepError::Cancelled) => {
                 let error = TaskError::new(ErrorCode::TaskCancelled, format!("Task {} cancelled", task.id()));
                 pending.push(record(no, attempt, StepEvent::Finished(StepOutcome::Failed { error })));

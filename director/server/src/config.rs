@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+/// What is logged unless said otherwise. The consensus engine tells every vote at `info` and every heartbeat to a dead
+/// peer at `warn`; what operators need of that, we log ourselves.
+const DEFAULT_FILTER: &str = "info,openraft=error";
+
 /// How patient an election is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -248,7 +252,7 @@ impl Check {
             cpi: cpi?,
             kek_file: self.base.join(raw.secrets.kek_file),
             log_format: raw.log.format,
-            log_filter: raw.log.filter.unwrap_or_else(|| "info".into()),
+            log_filter: raw.log.filter.unwrap_or_else(|| DEFAULT_FILTER.into()),
             metrics: match metrics {
                 Some(address) => Some(address?),
                 None => None,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Replaces a file in one step, readable by its owner only, and on disk when this returns.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let temporary = path.with_extension(format!("new-{}", std::process::id()));
     let mut file =

@@ -1,5 +1,7 @@
 //! Logs for people or collectors, and traces where a collector is configured.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
@@ -28,7 +30,10 @@ pub fn start(config: &Config) -> anyhow::Result<Logging> {
     let filter = EnvFilter::try_new(&config.log_filter)
         .with_context(|| format!("log.filter: `{}` is not a filter", config.log_filter))?;
     let output = match config.log_format {
-        LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr).boxed()
+        }
         LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).boxed(),
     };
     let provider = match &config.otlp {

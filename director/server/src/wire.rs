@@ -228,6 +228,8 @@ impl Replica {
         self.doors.spawn("resurrector", OnExit::StopNode, |stop| {
             health::resurrector::run(world, health::meltdown::Thresholds::default(), || now().0, stop)
         });
+        let status = self.node.watch_status();
+        self.doors.spawn("leader log", OnExit::Ignore, move |stop| tell_leaders(id, status, stop));
         let (hub, log) = (self.hub.clone(), self.log.clone());
         self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
         outputs
@@ -359,6 +361,32 @@ fn check_cluster(log: &RaftLog, identity: &NodeIdentity) -> anyhow::Result<()> {
             identity.cluster_id
         ),
         _ => Ok(()),
+    }
+}
+
+/// Logs every change of leader: the one life event of consensus that an operator looks for.
+async fn tell_leaders(
+    node: model::NodeId,
+    mut status: tokio::sync::watch::Receiver<raft::Status>,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let mut last = None;
+    loop {
+        let current = {
+            let status = status.borrow_and_update();
+            (status.leader, status.term)
+        };
+        if last != Some(current) {
+            match current {
+                (Some(leader), term) => info!(%node, leader, term, "leader elected"),
+                (None, term) => warn!(%node, term, "there is no leader"),
+            }
+        }
+        last = Some(current);
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
     }
 }
 

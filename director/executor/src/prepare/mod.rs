@@ -5,6 +5,7 @@ mod facts;
 mod lines;
 mod observe;
 
+use model::VariableSetId;
 use model::plan::Plan;
 use model::task::{DeployOptions, InstanceFilter, StateChange, Task, TaskError, TaskKind};
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
@@ -16,6 +17,10 @@ use crate::error::Interrupted;
 use crate::{render, variables};
 use facts::Facts;
 pub use lines::Lines;
+
+/// How much of a plan's explanation a dry run gives as its result: some hundred instances. The result is a part of the
+/// task's row, which every list of tasks reads.
+const EXPLANATION_BYTES_MAX: usize = 64 << 10;
 
 /// What planning gave.
 pub enum Prepared {
@@ -82,6 +87,19 @@ pub fn result_of(task: &Task) -> Option<String> {
     }
 }
 
+/// Cuts a text that would make the task's row too large, at the end of a line.
+fn shortened(mut text: String) -> String {
+    if text.len() <= EXPLANATION_BYTES_MAX {
+        return text;
+    }
+    let lines = text.lines().count();
+    text.truncate(text.floor_char_boundary(EXPLANATION_BYTES_MAX));
+    text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
+    let shown = text.lines().count();
+    text.push_str(&format!("... and {} lines more\n", lines - shown));
+    text
+}
+
 async fn from_facts(
     context: &TaskContext,
     plan: impl FnOnce(&Facts) -> Result<Prepared, TaskError>,
@@ -129,7 +147,12 @@ async fn deploy(
     lines.started("Preparing deployment", "Preparing deployment", 1).await?;
     let mut facts = Facts::read(context);
     facts.observe(context).await?;
-    let set = match variables::generate_missing(context, &[]).await? {
+    // A dry run opens no variable set and generates nothing: it leaves no trace but its own task.
+    let set = match options.dry_run {
+        true => Ok(VariableSetId::default()),
+        false => variables::generate_missing(context, &[]).await?,
+    };
+    let set = match set {
         Ok(set) => set,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
@@ -139,14 +162,17 @@ async fn deploy(
         Ok(draft) => draft,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
-    if let Err(error) = variables::generate_missing(context, &draft.variables).await? {
+    let dry_run = options.dry_run.then(|| variables::stand_ins(context, &draft.variables));
+    if dry_run.is_none()
+        && let Err(error) = variables::generate_missing(context, &draft.variables).await?
+    {
         return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
     }
     lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
 
     lines.started("Preparing deployment", "Rendering templates", 2).await?;
     let specs: Vec<_> = draft.to_render().collect();
-    let rendered = match render::hashes(context, &specs).await {
+    let rendered = match render::hashes(context, &specs, dry_run.as_ref()).await {
         Ok(rendered) => rendered,
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
@@ -157,7 +183,7 @@ async fn deploy(
     };
     lines.finished("Preparing deployment", "Rendering templates", 2).await?;
     if options.dry_run {
-        return Ok(Ok(Prepared::Nothing(result_of(&context.task))));
+        return Ok(Ok(Prepared::Nothing(Some(shortened(scheduler::explain(&plan))))));
     }
     lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;
     lines.finished("Preparing package compilation", "Finding packages to compile", 1).await?;

@@ -10,6 +10,9 @@ use cpi_api::{CallContext, Cpi, CpiError, CpiErrorKind};
 use model::instance::Vm;
 use model::{AgentId, CpiName, ErrorCode, InstanceId, VmCid};
 use state::State;
+use state::command::Command;
+use state::log::{LogError, Proposal};
+use state::records::Leak;
 
 use crate::context::{How, StepContext};
 use crate::error::StepError;
@@ -25,6 +28,9 @@ pub const SCRIPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a cloud may take for one call: rate limits included, and the CPI contract promises an end within the hour.
 pub const CLOUD: Duration = Duration::from_secs(3600);
+
+/// How long an agent may take to give up what it was asked to, before the task is cancelled without its answer.
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// Returns whether a method only looks. A look must never be answered from the agent's record of an earlier one.
 fn is_read(method: &Method) -> bool {
@@ -91,7 +97,29 @@ impl StepContext {
         if let Err(error) = self.task.ports.agents.cancel(agent, &id, self.task.fence.epoch()).await {
             self.task.debug(&format!("agent {agent} did not take the cancellation: {error}"));
         }
-        call.await
+        tokio::time::timeout(GIVE_UP, call).await.unwrap_or(Err(StepError::Cancelled))
+    }
+
+    /// Has it remembered that something may exist which nobody knows by id, and returns the failure that says so. To be
+    /// called before the failure is recorded: that removes the row by which it would be found.
+    pub async fn leaked(&self, what: String) -> StepError {
+        let (id, at) = (model::EventId::default(), model::Timestamp::default());
+        let leak = Leak { id, what: what.clone(), task: Some(self.task.id()), at };
+        loop {
+            if let Err(lost) = self.task.fence.check() {
+                return lost.into();
+            }
+            // The request id keeps a repeat from being reported as another one.
+            let proposal = Proposal {
+                request_id: Some(self.request_id("leak")),
+                ..Proposal::own(Command::LeakPut { leak: leak.clone() })
+            };
+            match self.task.ports.log.propose(proposal).await {
+                Ok(_) => return StepError::plain(what),
+                Err(LogError::NoLeader(_)) => {}
+                Err(other) => return other.into(),
+            }
+        }
     }
 
     /// Calls a cloud.

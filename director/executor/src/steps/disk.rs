@@ -2,7 +2,7 @@
 
 use agent_api::Method;
 use cpi_api::{CpiErrorKind, CreateDisk, Found};
-use model::instance::Disk;
+use model::instance::{Disk, InstanceSpec};
 use model::step::StepOutcome;
 use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
 use state::State;
@@ -10,7 +10,7 @@ use state::State;
 use super::calls::{INSTALL, QUICK, SCRIPT};
 use super::vm::{base_metadata, optional, rfc3339};
 use crate::context::StepContext;
-use crate::error::StepError;
+use crate::error::{StepError, leaves_open};
 use crate::variables::Resolver;
 
 fn row(cx: &StepContext, disk: &DiskId) -> Result<Disk, StepError> {
@@ -35,22 +35,10 @@ pub async fn create(
     let wanted = target.spec.persistent_disk.clone().ok_or_else(|| {
         StepError::plain(format!("the plan of '{}' creates a disk that its spec does not have", cx.slug(instance)))
     })?;
-    let cpi_name = &target.spec.cpi;
-    if cx.is_repeat() {
-        let id = disk.clone();
-        let found = cx.cloud(cpi_name, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await }).await?;
-        match found {
-            Found::Yes(cid) => return Ok(StepOutcome::DiskCreated { cid }),
-            Found::No => {}
-            Found::CannotTell => {
-                return Err(StepError::plain(format!(
-                    "a disk for '{}' may have been created by a call whose answer was lost, and its cloud can't search \
-                     for it: look for one of {} MiB without a use, then deploy again",
-                    cx.slug(instance),
-                    wanted.size_mib
-                )));
-            }
-        }
+    if cx.is_repeat()
+        && let Some(cid) = find(cx, &target.spec, disk).await?
+    {
+        return Ok(StepOutcome::DiskCreated { cid });
     }
     let (_, vm_cid) = cx.vm_with_cid(agent, instance)?;
     let request = CreateDisk {
@@ -59,8 +47,44 @@ pub async fn create(
         cloud_properties: Resolver::for_task(&cx.task)?.resolve(&wanted.cloud_properties)?,
         vm: Some(vm_cid),
     };
-    let cid = cx.cloud(cpi_name, "create-disk", None, |cpi, call| async move { cpi.create_disk(&call, request).await }).await?;
-    Ok(StepOutcome::DiskCreated { cid })
+    let created = cx
+        .cloud_raw(&target.spec.cpi, "create-disk", None, |cpi, call| async move { cpi.create_disk(&call, request).await })
+        .await?;
+    let error = match created {
+        Ok(cid) => return Ok(StepOutcome::DiskCreated { cid }),
+        Err(error) => error,
+    };
+    if leaves_open(&error)
+        && let Some(cid) = find(cx, &target.spec, disk).await?
+    {
+        cx.task.debug(&format!("disk {cid} was created although the call failed: {error}"));
+        return Ok(StepOutcome::DiskCreated { cid });
+    }
+    Err(StepError::from_cpi(error, cx.task.fence.epoch()))
+}
+
+/// Looks for a disk that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
+async fn find(cx: &StepContext, spec: &InstanceSpec, disk: &DiskId) -> Result<Option<DiskCid>, StepError> {
+    let id = disk.clone();
+    let found =
+        cx.cloud_raw(&spec.cpi, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await }).await?;
+    let why = match found {
+        Ok(Found::Yes(cid)) => return Ok(Some(cid)),
+        Ok(Found::No) => return Ok(None),
+        Ok(Found::CannotTell) => "its cloud can't search for it".to_owned(),
+        Err(error) if error.kind == CpiErrorKind::Fenced => {
+            return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
+        }
+        Err(error) => format!("its cloud did not answer: {error}"),
+    };
+    let what = format!(
+        "a disk for '{}/{}' may have been created by a call whose answer was lost, and {why}: look for one of {} MiB \
+         without a use, with disk id {disk}, then deploy again",
+        spec.group,
+        spec.id,
+        spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib)
+    );
+    Err(cx.leaked(what).await)
 }
 
 /// Attaches the disk and tells the agent where it is.
@@ -194,7 +218,7 @@ pub async fn detach(
     agent: &AgentId,
     disk: &DiskId,
 ) -> Result<StepOutcome, StepError> {
-    let (_, disk_cid) = row_with_cid(cx, disk)?;
+    let (row, disk_cid) = row_with_cid(cx, disk)?;
     let forget = Method::RemovePersistentDisk { disk: disk_cid.clone() };
     cx.agent(agent, instance, "remove-disk", forget, QUICK).await?;
     let (vm, vm_cid) = cx.vm_with_cid(agent, instance)?;
@@ -204,8 +228,10 @@ pub async fn detach(
         .await?;
     match answer {
         Ok(()) => Ok(StepOutcome::Done),
-        // Already detached, by an earlier leader's call.
-        Err(error) if error.kind == CpiErrorKind::DiskNotAttached && cx.is_repeat() => Ok(StepOutcome::Done),
+        // Already detached, by an earlier leader's call; or it is a leftover that never got so far as to be attached.
+        Err(error) if error.kind == CpiErrorKind::DiskNotAttached && (cx.is_repeat() || !row.active) => {
+            Ok(StepOutcome::Done)
+        }
         Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
     }
 }

@@ -15,7 +15,7 @@ use state::State;
 use super::calls::QUICK;
 use super::spec;
 use crate::context::StepContext;
-use crate::error::StepError;
+use crate::error::{StepError, leaves_open};
 use crate::variables::Resolver;
 
 /// Pause between two pings of a new agent.
@@ -44,23 +44,42 @@ pub async fn create(cx: &StepContext, instance: &InstanceId, agent: &AgentId) ->
         bootstrap: cx.task.ports.enrollment.bootstrap(agent),
     };
     let version = Some(spec.stemcell.api_version);
-    let created = cx.cloud(&spec.cpi, "create-vm", version, |cpi, call| async move { cpi.create_vm(&call, request).await });
-    Ok(StepOutcome::VmCreated { cid: created.await?.cid })
+    let created = cx
+        .cloud_raw(&spec.cpi, "create-vm", version, |cpi, call| async move { cpi.create_vm(&call, request).await })
+        .await?;
+    let error = match created {
+        Ok(created) => return Ok(StepOutcome::VmCreated { cid: created.cid }),
+        Err(error) => error,
+    };
+    if leaves_open(&error)
+        && let Some(cid) = find(cx, spec, agent).await?
+    {
+        cx.task.debug(&format!("VM {cid} was created although the call failed: {error}"));
+        return Ok(StepOutcome::VmCreated { cid });
+    }
+    Err(StepError::from_cpi(error, cx.task.fence.epoch()))
 }
 
-/// Looks for a VM that a lost call may have made. Where the cloud can't search, an agent that answers proves it exists.
+/// Looks for a VM that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
 async fn find(cx: &StepContext, spec: &InstanceSpec, agent: &AgentId) -> Result<Option<VmCid>, StepError> {
     let wanted = agent.clone();
-    let found = cx.cloud(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
-    match found {
-        Found::Yes(cid) => Ok(Some(cid)),
-        Found::No => Ok(None),
-        Found::CannotTell => Err(StepError::plain(format!(
-            "a VM for '{}/{}' may have been created by a call whose answer was lost, and its cloud can't search for it: \
-             look for a VM with agent id {agent}, then deploy again",
-            spec.group, spec.id
-        ))),
-    }
+    let found =
+        cx.cloud_raw(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
+    let why = match found {
+        Ok(Found::Yes(cid)) => return Ok(Some(cid)),
+        Ok(Found::No) => return Ok(None),
+        Ok(Found::CannotTell) => "its cloud can't search for it".to_owned(),
+        Err(error) if error.kind == CpiErrorKind::Fenced => {
+            return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
+        }
+        Err(error) => format!("its cloud did not answer: {error}"),
+    };
+    let what = format!(
+        "a VM for '{}/{}' may have been created by a call whose answer was lost, and {why}: look for a VM with agent id \
+         {agent}, then deploy again",
+        spec.group, spec.id
+    );
+    Err(cx.leaked(what).await)
 }
 
 fn disks_of(cx: &StepContext, instance: &InstanceId) -> Vec<model::DiskCid> {

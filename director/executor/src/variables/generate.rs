@@ -14,6 +14,7 @@ use state::State;
 use state::command::{Command, NewVariable, Outcome};
 use state::log::Proposal;
 
+use super::StandIns;
 use crate::context::TaskContext;
 use crate::error::{Interrupted, StepError};
 
@@ -46,6 +47,26 @@ pub async fn generate_missing(
     Ok(Ok(set))
 }
 
+/// Returns what a dry run shows in the place of the values that the deploy would generate, in their shapes. Nothing of
+/// it is a secret, and the same deploy gives the same again.
+pub fn stand_ins(task: &TaskContext, definitions: &[VariableDefinition]) -> StandIns {
+    let view = task.view();
+    let state = State::new(&*view);
+    let made = definitions.iter().filter(|d| !keeps_value(&state, d, &options_digest(d)));
+    made.map(|d| (d.name.clone(), stand_in(d))).collect()
+}
+
+fn stand_in(definition: &VariableDefinition) -> Value {
+    let parts: &[&str] = match definition.kind.as_str() {
+        "certificate" => &["ca", "certificate", "private_key"],
+        "user" => &["username", "password"],
+        "ssh" => &["private_key", "public_key", "public_key_fingerprint"],
+        "rsa" => &["private_key", "public_key"],
+        _ => return json!(format!("(({}))", definition.name)),
+    };
+    parts.iter().map(|part| ((*part).to_owned(), json!(format!("(({}.{part}))", definition.name)))).collect()
+}
+
 /// Decides whether a definition needs a new value, only needs to be pinned, or is pinned already.
 fn new_value(
     task: &TaskContext,
@@ -57,14 +78,8 @@ fn new_value(
     if state.variable_set(set).is_some_and(|set| set.pins.contains_key(&definition.name)) {
         return Ok(None);
     }
-    let options_digest = hex::encode(digest(&SHA256, definition.options.to_string().as_bytes()));
-    let existing = state.latest_variable(&definition.name);
-    let keep = match (&existing, definition.mode.as_str()) {
-        (None, _) | (Some(_), "overwrite") => false,
-        (Some(existing), "converge") => existing.options_digest == options_digest,
-        (Some(_), _) => true,
-    };
-    let sealed = match keep {
+    let options_digest = options_digest(definition);
+    let sealed = match keeps_value(&state, definition, &options_digest) {
         true => None,
         false => {
             let value = generate(task, definition)?;
@@ -72,6 +87,19 @@ fn new_value(
         }
     };
     Ok(Some(NewVariable { name: definition.name.clone(), kind: definition.kind.clone(), options_digest, sealed }))
+}
+
+fn options_digest(definition: &VariableDefinition) -> String {
+    hex::encode(digest(&SHA256, definition.options.to_string().as_bytes()))
+}
+
+/// Returns whether a definition is content with the newest value that there is.
+fn keeps_value(state: &State<'_>, definition: &VariableDefinition, options_digest: &str) -> bool {
+    match (state.latest_variable(&definition.name), definition.mode.as_str()) {
+        (None, _) | (Some(_), "overwrite") => false,
+        (Some(existing), "converge") => existing.options_digest == options_digest,
+        (Some(_), _) => true,
+    }
 }
 
 fn generate(task: &TaskContext, definition: &VariableDefinition) -> Result<Value, TaskError> {

@@ -6,8 +6,8 @@ mod generate;
 mod placeholder;
 mod resolve;
 
-pub use generate::generate_missing;
-pub use resolve::Resolver;
+pub use generate::{generate_missing, stand_ins};
+pub use resolve::{Resolver, StandIns};
 
 /// Returns the names of all variables that a text refers to.
 pub fn references(text: &str) -> Vec<String> {

@@ -15,6 +15,9 @@ use crate::context::TaskContext;
 use crate::error::StepError;
 use crate::ports::Vault;
 
+/// What stands in the place of values that a dry run does not generate.
+pub type StandIns = BTreeMap<VariableName, Value>;
+
 /// Resolves the references of one deployment.
 pub struct Resolver {
     view: View,
@@ -39,6 +42,17 @@ impl Resolver {
             .or_else(|| state.deployed_variable_set(&deployment));
         let director = state.cluster().map(|c| c.director_name).unwrap_or_default();
         Ok(Self::new(view, task.ports.vault.clone(), &director, &deployment, set))
+    }
+
+    /// Makes the resolver for a task that shows what it would do: the newest values, and `stand_ins` for those that it
+    /// would make.
+    pub fn for_dry_run(task: &TaskContext, stand_ins: &StandIns) -> Self {
+        let view = task.view();
+        let director = State::new(&*view).cluster().map(|c| c.director_name).unwrap_or_default();
+        let deployment = task.task.deployment.clone().unwrap_or_default();
+        let resolver = Self::new(view, task.ports.vault.clone(), &director, &deployment, None);
+        resolver.opened.borrow_mut().extend(stand_ins.clone());
+        resolver
     }
 
     fn new(

@@ -5,11 +5,13 @@ use std::time::Duration;
 use agent_api::{AgentState, Method, Mode, Request as AgentRequest};
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::InstanceState;
 use model::task::StateChange;
 use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
+use service::Read;
 use service::ops::InstanceRow;
 use tonic::{Request, Response, Status};
 
@@ -25,14 +27,14 @@ const ASKED_AT_ONCE: usize = 64;
 
 impl Door {
     /// Asks an instance's agent how it is.
-    async fn agent_state(&self, row: &InstanceRow, epoch: Epoch) -> Option<AgentState> {
+    async fn agent_state(&self, row: &InstanceRow, epoch: Epoch, full: bool) -> Option<AgentState> {
         let agent = &row.vm.as_ref()?.agent;
         let request = AgentRequest {
             id: RequestId::new(format!("state-{}", uuid::Uuid::new_v4())),
             epoch,
             mode: Mode::Submit,
             timeout: STATE_TIMEOUT,
-            method: Method::GetState { full: true },
+            method: Method::GetState { full },
         };
         let reply = self.agents.call(agent, request).await.ok()?;
         serde_json::from_value(reply.0).ok()
@@ -87,10 +89,16 @@ impl Instances for Door {
         let listed = self.service.instances(&caller, &deployment, freshness(wish.freshness), &page(wish.page)).await;
         let (rows, next_page_token, revision) = listed.map_err(status)?;
         let epoch = self.service.info().map(|c| c.epoch).unwrap_or_default();
-        let asked = rows.into_iter().map(|row| async move {
-            let state = if wish.vitals { self.agent_state(&row, epoch).await } else { None };
-            instance(row, state, wish.vitals)
-        });
+        // Dashboards, which read locally, make do with what the watchers know; people want to know how it is now.
+        let ask = freshness(wish.freshness) == Read::Linearizable;
+        let mut asked: Vec<BoxFuture<'_, pb::Instance>> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let asking = async move {
+                let state = if ask { self.agent_state(&row, epoch, wish.vitals).await } else { None };
+                instance(row, state, ask)
+            };
+            asked.push(asking.boxed());
+        }
         let instances = futures::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
         Ok(Response::new(pb::ListInstancesResponse { instances, next_page_token, as_of_revision: revision.0 }))
     }

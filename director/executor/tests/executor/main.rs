@@ -1,0 +1,11 @@
+//! The executor as a whole: stories of tasks, and every step failed, repeated, and cut off by the loss of its leader.
+
+#![allow(clippy::unwrap_used, reason = "a panic is a test's report")]
+#![allow(missing_docs, reason = "nobody but this test sees it")]
+
+mod artifacts;
+mod gate;
+mod ports;
+mod stories;
+mod summary;
+mod world;

@@ -1,0 +1,314 @@
+//! The outside of a world: the fakes of the seams, each behind the gate, and as large as real ones where it matters (a
+//! VM that is created has an agent, one that is deleted has none).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use agent_api::fake::{Deed, FakeAgents};
+use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
+use async_trait::async_trait;
+use cpi_api::fake::FakeCpi;
+use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind};
+use executor::lease::{Held, Lease};
+use executor::ports::{Cpis, Enrollment, OutputSink, Vault, VaultError};
+use model::step::Action;
+use model::task::OutputKind;
+use model::*;
+use serde_json::Value;
+use state::State;
+use state::command::{Command, StepEvent};
+use state::log::{BoxFuture, CommandLog, Committed, LogError, MemoryLog, Proposal, View};
+use state::records::Sealed;
+
+use crate::gate::Gate;
+
+/// The log, behind the gate. Every proposal goes by the name `log`; records of steps by what they say as well.
+pub struct GatedLog {
+    pub memory: MemoryLog,
+    pub gate: Arc<Gate>,
+    /// Commands that were proposed, by their names in the format.
+    pub proposed: Mutex<Vec<String>>,
+    /// What is done to the state just before the next proposal of this name.
+    pub ambush: Mutex<Option<(&'static str, Box<dyn FnOnce(&MemoryLog) + Send>)>>,
+}
+
+impl GatedLog {
+    fn names(&self, command: &Command) -> Vec<String> {
+        let mut names = vec!["log".to_owned()];
+        let Command::StepRecords { task, records, .. } = command else {
+            let value = serde_json::to_value(command).unwrap();
+            names.extend(value.as_object().and_then(|o| o.keys().next()).map(|name| format!("log:{name}")));
+            return names;
+        };
+        for record in records {
+            let what = match &record.event {
+                StepEvent::Started => "started",
+                StepEvent::Finished(_) => "finished",
+                StepEvent::Retrying(_) => "retrying",
+                StepEvent::Skipped => "skipped",
+            };
+            let name = action_of(&self.memory, *task, record.step).map(|a| a.name()).unwrap_or("unknown");
+            names.push(format!("{what}:{name}"));
+        }
+        names
+    }
+}
+
+/// Returns what a step of a task does.
+pub fn action_of(log: &MemoryLog, task: TaskId, step: StepNo) -> Option<Action> {
+    let view = log.view();
+    let unit = State::new(&*view).unit(task, step.unit)?;
+    unit.unit.steps.get(step.index as usize).map(|s| s.action.clone())
+}
+
+impl CommandLog for GatedLog {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Committed, LogError>> {
+        Box::pin(async move {
+            let names = self.names(&proposal.command);
+            self.proposed.lock().unwrap().extend(names.iter().cloned());
+            let ambush = self.ambush.lock().unwrap().take_if(|(name, _)| names.iter().any(|n| n == name));
+            if let Some((_, ambush)) = ambush {
+                ambush(&self.memory);
+            }
+            self.gate.pass(&names, self.memory.propose(proposal)).await
+        })
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>> {
+        self.memory.read_barrier()
+    }
+
+    fn view(&self) -> View {
+        self.memory.view()
+    }
+
+    fn revision(&self) -> Revision {
+        self.memory.revision()
+    }
+
+    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
+        self.memory.changed(after)
+    }
+}
+
+/// What calls on behalf of a kind of step do instead of being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Only steps of this task.
+    pub task: TaskId,
+    /// Steps of this kind.
+    pub action: &'static str,
+}
+
+/// Cloud and agents as one thing: what happens to VMs happens to the agents in them.
+pub struct Outside {
+    pub cloud: FakeCpi,
+    pub agents: FakeAgents,
+    pub gate: Arc<Gate>,
+    pub log: Arc<GatedLog>,
+    /// Steps whose calls fail.
+    pub failing: Mutex<Option<Failing>>,
+    /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
+    pub forgetful: Mutex<bool>,
+    known: Mutex<BTreeSet<AgentId>>,
+    /// What agents of VMs that are gone had done.
+    past: Mutex<Vec<(AgentId, Deed)>>,
+    /// Every request that arrived, looks included.
+    requests: Mutex<Vec<(AgentId, &'static str)>>,
+}
+
+impl Outside {
+    pub fn new(gate: Arc<Gate>, log: Arc<GatedLog>) -> Self {
+        Self {
+            cloud: FakeCpi::new(),
+            agents: FakeAgents::new(),
+            gate,
+            log,
+            failing: Mutex::default(),
+            forgetful: Mutex::new(false),
+            known: Mutex::default(),
+            past: Mutex::default(),
+            requests: Mutex::default(),
+        }
+    }
+
+    /// Gives every VM its agent, and none to VMs that are gone.
+    pub fn settle(&self) {
+        let living: BTreeSet<AgentId> = self.cloud.cloud().vms.values().map(|vm| vm.request.agent_id.clone()).collect();
+        let mut known = self.known.lock().unwrap();
+        living.difference(&known).for_each(|agent| self.agents.add(agent));
+        for gone in known.difference(&living) {
+            let deeds = self.agents.deeds(gone);
+            self.past.lock().unwrap().extend(deeds.into_iter().map(|deed| (gone.clone(), deed)));
+            self.agents.remove(gone);
+        }
+        *known = living;
+    }
+
+    /// Returns everything that agents ever did.
+    pub fn deeds(&self) -> Vec<(AgentId, Deed)> {
+        let mut all = self.past.lock().unwrap().clone();
+        for agent in self.known.lock().unwrap().iter() {
+            all.extend(self.agents.deeds(agent).into_iter().map(|deed| (agent.clone(), deed)));
+        }
+        all
+    }
+
+    /// Returns how often agents did `method`.
+    pub fn done(&self, method: &str) -> usize {
+        self.deeds().iter().filter(|(_, deed)| deed.method.name() == method).count()
+    }
+
+    /// Returns the names of all requests so far, looks included.
+    pub fn requests(&self) -> Vec<&'static str> {
+        self.requests.lock().unwrap().iter().map(|(_, method)| *method).collect()
+    }
+
+    /// Returns how many different VMs were ever asked for.
+    pub fn vms_ever(&self) -> usize {
+        self.distinct("create_vm")
+    }
+
+    /// Returns how many different disks were ever asked for.
+    pub fn disks_ever(&self) -> usize {
+        self.distinct("create_disk")
+    }
+
+    fn distinct(&self, method: &str) -> usize {
+        let calls = self.cloud.calls();
+        let objects = calls.iter().filter(|c| c.call.method() == method).map(|c| c.call.object().to_owned());
+        objects.collect::<BTreeSet<String>>().len()
+    }
+
+    fn fails(&self, request: &RequestId) -> bool {
+        let Some(failing) = *self.failing.lock().unwrap() else { return false };
+        let Some((task, step)) = place(request) else { return false };
+        let action = action_of(&self.log.memory, task, step);
+        task == failing.task && action.is_some_and(|a| a.name() == failing.action)
+    }
+}
+
+/// Reads task and step out of a request id (`t7-3.2-1-create-vm`).
+fn place(request: &RequestId) -> Option<(TaskId, StepNo)> {
+    let mut parts = request.as_str().split('-');
+    let task = parts.next()?.strip_prefix('t')?.parse().ok()?;
+    let (unit, index) = parts.next()?.split_once('.')?;
+    Some((TaskId(task), StepNo { unit: UnitNo(unit.parse().ok()?), index: index.parse().ok()? }))
+}
+
+#[async_trait]
+impl CallPort for Outside {
+    async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let method = call.method();
+        if context.is_some_and(|c| self.fails(&c.request_id)) {
+            return Err(CpiError::new(CpiErrorKind::Other, method, "injected failure"));
+        }
+        let names = ["cpi".to_owned(), format!("cpi:{method}")];
+        self.gate
+            .pass(&names, async {
+                let answer = self.cloud.call(context, call).await;
+                self.settle();
+                answer
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Agents for Outside {
+    async fn call(&self, agent: &AgentId, mut request: Request) -> Result<Reply, AgentError> {
+        let method = request.method.name();
+        self.requests.lock().unwrap().push((agent.clone(), method));
+        if !self.known.lock().unwrap().contains(agent) {
+            return Err(AgentError::Unreachable { agent: agent.clone() });
+        }
+        if self.fails(&request.id) {
+            return Err(AgentError::Failed { method, message: "injected failure".into() });
+        }
+        let once_only = matches!(request.method, Method::RunErrand { .. }) || request.mode == Mode::Attach;
+        if *self.forgetful.lock().unwrap() && !once_only {
+            request.id = RequestId::new(format!("{}-again-{}", request.id, request.epoch));
+        }
+        let names = ["agent".to_owned(), format!("agent:{method}")];
+        self.gate.pass(&names, self.agents.call(agent, request)).await
+    }
+
+    async fn cancel(&self, agent: &AgentId, request: &RequestId, epoch: Epoch) -> Result<bool, AgentError> {
+        self.gate.pass(&["agent:cancel".to_owned()], self.agents.cancel(agent, request, epoch)).await
+    }
+}
+
+/// One cloud under the empty name.
+pub struct OneCloud(pub Arc<Outside>);
+
+impl Cpis for OneCloud {
+    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
+        name.as_str().is_empty().then(|| self.0.clone() as Arc<dyn Cpi>)
+    }
+
+    fn names(&self) -> Vec<CpiName> {
+        vec![CpiName::default()]
+    }
+}
+
+/// A lease that the test gives and takes. It is always about to end, so that its end is noticed at once.
+#[derive(Default)]
+pub struct TestLease(Mutex<Option<Epoch>>);
+
+impl TestLease {
+    pub fn give(&self, epoch: Epoch) {
+        *self.0.lock().unwrap() = Some(epoch);
+    }
+
+    pub fn take(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+impl Lease for TestLease {
+    fn held(&self) -> Option<Held> {
+        let until = || Instant::now() + Duration::from_millis(20);
+        self.0.lock().unwrap().map(|epoch| Held { epoch, until: until() })
+    }
+}
+
+/// A vault whose ciphertext is the text backwards: enough to see that nothing is stored as it is.
+pub struct BackwardsVault;
+
+impl Vault for BackwardsVault {
+    fn seal(&self, name: &str, value: &Value) -> Sealed {
+        Sealed(format!("{name}\n{value}").bytes().rev().collect())
+    }
+
+    fn open(&self, name: &str, sealed: &Sealed) -> Result<Value, VaultError> {
+        let text = String::from_utf8(sealed.0.iter().rev().copied().collect()).unwrap();
+        let (sealed_for, value) = text.split_once('\n').unwrap();
+        if sealed_for != name {
+            return Err(VaultError { name: name.to_owned() });
+        }
+        Ok(serde_json::from_str(value).unwrap())
+    }
+}
+
+/// Bootstraps that nobody reads.
+pub struct NoEnrollment;
+
+impl Enrollment for NoEnrollment {
+    fn bootstrap(&self, _agent: &AgentId) -> AgentBootstrap {
+        AgentBootstrap::default()
+    }
+}
+
+/// Output kept in memory.
+#[derive(Default)]
+pub struct KeptOutput(pub Mutex<Vec<(TaskId, String)>>);
+
+#[async_trait]
+impl OutputSink for KeptOutput {
+    fn write(&self, task: TaskId, _kind: OutputKind, text: &str) {
+        self.0.lock().unwrap().push((task, text.to_owned()));
+    }
+
+    async fn flush(&self, _task: TaskId) {}
+}

@@ -1,0 +1,278 @@
+//! A whole director in memory: the real executor, planner, state and templates; fakes only where the world outside begins.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use executor::{Options, Ports};
+use model::task::{OutputKind, Task, TaskKind};
+use model::{BlobDigest, DeploymentName, Epoch, LockName, Revision, TaskId};
+use owned_tasks::{OnExit, OwnedTasks};
+use ::release::blobstore::LocalBlobs;
+use ::release::render::{RenderOptions, Renderer};
+use state::State;
+use state::command::{Command, Outcome};
+use state::log::{CommandLog, MemoryLog, Proposal, View};
+use state::records::{FleetSecrets, Sealed};
+use tokio_util::sync::CancellationToken;
+
+use crate::artifacts;
+use crate::gate::{Gate, Point};
+use crate::ports::{BackwardsVault, GatedLog, KeptOutput, NoEnrollment, OneCloud, Outside, TestLease};
+
+/// A test that waits longer has failed: nothing here takes more than moments.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A leader at work.
+struct Leader {
+    owner: OwnedTasks,
+    stop: CancellationToken,
+}
+
+pub struct TestWorld {
+    pub log: Arc<GatedLog>,
+    pub gate: Arc<Gate>,
+    pub outside: Arc<Outside>,
+    pub output: Arc<KeptOutput>,
+    pub ports: Ports,
+    lease: Arc<TestLease>,
+    leader: Mutex<Option<Leader>>,
+    epoch: Mutex<u64>,
+    _folder: tempfile::TempDir,
+}
+
+/// Starts the Ruby workers; worlds of one test may share them.
+pub async fn renderer() -> Arc<Renderer> {
+    Arc::new(Renderer::start(RenderOptions::default()).await.unwrap())
+}
+
+impl TestWorld {
+    /// Returns a world that knows the tiny release, the stemcell and the cloud config, with a leader at work.
+    pub async fn seed() -> Self {
+        Self::seed_with(renderer().await).await
+    }
+
+    /// As [`TestWorld::seed`], with workers that are there already.
+    pub async fn seed_with(renderer: Arc<Renderer>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Arc::new(LocalBlobs::open(folder.path().join("blobs")).unwrap());
+        let gate = Arc::new(Gate::new());
+        let memory = MemoryLog::new();
+        let log = Arc::new(GatedLog { memory, gate: gate.clone(), proposed: Mutex::default(), ambush: Mutex::default() });
+        let outside = Arc::new(Outside::new(gate.clone(), log.clone()));
+        let (lease, output) = (Arc::new(TestLease::default()), Arc::new(KeptOutput::default()));
+        let ports = Ports {
+            log: log.clone(),
+            lease: lease.clone(),
+            agents: outside.clone(),
+            cpis: Arc::new(OneCloud(outside.clone())),
+            blobs,
+            renderer,
+            vault: Arc::new(BackwardsVault),
+            enrollment: Arc::new(NoEnrollment),
+            output: output.clone(),
+            options: Options { agent_wait: Duration::from_millis(300), ..Options::default() },
+        };
+        let (leader, epoch) = (Mutex::new(None), Mutex::new(0));
+        let world = Self { log, gate, outside, output, ports, lease, leader, epoch, _folder: folder };
+        world.file_artifacts().await;
+        world
+    }
+
+    async fn file_artifacts(&self) {
+        let secrets = FleetSecrets { authority_pem: String::new(), authority_key: Sealed(Vec::new()) };
+        let (cluster_id, director_name) = ("c".to_owned(), "directorate".to_owned());
+        self.apply(Command::ClusterInit { cluster_id, director_name, director_uuid: "u".into(), secrets });
+        let (kind, name) = ("cloud".to_owned(), "default".to_owned());
+        self.apply(Command::ConfigPut { kind, name, content: artifacts::cloud_config(), expected_latest: None });
+        self.lead();
+        let blob = self.put(artifacts::release()).await;
+        self.run(TaskKind::UploadRelease { blob, rebase: false, fix: false }).await.done();
+        let blob = self.put(artifacts::stemcell()).await;
+        self.run(TaskKind::UploadStemcell { blob, fix: false }).await.done();
+    }
+
+    async fn put(&self, content: Vec<u8>) -> BlobDigest {
+        self.ports.blobs.put(&mut content.as_slice()).await.unwrap().digest
+    }
+
+    /// Applies a command as an operator or the fleet sends it.
+    pub fn apply(&self, command: Command) -> Outcome {
+        self.log.memory.apply(Proposal::own(command)).outcome.accepted().unwrap()
+    }
+
+    /// Returns a look at the state.
+    pub fn view(&self) -> View {
+        self.log.view()
+    }
+
+    /// Reads something out of the state.
+    pub fn read<T>(&self, read: impl FnOnce(&State<'_>) -> T) -> T {
+        let view = self.view();
+        read(&State::new(&*view))
+    }
+
+    /// Lets a replica lead under the next epoch.
+    pub fn lead(&self) {
+        let epoch = {
+            let mut epoch = self.epoch.lock().unwrap();
+            *epoch += 1;
+            Epoch(*epoch)
+        };
+        self.lease.give(epoch);
+        let (owner, stop) = (OwnedTasks::new(), CancellationToken::new());
+        let (ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
+        owner.spawn("runner", OnExit::Ignore, move |_| executor::runner::run(ports, inner, Duration::ZERO, token));
+        *self.leader.lock().unwrap() = Some(Leader { owner, stop });
+    }
+
+    /// Takes the leader away: what it waits for never comes, what it would do next is not done.
+    pub async fn depose(&self) {
+        self.lease.take();
+        let leader = self.leader.lock().unwrap().take().unwrap();
+        leader.stop.cancel();
+        assert!(leader.owner.stop(PATIENCE).await, "a deposed leader still works");
+    }
+
+    /// Files a task and returns its number.
+    pub fn queue(&self, kind: TaskKind) -> TaskId {
+        let (deployment, lock) = match &kind {
+            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => (None, "lock:releases".to_owned()),
+            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => (None, "lock:stemcells".to_owned()),
+            TaskKind::DeleteOrphanedDisks { .. } => (None, "lock:orphans".to_owned()),
+            TaskKind::Deploy { manifest_text, .. } => {
+                let manifest: serde_json::Value = serde_json::from_str(manifest_text).unwrap();
+                let name = manifest["name"].as_str().unwrap().to_owned();
+                (Some(name.clone()), format!("lock:deployment:{name}"))
+            }
+            _ => (Some("p".to_owned()), "lock:deployment:p".to_owned()),
+        };
+        let deployment = deployment.map(DeploymentName::new);
+        let locks = vec![LockName::new(lock)];
+        match self.apply(Command::TaskQueue { kind, deployment, context_id: String::new(), locks }) {
+            Outcome::TaskQueued(id) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Files a task, waits for its end and returns it.
+    pub async fn run(&self, kind: TaskKind) -> Ended {
+        let id = self.queue(kind);
+        self.ended(id).await
+    }
+
+    /// Waits until a task has ended.
+    pub async fn ended(&self, id: TaskId) -> Ended {
+        self.until(&format!("task {id} has ended"), |state| {
+            state.task(id).filter(|task| task.state.is_final()).map(|task| Ended {
+                events: String::from_utf8(state.output(id, OutputKind::Event, 0, 1 << 20)).unwrap(),
+                result: String::from_utf8(state.output(id, OutputKind::Result, 0, 1 << 20)).unwrap(),
+                task,
+            })
+        })
+        .await
+    }
+
+    /// Waits until the state says something.
+    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&State<'_>) -> Option<T>) -> T {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            let mut revision = Revision(0);
+            loop {
+                if let Some(found) = self.read(&mut look) {
+                    return found;
+                }
+                revision = self.log.changed(revision).await;
+            }
+        });
+        match waited.await {
+            Ok(found) => found,
+            Err(_) => panic!("waited in vain until {what}; the debug output was:\n{}", self.debug()),
+        }
+    }
+
+    /// Waits until the armed gate has stopped the leader; `false` if the task ended before that.
+    pub async fn stopped_before_end_of(&self, id: TaskId) -> bool {
+        tokio::select! {
+            () = self.gate.stopped() => true,
+            _ = self.ended(id) => false,
+        }
+    }
+
+    /// Runs a task whose leader dies at `point`, and has another one finish it.
+    pub async fn run_through(&self, kind: TaskKind, point: Point) -> Ended {
+        self.gate.arm(Some(point.clone()));
+        let id = self.queue(kind);
+        assert!(self.stopped_before_end_of(id).await, "the task ended before {point:?}");
+        self.depose().await;
+        self.gate.arm(None);
+        self.lead();
+        self.ended(id).await
+    }
+
+    /// Returns everything that was written for developers.
+    pub fn debug(&self) -> String {
+        self.output.0.lock().unwrap().iter().map(|(task, line)| format!("{task}: {line}")).collect()
+    }
+}
+
+/// A task that has ended, with its output.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub task: Task,
+    pub events: String,
+    pub result: String,
+}
+
+impl Ended {
+    /// Fails unless it ended well.
+    #[track_caller]
+    pub fn done(self) -> Self {
+        assert_eq!(self.task.state, model::task::TaskState::Done, "{:?}\n{}", self.task.error, self.events);
+        self
+    }
+
+    /// Fails unless it ended with an error, and returns its text.
+    #[track_caller]
+    pub fn error(self) -> String {
+        assert_eq!(self.task.state, model::task::TaskState::Error, "{}", self.events);
+        self.task.error.unwrap().message
+    }
+
+    /// Returns the event lines as people see them: stage, tags, task without ids, state.
+    pub fn lines(&self) -> Vec<String> {
+        self.events
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                if let Some(error) = line.get("error") {
+                    return format!("error {}", error["code"]);
+                }
+                if let Some(kind) = line.get("type") {
+                    return format!("{}: {}", kind.as_str().unwrap(), line["message"].as_str().unwrap());
+                }
+                let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+                let tags: Vec<&str> = line["tags"].as_array().unwrap().iter().filter_map(|t| t.as_str()).collect();
+                let tags = if tags.is_empty() { String::new() } else { format!(" [{}]", tags.join(",")) };
+                let (task, state) = (without_ids(&text("task")), text("state"));
+                let place = format!("{}/{}", line["index"], line["total"]);
+                match line["data"]["status"].as_str() {
+                    Some(status) => format!("{}{tags}: {task} {place} {status}", text("stage")),
+                    None => format!("{}{tags}: {task} {place} {state}", text("stage")),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Replaces UUIDs.
+pub fn without_ids(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.char_indices().map(|(at, _)| at).find(|at| {
+        rest.get(*at..*at + 36).is_some_and(|part| uuid::Uuid::try_parse(part).is_ok())
+    }) {
+        out.push_str(&rest[..at]);
+        out.push_str("<id>");
+        rest = &rest[at + 36..];
+    }
+    out + rest
+}
