@@ -47,7 +47,9 @@ mod tests {
 
     #[test]
     fn the_thresholds_are_bosh_s() {
-        let check = |total, unhealthy, expected| assert_eq!(decide(Thresholds::default(), total, unhealthy), expected);
+        let check = |total, unhealthy, expected| {
+            assert_eq!(decide(Thresholds::default(), total, unhealthy), expected)
+        };
         check(10, 0, Decision::Normal);
         check(3, 3, Decision::Resurrect);
         check(4, 4, Decision::Resurrect);

@@ -78,8 +78,7 @@ impl Listening {
 
 /// Runs for the life of the process.
 pub async fn run(world: Arc<dyn World>, ears: Arc<Ears>, policy: Policy, stop: CancellationToken) {
-    let mut listening =
-        Listening { started: Instant::now(), map: 0, epoch: 0, since: BTreeMap::new() };
+    let mut listening = Listening { started: Instant::now(), map: 0, epoch: 0, since: BTreeMap::new() };
     loop {
         tokio::select! {
             () = tokio::time::sleep(JUDGE_EVERY) => {}
@@ -124,7 +123,8 @@ async fn confirm(world: &dyn World, ears: &Ears, suspects: &[&Watched]) -> Vec<T
     for agent in suspects.iter().copied() {
         asked.push(async move { (agent, world.ask(&agent.agent).await) }.boxed());
     }
-    let answers: Vec<(&Watched, bool)> = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
+    let answers: Vec<(&Watched, bool)> =
+        futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
     let mut found = Vec::new();
     for (agent, answered) in answers {
         if answered {
@@ -132,7 +132,11 @@ async fn confirm(world: &dyn World, ears: &Ears, suspects: &[&Watched]) -> Vec<T
             ears.heard(&agent.agent);
         } else {
             warn!(agent = %agent.agent, deployment = %agent.deployment, "dead: no heartbeats and no answer");
-            found.push(transition(agent, Health::Dead, "no heartbeats, and no answer when asked through any director"));
+            found.push(transition(
+                agent,
+                Health::Dead,
+                "no heartbeats, and no answer when asked through any director",
+            ));
         }
     }
     found

@@ -39,7 +39,11 @@ impl Default for OwnedTasks {
 impl OwnedTasks {
     /// Returns an owner of no tasks yet.
     pub fn new() -> Self {
-        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), failed: Arc::new(watch::channel(None).0) }
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            failed: Arc::new(watch::channel(None).0),
+        }
     }
 
     /// Returns an owner whose tasks also stop when this one is stopped, and which can be stopped alone.

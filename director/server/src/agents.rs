@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use agent_client_grpc::{
-    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError, IssuedCertificate,
-    Peers, Placement, StoredBlob,
+    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
+    IssuedCertificate, Peers, Placement, StoredBlob,
 };
 use async_trait::async_trait;
 use cpi_api::AgentBootstrap;
 use executor::ports::Enrollment;
 use futures::StreamExt as _;
-use model::{AgentId, BlobDigest, Epoch, NodeId};
 use health::watcher::Ears;
+use model::{AgentId, BlobDigest, Epoch, NodeId};
 use release::{BlobError, Blobstore as _};
 use ring::digest::{SHA256, digest};
 use state::State;
@@ -66,10 +66,11 @@ impl AgentSide {
         let bad = |reason: &str| IdentityError::BadRequest { agent: agent.clone(), reason: reason.into() };
         let key_digest = key_digest(csr_der).ok_or_else(|| bad("it has no readable key"))?;
         let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest };
-        let committed = self.log.propose(Proposal::own(enroll)).await.map_err(|e| IdentityError::Unavailable {
-            agent: agent.clone(),
-            reason: e.to_string(),
-        })?;
+        let committed = self
+            .log
+            .propose(Proposal::own(enroll))
+            .await
+            .map_err(|e| IdentityError::Unavailable { agent: agent.clone(), reason: e.to_string() })?;
         match committed.outcome.accepted() {
             Ok(_) => Ok(()),
             Err(refusal @ (Refusal::NotFound { .. } | Refusal::AgentKeyTaken { .. })) => {
@@ -84,14 +85,20 @@ impl AgentSide {
 /// Returns the digest of the public key in a certificate request.
 fn key_digest(csr_der: &[u8]) -> Option<String> {
     use x509_parser::prelude::FromDer as _;
-    let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(csr_der).ok()?;
+    let (_, request) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(csr_der).ok()?;
     let key = request.certification_request_info.subject_pki.subject_public_key.data;
     Some(hex::encode(digest(&SHA256, &key)))
 }
 
 #[async_trait]
 impl Identity for AgentSide {
-    async fn enroll(&self, agent: &AgentId, token: &str, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+    async fn enroll(
+        &self,
+        agent: &AgentId,
+        token: &str,
+        csr_der: &[u8],
+    ) -> Result<IssuedCertificate, IdentityError> {
         if !AgentTokens::new(&self.kek).is_valid(agent, token) {
             return Err(IdentityError::Refused { agent: agent.clone() });
         }

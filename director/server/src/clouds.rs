@@ -21,7 +21,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
             options.hidden = vec![config.data_dir.clone()];
             // Probing makes and unmakes a container: off the threads that serve everybody.
             let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
-            let cloud = opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
+            let cloud =
+                opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
             tracing::info!(rung = %cloud.rung(), "local cloud");
             Ok(Arc::new(cloud))
         }

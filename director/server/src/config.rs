@@ -207,7 +207,8 @@ struct RawOtlp {
 impl Config {
     /// Reads and checks a configuration file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
         Self::parse(&text, path)
     }
 
@@ -215,7 +216,8 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: Raw = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.into(), message: error.to_string() })?;
-        let mut check = Check { base: path.parent().unwrap_or(Path::new(".")).to_owned(), complaints: Vec::new() };
+        let mut check =
+            Check { base: path.parent().unwrap_or(Path::new(".")).to_owned(), complaints: Vec::new() };
         let config = check.config(raw);
         match config {
             Some(config) if check.complaints.is_empty() => Ok(config),
@@ -277,7 +279,8 @@ impl Check {
         let listen = self.address(&format!("{key}.listen"), &raw.listen)?;
         let advertise = match raw.advertise {
             Some(text) => {
-                let port = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+                let port =
+                    text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
                 if port.is_none_or(|(host, _)| host.is_empty()) {
                     self.complain(&format!("{key}.advertise"), &text, "a host and a port");
                     return None;

@@ -22,7 +22,9 @@ pub fn status(error: ServiceError) -> Status {
     let message = error.to_string();
     match error {
         ServiceError::Unauthenticated => build(Code::Unauthenticated, message, ErrorCode::UnauthorizedError),
-        ServiceError::Forbidden { .. } => build(Code::PermissionDenied, message, ErrorCode::UnauthorizedError),
+        ServiceError::Forbidden { .. } => {
+            build(Code::PermissionDenied, message, ErrorCode::UnauthorizedError)
+        }
         ServiceError::Told(told) => of_task_error(&told),
         ServiceError::Refused(refusal) => of_refusal(&refusal, message),
         ServiceError::Log(error) => of_log(&error, message),
@@ -66,8 +68,12 @@ fn of_task_error(told: &TaskError) -> Status {
 fn of_refusal(refusal: &Refusal, message: String) -> Status {
     let (code, told) = match refusal {
         Refusal::NotFound { .. } => (Code::NotFound, ErrorCode::ResourceNotFound),
-        Refusal::Exists { .. } | Refusal::AlreadyInitialised => (Code::AlreadyExists, ErrorCode::ResourceError),
-        Refusal::BadToken | Refusal::AgentKeyTaken { .. } => (Code::Unauthenticated, ErrorCode::UnauthorizedError),
+        Refusal::Exists { .. } | Refusal::AlreadyInitialised => {
+            (Code::AlreadyExists, ErrorCode::ResourceError)
+        }
+        Refusal::BadToken | Refusal::AgentKeyTaken { .. } => {
+            (Code::Unauthenticated, ErrorCode::UnauthorizedError)
+        }
         Refusal::ConfigMoved { .. } => (Code::FailedPrecondition, ErrorCode::ConfigExpectedLatestIdMismatch),
         Refusal::UnknownCommand => (Code::Unimplemented, ErrorCode::SystemError),
         _ => (Code::FailedPrecondition, ErrorCode::ResourceError),
@@ -93,7 +99,8 @@ mod tests {
 
     #[test]
     fn an_error_carries_bosh_s_name_and_number() {
-        let status = status(ServiceError::told(ErrorCode::DeploymentNotFound, "Deployment 'x' doesn't exist"));
+        let status =
+            status(ServiceError::told(ErrorCode::DeploymentNotFound, "Deployment 'x' doesn't exist"));
         assert_eq!(status.code(), Code::NotFound);
         let info = status.get_details_error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.metadata["code"].as_str()), ("DeploymentNotFound", "70000"));

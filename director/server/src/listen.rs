@@ -76,7 +76,11 @@ async fn connection(
         Ok(Err(error)) => return debug!(%from, error = %error, "TLS handshake failed"),
         Err(_) => return debug!(%from, "TLS handshake took too long"),
     };
-    let certificates = stream.get_ref().1.peer_certificates().map(|c| Arc::new(c.iter().map(|c| c.clone().into_owned()).collect::<Vec<_>>()));
+    let certificates = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .map(|c| Arc::new(c.iter().map(|c| c.clone().into_owned()).collect::<Vec<_>>()));
     if kind == PortKind::Peer && certificates.as_ref().and_then(|c| replica_named_in(c.first()?)).is_none() {
         return warn!(%from, "refused on the peer port: the certificate does not belong to a replica");
     }
@@ -87,7 +91,11 @@ async fn connection(
         request.map(axum::body::Body::new)
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http2().keep_alive_interval(Some(KEEP_ALIVE)).keep_alive_timeout(KEEP_ALIVE).timer(hyper_util::rt::TokioTimer::new());
+    builder
+        .http2()
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_timeout(KEEP_ALIVE)
+        .timer(hyper_util::rt::TokioTimer::new());
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(served);
     let ended = tokio::select! {

@@ -78,8 +78,12 @@ fn main() -> ExitCode {
 
 async fn perform(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Init { config, fleet, profile } => init::init(&Config::load(&config)?, &fleet, profile.as_deref()).await,
-        Command::Join { config, token, endpoints } => join::join(&Config::load(&config)?, &token, &endpoints).await,
+        Command::Init { config, fleet, profile } => {
+            init::init(&Config::load(&config)?, &fleet, profile.as_deref()).await
+        }
+        Command::Join { config, token, endpoints } => {
+            join::join(&Config::load(&config)?, &token, &endpoints).await
+        }
         Command::Run { config } => {
             let config = Config::load(&config)?;
             let _logging = logging::start(&config)?;
@@ -89,7 +93,12 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             let scratch = tempfile::tempdir()?;
             let agent = std::env::current_exe()?.with_file_name("dagent");
             for report in cpi_local::probe(&cpi_local::LocalOptions::new(scratch.path(), agent)) {
-                println!("{:<16} {:<4} {}", report.rung.to_string(), if report.ok { "yes" } else { "no" }, report.why);
+                println!(
+                    "{:<16} {:<4} {}",
+                    report.rung.to_string(),
+                    if report.ok { "yes" } else { "no" },
+                    report.why
+                );
             }
             Ok(())
         }

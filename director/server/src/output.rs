@@ -45,7 +45,13 @@ pub struct Outputs {
 impl Outputs {
     /// Makes the collector.
     pub fn new(blobs: Arc<FleetBlobs>, log: RaftLog) -> Self {
-        Self { waiting: Mutex::default(), full: Notify::new(), blobs, log, sealing: tokio::sync::Mutex::default() }
+        Self {
+            waiting: Mutex::default(),
+            full: Notify::new(),
+            blobs,
+            log,
+            sealing: tokio::sync::Mutex::default(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {

@@ -41,7 +41,8 @@ pub fn start(tasks: &OwnedTasks, listener: TcpListener, node: Node, log: RaftLog
         .route("/metrics", get(scrape))
         .with_state(probes);
     tasks.spawn("probe port", OnExit::StopNode, move |stop| async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+        let served =
+            axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
         if let Err(error) = served.await {
             tracing::error!(error = %error, "the probe port has ended");
         }

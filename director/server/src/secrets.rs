@@ -59,7 +59,8 @@ impl Kek {
 
     /// Reads the key file.
     pub fn load(path: &Path) -> Result<Self, KekError> {
-        let text = std::fs::read_to_string(path).map_err(|source| KekError::File { path: path.into(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| KekError::File { path: path.into(), source })?;
         let bytes = STANDARD.decode(text.trim()).ok();
         bytes.and_then(|b| Self::from_bytes(&b)).ok_or_else(|| KekError::Content { path: path.into() })
     }
@@ -67,7 +68,8 @@ impl Kek {
     /// Writes the key file, readable by its owner only.
     pub fn store(&self, path: &Path) -> Result<(), KekError> {
         let text = format!("{}\n", STANDARD.encode(self.0));
-        crate::files::write_private(path, text.as_bytes()).map_err(|source| KekError::File { path: path.into(), source })
+        crate::files::write_private(path, text.as_bytes())
+            .map_err(|source| KekError::File { path: path.into(), source })
     }
 }
 
@@ -119,7 +121,11 @@ fn encrypt(key: &[u8; KEY_BYTES], name: &str, plain: &[u8]) -> Vec<u8> {
     let nonce: [u8; NONCE_BYTES] = rand::rng().random();
     let mut content = plain.to_vec();
     cipher(key)
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(name.as_bytes()), &mut content)
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(name.as_bytes()),
+            &mut content,
+        )
         .expect("values are far below the cipher's limit");
     [nonce.to_vec(), content].concat()
 }

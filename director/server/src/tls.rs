@@ -71,12 +71,15 @@ impl TlsIdentity {
 }
 
 fn material(chain_pem: &str, key_pem: &str, authorities_pem: &str) -> anyhow::Result<Material> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>().context("read the certificate")?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .context("read the certificate")?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context("read the private key")?;
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(authorities_pem.as_bytes()) {
-        roots.add(authority.context("read the fleet's authorities")?).context("trust the fleet's authorities")?;
+        roots
+            .add(authority.context("read the fleet's authorities")?)
+            .context("trust the fleet's authorities")?;
     }
     let roots = Arc::new(roots);
     let leaf = chain.first().context("the certificate file is empty")?;
@@ -84,21 +87,23 @@ fn material(chain_pem: &str, key_pem: &str, authorities_pem: &str) -> anyhow::Re
     let not_after_unix = parsed.validity().not_after.timestamp();
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = |verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>| -> anyhow::Result<_> {
-        let versions: &[&rustls::SupportedProtocolVersion] = match verifier {
-            // Browsers, old tools: whoever reads the API may speak 1.2.
-            None => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            Some(_) => &[&rustls::version::TLS13],
+    let server =
+        |verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>| -> anyhow::Result<_> {
+            let versions: &[&rustls::SupportedProtocolVersion] = match verifier {
+                // Browsers, old tools: whoever reads the API may speak 1.2.
+                None => &[&rustls::version::TLS13, &rustls::version::TLS12],
+                Some(_) => &[&rustls::version::TLS13],
+            };
+            let builder =
+                ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
+            let builder = match verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_single_cert(chain.clone(), key.clone_key())?;
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Ok(Arc::new(config))
         };
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
-        let builder = match verifier {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-            None => builder.with_no_client_auth(),
-        };
-        let mut config = builder.with_single_cert(chain.clone(), key.clone_key())?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
-    };
     let clients = || WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
     let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
     let mut client = ClientConfig::builder_with_provider(provider.clone())

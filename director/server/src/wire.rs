@@ -65,7 +65,9 @@ pub fn raft_options(config: &Config, identity: &NodeIdentity) -> raft::Options {
 
 /// Returns the names under which this replica is reached.
 pub fn own_names(config: &Config) -> Names {
-    Names::of_addresses([&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str))
+    Names::of_addresses(
+        [&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str),
+    )
 }
 
 /// The ports of a replica, open before anything else: a port that is taken is the most common mistake.
@@ -138,7 +140,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     replica.start_agent_port(listeners.agent);
     replica.start_api(&membership, listeners.api)?;
     if let Some(listener) = listeners.probes {
-        probes::start(&replica.doors, listener, replica.node.clone(), replica.log.clone(), replica.hub.clone());
+        probes::start(
+            &replica.doors,
+            listener,
+            replica.node.clone(),
+            replica.log.clone(),
+            replica.hub.clone(),
+        );
     }
     replica.start_membership(membership);
     replica.start_executor(outputs).await?;
@@ -186,7 +194,22 @@ impl Replica {
         };
         let hub = AgentHub::new(parts, HubOptions::default(), doors.clone());
         let agents: Arc<dyn Agents> = Arc::new(RemoteAgents::new(hub.clone(), agent_side.clone()));
-        Ok(Self { config, identity, files, tls, kek, node, log, peers, blobs, agent_side, hub, agents, doors, core })
+        Ok(Self {
+            config,
+            identity,
+            files,
+            tls,
+            kek,
+            node,
+            log,
+            peers,
+            blobs,
+            agent_side,
+            hub,
+            agents,
+            doors,
+            core,
+        })
     }
 
     fn membership(&self) -> Membership {
@@ -269,9 +292,18 @@ impl Replica {
         Ok(())
     }
 
-    fn serve(&self, tasks: &OwnedTasks, name: &'static str, listener: TcpListener, kind: PortKind, router: Router) {
+    fn serve(
+        &self,
+        tasks: &OwnedTasks,
+        name: &'static str,
+        listener: TcpListener,
+        kind: PortKind,
+        router: Router,
+    ) {
         let (tls, connections) = (self.tls.clone(), tasks.clone());
-        tasks.spawn(name, OnExit::StopNode, move |stop| listen::serve(listener, tls, kind, router, connections, stop));
+        tasks.spawn(name, OnExit::StopNode, move |stop| {
+            listen::serve(listener, tls, kind, router, connections, stop)
+        });
     }
 
     /// Asks for a place in the fleet if this replica has none yet, and files its addresses where they have changed.
@@ -295,7 +327,8 @@ impl Replica {
     }
 
     async fn start_executor(&self, outputs: Arc<Outputs>) -> anyhow::Result<()> {
-        let renderer = Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
+        let renderer =
+            Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
         let cpi = clouds::open(&self.config).await?;
         let cpis: Arc<dyn Cpis> = Arc::new(clouds::Clouds::single(cpi));
         let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
@@ -312,7 +345,8 @@ impl Replica {
             options: executor::Options { node: self.identity.node, ..executor::Options::default() },
         };
         let (owner, wait) = (self.doors.clone(), self.node.lease_duration());
-        self.doors.spawn("executor", OnExit::StopNode, move |stop| executor::runner::run(ports, owner, wait, stop));
+        self.doors
+            .spawn("executor", OnExit::StopNode, move |stop| executor::runner::run(ports, owner, wait, stop));
         Ok(())
     }
 
@@ -434,7 +468,9 @@ async fn settle(
         };
         match ask_for_promotion(&peers, &known, &request).await {
             Ok(()) => info!(node = %own.node, "joined the fleet"),
-            Err(status) => return error!(node = %own.node, error = %status, "the fleet did not take this replica"),
+            Err(status) => {
+                return error!(node = %own.node, error = %status, "the fleet did not take this replica");
+            }
         }
     }
     let filed = || {

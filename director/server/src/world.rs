@@ -128,8 +128,11 @@ impl World for FleetWorld {
     fn able_to_watch(&self) -> BTreeSet<NodeId> {
         let heard = |m: &raft::MemberStatus| m.last_heard.is_some_and(|at| at.elapsed() < HEARD_WITHIN);
         let members = self.node.status().members;
-        let able: BTreeSet<NodeId> =
-            members.iter().filter(|m| m.voter && m.id != self.id.0 && heard(m)).map(|m| NodeId(m.id)).collect();
+        let able: BTreeSet<NodeId> = members
+            .iter()
+            .filter(|m| m.voter && m.id != self.id.0 && heard(m))
+            .map(|m| NodeId(m.id))
+            .collect();
         if able.is_empty() { BTreeSet::from([self.id]) } else { able }
     }
 
@@ -157,8 +160,11 @@ impl World for FleetWorld {
         }
         let mut found = Vec::new();
         for deployment in state.deployments().into_iter().filter(|d| !busy.contains(&d.name)) {
-            let wanted: Vec<Instance> =
-                state.instances(&deployment.name).into_iter().filter(|i| i.expects_vm() && !i.ignore).collect();
+            let wanted: Vec<Instance> = state
+                .instances(&deployment.name)
+                .into_iter()
+                .filter(|i| i.expects_vm() && !i.ignore)
+                .collect();
             let since = |instance: &Instance| {
                 let vm = state.active_vm(&instance.spec.id)?;
                 dead.get(&vm.agent).map(|since| (instance.spec.id.clone(), *since))
@@ -174,10 +180,15 @@ impl World for FleetWorld {
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>) {
         let pause_until = {
             let view = self.log.view();
-            let filter = TaskFilter { deployment: Some(deployment.clone()), limit: Some(1), ..TaskFilter::default() };
-            State::new(&*view).tasks(&filter).first().filter(|t| matches!(t.kind, TaskKind::ScanAndFix { .. })).map(|t| {
-                if t.state == TaskState::Queued { i64::MAX } else { t.updated_at.0 + RESURRECT_PAUSE_MS }
-            })
+            let filter =
+                TaskFilter { deployment: Some(deployment.clone()), limit: Some(1), ..TaskFilter::default() };
+            State::new(&*view)
+                .tasks(&filter)
+                .first()
+                .filter(|t| matches!(t.kind, TaskKind::ScanAndFix { .. }))
+                .map(|t| {
+                    if t.state == TaskState::Queued { i64::MAX } else { t.updated_at.0 + RESURRECT_PAUSE_MS }
+                })
         };
         if pause_until.is_some_and(|until| crate::fleet::log::now().0 < until) {
             return;
@@ -185,8 +196,12 @@ impl World for FleetWorld {
         warn!(deployment = %deployment, instances = instances.len(), "resurrecting");
         let locks = vec![LockName::new(format!("lock:deployment:{deployment}"))];
         let kind = TaskKind::ScanAndFix { instances };
-        let command =
-            Command::TaskQueue { kind, deployment: Some(deployment.clone()), context_id: String::new(), locks };
+        let command = Command::TaskQueue {
+            kind,
+            deployment: Some(deployment.clone()),
+            context_id: String::new(),
+            locks,
+        };
         self.own("resurrection", command).await;
     }
 

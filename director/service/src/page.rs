@@ -45,7 +45,10 @@ impl Page {
         }
         let number = self.token.parse().ok();
         number.map(Some).ok_or_else(|| {
-            ServiceError::told(ErrorCode::BadRequest, format!("`{}` is not a page token of this list", self.token))
+            ServiceError::told(
+                ErrorCode::BadRequest,
+                format!("`{}` is not a page token of this list", self.token),
+            )
         })
     }
 }

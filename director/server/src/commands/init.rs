@@ -44,7 +44,8 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
         "`{}` belongs to a fleet already: remove it if that fleet is gone, or just `directord run`",
         config.data_dir.display()
     );
-    let kek = if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
+    let kek =
+        if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
     let (authority, authority_key) = Authority::create(fleet)?;
     let key = KeyPair::generate().context("make this replica's key")?;
     let issued = authority.issue_replica(FIRST, &own_names(config), &key)?;
@@ -153,6 +154,9 @@ fn tell(config: &Config, fleet: &str, password: &str, profile: Option<&Path>) {
         Some(path) => println!("The admin's login is in {} (DCTL_PROFILE).", path.display()),
         None => println!("User: {ADMIN}\nPassword: {password}\nThe password is shown this once."),
     }
-    println!("Keep a copy of {} elsewhere: without it, a backup's secrets can't be read.", config.kek_file.display());
+    println!(
+        "Keep a copy of {} elsewhere: without it, a backup's secrets can't be read.",
+        config.kek_file.display()
+    );
     println!("Next: `directord run`, then `dctl cluster join-token` for each further replica.");
 }

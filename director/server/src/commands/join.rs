@@ -40,7 +40,8 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
     );
     let fingerprint = token.rsplit('.').next().filter(|_| token.split('.').count() == 3);
     let fingerprint = fingerprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-    let fingerprint = fingerprint.context("this is not a join token: get one with `dctl cluster join-token`")?;
+    let fingerprint =
+        fingerprint.context("this is not a join token: get one with `dctl cluster join-token`")?;
     let key = KeyPair::generate().context("make this replica's key")?;
     let csr = CertificateParams::default().serialize_request(&key).context("make the certificate request")?;
     let request = pb::JoinRequest {
@@ -61,14 +62,21 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
     Ok(())
 }
 
-async fn ask(endpoints: &[String], fingerprint: &[u8], request: &pb::JoinRequest) -> anyhow::Result<pb::JoinResponse> {
+async fn ask(
+    endpoints: &[String],
+    fingerprint: &[u8],
+    request: &pb::JoinRequest,
+) -> anyhow::Result<pb::JoinResponse> {
     ensure!(!endpoints.is_empty(), "name at least one replica of the fleet with --endpoint HOST:PORT");
     let mut failures = Vec::new();
     for endpoint in endpoints {
         match JoinClient::new(channel(endpoint, fingerprint.to_vec())?).join(request.clone()).await {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) if status.code() == tonic::Code::Unauthenticated => {
-                bail!("the fleet refused the token: {} (each is good once, and for an hour)", status.message());
+                bail!(
+                    "the fleet refused the token: {} (each is good once, and for an hour)",
+                    status.message()
+                );
             }
             Err(status) => failures.push(format!("  {endpoint}: {}", status.message())),
         }
@@ -90,7 +98,8 @@ fn channel(endpoint: &str, fingerprint: Vec<u8>) -> anyhow::Result<Channel> {
     let connector = tower::service_fn(move |_: Uri| {
         let (tls, address) = (tls.clone(), address.clone());
         async move {
-            let name = ServerName::try_from(model::agent_settings::DIRECTOR_TLS_NAME).map_err(std::io::Error::other)?;
+            let name = ServerName::try_from(model::agent_settings::DIRECTOR_TLS_NAME)
+                .map_err(std::io::Error::other)?;
             let stream = TcpStream::connect(&address).await?;
             Ok::<_, std::io::Error>(TokioIo::new(TlsConnector::from(tls).connect(name, stream).await?))
         }
@@ -126,7 +135,9 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let authority = self.authority(intermediates).ok_or_else(|| {
-            rustls::Error::General("this is not the fleet that the token is for: its authority is another one".into())
+            rustls::Error::General(
+                "this is not the fleet that the token is for: its authority is another one".into(),
+            )
         })?;
         authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }

@@ -98,8 +98,13 @@ impl FleetBlobs {
                 Some(Ok(node)) => holders.push(node),
                 Some(Err(error)) => warn!(blob = %digest, error = %error, "a copy failed"),
                 None => {
-                    let source = io::Error::other(format!("{} of {replicas} replicas hold it", holders.len()));
-                    return Err(BlobError::Store { operation: "replicate", subject: digest.to_string(), source });
+                    let source =
+                        io::Error::other(format!("{} of {replicas} replicas hold it", holders.len()));
+                    return Err(BlobError::Store {
+                        operation: "replicate",
+                        subject: digest.to_string(),
+                        source,
+                    });
                 }
             }
         }
@@ -138,7 +143,8 @@ impl FleetBlobs {
         let channel = self.peers.shared(node, address)?;
         let request = pb::BlobCopyRequest { digest: digest.to_string() };
         let pieces = BlobCopiesClient::new(channel).get(request).await?.into_inner();
-        let mut reader = StreamReader::new(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))));
+        let mut reader =
+            StreamReader::new(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))));
         let stored = self.local.put(&mut reader).await?;
         anyhow::ensure!(stored.digest == *digest, "replica {node} sent something else");
         Ok(())
@@ -232,7 +238,10 @@ type Pieces = Pin<Box<dyn futures::Stream<Item = Result<pb::BlobPiece, Status>> 
 
 #[async_trait]
 impl BlobCopies for CopiesService {
-    async fn put(&self, request: Request<Streaming<pb::BlobPiece>>) -> Result<Response<pb::BlobCopyStat>, Status> {
+    async fn put(
+        &self,
+        request: Request<Streaming<pb::BlobPiece>>,
+    ) -> Result<Response<pb::BlobCopyStat>, Status> {
         let pieces = request.into_inner().map(|p| p.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(pieces));
         let stored = self.local.put(&mut reader).await.map_err(|e| Status::unavailable(e.to_string()))?;

@@ -31,7 +31,9 @@ impl RaftLog {
         let entry = Entry {
             version: ENTRY_VERSION,
             // An id of our own where the caller gave none: carrying an entry to the leader may be repeated underneath.
-            request_id: Some(proposal.request_id.unwrap_or_else(|| RequestId::new(uuid::Uuid::new_v4().to_string()))),
+            request_id: Some(
+                proposal.request_id.unwrap_or_else(|| RequestId::new(uuid::Uuid::new_v4().to_string())),
+            ),
             actor: Actor { user: proposal.user, node: self.id },
             proposed_at: now(),
             command: proposal.command,

@@ -108,9 +108,10 @@ impl Membership {
 
     /// Removes a replica, wherever the leader is.
     pub async fn remove(&self, node: NodeId) -> Result<(), Status> {
-        self.on_leader(|mut client| async move { client.remove(pb::RemoveRequest { node_id: node.0 }).await }, || async {
-            self.node.remove_member(node.0, CATCH_UP).await.map_err(member_status)
-        })
+        self.on_leader(
+            |mut client| async move { client.remove(pb::RemoveRequest { node_id: node.0 }).await },
+            || async { self.node.remove_member(node.0, CATCH_UP).await.map_err(member_status) },
+        )
         .await?;
         self.own(Command::MemberRemove { node }).await
     }
@@ -170,9 +171,10 @@ pub async fn ask_for_promotion(
 
 fn member_status(error: MemberError) -> Status {
     match error {
-        MemberError::NotLeader { .. } | MemberError::Stopped | MemberError::Timeout { .. } | MemberError::Busy => {
-            Status::unavailable(error.to_string())
-        }
+        MemberError::NotLeader { .. }
+        | MemberError::Stopped
+        | MemberError::Timeout { .. }
+        | MemberError::Busy => Status::unavailable(error.to_string()),
         MemberError::UnknownMember(_) => Status::not_found(error.to_string()),
         other => Status::failed_precondition(other.to_string()),
     }
@@ -215,7 +217,10 @@ impl Fleet for FleetService {
         Ok(Response::new(self.0.own_status()))
     }
 
-    async fn promote(&self, request: Request<pb::PromoteRequest>) -> Result<Response<pb::PromoteResponse>, Status> {
+    async fn promote(
+        &self,
+        request: Request<pb::PromoteRequest>,
+    ) -> Result<Response<pb::PromoteResponse>, Status> {
         let node = caller(&request)?;
         let wish = request.into_inner();
         let member = Member {
@@ -237,19 +242,28 @@ impl Fleet for FleetService {
         Ok(Response::new(pb::PromoteResponse {}))
     }
 
-    async fn remove(&self, request: Request<pb::RemoveRequest>) -> Result<Response<pb::RemoveResponse>, Status> {
+    async fn remove(
+        &self,
+        request: Request<pb::RemoveRequest>,
+    ) -> Result<Response<pb::RemoveResponse>, Status> {
         let node = request.into_inner().node_id;
         self.0.node.remove_member(node, CATCH_UP).await.map_err(member_status)?;
         Ok(Response::new(pb::RemoveResponse {}))
     }
 
-    async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferResponse>, Status> {
+    async fn transfer(
+        &self,
+        request: Request<pb::TransferRequest>,
+    ) -> Result<Response<pb::TransferResponse>, Status> {
         let to = Some(request.into_inner().node_id).filter(|n| *n != 0);
         let leader = self.0.node.transfer_leader(to, HAND_OVER).await.map_err(member_status)?;
         Ok(Response::new(pb::TransferResponse { leader }))
     }
 
-    async fn watching(&self, _request: Request<pb::WatchingRequest>) -> Result<Response<pb::WatchingResponse>, Status> {
+    async fn watching(
+        &self,
+        _request: Request<pb::WatchingRequest>,
+    ) -> Result<Response<pb::WatchingResponse>, Status> {
         Ok(Response::new(pb::WatchingResponse { connected: self.0.hub.stream_count() as u32 }))
     }
 }

@@ -47,7 +47,8 @@ impl PeerChannels {
     fn open(&self, node: NodeId, address: &str) -> Result<Channel, ConnectError> {
         let failed = |source| ConnectError { node_id: node.0, address: address.to_owned(), source };
         // The scheme is plain to tonic: TLS is the connector's, so that it is renewed without tonic knowing.
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| failed(Box::new(e) as _))?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|e| failed(Box::new(e) as _))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)

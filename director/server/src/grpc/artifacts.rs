@@ -27,7 +27,10 @@ fn config((config, current): (model::config::StoredConfig, bool)) -> pb::Config 
 
 #[async_trait]
 impl Configs for Door {
-    async fn put(&self, request: Request<pb::PutConfigRequest>) -> Result<Response<pb::PutConfigResponse>, Status> {
+    async fn put(
+        &self,
+        request: Request<pb::PutConfigRequest>,
+    ) -> Result<Response<pb::PutConfigResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let put = PutConfig {
@@ -49,12 +52,19 @@ impl Configs for Door {
         Ok(Response::new(config(found)))
     }
 
-    async fn list(&self, request: Request<pb::ListConfigsRequest>) -> Result<Response<pb::ListConfigsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<pb::ListConfigsRequest>,
+    ) -> Result<Response<pb::ListConfigsResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let listed = self.service.configs(&caller, &wish.r#type, &wish.name, wish.history, &page(wish.page)).await;
+        let listed =
+            self.service.configs(&caller, &wish.r#type, &wish.name, wish.history, &page(wish.page)).await;
         let (configs, next_page_token) = listed.map_err(status)?;
-        Ok(Response::new(pb::ListConfigsResponse { configs: configs.into_iter().map(config).collect(), next_page_token }))
+        Ok(Response::new(pb::ListConfigsResponse {
+            configs: configs.into_iter().map(config).collect(),
+            next_page_token,
+        }))
     }
 
     async fn delete(
@@ -75,11 +85,18 @@ fn started(task: model::TaskId) -> Response<pb::TaskStarted> {
 
 #[async_trait]
 impl Releases for Door {
-    async fn upload(&self, request: Request<pb::UploadReleaseRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn upload(
+        &self,
+        request: Request<pb::UploadReleaseRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
-        self.service.upload_release(&caller, id, blob, wish.rebase, wish.fix).await.map(started).map_err(status)
+        self.service
+            .upload_release(&caller, id, blob, wish.rebase, wish.fix)
+            .await
+            .map(started)
+            .map_err(status)
     }
 
     async fn list(
@@ -102,7 +119,10 @@ impl Releases for Door {
         }))
     }
 
-    async fn inspect(&self, request: Request<pb::ReleaseRef>) -> Result<Response<pb::ReleaseDetails>, Status> {
+    async fn inspect(
+        &self,
+        request: Request<pb::ReleaseRef>,
+    ) -> Result<Response<pb::ReleaseDetails>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let found = self.service.release(&caller, &wish.name.into(), &wish.version.into()).await;
@@ -133,7 +153,10 @@ impl Releases for Door {
         }))
     }
 
-    async fn delete(&self, request: Request<pb::DeleteReleaseRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteReleaseRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let version = given(wish.version).map(Into::into);
@@ -144,7 +167,10 @@ impl Releases for Door {
 
 #[async_trait]
 impl Stemcells for Door {
-    async fn upload(&self, request: Request<pb::UploadStemcellRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn upload(
+        &self,
+        request: Request<pb::UploadStemcellRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
@@ -172,11 +198,15 @@ impl Stemcells for Door {
         }))
     }
 
-    async fn delete(&self, request: Request<pb::DeleteStemcellRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteStemcellRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let id = request_id(&wish.request_id);
-        let deleted = self.service.delete_stemcell(&caller, id, wish.name, wish.version.into(), wish.force).await;
+        let deleted =
+            self.service.delete_stemcell(&caller, id, wish.name, wish.version.into(), wish.force).await;
         deleted.map(started).map_err(status)
     }
 }
@@ -199,7 +229,10 @@ impl Disks for Door {
             az: orphan.az.map(|az| az.to_string()).unwrap_or_default(),
             orphaned_at_unix_ms: orphan.orphaned_at.0,
         };
-        Ok(Response::new(pb::ListOrphanedDisksResponse { disks: disks.into_iter().map(row).collect(), next_page_token }))
+        Ok(Response::new(pb::ListOrphanedDisksResponse {
+            disks: disks.into_iter().map(row).collect(),
+            next_page_token,
+        }))
     }
 
     async fn delete_orphaned(

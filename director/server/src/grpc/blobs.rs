@@ -41,7 +41,10 @@ impl Blobs for Door {
         let parts = request.into_inner().map(|part| part.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(parts));
         let stored = self.blobs.put(&mut reader).await.map_err(blob_status)?;
-        Ok(Response::new(pb::UploadBlobResponse { digest: stored.digest.to_string(), size_bytes: stored.bytes }))
+        Ok(Response::new(pb::UploadBlobResponse {
+            digest: stored.digest.to_string(),
+            size_bytes: stored.bytes,
+        }))
     }
 
     type DownloadStream = Pin<Box<dyn Stream<Item = Result<pb::BlobPart, Status>> + Send>>;
@@ -62,7 +65,10 @@ impl Blobs for Door {
         Ok(Response::new(Box::pin(parts)))
     }
 
-    async fn stat(&self, request: Request<pb::StatBlobRequest>) -> Result<Response<pb::StatBlobResponse>, Status> {
+    async fn stat(
+        &self,
+        request: Request<pb::StatBlobRequest>,
+    ) -> Result<Response<pb::StatBlobResponse>, Status> {
         let caller = self.caller(&request).await?;
         let digest = BlobDigest::new(request.into_inner().digest);
         let record = self.service.blob(&caller, &digest).await.map_err(status)?;

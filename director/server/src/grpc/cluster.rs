@@ -53,7 +53,12 @@ impl Cluster for Door {
         self.service.may_see_fleet(&caller).map_err(status)?;
         // Read locally: this is what one looks at when there is no leader.
         let statuses = self.membership.statuses().await;
-        let last = statuses.iter().filter_map(|(_, s)| s.as_ref()).map(|s| s.last_log_index).max().unwrap_or_default();
+        let last = statuses
+            .iter()
+            .filter_map(|(_, s)| s.as_ref())
+            .map(|s| s.last_log_index)
+            .max()
+            .unwrap_or_default();
         let members = statuses.into_iter().map(|(member, answered)| {
             let here = answered.as_ref();
             pb::MemberStatus {
@@ -118,7 +123,10 @@ impl Cluster for Door {
         Ok(Response::new(pb::TransferLeaderResponse { leader: leader.0 }))
     }
 
-    async fn put_user(&self, request: Request<pb::PutUserRequest>) -> Result<Response<pb::PutUserResponse>, Status> {
+    async fn put_user(
+        &self,
+        request: Request<pb::PutUserRequest>,
+    ) -> Result<Response<pb::PutUserResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         if wish.name.is_empty() || wish.password.is_empty() {
@@ -152,7 +160,9 @@ impl Cluster for Door {
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
         let caller = self.caller(&request).await?;
         let users = self.service.users(&caller).await.map_err(status)?;
-        let users = users.into_iter().map(|u| pb::User { name: u.name.to_string(), scopes: u.scopes.into_iter().collect() });
+        let users = users
+            .into_iter()
+            .map(|u| pb::User { name: u.name.to_string(), scopes: u.scopes.into_iter().collect() });
         Ok(Response::new(pb::ListUsersResponse { users: users.collect() }))
     }
 }

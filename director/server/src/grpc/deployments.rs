@@ -15,11 +15,18 @@ use super::{Door, request_id};
 use crate::error_map::status;
 
 fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {
-    let release = |r: model::instance::ReleaseRef| pb::ReleaseRef { name: r.name.to_string(), version: r.version.to_string() };
+    let release = |r: model::instance::ReleaseRef| pb::ReleaseRef {
+        name: r.name.to_string(),
+        version: r.version.to_string(),
+    };
     pb::DeploymentSummary {
         name: deployment.name.to_string(),
         releases: deployment.releases.into_iter().map(release).collect(),
-        stemcells: deployment.stemcells.into_iter().map(|(name, version)| format!("{name}/{version}")).collect(),
+        stemcells: deployment
+            .stemcells
+            .into_iter()
+            .map(|(name, version)| format!("{name}/{version}"))
+            .collect(),
         locked_by: deployment.locked_by.map_or(0, |t| t.0),
         deployed: deployment.deployed,
     }
@@ -32,7 +39,11 @@ impl Deployments for Door {
         let wish = request.into_inner();
         let options = deploy_options(wish.options);
         let id = request_id(&wish.request_id);
-        let task = self.service.deploy(&caller, id, wish.manifest, options, &wish.context_id).await.map_err(status)?;
+        let task = self
+            .service
+            .deploy(&caller, id, wish.manifest, options, &wish.context_id)
+            .await
+            .map_err(status)?;
         Ok(Response::new(pb::TaskStarted { task_id: task.0 }))
     }
 
@@ -52,7 +63,8 @@ impl Deployments for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let lines = self.service.diff(&caller, &wish.manifest, wish.no_redact).await.map_err(status)?;
-        let lines = lines.into_iter().map(|line| pb::DiffLine { text: line.text, change: line.change.name().into() });
+        let lines =
+            lines.into_iter().map(|line| pb::DiffLine { text: line.text, change: line.change.name().into() });
         Ok(Response::new(pb::DiffResponse { lines: lines.collect() }))
     }
 
@@ -81,7 +93,10 @@ impl Deployments for Door {
         Ok(Response::new(pb::DeploymentDetails { summary: Some(summary(found)), manifest }))
     }
 
-    async fn delete(&self, request: Request<pb::DeleteDeploymentRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteDeploymentRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let (id, name) = (request_id(&wish.request_id), DeploymentName::new(wish.name));
@@ -89,7 +104,10 @@ impl Deployments for Door {
         Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
     }
 
-    async fn run_errand(&self, request: Request<pb::RunErrandRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn run_errand(
+        &self,
+        request: Request<pb::RunErrandRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let (id, name) = (request_id(&wish.request_id), DeploymentName::new(wish.deployment));
@@ -117,21 +135,29 @@ impl Variables for Door {
     ) -> Result<Response<pb::ListVariablesResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let listed = self.service.variables(&caller, &DeploymentName::new(wish.deployment), &page(wish.page)).await;
+        let listed =
+            self.service.variables(&caller, &DeploymentName::new(wish.deployment), &page(wish.page)).await;
         let (variables, next_page_token) = listed.map_err(status)?;
         let row = |(name, version, kind): (model::VariableName, u64, String)| pb::Variable {
             name: name.to_string(),
             version,
             r#type: kind,
         };
-        Ok(Response::new(pb::ListVariablesResponse { variables: variables.into_iter().map(row).collect(), next_page_token }))
+        Ok(Response::new(pb::ListVariablesResponse {
+            variables: variables.into_iter().map(row).collect(),
+            next_page_token,
+        }))
     }
 
-    async fn get(&self, request: Request<pb::GetVariableRequest>) -> Result<Response<pb::VariableValue>, Status> {
+    async fn get(
+        &self,
+        request: Request<pb::GetVariableRequest>,
+    ) -> Result<Response<pb::VariableValue>, Status> {
         let caller = self.caller(&request).await?;
         let name = request.into_inner().name.into();
         let variable = self.service.variable(&caller, &name).await.map_err(status)?;
-        let value = self.vault.open(name.as_str(), &variable.sealed).map_err(|e| Status::internal(e.to_string()))?;
+        let value =
+            self.vault.open(name.as_str(), &variable.sealed).map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(pb::VariableValue {
             name: name.to_string(),
             version: variable.version,

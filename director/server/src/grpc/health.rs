@@ -14,7 +14,10 @@ use crate::error_map::status;
 
 #[async_trait]
 impl Health for Door {
-    async fn agents(&self, request: Request<pb::ListAgentsRequest>) -> Result<Response<pb::ListAgentsResponse>, Status> {
+    async fn agents(
+        &self,
+        request: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let deployment = given(wish.deployment).map(DeploymentName::new);
@@ -29,10 +32,16 @@ impl Health for Door {
             health: name(&agent.health),
             since_unix_ms: agent.health_since.0,
         };
-        Ok(Response::new(pb::ListAgentsResponse { agents: agents.into_iter().map(agent).collect(), next_page_token }))
+        Ok(Response::new(pb::ListAgentsResponse {
+            agents: agents.into_iter().map(agent).collect(),
+            next_page_token,
+        }))
     }
 
-    async fn shards(&self, request: Request<pb::ListShardsRequest>) -> Result<Response<pb::ListShardsResponse>, Status> {
+    async fn shards(
+        &self,
+        request: Request<pb::ListShardsRequest>,
+    ) -> Result<Response<pb::ListShardsResponse>, Status> {
         let caller = self.caller(&request).await?;
         let (map, agents) = self.service.shards(&caller).await.map_err(status)?;
         let mut shards: BTreeMap<NodeId, pb::Shard> =
@@ -49,7 +58,10 @@ impl Health for Door {
         for (node, shard) in &mut shards {
             shard.connected = self.connected(*node).await;
         }
-        Ok(Response::new(pb::ListShardsResponse { map_number: map.number, shards: shards.into_values().collect() }))
+        Ok(Response::new(pb::ListShardsResponse {
+            map_number: map.number,
+            shards: shards.into_values().collect(),
+        }))
     }
 
     async fn set_resurrection(
@@ -63,7 +75,10 @@ impl Health for Door {
         Ok(Response::new(pb::SetResurrectionResponse {}))
     }
 
-    async fn leaks(&self, request: Request<pb::ListLeaksRequest>) -> Result<Response<pb::ListLeaksResponse>, Status> {
+    async fn leaks(
+        &self,
+        request: Request<pb::ListLeaksRequest>,
+    ) -> Result<Response<pb::ListLeaksResponse>, Status> {
         let caller = self.caller(&request).await?;
         let leaks = self.service.leaks(&caller).await.map_err(status)?;
         let leak = |leak: state::records::Leak| pb::Leak {
@@ -75,7 +90,10 @@ impl Health for Door {
         Ok(Response::new(pb::ListLeaksResponse { leaks: leaks.into_iter().map(leak).collect() }))
     }
 
-    async fn clear_leak(&self, request: Request<pb::ClearLeakRequest>) -> Result<Response<pb::ClearLeakResponse>, Status> {
+    async fn clear_leak(
+        &self,
+        request: Request<pb::ClearLeakRequest>,
+    ) -> Result<Response<pb::ClearLeakResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let id = request_id(&wish.request_id);

@@ -26,7 +26,10 @@ const AHEAD: usize = 4;
 
 #[async_trait]
 impl Events for Door {
-    async fn list(&self, request: Request<pb::ListEventsRequest>) -> Result<Response<pb::ListEventsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let filter = EventFilter {
@@ -35,7 +38,8 @@ impl Events for Door {
             instance: given(wish.instance),
             ..EventFilter::default()
         };
-        let (events, next_page_token) = self.service.events(&caller, &filter, &page(wish.page)).await.map_err(status)?;
+        let (events, next_page_token) =
+            self.service.events(&caller, &filter, &page(wish.page)).await.map_err(status)?;
         let event = |event: state::records::Event| pb::Event {
             id: event.id.0,
             parent: event.parent.map_or(0, |p| p.0),
@@ -50,13 +54,19 @@ impl Events for Door {
             context_json: serde_json::to_vec(&event.context).unwrap_or_default().into(),
             error: event.error.unwrap_or_default(),
         };
-        Ok(Response::new(pb::ListEventsResponse { events: events.into_iter().map(event).collect(), next_page_token }))
+        Ok(Response::new(pb::ListEventsResponse {
+            events: events.into_iter().map(event).collect(),
+            next_page_token,
+        }))
     }
 }
 
 #[async_trait]
 impl Locks for Door {
-    async fn list(&self, request: Request<pb::ListLocksRequest>) -> Result<Response<pb::ListLocksResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<pb::ListLocksRequest>,
+    ) -> Result<Response<pb::ListLocksResponse>, Status> {
         let caller = self.caller(&request).await?;
         let locks = self.service.locks(&caller).await.map_err(status)?;
         let lock = |lock: state::query::LockView| pb::Lock {
@@ -88,7 +98,8 @@ impl Watch for Door {
                     Err(error) => return drop(to.send(Err(status(error))).await),
                 };
                 if reached > after {
-                    let wanted = |c: &state::records::Change| wish.tables.is_empty() || wish.tables.contains(&c.table);
+                    let wanted =
+                        |c: &state::records::Change| wish.tables.is_empty() || wish.tables.contains(&c.table);
                     let changes = changes.into_iter().filter(wanted).map(|c| pb::Change {
                         revision: c.revision.0,
                         table: c.table,

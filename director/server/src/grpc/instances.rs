@@ -64,7 +64,13 @@ fn instance(row: InstanceRow, state: Option<AgentState>, asked: bool) -> pb::Ins
         agent_id: row.vm.as_ref().map(|vm| vm.agent.to_string()).unwrap_or_default(),
         vm_cid: row.vm.as_ref().and_then(|vm| vm.cid.as_ref()).map(ToString::to_string).unwrap_or_default(),
         vm_type: spec.vm_type.clone().unwrap_or_default(),
-        disk_cids: row.disks.iter().filter(|d| d.active).filter_map(|d| d.cid.as_ref()).map(ToString::to_string).collect(),
+        disk_cids: row
+            .disks
+            .iter()
+            .filter(|d| d.active)
+            .filter_map(|d| d.cid.as_ref())
+            .map(ToString::to_string)
+            .collect(),
         ignore: row.instance.ignore,
         update_completed: row.instance.update_completed,
         processes: state
@@ -72,7 +78,10 @@ fn instance(row: InstanceRow, state: Option<AgentState>, asked: bool) -> pb::Ins
             .flat_map(|s| &s.processes)
             .map(|p| pb::Process { name: p.name.clone(), state: p.state.clone() })
             .collect(),
-        vitals_json: state.and_then(|s| s.vitals).map(|v| v.to_string().into_bytes().into()).unwrap_or_default(),
+        vitals_json: state
+            .and_then(|s| s.vitals)
+            .map(|v| v.to_string().into_bytes().into())
+            .unwrap_or_default(),
         lifecycle: name(&spec.lifecycle),
     }
 }
@@ -86,7 +95,8 @@ impl Instances for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let deployment = DeploymentName::new(wish.deployment);
-        let listed = self.service.instances(&caller, &deployment, freshness(wish.freshness), &page(wish.page)).await;
+        let listed =
+            self.service.instances(&caller, &deployment, freshness(wish.freshness), &page(wish.page)).await;
         let (rows, next_page_token, revision) = listed.map_err(status)?;
         let epoch = self.service.info().map(|c| c.epoch).unwrap_or_default();
         // Dashboards, which read locally, make do with what the watchers know; people want to know how it is now.
@@ -100,10 +110,17 @@ impl Instances for Door {
             asked.push(asking.boxed());
         }
         let instances = futures::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
-        Ok(Response::new(pb::ListInstancesResponse { instances, next_page_token, as_of_revision: revision.0 }))
+        Ok(Response::new(pb::ListInstancesResponse {
+            instances,
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
     }
 
-    async fn change_state(&self, request: Request<pb::ChangeStateRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+    async fn change_state(
+        &self,
+        request: Request<pb::ChangeStateRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
         use pb::change_state_request::Change;
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
@@ -113,7 +130,9 @@ impl Instances for Door {
             Change::StopHard => StateChange::Become(InstanceState::Detached),
             Change::Restart => StateChange::Restart,
             Change::Recreate => StateChange::Recreate,
-            Change::Unspecified => return Err(Status::invalid_argument("say which change: start, stop, restart …")),
+            Change::Unspecified => {
+                return Err(Status::invalid_argument("say which change: start, stop, restart …"));
+            }
         };
         let task = self
             .service
@@ -131,12 +150,22 @@ impl Instances for Door {
         Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
     }
 
-    async fn ignore(&self, request: Request<pb::IgnoreRequest>) -> Result<Response<pb::IgnoreResponse>, Status> {
+    async fn ignore(
+        &self,
+        request: Request<pb::IgnoreRequest>,
+    ) -> Result<Response<pb::IgnoreResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let which = wish.instance.unwrap_or_default();
         let (id, deployment) = (request_id(&wish.request_id), DeploymentName::new(wish.deployment));
-        let done = self.service.ignore_instance(&caller, id, &deployment, &which.group, &which.id_or_index, wish.ignore);
+        let done = self.service.ignore_instance(
+            &caller,
+            id,
+            &deployment,
+            &which.group,
+            &which.id_or_index,
+            wish.ignore,
+        );
         done.await.map_err(status)?;
         Ok(Response::new(pb::IgnoreResponse {}))
     }

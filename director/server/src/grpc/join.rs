@@ -33,7 +33,11 @@ impl Join for JoinDesk {
         let mut parts = wish.token.split('.');
         let secret = match (parts.next(), parts.next()) {
             (Some(TOKEN_PREFIX), Some(secret)) => secret,
-            _ => return Err(Status::unauthenticated("this is not a join token: get one with `dctl cluster join-token`")),
+            _ => {
+                return Err(Status::unauthenticated(
+                    "this is not a join token: get one with `dctl cluster join-token`",
+                ));
+            }
         };
         // Bound to the request's key: a repeat after a lost answer gets the same number, a thief gets nothing.
         let key_digest = hex::encode(digest(&SHA256, &wish.csr_der));
@@ -43,11 +47,13 @@ impl Join for JoinDesk {
         })?;
         let view = self.0.membership.log.view();
         let state = State::new(&*view);
-        let cluster = state.cluster().ok_or_else(|| Status::unavailable("the fleet is not initialised yet"))?;
+        let cluster =
+            state.cluster().ok_or_else(|| Status::unavailable("the fleet is not initialised yet"))?;
         let authority = open_authority(&cluster, &self.0.kek).map_err(|e| Status::internal(e.to_string()))?;
         let names = Names { hosts: wish.hosts };
         let issued = authority.issue_replica_csr(node, &names, &wish.csr_der);
-        let issued = issued.map_err(|e| Status::invalid_argument(format!("the certificate request is not valid: {e}")))?;
+        let issued = issued
+            .map_err(|e| Status::invalid_argument(format!("the certificate request is not valid: {e}")))?;
         info!(node = %node, name = wish.name, "a replica joins");
         let members = state.members().into_iter().map(|m| pb::MemberStatus {
             id: m.node.0,

@@ -55,7 +55,13 @@ fn unit(view: UnitView) -> pb::TaskUnit {
         };
         pb::TaskStep { name: name.into(), attempts: journal.attempts, epoch: journal.epoch.0, outcome, error }
     });
-    pb::TaskUnit { no: view.no.0, stage: view.stage, label: view.label, state: name(&view.state), steps: steps.collect() }
+    pb::TaskUnit {
+        no: view.no.0,
+        stage: view.stage,
+        label: view.label,
+        state: name(&view.state),
+        steps: steps.collect(),
+    }
 }
 
 fn kind(wire: pb::follow_task_request::Kind) -> OutputKind {
@@ -84,7 +90,8 @@ impl Follower {
     async fn run(mut self) {
         loop {
             let seen = self.door.service.log().revision();
-            let read = self.door.service.task_output(&self.caller, self.id, self.kind, self.offset, CHUNK_BYTES);
+            let read =
+                self.door.service.task_output(&self.caller, self.id, self.kind, self.offset, CHUNK_BYTES);
             let (view, output) = match read {
                 Ok(read) => read,
                 Err(error) => return drop(self.to.send(Err(status(error))).await),
@@ -95,7 +102,8 @@ impl Follower {
                 Err(error) => return drop(self.to.send(Err(error)).await),
             }
             if view.task.state.is_final() || !self.wait {
-                let last = pb::TaskOutput { offset: self.offset, data: Default::default(), task: Some(task(view)) };
+                let last =
+                    pb::TaskOutput { offset: self.offset, data: Default::default(), task: Some(task(view)) };
                 return drop(self.to.send(Ok(last)).await);
             }
             tokio::select! {
@@ -139,13 +147,19 @@ impl Follower {
 
 #[async_trait]
 impl Tasks for Door {
-    async fn list(&self, request: Request<pb::ListTasksRequest>) -> Result<Response<pb::ListTasksResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<pb::ListTasksRequest>,
+    ) -> Result<Response<pb::ListTasksResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let deployment = given(wish.deployment).map(DeploymentName::new);
         let listed = self.service.tasks(&caller, wish.current, deployment, &page(wish.page)).await;
         let (tasks, next_page_token) = listed.map_err(status)?;
-        Ok(Response::new(pb::ListTasksResponse { tasks: tasks.into_iter().map(task).collect(), next_page_token }))
+        Ok(Response::new(pb::ListTasksResponse {
+            tasks: tasks.into_iter().map(task).collect(),
+            next_page_token,
+        }))
     }
 
     async fn get(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::Task>, Status> {
@@ -156,7 +170,10 @@ impl Tasks for Door {
 
     type FollowStream = Pin<Box<dyn Stream<Item = Result<pb::TaskOutput, Status>> + Send>>;
 
-    async fn follow(&self, request: Request<pb::FollowTaskRequest>) -> Result<Response<Self::FollowStream>, Status> {
+    async fn follow(
+        &self,
+        request: Request<pb::FollowTaskRequest>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         // One barrier: a client that saw a byte elsewhere must not be told here that there is none.
@@ -180,16 +197,21 @@ impl Tasks for Door {
         Ok(Response::new(Box::pin(ReceiverStream::new(from))))
     }
 
-    async fn cancel(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
+    async fn cancel(
+        &self,
+        request: Request<pb::CancelTaskRequest>,
+    ) -> Result<Response<pb::CancelTaskResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let cancelled = self.service.cancel_task(&caller, request_id(&wish.request_id), TaskId(wish.id)).await;
+        let cancelled =
+            self.service.cancel_task(&caller, request_id(&wish.request_id), TaskId(wish.id)).await;
         Ok(Response::new(pb::CancelTaskResponse { state: name(&cancelled.map_err(status)?) }))
     }
 
     async fn steps(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::TaskSteps>, Status> {
         let caller = self.caller(&request).await?;
-        let units = self.service.task_steps(&caller, TaskId(request.into_inner().id)).await.map_err(status)?;
+        let units =
+            self.service.task_steps(&caller, TaskId(request.into_inner().id)).await.map_err(status)?;
         Ok(Response::new(pb::TaskSteps { units: units.into_iter().map(unit).collect() }))
     }
 }

@@ -99,7 +99,12 @@ impl Authority {
     }
 
     /// Gives a replica a certificate for its own key.
-    pub fn issue_replica(&self, node: NodeId, names: &Names, key: &KeyPair) -> Result<Issued, AuthorityError> {
+    pub fn issue_replica(
+        &self,
+        node: NodeId,
+        names: &Names,
+        key: &KeyPair,
+    ) -> Result<Issued, AuthorityError> {
         let failed = failed("issue a replica's certificate");
         let params = replica_params(node, names).map_err(&failed)?;
         let certificate = params.signed_by(key, &self.issuer).map_err(&failed)?;
@@ -113,7 +118,12 @@ impl Authority {
     }
 
     /// Gives a joining replica a certificate for the key of its request. The request's own wishes are ignored.
-    pub fn issue_replica_csr(&self, node: NodeId, names: &Names, csr: &[u8]) -> Result<Issued, AuthorityError> {
+    pub fn issue_replica_csr(
+        &self,
+        node: NodeId,
+        names: &Names,
+        csr: &[u8],
+    ) -> Result<Issued, AuthorityError> {
         let failed = failed("issue a replica's certificate");
         let params = replica_params(node, names).map_err(&failed)?;
         self.sign(csr, params, failed).map(|issued| self.with_authority(issued))
@@ -161,7 +171,8 @@ fn replica_params(node: NodeId, names: &Names) -> Result<CertificateParams, rcge
             Err(_) => SanType::DnsName(uri(host)?),
         });
     }
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     validity(&mut params, REPLICA_VALID);
     Ok(params)
 }

@@ -42,7 +42,13 @@ impl IdentityFiles {
     }
 
     /// Stores everything; the node's own file last, since it says that the rest is there.
-    pub fn store(&self, node: &NodeIdentity, key_pem: &str, chain_pem: &str, authorities_pem: &str) -> io::Result<()> {
+    pub fn store(
+        &self,
+        node: &NodeIdentity,
+        key_pem: &str,
+        chain_pem: &str,
+        authorities_pem: &str,
+    ) -> io::Result<()> {
         write_private(&self.path("key.pem"), key_pem.as_bytes())?;
         write_private(&self.path("authorities.pem"), authorities_pem.as_bytes())?;
         self.store_chain(chain_pem)?;

@@ -30,7 +30,9 @@ pub async fn keep_fresh(
         if identity.seconds_left() < LEFT_MIN {
             match authority() {
                 Some(authority) => renew(&files, &identity, node, &names, &authority),
-                None => warn!(node = %node, "the certificate should be renewed, but the state has no authority yet"),
+                None => {
+                    warn!(node = %node, "the certificate should be renewed, but the state has no authority yet")
+                }
             }
         }
         tokio::select! {

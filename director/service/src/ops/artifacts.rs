@@ -45,12 +45,19 @@ impl Service {
         let looked = self.look(Read::Linearizable).await?;
         match State::new(&*looked.view).blob(blob) {
             Some(_) => Ok(()),
-            None => Err(ServiceError::told(ErrorCode::ResourceNotFound, format!("blob {blob} was never uploaded"))),
+            None => Err(ServiceError::told(
+                ErrorCode::ResourceNotFound,
+                format!("blob {blob} was never uploaded"),
+            )),
         }
     }
 
     /// Returns what is known of a blob.
-    pub async fn blob(&self, caller: &Caller, digest: &BlobDigest) -> Result<Option<BlobRecord>, ServiceError> {
+    pub async fn blob(
+        &self,
+        caller: &Caller,
+        digest: &BlobDigest,
+    ) -> Result<Option<BlobRecord>, ServiceError> {
         caller.needs(Right::Read, "read blobs")?;
         let looked = self.look(Read::Linearizable).await?;
         Ok(State::new(&*looked.view).blob(digest))
@@ -65,7 +72,9 @@ impl Service {
         caller.needs(Right::Read, "list releases")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
-        let in_use = |r: &ReleaseVersion| !state.deployments_with_release(&r.release.name, &r.release.version).is_empty();
+        let in_use = |r: &ReleaseVersion| {
+            !state.deployments_with_release(&r.release.name, &r.release.version).is_empty()
+        };
         let rows = state.releases().into_iter().map(|r| {
             let used = in_use(&r);
             (r, used)
@@ -89,7 +98,8 @@ impl Service {
                 format!("Release version '{name}/{version}' doesn't exist"),
             )
         })?;
-        let compiled = release.packages.iter().flat_map(|p| state.compiled_from(&p.name, &p.fingerprint)).collect();
+        let compiled =
+            release.packages.iter().flat_map(|p| state.compiled_from(&p.name, &p.fingerprint)).collect();
         Ok((release, compiled))
     }
 
@@ -133,7 +143,8 @@ impl Service {
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "delete stemcells")?;
         let locks = vec![LockName::new("lock:stemcells")];
-        self.queue(caller, request_id, TaskKind::DeleteStemcell { name, version, force }, None, "", locks).await
+        self.queue(caller, request_id, TaskKind::DeleteStemcell { name, version, force }, None, "", locks)
+            .await
     }
 
     /// Lists disks that no instance uses any more.

@@ -35,8 +35,12 @@ impl Service {
         }
         check(&put)?;
         let name = if put.name.is_empty() { "default".to_owned() } else { put.name };
-        let command =
-            Command::ConfigPut { kind: put.kind, name, content: put.content, expected_latest: put.expected_latest };
+        let command = Command::ConfigPut {
+            kind: put.kind,
+            name,
+            content: put.content,
+            expected_latest: put.expected_latest,
+        };
         match self.propose(caller, request_id, command).await? {
             Outcome::ConfigStored { id, unchanged } => Ok((id, unchanged)),
             other => Err(bad(format!("unexpected answer {other:?}"))),
@@ -63,7 +67,8 @@ impl Service {
             let which = id.map_or_else(|| format!("{kind}/{name}"), |id| id.to_string());
             ServiceError::told(ErrorCode::ConfigNotFound, format!("Config {which} not found"))
         })?;
-        let current = state.latest_config(&config.kind, &config.name).is_some_and(|latest| latest.id == config.id);
+        let current =
+            state.latest_config(&config.kind, &config.name).is_some_and(|latest| latest.id == config.id);
         Ok((config, current))
     }
 

@@ -112,7 +112,8 @@ impl Service {
         caller.needs(Right::Admin, "delete deployments")?;
         self.require_deployment(name).await?;
         let kind = TaskKind::DeleteDeployment { force };
-        self.queue(caller, request_id, kind, Some(name.clone()), context_id, vec![deployment_lock(name)]).await
+        self.queue(caller, request_id, kind, Some(name.clone()), context_id, vec![deployment_lock(name)])
+            .await
     }
 
     /// Starts, stops, restarts or recreates instances.
@@ -182,7 +183,8 @@ fn existing(state: &State<'_>, name: &DeploymentName) -> Result<Deployment, Serv
 
 fn summary(state: &State<'_>, deployment: Deployment) -> DeploymentSummary {
     let lock = state.lock(&deployment_lock(&deployment.name));
-    let (releases, stemcells) = deployment.record.as_ref().map(|r| (r.releases.clone(), r.stemcells.clone())).unwrap_or_default();
+    let (releases, stemcells) =
+        deployment.record.as_ref().map(|r| (r.releases.clone(), r.stemcells.clone())).unwrap_or_default();
     DeploymentSummary {
         releases,
         stemcells,

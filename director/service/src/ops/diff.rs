@@ -43,7 +43,12 @@ pub struct DiffLine {
 
 impl Service {
     /// Compares a manifest with the deployed one. Only changed lines and the headings that they are under are returned.
-    pub async fn diff(&self, caller: &Caller, manifest: &str, no_redact: bool) -> Result<Vec<DiffLine>, ServiceError> {
+    pub async fn diff(
+        &self,
+        caller: &Caller,
+        manifest: &str,
+        no_redact: bool,
+    ) -> Result<Vec<DiffLine>, ServiceError> {
         let right = if no_redact { Right::Admin } else { Right::Read };
         caller.needs(right, "compare manifests")?;
         let new = Value::Object(model::yaml::parse_mapping(manifest)?);
@@ -85,7 +90,9 @@ fn redacted(value: Value, secret: bool) -> Value {
             .collect(),
         Value::Array(items) => items.into_iter().map(|item| redacted(item, secret)).collect(),
         // A reference is no secret, and that it changed is what one wants to know.
-        Value::String(text) if secret && !(text.starts_with("((") && text.ends_with("))")) => "<redacted>".into(),
+        Value::String(text) if secret && !(text.starts_with("((") && text.ends_with("))")) => {
+            "<redacted>".into()
+        }
         Value::Number(_) | Value::Bool(_) if secret => "<redacted>".into(),
         other => other,
     }
@@ -169,14 +176,10 @@ mod tests {
 
     #[test]
     fn lists_and_maps_are_shown_as_yaml() {
-        check("", "name: d\ngroups: [{name: a, azs: [z1]}, {name: b}]\nempty: []", &[
-            "+ name: d",
-            "+ groups:",
-            "+ - name: a",
-            "+   azs:",
-            "+   - z1",
-            "+ - name: b",
-            "+ empty: []",
-        ]);
+        check(
+            "",
+            "name: d\ngroups: [{name: a, azs: [z1]}, {name: b}]\nempty: []",
+            &["+ name: d", "+ groups:", "+ - name: a", "+   azs:", "+   - z1", "+ - name: b", "+ empty: []"],
+        );
     }
 }

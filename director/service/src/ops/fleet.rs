@@ -48,7 +48,9 @@ impl Service {
         let proposal = state::log::Proposal::own(Command::TokenUse { hash, key_digest });
         match self.log().propose(proposal).await?.outcome.accepted()? {
             Outcome::MemberNumber(node) => Ok(node),
-            other => Err(ServiceError::told(model::ErrorCode::Unknown, format!("unexpected answer {other:?}"))),
+            other => {
+                Err(ServiceError::told(model::ErrorCode::Unknown, format!("unexpected answer {other:?}")))
+            }
         }
     }
 

@@ -37,7 +37,8 @@ impl Service {
             let text = format!("Deployment '{deployment}' doesn't exist");
             return Err(ServiceError::told(ErrorCode::DeploymentNotFound, text));
         }
-        let mut instances: Vec<Instance> = state.instances(deployment).into_iter().filter(|i| !i.compilation).collect();
+        let mut instances: Vec<Instance> =
+            state.instances(deployment).into_iter().filter(|i| !i.compilation).collect();
         instances.sort_by(|a, b| (&a.spec.group, a.spec.index).cmp(&(&b.spec.group, b.spec.index)));
         let (instances, next) = page.cut(instances)?;
         let row = |instance: Instance| {

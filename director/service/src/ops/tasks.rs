@@ -59,7 +59,8 @@ impl Service {
             false => Vec::new(),
         };
         let before = page.number()?.map(TaskId);
-        let filter = TaskFilter { states, deployment, before, limit: Some(page.limit() + 1), ..TaskFilter::default() };
+        let filter =
+            TaskFilter { states, deployment, before, limit: Some(page.limit() + 1), ..TaskFilter::default() };
         let mut tasks = state.tasks(&filter);
         let more = tasks.len() > page.limit();
         tasks.truncate(page.limit());
@@ -102,7 +103,9 @@ impl Service {
         let state = State::new(&*kv);
         let task = existing(&state, id)?;
         let output = match kind {
-            OutputKind::Event | OutputKind::Result => Output::Bytes(state.output(id, kind, offset, bytes_max)),
+            OutputKind::Event | OutputKind::Result => {
+                Output::Bytes(state.output(id, kind, offset, bytes_max))
+            }
             OutputKind::Debug | OutputKind::Cpi => {
                 let past = |s: &OutputSegment| s.offset + u64::from(s.length) > offset;
                 Output::Segments(state.output_segments(id, kind).into_iter().filter(past).collect())
@@ -165,9 +168,13 @@ fn existing(state: &State<'_>, id: TaskId) -> Result<Task, ServiceError> {
 
 fn view(state: &State<'_>, task: Task) -> TaskView {
     let mut waits_for: Vec<TaskId> = match task.state {
-        TaskState::Queued => {
-            task.locks.iter().filter_map(|l| state.lock(l)).map(|l| l.holder).filter(|h| *h != task.id).collect()
-        }
+        TaskState::Queued => task
+            .locks
+            .iter()
+            .filter_map(|l| state.lock(l))
+            .map(|l| l.holder)
+            .filter(|h| *h != task.id)
+            .collect(),
         _ => Vec::new(),
     };
     waits_for.sort();
