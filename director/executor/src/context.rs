@@ -41,9 +41,9 @@ impl TaskContext {
     /// Returns the plan's target for an instance.
     pub fn target(&self, instance: &InstanceId) -> Result<Target, StepError> {
         let view = self.view();
-        State::new(&*view)
-            .target(self.id(), instance)
-            .ok_or_else(|| StepError::plain(format!("the plan of task {} has no instance {instance}", self.id())))
+        State::new(&*view).target(self.id(), instance).ok_or_else(|| {
+            StepError::plain(format!("the plan of task {} has no instance {instance}", self.id()))
+        })
     }
 
     /// Returns whether somebody has asked for the task to be cancelled, as the state has it now.

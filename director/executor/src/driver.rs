@@ -70,7 +70,8 @@ pub fn drive(
 /// Ends a task that can't go on, so that nobody waits for it and its locks are free.
 pub async fn give_up(ports: &Ports, fence: &Fence, id: TaskId, refusal: &Refusal) -> Result<(), Interrupted> {
     fence.check()?;
-    let error = TaskError::plain(format!("task {id} can't go on, since the state refuses its records: {refusal}"));
+    let error =
+        TaskError::plain(format!("task {id} can't go on, since the state refuses its records: {refusal}"));
     let finish = Command::TaskFinish { task: id, epoch: fence.epoch(), end: TaskEnd::Error(error) };
     ports.log.propose(Proposal::own(finish)).await?.outcome.accepted()?;
     Ok(())
@@ -96,10 +97,16 @@ async fn watch_cancellation(context: &TaskContext) -> std::convert::Infallible {
 
 async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
     match &context.task.kind {
-        TaskKind::UploadRelease { blob, rebase, fix } => tasks::upload_release(context, blob, *rebase, *fix).await,
+        TaskKind::UploadRelease { blob, rebase, fix } => {
+            tasks::upload_release(context, blob, *rebase, *fix).await
+        }
         TaskKind::UploadStemcell { blob, fix } => tasks::upload_stemcell(context, blob, *fix).await,
-        TaskKind::DeleteRelease { name, version } => tasks::delete_release(context, name, version.as_ref()).await,
-        TaskKind::DeleteStemcell { name, version, .. } => tasks::delete_stemcell(context, name, version).await,
+        TaskKind::DeleteRelease { name, version } => {
+            tasks::delete_release(context, name, version.as_ref()).await
+        }
+        TaskKind::DeleteStemcell { name, version, .. } => {
+            tasks::delete_stemcell(context, name, version).await
+        }
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

@@ -64,7 +64,9 @@ impl StepError {
             ),
             AgentError::Unreachable { agent } => Self::coded(
                 ErrorCode::RpcTimeout,
-                format!("instance '{slug}' can't be reached: its agent '{agent}' is not connected to any director"),
+                format!(
+                    "instance '{slug}' can't be reached: its agent '{agent}' is not connected to any director"
+                ),
             ),
             // Only what must not be done twice is attached to instead of being asked for again.
             AgentError::UnknownRequest { .. } => Self::coded(

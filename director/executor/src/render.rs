@@ -7,8 +7,8 @@ use model::instance::{InstanceSpec, JobSpec, NetworkKind};
 use model::task::TaskError;
 use model::{BlobDigest, ErrorCode, GroupName, InstanceId};
 use release::render::{
-    DnsIds, JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob, deployment_failure_text,
-    group_failure_text,
+    DnsIds, JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob,
+    deployment_failure_text, group_failure_text,
 };
 use scheduler::RenderedHashes;
 use serde_json::{Map, Value, json};
@@ -47,7 +47,8 @@ pub async fn hashes(
     specs: &[&InstanceSpec],
     dry_run: Option<&StandIns>,
 ) -> Result<BTreeMap<InstanceId, RenderedHashes>, TaskError> {
-    let mut rendered: BTreeMap<&InstanceId, Vec<RenderedJob>> = specs.iter().map(|s| (&s.id, Vec::new())).collect();
+    let mut rendered: BTreeMap<&InstanceId, Vec<RenderedJob>> =
+        specs.iter().map(|s| (&s.id, Vec::new())).collect();
     let mut failures: Vec<(GroupName, Vec<JobFailure>)> = Vec::new();
     for (job, users) in by_job(specs) {
         let templates = templates(task, job).await?;
@@ -118,7 +119,10 @@ async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates
     let failed = |error: &dyn std::fmt::Display| {
         TaskError::new(
             ErrorCode::JobInvalidArchive,
-            format!("failed to read job '{}' of release '{}/{}': {error}", job.name, job.release.name, job.release.version),
+            format!(
+                "failed to read job '{}' of release '{}/{}': {error}",
+                job.name, job.release.name, job.release.version
+            ),
         )
     };
     let archive = release::archive::JobArchive::load(&*task.ports.blobs, &job.name, &job.blob).await;

@@ -33,7 +33,8 @@ const DRIVERS_STOP: Duration = Duration::from_secs(5);
 const REFUSALS_MAX: u32 = 3;
 
 /// Pause before a task that could not be driven is taken up again.
-const AGAIN: Policy = Policy { initial: Duration::from_millis(100), max: Duration::from_secs(5), total: None };
+const AGAIN: Policy =
+    Policy { initial: Duration::from_millis(100), max: Duration::from_secs(5), total: None };
 
 /// Runs for the life of the process: waits until this replica leads, leads, and starts over when it does not any more.
 ///

@@ -129,7 +129,9 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
         Some(error) => PlanEnd::Failed(error),
         // Who cancels a task whose work was done by then has cancelled nothing.
         None if incomplete && task.cancelled.is_cancelled() => PlanEnd::Cancelled,
-        None if incomplete => PlanEnd::Failed(TaskError::plain("a part of the plan waits for what is not in it")),
+        None if incomplete => {
+            PlanEnd::Failed(TaskError::plain("a part of the plan waits for what is not in it"))
+        }
         None => PlanEnd::Done,
     })
 }
@@ -137,7 +139,11 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
 fn recorded(task: &TaskContext, phases: &[Phase]) -> BTreeMap<UnitNo, Standing> {
     let view = task.view();
     let state = State::new(&*view);
-    phases.iter().flat_map(units_of).map(|u| (u.no, state.unit_progress(task.id(), u.no).state.into())).collect()
+    phases
+        .iter()
+        .flat_map(units_of)
+        .map(|u| (u.no, state.unit_progress(task.id(), u.no).state.into()))
+        .collect()
 }
 
 async fn run_stage(task: &TaskContext, stage: &Stage, progress: &Progress) -> Result<(), Interrupted> {
@@ -224,7 +230,9 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
     };
     let end = match planned {
         Some(planned) => unit::run(task, &planned.unit).await?,
-        None => UnitEnd::Failed(TaskError::plain(format!("unit {} of task {} is missing", unit.no, task.id()))),
+        None => {
+            UnitEnd::Failed(TaskError::plain(format!("unit {} of task {} is missing", unit.no, task.id())))
+        }
     };
     let standing = match end {
         UnitEnd::Done => Standing::Done,

@@ -115,7 +115,11 @@ async fn run_step(
             Err(StepError::Again(error) | StepError::Failed(error)) => {
                 info!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed");
                 task.debug(&format!("step {no} {} failed: {error}", step.action.name()));
-                pending.push(record(no, attempt, StepEvent::Finished(StepOutcome::Failed { error: error.clone() })));
+                pending.push(record(
+                    no,
+                    attempt,
+                    StepEvent::Finished(StepOutcome::Failed { error: error.clone() }),
+                ));
                 return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
             }
         }
@@ -124,7 +128,9 @@ async fn run_step(
 
 fn recorded_failure(journal: state::records::StepState) -> UnitEnd {
     match journal.outcome {
-        Some(StepOutcome::Failed { error }) if error.code == ErrorCode::TaskCancelled.number() => UnitEnd::Cancelled,
+        Some(StepOutcome::Failed { error }) if error.code == ErrorCode::TaskCancelled.number() => {
+            UnitEnd::Cancelled
+        }
         Some(StepOutcome::Failed { error }) => UnitEnd::Failed(error),
         _ => UnitEnd::Failed(TaskError::new(ErrorCode::Unknown, "the step failed earlier")),
     }

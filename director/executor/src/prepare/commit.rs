@@ -15,7 +15,9 @@ pub async fn commit(context: &TaskContext, plan: Plan) -> Result<Result<(), Refu
         context.fence.check()?;
         match context.ports.log.propose(Proposal::own(command)).await?.outcome.accepted() {
             Ok(_) => {}
-            Err(refusal @ (Refusal::GenerationMoved { .. } | Refusal::AddressTaken { .. })) => return Ok(Err(refusal)),
+            Err(refusal @ (Refusal::GenerationMoved { .. } | Refusal::AddressTaken { .. })) => {
+                return Ok(Err(refusal));
+            }
             // Asked to stop while it was being planned: the planner sees it before it begins anew.
             Err(refusal @ Refusal::TaskState { .. }) if context.is_cancelling() => return Ok(Err(refusal)),
             Err(other) => return Err(other.into()),

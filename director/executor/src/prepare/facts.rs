@@ -10,7 +10,9 @@ use model::stemcell::StemcellRecord;
 use model::task::{DeployOptions, InstanceFilter, StateChange};
 use model::{DeploymentName, InstanceId, VariableName, VariableSetId};
 use rand::Rng as _;
-use scheduler::input::{AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, VariableFacts};
+use scheduler::input::{
+    AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, VariableFacts,
+};
 use state::State;
 
 use super::observe;

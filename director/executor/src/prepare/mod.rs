@@ -62,7 +62,8 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
                 instances,
             };
             from_facts(context, |facts| {
-                scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request).map(boxed)
+                scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)
+                    .map(boxed)
             })
             .await
         }
@@ -93,8 +94,8 @@ fn shortened(mut text: String) -> String {
         return text;
     }
     let lines = text.lines().count();
-    text.truncate(text.floor_char_boundary(EXPLANATION_BYTES_MAX));
-    text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
+    let last = text.as_bytes()[..EXPLANATION_BYTES_MAX].iter().rposition(|byte| *byte == b'\n');
+    text.truncate(last.map_or(0, |at| at + 1));
     let shown = text.lines().count();
     text.push_str(&format!("... and {} lines more\n", lines - shown));
     text

@@ -53,7 +53,10 @@ async fn ask(context: &TaskContext, vm: &Vm, slug: &str) -> (InstanceId, AgentOb
         Ok(reply) => match serde_json::from_value::<AgentState>(reply.0) {
             Ok(state) => AgentObservation::Answered { job_state: name(state.job_state).into() },
             Err(error) => AgentObservation::Unresponsive {
-                error: TaskError::new(ErrorCode::AgentInvalidStateFormat, format!("its state is not one: {error}")),
+                error: TaskError::new(
+                    ErrorCode::AgentInvalidStateFormat,
+                    format!("its state is not one: {error}"),
+                ),
             },
         },
         Err(error) => match StepError::from_agent(error, slug, epoch) {

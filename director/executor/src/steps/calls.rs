@@ -150,7 +150,10 @@ impl StepContext {
         F: Future<Output = Result<T, CpiError>>,
     {
         let handle = self.task.ports.cpis.get(cpi).ok_or_else(|| {
-            StepError::coded(ErrorCode::CpiNotFound, format!("CPI '{cpi}' is not configured on this director"))
+            StepError::coded(
+                ErrorCode::CpiNotFound,
+                format!("CPI '{cpi}' is not configured on this director"),
+            )
         })?;
         let view = self.task.view();
         let director_uuid = State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default();
@@ -185,7 +188,10 @@ impl StepContext {
     /// Returns an agent's VM together with its cloud id, or says that there is none.
     pub fn vm_with_cid(&self, agent: &AgentId, instance: &InstanceId) -> Result<(Vm, VmCid), StepError> {
         let missing = || {
-            StepError::coded(ErrorCode::InstanceVmMissing, format!("instance '{}' has no VM", self.slug(instance)))
+            StepError::coded(
+                ErrorCode::InstanceVmMissing,
+                format!("instance '{}' has no VM", self.slug(instance)),
+            )
         };
         let vm = self.vm(agent).ok_or_else(missing)?;
         let cid = vm.cid.clone().ok_or_else(missing)?;

@@ -66,9 +66,16 @@ fn source(state: &State<'_>, key: &PackageRefKey) -> Result<BlobRef, StepError> 
 fn dependencies(state: &State<'_>, key: &PackageRefKey) -> Result<Vec<PackageBlob>, StepError> {
     let mut found = Vec::new();
     for dependency in direct(&key.dependency_key)? {
-        let wanted = PackageRefKey { os: key.os.clone(), stemcell_version: key.stemcell_version.clone(), ..dependency };
+        let wanted = PackageRefKey {
+            os: key.os.clone(),
+            stemcell_version: key.stemcell_version.clone(),
+            ..dependency
+        };
         let compiled: CompiledPackage = state.compiled_package(&wanted).ok_or_else(|| {
-            StepError::plain(format!("package '{}' needs '{}', which is not compiled yet", key.name, wanted.name))
+            StepError::plain(format!(
+                "package '{}' needs '{}', which is not compiled yet",
+                key.name, wanted.name
+            ))
         })?;
         found.push(PackageBlob {
             name: compiled.key.name,

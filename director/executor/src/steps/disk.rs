@@ -33,7 +33,10 @@ pub async fn create(
 ) -> Result<StepOutcome, StepError> {
     let target = cx.task.target(instance)?;
     let wanted = target.spec.persistent_disk.clone().ok_or_else(|| {
-        StepError::plain(format!("the plan of '{}' creates a disk that its spec does not have", cx.slug(instance)))
+        StepError::plain(format!(
+            "the plan of '{}' creates a disk that its spec does not have",
+            cx.slug(instance)
+        ))
     })?;
     if cx.is_repeat()
         && let Some(cid) = find(cx, &target.spec, disk).await?
@@ -48,7 +51,9 @@ pub async fn create(
         vm: Some(vm_cid),
     };
     let created = cx
-        .cloud_raw(&target.spec.cpi, "create-disk", None, |cpi, call| async move { cpi.create_disk(&call, request).await })
+        .cloud_raw(&target.spec.cpi, "create-disk", None, |cpi, call| async move {
+            cpi.create_disk(&call, request).await
+        })
         .await?;
     let error = match created {
         Ok(cid) => return Ok(StepOutcome::DiskCreated { cid }),
@@ -66,8 +71,9 @@ pub async fn create(
 /// Looks for a disk that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
 async fn find(cx: &StepContext, spec: &InstanceSpec, disk: &DiskId) -> Result<Option<DiskCid>, StepError> {
     let id = disk.clone();
-    let found =
-        cx.cloud_raw(&spec.cpi, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await }).await?;
+    let found = cx
+        .cloud_raw(&spec.cpi, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await })
+        .await?;
     let why = match found {
         Ok(Found::Yes(cid)) => return Ok(Some(cid)),
         Ok(Found::No) => return Ok(None),
@@ -99,7 +105,9 @@ pub async fn attach(
     let version = Some(vm.stemcell.api_version);
     let wanted = disk_cid.clone();
     let hint = cx
-        .cloud(&vm.cpi, "attach-disk", version, |cpi, call| async move { cpi.attach_disk(&call, &vm_cid, &wanted).await })
+        .cloud(&vm.cpi, "attach-disk", version, |cpi, call| async move {
+            cpi.attach_disk(&call, &vm_cid, &wanted).await
+        })
         .await?;
     let add = Method::AddPersistentDisk { disk: disk_cid, hint: hint.0 };
     cx.agent(agent, instance, "add-disk", add, QUICK).await?;
@@ -107,7 +115,11 @@ pub async fn attach(
 }
 
 /// Writes whose disk it is into the cloud's metadata.
-pub async fn set_metadata(cx: &StepContext, instance: &InstanceId, disk: &DiskId) -> Result<StepOutcome, StepError> {
+pub async fn set_metadata(
+    cx: &StepContext,
+    instance: &InstanceId,
+    disk: &DiskId,
+) -> Result<StepOutcome, StepError> {
     let target = cx.task.target(instance)?;
     let (row, cid) = row_with_cid(cx, disk)?;
     let mut metadata = base_metadata(cx, &target.spec);
@@ -166,13 +178,21 @@ pub async fn migrate(
     Ok(StepOutcome::Done)
 }
 
-async fn mounted(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<Vec<DiskCid>, StepError> {
+async fn mounted(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<Vec<DiskCid>, StepError> {
     let reply = cx.agent(agent, instance, "list-disk", Method::ListDisk, QUICK).await?;
     Ok(serde_json::from_value(reply.0).unwrap_or_default())
 }
 
 /// Compares what the agent has mounted with the record, and puts a disk back that it has lost.
-pub async fn check(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn check(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let active = {
         let view = cx.task.view();
         State::new(&*view).disks(instance).into_iter().find(|d| d.active)
@@ -224,7 +244,9 @@ pub async fn detach(
     let (vm, vm_cid) = cx.vm_with_cid(agent, instance)?;
     let version = Some(vm.stemcell.api_version);
     let answer = cx
-        .cloud_raw(&vm.cpi, "detach-disk", version, |cpi, call| async move { cpi.detach_disk(&call, &vm_cid, &disk_cid).await })
+        .cloud_raw(&vm.cpi, "detach-disk", version, |cpi, call| async move {
+            cpi.detach_disk(&call, &vm_cid, &disk_cid).await
+        })
         .await?;
     match answer {
         Ok(()) => Ok(StepOutcome::Done),
@@ -249,7 +271,9 @@ pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutc
         return Ok(StepOutcome::Done);
     };
     let answer = cx
-        .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move { cpi.delete_disk(&call, &cid).await })
+        .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move {
+            cpi.delete_disk(&call, &cid).await
+        })
         .await?;
     match answer {
         Ok(()) => Ok(StepOutcome::Done),

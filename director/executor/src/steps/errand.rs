@@ -24,7 +24,10 @@ pub async fn run(
     let method = Method::RunErrand { errand: errand.clone() };
     let reply = cx.agent_cancellable(agent, instance, "errand", method, SCRIPT, mode).await?;
     let exit_code = reply.0.get("exit_code").and_then(Value::as_i64).ok_or_else(|| {
-        StepError::coded(ErrorCode::AgentInvalidTaskResult, format!("agent {agent} gave no exit code of errand '{errand}'"))
+        StepError::coded(
+            ErrorCode::AgentInvalidTaskResult,
+            format!("agent {agent} gave no exit code of errand '{errand}'"),
+        )
     })?;
     let text = |key: &str| reply.0.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let line = json!({

@@ -21,17 +21,28 @@ use crate::render;
 const STOP: std::time::Duration = std::time::Duration::from_secs(5 * 60 + 45);
 
 /// Has the agent download what the new spec needs while the old jobs run.
-pub async fn prepare(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn prepare(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let full = render_and_upload(cx, instance, agent).await?;
     cx.agent(agent, instance, "prepare", Method::Prepare { spec: full.spec }, INSTALL).await?;
     Ok(StepOutcome::Done)
 }
 
 /// Renders the templates with real addresses and secrets, and has the agent install jobs and packages.
-pub async fn apply(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn apply(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let full = render_and_upload(cx, instance, agent).await?;
     cx.agent(agent, instance, "apply", Method::Apply { spec: full.spec }, INSTALL).await?;
-    Ok(StepOutcome::Applied { configuration_hash: full.configuration_hash, template_hashes: full.template_hashes })
+    Ok(StepOutcome::Applied {
+        configuration_hash: full.configuration_hash,
+        template_hashes: full.template_hashes,
+    })
 }
 
 struct Full {
@@ -41,10 +52,16 @@ struct Full {
 }
 
 /// Renders at the moment of use: the result travels to the agent and is stored nowhere else, since it holds secrets.
-async fn render_and_upload(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<Full, StepError> {
+async fn render_and_upload(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<Full, StepError> {
     let target = cx.task.target(instance)?;
     let rendered = render::instance(&cx.task, &target.spec).await.map_err(StepError::Failed)?;
-    let content = rendered.archive().map_err(|e| StepError::plain(format!("failed to pack rendered templates: {e}")))?;
+    let content = rendered
+        .archive()
+        .map_err(|e| StepError::plain(format!("failed to pack rendered templates: {e}")))?;
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(&content)));
     let id = format!("rendered-{}", &digest["sha256:".len()..]);
     let upload = Method::UploadBlob { id: id.clone(), digest: digest.clone(), content };
@@ -52,7 +69,8 @@ async fn render_and_upload(cx: &StepContext, instance: &InstanceId, agent: &Agen
     cx.agent(agent, instance, &format!("upload-{}", &digest[7..23]), upload, INSTALL).await?;
     let (configuration_hash, template_hashes) = (rendered.configuration_hash(), rendered.template_hashes());
     let packages = compiled(cx, &target.spec)?;
-    let spec = spec::full_spec(&target.spec, &packages, &configuration_hash, &template_hashes, (&id, &digest));
+    let spec =
+        spec::full_spec(&target.spec, &packages, &configuration_hash, &template_hashes, (&id, &digest));
     Ok(Full { spec, configuration_hash, template_hashes })
 }
 
@@ -70,7 +88,10 @@ fn compiled(cx: &StepContext, spec: &InstanceSpec) -> Result<Vec<CompiledPackage
         };
         state.compiled_package(&key).ok_or_else(|| {
             let on = format!("{}/{}", key.os, key.stemcell_version);
-            StepError::plain(format!("package '{}/{}' is not compiled for stemcell '{on}'", key.name, key.fingerprint))
+            StepError::plain(format!(
+                "package '{}/{}' is not compiled for stemcell '{on}'",
+                key.name, key.fingerprint
+            ))
         })
     };
     spec.packages.iter().map(find).collect()
@@ -129,7 +150,11 @@ pub async fn drain(
 }
 
 /// Stops the jobs. As in BOSH, jobs that do not stop in time do not hold up the deploy.
-pub async fn stop(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn stop(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     match cx.agent(agent, instance, "stop", Method::Stop, STOP).await {
         Err(StepError::Failed(error)) if error.message.contains("Timed out waiting for service") => {
             cx.task.debug(&format!("jobs of '{}' did not stop in time: {error}", cx.slug(instance)));
@@ -141,7 +166,11 @@ pub async fn stop(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> R
 }
 
 /// Starts the jobs.
-pub async fn start(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn start(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     cx.agent(agent, instance, "start", Method::Start, QUICK).await?;
     Ok(StepOutcome::Done)
 }

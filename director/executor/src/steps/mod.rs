@@ -34,7 +34,9 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::AttachDisk { instance, agent, disk } => disk::attach(cx, instance, agent, disk).await,
         Action::SetDiskMetadata { instance, disk } => disk::set_metadata(cx, instance, disk).await,
         Action::MountDisk { instance, agent, disk } => disk::mount(cx, instance, agent, disk).await,
-        Action::MigrateDisk { instance, agent, from, to } => disk::migrate(cx, instance, agent, from, to).await,
+        Action::MigrateDisk { instance, agent, from, to } => {
+            disk::migrate(cx, instance, agent, from, to).await
+        }
         Action::CheckDisks { instance, agent } => disk::check(cx, instance, agent).await,
         Action::UnmountDisk { instance, agent, disk } => disk::unmount(cx, instance, agent, disk).await,
         Action::DetachDisk { instance, agent, disk } => disk::detach(cx, instance, agent, disk).await,
@@ -48,7 +50,9 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::Apply { instance, agent } => jobs::apply(cx, instance, agent).await,
         Action::StartJobs { instance, agent } => jobs::start(cx, instance, agent).await,
         Action::Watch { instance, agent, watch } => watch::watch(cx, instance, agent, *watch).await,
-        Action::CompilePackage { worker, agent, package } => compile::compile(cx, worker, agent, package).await,
+        Action::CompilePackage { worker, agent, package } => {
+            compile::compile(cx, worker, agent, package).await
+        }
         Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
         Action::OrphanDisk { .. }
         | Action::BeginUpdate { .. }

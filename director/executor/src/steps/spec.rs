@@ -28,9 +28,13 @@ pub fn full_spec(
     archive: (&str, &str),
 ) -> Value {
     let mut full = bind_spec(spec);
-    let jobs: Vec<Value> = spec.jobs.iter().map(|j| {
-        json!({ "name": j.name, "version": j.fingerprint, "sha1": j.digest, "blobstore_id": j.blob })
-    }).collect();
+    let jobs: Vec<Value> = spec
+        .jobs
+        .iter()
+        .map(
+            |j| json!({ "name": j.name, "version": j.fingerprint, "sha1": j.digest, "blobstore_id": j.blob }),
+        )
+        .collect();
     full["job"] = json!({
         "name": spec.group,
         "template": spec.jobs.first().map(|j| j.name.as_str()).unwrap_or_default(),

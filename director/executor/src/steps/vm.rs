@@ -19,13 +19,18 @@ use crate::error::{StepError, leaves_open};
 use crate::variables::Resolver;
 
 /// Pause between two pings of a new agent.
-const PING_PAUSE: Policy = Policy { initial: Duration::from_millis(50), max: Duration::from_secs(1), total: None };
+const PING_PAUSE: Policy =
+    Policy { initial: Duration::from_millis(50), max: Duration::from_secs(1), total: None };
 
 /// How long one ping may take.
 const PING: Duration = Duration::from_secs(1);
 
 /// Creates the VM, or adopts the one that an earlier leader's call made.
-pub async fn create(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn create(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let target = cx.task.target(instance)?;
     let spec = &target.spec;
     if cx.is_repeat()
@@ -44,8 +49,10 @@ pub async fn create(cx: &StepContext, instance: &InstanceId, agent: &AgentId) ->
         bootstrap: cx.task.ports.enrollment.bootstrap(agent),
     };
     let version = Some(spec.stemcell.api_version);
-    let created = cx
-        .cloud_raw(&spec.cpi, "create-vm", version, |cpi, call| async move { cpi.create_vm(&call, request).await })
+    let created =
+        cx.cloud_raw(&spec.cpi, "create-vm", version, |cpi, call| async move {
+            cpi.create_vm(&call, request).await
+        })
         .await?;
     let error = match created {
         Ok(created) => return Ok(StepOutcome::VmCreated { cid: created.cid }),
@@ -63,8 +70,9 @@ pub async fn create(cx: &StepContext, instance: &InstanceId, agent: &AgentId) ->
 /// Looks for a VM that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
 async fn find(cx: &StepContext, spec: &InstanceSpec, agent: &AgentId) -> Result<Option<VmCid>, StepError> {
     let wanted = agent.clone();
-    let found =
-        cx.cloud_raw(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
+    let found = cx
+        .cloud_raw(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await })
+        .await?;
     let why = match found {
         Ok(Found::Yes(cid)) => return Ok(Some(cid)),
         Ok(Found::No) => return Ok(None),
@@ -155,7 +163,10 @@ pub async fn set_metadata(
 }
 
 /// Passes over that a cloud has no metadata.
-pub(super) fn optional(cx: &StepContext, answer: Result<(), cpi_api::CpiError>) -> Result<StepOutcome, StepError> {
+pub(super) fn optional(
+    cx: &StepContext,
+    answer: Result<(), cpi_api::CpiError>,
+) -> Result<StepOutcome, StepError> {
     match answer {
         Ok(()) => Ok(StepOutcome::Done),
         Err(error) if error.kind == CpiErrorKind::NotImplemented => Ok(StepOutcome::Done),
@@ -181,7 +192,11 @@ pub(super) fn rfc3339(seconds: i64) -> String {
 }
 
 /// Waits until the agent answers.
-pub async fn await_agent(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn await_agent(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let limit = cx.task.ports.options.agent_wait;
     let deadline = tokio::time::Instant::now() + limit;
     let mut pauses = PING_PAUSE.waits();
@@ -207,14 +222,22 @@ pub async fn await_agent(cx: &StepContext, instance: &InstanceId, agent: &AgentI
 }
 
 /// Sends trusted certificates and disk associations.
-pub async fn update_settings(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn update_settings(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let settings = json!({ "trusted_certs": "", "disk_associations": [] });
     cx.agent(agent, instance, "update-settings", Method::UpdateSettings { settings }, QUICK).await?;
     Ok(StepOutcome::Done)
 }
 
 /// Tells a new agent who it is, and learns the addresses that the cloud chose.
-pub async fn bind(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn bind(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let target = cx.task.target(instance)?;
     let apply = Method::Apply { spec: spec::bind_spec(&target.spec) };
     cx.agent(agent, instance, "bind", apply, QUICK).await?;
@@ -224,7 +247,8 @@ pub async fn bind(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> R
     }
     let told: BTreeMap<String, Value> =
         serde_json::from_value(reply.0.get("networks").cloned().unwrap_or_default()).unwrap_or_default();
-    let networks = target.spec.networks.iter().map(|network| learned(network, told.get(network.name.as_str())));
+    let networks =
+        target.spec.networks.iter().map(|network| learned(network, told.get(network.name.as_str())));
     Ok(StepOutcome::Bound { networks: networks.collect() })
 }
 
@@ -240,7 +264,11 @@ fn learned(network: &NetworkSettings, told: Option<&Value>) -> NetworkSettings {
 }
 
 /// Deletes the VM. One whose id was never learned is looked for first.
-pub async fn delete(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<StepOutcome, StepError> {
+pub async fn delete(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+) -> Result<StepOutcome, StepError> {
     let Some(vm) = cx.vm(agent) else {
         return Ok(StepOutcome::Done);
     };
@@ -248,21 +276,26 @@ pub async fn delete(cx: &StepContext, instance: &InstanceId, agent: &AgentId) ->
         Some(cid) => cid,
         None => {
             let wanted = agent.clone();
-            let found =
-                cx.cloud(&vm.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await }).await?;
+            let found = cx
+                .cloud(&vm.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await })
+                .await?;
             match found {
                 Found::Yes(cid) => cid,
                 Found::No => return Ok(StepOutcome::Done),
                 Found::CannotTell => {
-                    let what = format!("VM of '{}' with agent id {agent}, created by a call whose answer was lost", cx.slug(instance));
+                    let what = format!(
+                        "VM of '{}' with agent id {agent}, created by a call whose answer was lost",
+                        cx.slug(instance)
+                    );
                     return Ok(StepOutcome::MayHaveLeaked { what });
                 }
             }
         }
     };
     let version = Some(vm.stemcell.api_version);
-    let answer =
-        cx.cloud_raw(&vm.cpi, "delete-vm", version, |cpi, call| async move { cpi.delete_vm(&call, &cid).await }).await?;
+    let answer = cx
+        .cloud_raw(&vm.cpi, "delete-vm", version, |cpi, call| async move { cpi.delete_vm(&call, &cid).await })
+        .await?;
     match answer {
         Ok(()) => Ok(StepOutcome::Done),
         Err(error) if error.kind == CpiErrorKind::VmNotFound => Ok(StepOutcome::Done),

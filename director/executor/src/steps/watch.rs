@@ -43,7 +43,10 @@ pub async fn watch(
         }
         let reply = cx.agent(agent, instance, "state", Method::GetState { full: false }, QUICK).await?;
         let state: AgentState = serde_json::from_value(reply.0).map_err(|e| {
-            StepError::coded(ErrorCode::AgentInvalidStateFormat, format!("agent {agent} gave no valid state: {e}"))
+            StepError::coded(
+                ErrorCode::AgentInvalidStateFormat,
+                format!("agent {agent} gave no valid state: {e}"),
+            )
         })?;
         if state.job_state == JobState::Running {
             return Ok(StepOutcome::Done);
@@ -58,7 +61,10 @@ pub async fn watch(
         false => format!(" Review logs for failed jobs: {}", failing.join(", ")),
     };
     let name = format!("{}/{instance} ({})", target.spec.group, target.spec.index);
-    Err(StepError::coded(ErrorCode::AgentJobNotRunning, format!("'{name}' is not running after update.{reason}")))
+    Err(StepError::coded(
+        ErrorCode::AgentJobNotRunning,
+        format!("'{name}' is not running after update.{reason}"),
+    ))
 }
 
 #[cfg(test)]

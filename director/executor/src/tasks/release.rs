@@ -44,7 +44,9 @@ pub async fn upload_release(
     match context.ports.log.propose(Proposal::own(put)).await?.outcome.accepted() {
         Ok(_) => Ok(TaskEnd::Done(Some(format!("Created release '{named}'")))),
         Err(Refusal::StaleEpoch { given, .. }) => Err(crate::lease::Lost { epoch: given }.into()),
-        Err(refusal) => Ok(TaskEnd::Error(TaskError::new(model::ErrorCode::ReleaseAlreadyExists, refusal.to_string()))),
+        Err(refusal) => {
+            Ok(TaskEnd::Error(TaskError::new(model::ErrorCode::ReleaseAlreadyExists, refusal.to_string())))
+        }
     }
 }
 
@@ -53,7 +55,8 @@ async fn import(
     blob: &BlobDigest,
     fix: bool,
 ) -> Result<release::archive::ImportedRelease, TaskError> {
-    let file = blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
+    let file =
+        blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
     // `--fix` stores every part again: a damaged copy is replaced, nothing is taken as known.
     let known = if fix { KnownParts::default() } else { known(context) };
     let mut sink = StoreSink::new(context.ports.blobs.clone(), Handle::current());
@@ -61,7 +64,8 @@ async fn import(
         let archive = ReleaseArchive::open(file.path())?;
         archive.import(&known, &mut sink)
     });
-    let imported = imported.await.map_err(|e| TaskError::plain(format!("reading the release failed: {e}")))?;
+    let imported =
+        imported.await.map_err(|e| TaskError::plain(format!("reading the release failed: {e}")))?;
     imported.map_err(told)
 }
 
@@ -75,7 +79,10 @@ fn known(context: &TaskContext) -> KnownParts {
     let releases = state.releases();
     KnownParts {
         jobs: releases.iter().flat_map(|r| r.jobs.iter().cloned()).collect(),
-        packages: releases.iter().flat_map(|r| r.packages.iter().filter(|p| p.source.is_some()).cloned()).collect(),
+        packages: releases
+            .iter()
+            .flat_map(|r| r.packages.iter().filter(|p| p.source.is_some()).cloned())
+            .collect(),
         compiled: state.compiled_packages().into_iter().map(|c| c.key).collect(),
     }
 }

@@ -26,7 +26,11 @@ const CLOUD: std::time::Duration = std::time::Duration::from_secs(3600);
 ///
 /// What was filed is skipped, so a new leader hands over only what is missing. An image whose hand-over was broken off may
 /// be in the cloud twice: the cloud's own clean-up, or an operator's, finds it by its name.
-pub async fn upload_stemcell(context: &TaskContext, blob: &BlobDigest, fix: bool) -> Result<TaskEnd, Interrupted> {
+pub async fn upload_stemcell(
+    context: &TaskContext,
+    blob: &BlobDigest,
+    fix: bool,
+) -> Result<TaskEnd, Interrupted> {
     let lines = Lines::new(context);
     lines.started(STAGE, "Extracting stemcell archive", 1).await?;
     let imported = match import(context, blob).await {
@@ -59,10 +63,12 @@ pub async fn upload_stemcell(context: &TaskContext, blob: &BlobDigest, fix: bool
 }
 
 async fn import(context: &TaskContext, blob: &BlobDigest) -> Result<ImportedStemcell, TaskError> {
-    let file = blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
+    let file =
+        blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
     let mut sink = StoreSink::new(context.ports.blobs.clone(), Handle::current());
     let imported = tokio::task::spawn_blocking(move || StemcellArchive::open(file.path())?.import(&mut sink));
-    let imported = imported.await.map_err(|e| TaskError::plain(format!("reading the stemcell failed: {e}")))?;
+    let imported =
+        imported.await.map_err(|e| TaskError::plain(format!("reading the stemcell failed: {e}")))?;
     imported.map_err(super::release::told)
 }
 
@@ -152,12 +158,19 @@ async fn file(
 }
 
 /// Takes a stemcell back from every CPI that has it, unless a deployment uses it.
-pub async fn delete_stemcell(context: &TaskContext, name: &str, version: &Version) -> Result<TaskEnd, Interrupted> {
+pub async fn delete_stemcell(
+    context: &TaskContext,
+    name: &str,
+    version: &Version,
+) -> Result<TaskEnd, Interrupted> {
     let (rows, users) = {
         let view = context.view();
         let state = State::new(&*view);
-        let rows: Vec<StemcellRecord> =
-            state.stemcells().into_iter().filter(|s| s.stemcell.name == name && s.stemcell.version == *version).collect();
+        let rows: Vec<StemcellRecord> = state
+            .stemcells()
+            .into_iter()
+            .filter(|s| s.stemcell.name == name && s.stemcell.version == *version)
+            .collect();
         (rows, state.deployments_with_stemcell(name, version))
     };
     if rows.is_empty() {
@@ -188,7 +201,8 @@ pub async fn delete_stemcell(context: &TaskContext, name: &str, version: &Versio
             Ok(_) | Err(Refusal::NotFound { .. }) => {}
             Err(Refusal::StaleEpoch { given, .. }) => return Err(crate::lease::Lost { epoch: given }.into()),
             Err(refusal) => {
-                let error = super::told_refusal(&refusal, ErrorCode::StemcellNotFound, ErrorCode::StemcellInUse);
+                let error =
+                    super::told_refusal(&refusal, ErrorCode::StemcellNotFound, ErrorCode::StemcellInUse);
                 return Ok(TaskEnd::Error(error));
             }
         }

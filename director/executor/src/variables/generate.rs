@@ -6,7 +6,10 @@
 use model::task::TaskError;
 use model::{ErrorCode, VariableName, VariableSetId};
 use rand::Rng as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use ring::digest::{SHA256, digest};
 use scheduler::VariableDefinition;
 use serde_json::{Value, json};
@@ -41,7 +44,8 @@ pub async fn generate_missing(
             Err(error) => return Ok(Err(error)),
         };
         let Some(value) = value else { continue };
-        let put = Command::VariablesPut { task: task.id(), epoch: task.fence.epoch(), set, values: vec![value] };
+        let put =
+            Command::VariablesPut { task: task.id(), epoch: task.fence.epoch(), set, values: vec![value] };
         task.ports.log.propose(Proposal::own(put)).await?.outcome.accepted()?;
     }
     Ok(Ok(set))
@@ -86,7 +90,12 @@ fn new_value(
             Some(task.ports.vault.seal(definition.name.as_str(), &value))
         }
     };
-    Ok(Some(NewVariable { name: definition.name.clone(), kind: definition.kind.clone(), options_digest, sealed }))
+    Ok(Some(NewVariable {
+        name: definition.name.clone(),
+        kind: definition.kind.clone(),
+        options_digest,
+        sealed,
+    }))
 }
 
 fn options_digest(definition: &VariableDefinition) -> String {
@@ -125,7 +134,8 @@ fn generate(task: &TaskContext, definition: &VariableDefinition) -> Result<Value
 
 fn password(options: &Value) -> Value {
     const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let length = options.get("length").and_then(Value::as_u64).map_or(PASSWORD_LENGTH, |n| n.min(4096) as usize);
+    let length =
+        options.get("length").and_then(Value::as_u64).map_or(PASSWORD_LENGTH, |n| n.min(4096) as usize);
     let mut chance = rand::rng();
     let text: String = (0..length).map(|_| LETTERS[chance.random_range(0..LETTERS.len())] as char).collect();
     Value::String(text)
@@ -143,7 +153,8 @@ fn key_pair(definition: &VariableDefinition, form: Form) -> Result<Value, TaskEr
     let public = rsa::RsaPublicKey::from(&private);
     use rsa::pkcs1::{EncodeRsaPrivateKey as _, LineEnding};
     use rsa::pkcs8::EncodePublicKey as _;
-    let private_pem = private.to_pkcs1_pem(LineEnding::LF).map_err(|_| failed("the private key's text"))?.to_string();
+    let private_pem =
+        private.to_pkcs1_pem(LineEnding::LF).map_err(|_| failed("the private key's text"))?.to_string();
     Ok(match form {
         Form::Rsa => json!({
             "private_key": private_pem,
@@ -172,7 +183,9 @@ fn openssh_blob(public: &rsa::RsaPublicKey) -> Vec<u8> {
         blob.extend(bytes);
     };
     // A leading zero keeps a number with its top bit set from being read as negative.
-    let positive = |bytes: Vec<u8>| if bytes.first().is_some_and(|b| b & 0x80 != 0) { [vec![0], bytes].concat() } else { bytes };
+    let positive = |bytes: Vec<u8>| {
+        if bytes.first().is_some_and(|b| b & 0x80 != 0) { [vec![0], bytes].concat() } else { bytes }
+    };
     field(b"ssh-rsa");
     field(&positive(public.e().to_bytes_be()));
     field(&positive(public.n().to_bytes_be()));
@@ -184,7 +197,10 @@ fn md5_style(bytes: &[u8]) -> String {
 }
 
 fn generation_failed(name: &VariableName, what: &str) -> TaskError {
-    TaskError::new(ErrorCode::ConfigServerGenerationError, format!("failed to generate {what} of variable '{name}'"))
+    TaskError::new(
+        ErrorCode::ConfigServerGenerationError,
+        format!("failed to generate {what} of variable '{name}'"),
+    )
 }
 
 /// Returns `{ca, certificate, private_key}`, signed by the CA that the options name, or by itself.
@@ -209,7 +225,8 @@ fn certificate(task: &TaskContext, definition: &VariableDefinition) -> Result<Va
     })?;
     let text = |field: &str| ca.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let ca_key = KeyPair::from_pem(&text("private_key")).map_err(|_| failed("the authority's key"))?;
-    let issuer = Issuer::from_ca_cert_pem(&text("certificate"), ca_key).map_err(|_| failed("the authority"))?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&text("certificate"), ca_key).map_err(|_| failed("the authority"))?;
     let certificate = params.signed_by(&key, &issuer).map_err(|_| failed("the certificate"))?.pem();
     Ok(json!({ "ca": text("certificate"), "certificate": certificate, "private_key": private_key }))
 }

@@ -141,7 +141,11 @@ impl Resolver {
         if let Some(value) = self.opened.borrow().get(name) {
             return Ok(value.clone());
         }
-        let missing = || format!("- Failed to find variable '{name}' from config server: HTTP Code '404', Error: 'not found'");
+        let missing = || {
+            format!(
+                "- Failed to find variable '{name}' from config server: HTTP Code '404', Error: 'not found'"
+            )
+        };
         let state = State::new(&*self.view);
         let pinned = self.set.as_ref().and_then(|set| set.pins.get(name));
         let variable = match pinned {

@@ -108,7 +108,11 @@ impl Shape {
             })
         };
         let properties = json!({"port": self.port, "password": self.password});
-        let mut web = group("web", self.instances, json!({"name": "server", "release": "tiny", "properties": properties}));
+        let mut web = group(
+            "web",
+            self.instances,
+            json!({"name": "server", "release": "tiny", "properties": properties}),
+        );
         if self.disk_mib > 0 {
             web["persistent_disk"] = json!(self.disk_mib);
         }

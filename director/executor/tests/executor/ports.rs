@@ -1,11 +1,11 @@
 //! The outside of a world: the fakes of the seams, each behind the gate, and as large as real ones where it matters (a
 //! VM that is created has an agent, one that is deleted has none).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use agent_api::fake::{Deed, FakeAgents};
+use agent_api::fake::{Behaviour, Deed, FakeAgents};
 use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::fake::FakeCpi;
@@ -109,6 +109,8 @@ pub struct Outside {
     pub log: Arc<GatedLog>,
     /// Steps whose calls fail.
     pub failing: Mutex<Option<Failing>>,
+    /// What all agents answer to a method instead of the usual.
+    answers: Mutex<BTreeMap<&'static str, Behaviour>>,
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
     pub forgetful: Mutex<bool>,
     known: Mutex<BTreeSet<AgentId>>,
@@ -126,6 +128,7 @@ impl Outside {
             gate,
             log,
             failing: Mutex::default(),
+            answers: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
             past: Mutex::default(),
@@ -133,11 +136,34 @@ impl Outside {
         }
     }
 
+    /// Makes all agents answer this to a method from now on.
+    pub fn answer(&self, method: &'static str, value: Value) {
+        self.behave(method, Behaviour::Give(value));
+    }
+
+    /// Makes all agents behave like this when they are asked for a method from now on.
+    pub fn behave(&self, method: &'static str, behaviour: Behaviour) {
+        self.answers.lock().unwrap().insert(method, behaviour);
+        self.known.lock().unwrap().iter().for_each(|agent| self.teach(agent));
+    }
+
+    /// Makes all agents behave as usual again.
+    pub fn behave_as_usual(&self) {
+        self.answers.lock().unwrap().clear();
+        self.known.lock().unwrap().iter().for_each(|agent| self.teach(agent));
+    }
+
+    fn teach(&self, agent: &AgentId) {
+        let answers = self.answers.lock().unwrap().clone();
+        self.agents.decide(agent, Box::new(move |method| answers.get(method.name()).cloned()));
+    }
+
     /// Gives every VM its agent, and none to VMs that are gone.
     pub fn settle(&self) {
-        let living: BTreeSet<AgentId> = self.cloud.cloud().vms.values().map(|vm| vm.request.agent_id.clone()).collect();
+        let living: BTreeSet<AgentId> =
+            self.cloud.cloud().vms.values().map(|vm| vm.request.agent_id.clone()).collect();
         let mut known = self.known.lock().unwrap();
-        living.difference(&known).for_each(|agent| self.agents.add(agent));
+        living.difference(&known).for_each(|agent| self.teach(agent));
         for gone in known.difference(&living) {
             let deeds = self.agents.deeds(gone);
             self.past.lock().unwrap().extend(deeds.into_iter().map(|deed| (gone.clone(), deed)));

@@ -1,15 +1,236 @@
 //! Tasks that nothing disturbs.
 
-use model::task::TaskState;
+use expect_test::expect;
+use model::instance::InstanceState;
+use model::task::{DeployOptions, StateChange, TaskKind};
+use serde_json::json;
 
-use crate::artifacts::Shape;
+use crate::artifacts::{Shape, become_state, change, errand};
 use crate::summary::summary;
 use crate::world::TestWorld;
+
+/// A world in which the usual deployment is up.
+async fn deployed() -> TestWorld {
+    let world = TestWorld::seed().await;
+    world.run(Shape::default().deploy()).await.done();
+    world
+}
 
 #[tokio::test]
 async fn a_fresh_deploy_compiles_creates_and_starts() {
     let world = TestWorld::seed().await;
     let ended = world.run(Shape::default().deploy()).await.done();
-    println!("{:#?}\n{}", ended.lines(), summary(&world));
-    assert_eq!(ended.task.state, TaskState::Done);
+    assert_eq!(ended.task.result.as_deref(), Some("/deployments/p"));
+    expect![[r#"
+        Preparing deployment: Preparing deployment 1/1 started
+        Preparing deployment: Preparing deployment 1/1 finished
+        Preparing deployment: Rendering templates 2/1 started
+        Preparing deployment: Rendering templates 2/1 finished
+        Preparing package compilation: Finding packages to compile 1/1 started
+        Preparing package compilation: Finding packages to compile 1/1 finished
+        Compiling packages: lib/fp-lib 1/2 started
+        Compiling packages: lib/fp-lib 1/2 finished
+        Compiling packages: app/fp-app 2/2 started
+        Compiling packages: app/fp-app 2/2 finished
+        Creating missing vms: web/<id> (0) 1/2 started
+        Creating missing vms: web/<id> (1) 2/2 started
+        Creating missing vms: web/<id> (0) 1/2 finished
+        Creating missing vms: web/<id> (1) 2/2 finished
+        Updating instance [web]: web/<id> (0) (canary) 1/2 started
+        Updating instance [web]: web/<id> (0) (canary) 1/2 executing pre-stop
+        Updating instance [web]: web/<id> (0) (canary) 1/2 executing drain
+        Updating instance [web]: web/<id> (0) (canary) 1/2 stopping jobs
+        Updating instance [web]: web/<id> (0) (canary) 1/2 executing post-stop
+        Updating instance [web]: web/<id> (0) (canary) 1/2 installing packages
+        Updating instance [web]: web/<id> (0) (canary) 1/2 executing pre-start
+        Updating instance [web]: web/<id> (0) (canary) 1/2 starting jobs
+        Updating instance [web]: web/<id> (0) (canary) 1/2 executing post-start
+        Updating instance [web]: web/<id> (0) (canary) 1/2 finished
+        Updating instance [web]: web/<id> (1) 2/2 started
+        Updating instance [web]: web/<id> (1) 2/2 executing pre-stop
+        Updating instance [web]: web/<id> (1) 2/2 executing drain
+        Updating instance [web]: web/<id> (1) 2/2 stopping jobs
+        Updating instance [web]: web/<id> (1) 2/2 executing post-stop
+        Updating instance [web]: web/<id> (1) 2/2 installing packages
+        Updating instance [web]: web/<id> (1) 2/2 executing pre-start
+        Updating instance [web]: web/<id> (1) 2/2 starting jobs
+        Updating instance [web]: web/<id> (1) 2/2 executing post-start
+        Updating instance [web]: web/<id> (1) 2/2 finished"#]]
+    .assert_eq(&ended.lines().join("\n"));
+    expect![[r#"
+        deployment p deployed
+          smoke/0 Started dirty 10.0.0.4 config=none
+          web/0 Started clean 10.0.0.2 config=4013c0652a8346a56f174cd0b307d8ca08f8233b vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+          web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+        addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id>
+        compiled app lib
+        orphans 
+        locks 0 leaks 0
+        agents 2
+        cloud 2 VMs 2 disks 1 stemcells
+    "#]].assert_eq(&summary(&world));
+}
+
+#[tokio::test]
+async fn the_same_deploy_again_only_looks() {
+    let world = deployed().await;
+    let before = (summary(&world), world.outside.deeds().len(), world.outside.cloud.calls().len());
+    let asked = world.outside.requests().len();
+    let ended = world.run(Shape::default().deploy()).await.done();
+    assert_eq!(world.outside.requests()[asked..], ["get_state", "get_state"]);
+    let after = (summary(&world), world.outside.deeds().len(), world.outside.cloud.calls().len());
+    assert_eq!(before, after);
+    assert!(!ended.events.contains("Updating instance"), "{}", ended.events);
+}
+
+#[tokio::test]
+async fn a_changed_property_updates_in_place() {
+    let world = deployed().await;
+    let ended = world.run(Shape { port: json!(9090), ..Shape::default() }.deploy()).await.done();
+    assert_eq!((world.outside.vms_ever(), world.outside.disks_ever()), (3, 2), "nothing is made anew");
+    assert_eq!(ended.events.matches("\"state\":\"finished\"").count(), 5, "{:#?}", ended.lines());
+    let hashes =
+        |world: &TestWorld| summary(world).lines().filter(|l| l.contains("config=")).collect::<String>();
+    let changed = hashes(&world);
+    world.run(Shape::default().deploy()).await.done();
+    assert_ne!(hashes(&world), changed);
+}
+
+#[tokio::test]
+async fn scaling_down_deletes_the_last_instance_and_keeps_its_disk_for_a_while() {
+    let world = deployed().await;
+    world.run(Shape { instances: 1, ..Shape::default() }.deploy()).await.done();
+    expect![[r#"
+        deployment p deployed
+          smoke/0 Started dirty 10.0.0.4 config=none
+          web/0 Started clean 10.0.0.2 config=4013c0652a8346a56f174cd0b307d8ca08f8233b vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+        addresses 10.0.0.2=web/<id> 10.0.0.4=smoke/<id>
+        compiled app lib
+        orphans 1024
+        locks 0 leaks 0
+        agents 1
+        cloud 1 VMs 2 disks 1 stemcells
+    "#]].assert_eq(&summary(&world));
+}
+
+#[tokio::test]
+async fn recreation_brings_new_vms_and_keeps_disks() {
+    let world = deployed().await;
+    let options = DeployOptions { recreate: true, ..DeployOptions::default() };
+    world.run(Shape::default().deploy_with(options)).await.done();
+    assert_eq!((world.outside.vms_ever(), world.outside.disks_ever()), (5, 2));
+    expect![[r#"
+        deployment p deployed
+          smoke/0 Started dirty 10.0.0.4 config=none
+          web/0 Started clean 10.0.0.2 config=4013c0652a8346a56f174cd0b307d8ca08f8233b vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+          web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+        addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id>
+        compiled app lib
+        orphans 
+        locks 0 leaks 0
+        agents 2
+        cloud 2 VMs 2 disks 1 stemcells
+    "#]].assert_eq(&summary(&world));
+}
+
+#[tokio::test]
+async fn another_disk_size_moves_the_content_and_orphans_the_old_disk() {
+    let world = deployed().await;
+    world.run(Shape { disk_mib: 2048, ..Shape::default() }.deploy()).await.done();
+    assert_eq!(world.outside.done("migrate_disk"), 2);
+    expect![[r#"
+        deployment p deployed
+          smoke/0 Started dirty 10.0.0.4 config=none
+          web/0 Started clean 10.0.0.2 config=4013c0652a8346a56f174cd0b307d8ca08f8233b vm(active cpu=null disks=1 tags=8) disk(active 2048MiB attached=true)
+          web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 2048MiB attached=true)
+        addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id>
+        compiled app lib
+        orphans 1024 1024
+        locks 0 leaks 0
+        agents 2
+        cloud 2 VMs 4 disks 1 stemcells
+    "#]].assert_eq(&summary(&world));
+    let orphans = world.read(|state| state.orphaned_disks().into_iter().map(|d| d.disk.id).collect());
+    world.run(TaskKind::DeleteOrphanedDisks { disks: orphans }).await.done();
+    assert_eq!(world.outside.cloud.cloud().disks.len(), 2);
+    assert!(world.read(|state| state.orphaned_disks()).is_empty());
+}
+
+#[tokio::test]
+async fn deleting_the_deployment_leaves_nothing_but_orphaned_disks() {
+    let world = deployed().await;
+    world.run(TaskKind::DeleteDeployment { force: false }).await.done();
+    expect![[r#"
+        addresses 
+        compiled app lib
+        orphans 1024 1024
+        locks 0 leaks 0
+        agents 0
+        cloud 0 VMs 2 disks 1 stemcells
+    "#]]
+    .assert_eq(&summary(&world));
+    world.run(TaskKind::DeleteDeployment { force: false }).await.done();
+}
+
+#[tokio::test]
+async fn an_errand_gets_a_vm_runs_once_and_leaves_its_result() {
+    let world = deployed().await;
+    let ended = world.run(errand()).await.done();
+    let line: serde_json::Value = serde_json::from_str(&ended.result).unwrap();
+    assert_eq!((&line["exit_code"], &line["errand_name"]), (&json!(0), &json!("check")));
+    assert_eq!(world.outside.done("run_errand"), 1);
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "the errand's VM is gone");
+}
+
+#[tokio::test]
+async fn an_errand_that_exits_with_a_code_has_run_all_the_same() {
+    let world = deployed().await;
+    world.outside.answer("run_errand", json!({"exit_code": 3, "stdout": "no", "stderr": ""}));
+    let ended = world.run(errand()).await.done();
+    let line: serde_json::Value = serde_json::from_str(&ended.result).unwrap();
+    assert_eq!((&line["exit_code"], &line["stdout"]), (&json!(3), &json!("no")));
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "the errand's VM is gone");
+}
+
+#[tokio::test]
+async fn stop_start_restart_and_recreate_use_the_stored_spec() {
+    let world = deployed().await;
+    let up = summary(&world);
+    world.run(become_state(InstanceState::Stopped)).await.done();
+    assert!(summary(&world).contains("web/0 Stopped clean"), "{}", summary(&world));
+    world.run(become_state(InstanceState::Detached)).await.done();
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 1);
+    assert!(summary(&world).contains("web/0 Detached clean"), "{}", summary(&world));
+    world.run(become_state(InstanceState::Started)).await.done();
+    assert_eq!(summary(&world), up);
+    world.run(change(StateChange::Restart)).await.done();
+    assert_eq!(summary(&world), up);
+    world.run(change(StateChange::Recreate)).await.done();
+    assert_eq!(summary(&world), up);
+    assert_eq!((world.outside.vms_ever(), world.outside.disks_ever()), (5, 2));
+}
+
+#[tokio::test]
+async fn a_dead_instance_gets_a_new_vm_with_its_disk() {
+    let world = deployed().await;
+    let up = summary(&world);
+    let instance = world.kill_a_vm();
+    world.run(TaskKind::ScanAndFix { instances: vec![instance.clone()] }).await.done();
+    assert_eq!(summary(&world), up);
+    let (vms, disks) = (world.outside.vms_ever(), world.outside.disks_ever());
+    let ended = world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
+    assert_eq!(ended.task.result.as_deref(), Some("nothing to fix"));
+    assert_eq!((world.outside.vms_ever(), world.outside.disks_ever()), (vms, disks));
+}
+
+#[tokio::test]
+async fn a_dead_agent_fails_a_deploy_unless_it_may_fix() {
+    let world = deployed().await;
+    let up = summary(&world);
+    world.kill_a_vm();
+    let error = world.run(Shape::default().deploy()).await.error();
+    assert!(error.contains("can't be reached"), "{error}");
+    let options = DeployOptions { fix: true, ..DeployOptions::default() };
+    world.run(Shape::default().deploy_with(options)).await.done();
+    assert_eq!(summary(&world), up);
 }

@@ -18,16 +18,26 @@ pub fn summary(world: &TestWorld) -> String {
         }
         let mut addresses = state.addresses();
         addresses.sort_by_key(|a| a.ip);
-        let held: Vec<String> = addresses.iter().map(|a| format!("{}={}", a.ip, without_ids(&a.slug))).collect();
+        let held: Vec<String> =
+            addresses.iter().map(|a| format!("{}={}", a.ip, without_ids(&a.slug))).collect();
         writeln!(out, "addresses {}", held.join(" ")).unwrap();
-        let compiled: Vec<String> = state.compiled_packages().iter().map(|p| p.key.name.to_string()).collect();
+        let compiled: Vec<String> =
+            state.compiled_packages().iter().map(|p| p.key.name.to_string()).collect();
         writeln!(out, "compiled {}", compiled.join(" ")).unwrap();
-        let orphans: Vec<String> = state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib.to_string()).collect();
+        let orphans: Vec<String> =
+            state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib.to_string()).collect();
         writeln!(out, "orphans {}", orphans.join(" ")).unwrap();
         writeln!(out, "locks {} leaks {}", state.locks().len(), state.leaks().len()).unwrap();
         writeln!(out, "agents {}", state.agents().len()).unwrap();
     });
-    writeln!(out, "cloud {} VMs {} disks {} stemcells", cloud.vms.len(), cloud.disks.len(), cloud.stemcells.len()).unwrap();
+    writeln!(
+        out,
+        "cloud {} VMs {} disks {} stemcells",
+        cloud.vms.len(),
+        cloud.disks.len(),
+        cloud.stemcells.len()
+    )
+    .unwrap();
     out
 }
 
@@ -38,22 +48,27 @@ fn instances(world: &TestWorld, deployment: &DeploymentName, out: &mut String) {
         instances.sort_by_key(|i| (i.spec.group.clone(), i.spec.index));
         for instance in instances {
             let spec = &instance.spec;
-            let ips: Vec<String> = spec.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect();
+            let ips: Vec<String> =
+                spec.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect();
             let clean = if instance.update_completed { "clean" } else { "dirty" };
-            write!(out, "  {}/{} {:?} {clean} {}", spec.group, spec.index, instance.state, ips.join(" ")).unwrap();
+            write!(out, "  {}/{} {:?} {clean} {}", spec.group, spec.index, instance.state, ips.join(" "))
+                .unwrap();
             write!(out, " config={}", spec.configuration_hash.as_deref().unwrap_or("none")).unwrap();
             for vm in state.vms(&spec.id) {
                 let real = vm.cid.as_ref().and_then(|cid| cloud.vms.get(cid));
                 let active = if vm.active { "active" } else { "inactive" };
                 write!(out, " vm({active} cpu={}", vm.cloud_properties["cpu"]).unwrap();
                 match real {
-                    Some(real) => write!(out, " disks={} tags={})", real.disks.len(), real.metadata.len()).unwrap(),
+                    Some(real) => {
+                        write!(out, " disks={} tags={})", real.disks.len(), real.metadata.len()).unwrap()
+                    }
                     None => write!(out, " missing)").unwrap(),
                 }
             }
             for disk in state.disks(&spec.id) {
                 let active = if disk.active { "active" } else { "inactive" };
-                let attached = disk.cid.as_ref().and_then(|cid| cloud.disks.get(cid)?.attached_to.as_ref()).is_some();
+                let attached =
+                    disk.cid.as_ref().and_then(|cid| cloud.disks.get(cid)?.attached_to.as_ref()).is_some();
                 write!(out, " disk({active} {}MiB attached={attached})", disk.spec.size_mib).unwrap();
             }
             writeln!(out).unwrap();

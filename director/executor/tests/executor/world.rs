@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use executor::{Options, Ports};
-use model::task::{OutputKind, Task, TaskKind};
-use model::{BlobDigest, DeploymentName, Epoch, LockName, Revision, TaskId};
-use owned_tasks::{OnExit, OwnedTasks};
 use ::release::blobstore::LocalBlobs;
 use ::release::render::{RenderOptions, Renderer};
+use executor::{Options, Ports};
+use model::task::{OutputKind, Task, TaskKind};
+use model::{BlobDigest, DeploymentName, Epoch, InstanceId, LockName, Revision, TaskId};
+use owned_tasks::{OnExit, OwnedTasks};
 use state::State;
 use state::command::{Command, Outcome};
 use state::log::{CommandLog, MemoryLog, Proposal, View};
@@ -57,7 +57,12 @@ impl TestWorld {
         let blobs = Arc::new(LocalBlobs::open(folder.path().join("blobs")).unwrap());
         let gate = Arc::new(Gate::new());
         let memory = MemoryLog::new();
-        let log = Arc::new(GatedLog { memory, gate: gate.clone(), proposed: Mutex::default(), ambush: Mutex::default() });
+        let log = Arc::new(GatedLog {
+            memory,
+            gate: gate.clone(),
+            proposed: Mutex::default(),
+            ambush: Mutex::default(),
+        });
         let outside = Arc::new(Outside::new(gate.clone(), log.clone()));
         let (lease, output) = (Arc::new(TestLease::default()), Arc::new(KeptOutput::default()));
         let ports = Ports {
@@ -83,7 +88,12 @@ impl TestWorld {
         let (cluster_id, director_name) = ("c".to_owned(), "directorate".to_owned());
         self.apply(Command::ClusterInit { cluster_id, director_name, director_uuid: "u".into(), secrets });
         let (kind, name) = ("cloud".to_owned(), "default".to_owned());
-        self.apply(Command::ConfigPut { kind, name, content: artifacts::cloud_config(), expected_latest: None });
+        self.apply(Command::ConfigPut {
+            kind,
+            name,
+            content: artifacts::cloud_config(),
+            expected_latest: None,
+        });
         self.lead();
         let blob = self.put(artifacts::release()).await;
         self.run(TaskKind::UploadRelease { blob, rebase: false, fix: false }).await.done();
@@ -121,7 +131,9 @@ impl TestWorld {
         self.lease.give(epoch);
         let (owner, stop) = (OwnedTasks::new(), CancellationToken::new());
         let (ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
-        owner.spawn("runner", OnExit::Ignore, move |_| executor::runner::run(ports, inner, Duration::ZERO, token));
+        owner.spawn("runner", OnExit::Ignore, move |_| {
+            executor::runner::run(ports, inner, Duration::ZERO, token)
+        });
         *self.leader.lock().unwrap() = Some(Leader { owner, stop });
     }
 
@@ -136,8 +148,12 @@ impl TestWorld {
     /// Files a task and returns its number.
     pub fn queue(&self, kind: TaskKind) -> TaskId {
         let (deployment, lock) = match &kind {
-            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => (None, "lock:releases".to_owned()),
-            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => (None, "lock:stemcells".to_owned()),
+            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => {
+                (None, "lock:releases".to_owned())
+            }
+            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => {
+                (None, "lock:stemcells".to_owned())
+            }
             TaskKind::DeleteOrphanedDisks { .. } => (None, "lock:orphans".to_owned()),
             TaskKind::Deploy { manifest_text, .. } => {
                 let manifest: serde_json::Value = serde_json::from_str(manifest_text).unwrap();
@@ -208,6 +224,28 @@ impl TestWorld {
         self.ended(id).await
     }
 
+    /// Destroys the VM of a web instance behind everybody's back; returns the instance.
+    pub fn kill_a_vm(&self) -> InstanceId {
+        let vm = self.read(|state| {
+            let instances = state.instances(&DeploymentName::new("p"));
+            let first =
+                instances.iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 0).unwrap();
+            state.active_vm(&first.spec.id).unwrap()
+        });
+        self.outside.cloud.tamper(|cloud| {
+            let context = cpi_api::CallContext {
+                director_uuid: String::new(),
+                request_id: model::RequestId::new("an operator"),
+                epoch: cloud.epoch,
+                stemcell_api_version: None,
+                timeout: PATIENCE,
+            };
+            cloud.perform(Some(&context), cpi_api::Call::DeleteVm(vm.cid.clone().unwrap())).unwrap();
+        });
+        self.outside.settle();
+        vm.instance
+    }
+
     /// Returns everything that was written for developers.
     pub fn debug(&self) -> String {
         self.output.0.lock().unwrap().iter().map(|(task, line)| format!("{task}: {line}")).collect()
@@ -250,7 +288,8 @@ impl Ended {
                     return format!("{}: {}", kind.as_str().unwrap(), line["message"].as_str().unwrap());
                 }
                 let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-                let tags: Vec<&str> = line["tags"].as_array().unwrap().iter().filter_map(|t| t.as_str()).collect();
+                let tags: Vec<&str> =
+                    line["tags"].as_array().unwrap().iter().filter_map(|t| t.as_str()).collect();
                 let tags = if tags.is_empty() { String::new() } else { format!(" [{}]", tags.join(",")) };
                 let (task, state) = (without_ids(&text("task")), text("state"));
                 let place = format!("{}/{}", line["index"], line["total"]);
@@ -267,9 +306,11 @@ impl Ended {
 pub fn without_ids(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    while let Some(at) = rest.char_indices().map(|(at, _)| at).find(|at| {
-        rest.get(*at..*at + 36).is_some_and(|part| uuid::Uuid::try_parse(part).is_ok())
-    }) {
+    while let Some(at) = rest
+        .char_indices()
+        .map(|(at, _)| at)
+        .find(|at| rest.get(*at..*at + 36).is_some_and(|part| uuid::Uuid::try_parse(part).is_ok()))
+    {
         out.push_str(&rest[..at]);
         out.push_str("<id>");
         rest = &rest[at + 36..];
