@@ -86,7 +86,7 @@ impl FleetBlobs {
     /// Copies a blob to the others and returns who holds it, once that is a majority.
     async fn spread(&self, digest: &BlobDigest) -> Result<Vec<NodeId>, BlobError> {
         let others = self.others();
-        let wanted = (others.len() + 1) / 2 + 1;
+        let wanted = others.len().div_ceil(2) + 1;
         let mut holders = vec![self.id];
         let mut copies: FuturesUnordered<BoxFuture<'static, _>> = FuturesUnordered::new();
         let replicas = others.len() + 1;
