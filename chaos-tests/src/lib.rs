@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod deploying;
 pub mod needs;
 pub mod processes;
 pub mod programs;

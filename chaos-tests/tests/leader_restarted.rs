@@ -1,0 +1,33 @@
+//! A rolling restart in the middle of work: the leader is asked to stop, and comes back.
+
+use anyhow::Result;
+use chaos_tests::cluster::{CloudKind, Cluster};
+use chaos_tests::deploying::Deploying;
+use chaos_tests::needs::{self, Need};
+use chaos_tests::workload::{Hello, Net, upload_hello};
+
+#[tokio::test]
+async fn a_leader_that_is_asked_to_stop_hands_the_deploy_over() -> Result<()> {
+    if !needs::met(&[Need::Ruby, Need::Gcc]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(3, CloudKind::Process).await?;
+    upload_hello(&cluster, Net::Loopback(cluster.loopback_net())).await?;
+    let hello = Hello { drain_seconds: 1, ..Hello::default() };
+    cluster.operate(&["-d", "hello", "deploy", &hello.file(&cluster)?]).await?;
+
+    // Whoever leads is restarted while instances are drained, twice.
+    for greeting in ["Moin", "Servus"] {
+        let hello = Hello { greeting: greeting.into(), ..hello.clone() };
+        let mut deploying = Deploying::start(&cluster, "hello", &hello.file(&cluster)?)?;
+        deploying.printed_text("Updating instance hello").await?;
+        let leader = cluster.leader().await?;
+        cluster.terminate(leader).await?;
+        cluster.run(leader)?;
+        deploying.end().await?.check_complete(&cluster).await?;
+        cluster.wait_for_voter(leader).await?;
+    }
+    let instances = cluster.client()?.instances("hello").await?;
+    assert!(instances.len() == 2 && instances.iter().all(|i| i.process_state == "running"), "{instances:?}");
+    cluster.finish().await
+}
