@@ -26,7 +26,7 @@ const PROFILE_NAMES: &[&str] = &["profile.toml", "profile.json", "config.toml", 
 /// How to reach the fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Connection {
-    /// A director's address, HOST[:PORT]; repeat it, or separate with commas
+    /// A director's address, HOST or HOST:PORT; repeat it, or separate with commas
     #[arg(
         long = "endpoint",
         short = 'e',

@@ -4,7 +4,7 @@
 //! tells through [`lease::Lease`]). The invariant: before a deed its intent is committed under this leader's epoch, after
 //! it its outcome; so whoever leads next finds every step either ended or open, and knows what to do with it.
 //!
-//! Read next: [`runner`] (the loop), [`driver`] (one task), [`stages`] and [`unit`] (a plan), [`recover`] (what to do with
+//! Read next: [`runner`] (the loop), [`driver`] (one task), [`stages`] and [`mod@unit`] (a plan), [`recover`] (what to do with
 //! an open step), [`steps`] (the deeds).
 
 pub mod blobs;
