@@ -82,6 +82,7 @@ pub struct Shape {
     pub vm_type: &'static str,
     pub password: &'static str,
     pub variables: Value,
+    pub tags: Value,
 }
 
 impl Default for Shape {
@@ -94,6 +95,7 @@ impl Default for Shape {
             vm_type: "small",
             password: "",
             variables: json!([]),
+            tags: json!({}),
         }
     }
 }
@@ -122,7 +124,7 @@ impl Shape {
             "name": self.name, "releases": [{"name": "tiny", "version": "1"}],
             "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
             "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": 1, "update_watch_time": 1},
-            "variables": self.variables,
+            "variables": self.variables, "tags": self.tags,
             "instance_groups": [web, smoke],
         })
         .to_string()

@@ -4,8 +4,11 @@
 #![allow(missing_docs, reason = "nobody but this test sees it")]
 
 mod artifacts;
+mod failover;
+mod faults;
 mod gate;
 mod ports;
+mod scenes;
 mod stories;
 mod summary;
 mod world;

@@ -41,6 +41,18 @@ pub fn summary(world: &TestWorld) -> String {
     out
 }
 
+/// Describes the instances alone, without what depends on detours: addresses, and disks that were given up on the way.
+pub fn instances_of(world: &TestWorld) -> Vec<String> {
+    without_detours(&summary(world))
+}
+
+/// Returns the instance lines of a summary, without addresses and what they are rendered into.
+pub fn without_detours(summary: &str) -> Vec<String> {
+    let lines = summary.lines().filter(|line| line.starts_with("  "));
+    let keep = |word: &&str| word.parse::<std::net::IpAddr>().is_err() && !word.starts_with("config=");
+    lines.map(|line| line.split(' ').filter(keep).collect::<Vec<_>>().join(" ")).collect()
+}
+
 fn instances(world: &TestWorld, deployment: &DeploymentName, out: &mut String) {
     let cloud = world.outside.cloud.cloud();
     world.read(|state| {

@@ -1,5 +1,6 @@
 //! A whole director in memory: the real executor, planner, state and templates; fakes only where the world outside begins.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -224,14 +225,32 @@ impl TestWorld {
         self.ended(id).await
     }
 
+    /// Returns the first web instance.
+    pub fn first_web(&self) -> InstanceId {
+        let instances = self.read(|state| state.instances(&DeploymentName::new("p")));
+        let first = instances.iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 0);
+        first.unwrap().spec.id.clone()
+    }
+
+    /// Fails unless the state knows every VM and disk of the cloud, and the cloud everything that the state knows.
+    #[track_caller]
+    pub fn assert_consistent(&self) {
+        let cloud = self.outside.cloud.cloud();
+        let (vms, disks) = self.read(|state| {
+            let instances: Vec<_> =
+                state.deployments().iter().flat_map(|d| state.instances(&d.name)).collect();
+            let vms = instances.iter().flat_map(|i| state.vms(&i.spec.id)).filter_map(|vm| vm.cid);
+            let disks = instances.iter().flat_map(|i| state.disks(&i.spec.id)).filter_map(|disk| disk.cid);
+            let orphans = state.orphaned_disks().into_iter().filter_map(|o| o.disk.cid);
+            (vms.collect::<BTreeSet<_>>(), disks.chain(orphans).collect::<BTreeSet<_>>())
+        });
+        assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());
+        assert_eq!(cloud.disks.keys().cloned().collect::<BTreeSet<_>>(), disks, "disks\n{}", self.debug());
+    }
+
     /// Destroys the VM of a web instance behind everybody's back; returns the instance.
     pub fn kill_a_vm(&self) -> InstanceId {
-        let vm = self.read(|state| {
-            let instances = state.instances(&DeploymentName::new("p"));
-            let first =
-                instances.iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 0).unwrap();
-            state.active_vm(&first.spec.id).unwrap()
-        });
+        let vm = self.read(|state| state.active_vm(&self.first_web()).unwrap());
         self.outside.cloud.tamper(|cloud| {
             let context = cpi_api::CallContext {
                 director_uuid: String::new(),
@@ -299,6 +318,20 @@ impl Ended {
                 }
             })
             .collect()
+    }
+}
+
+impl Ended {
+    /// Returns what the event lines tell, without the order in which units that ran side by side told it.
+    pub fn told(&self) -> Vec<String> {
+        let without_index = |line: &String| -> String {
+            let words =
+                line.split(' ').filter(|word| !word.contains('/') || word.contains('<')).collect::<Vec<_>>();
+            words.join(" ")
+        };
+        let mut lines: Vec<String> = self.lines().iter().map(without_index).collect();
+        lines.sort();
+        lines
     }
 }
 

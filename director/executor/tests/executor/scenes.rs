@@ -1,0 +1,165 @@
+//! The tasks that between them have every kind of step: the table of the fault tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::release::render::Renderer;
+use model::instance::InstanceState;
+use model::task::{DeployOptions, TaskKind};
+use serde_json::json;
+
+use crate::artifacts::{Shape, become_state, errand};
+use crate::summary::{summary, without_detours};
+use crate::world::{Ended, TestWorld};
+
+/// A task in a world that is ready for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    FreshDeploy,
+    ChangedProperty,
+    ChangedTags,
+    LargerDisk,
+    NoDisk,
+    Recreation,
+    ScaleDown,
+    HardStop,
+    Errand,
+    Revival,
+    DeleteDeployment,
+    DeleteOrphans,
+}
+
+pub const ALL: [Scene; 12] = [
+    Scene::FreshDeploy,
+    Scene::ChangedProperty,
+    Scene::ChangedTags,
+    Scene::LargerDisk,
+    Scene::NoDisk,
+    Scene::Recreation,
+    Scene::ScaleDown,
+    Scene::HardStop,
+    Scene::Errand,
+    Scene::Revival,
+    Scene::DeleteDeployment,
+    Scene::DeleteOrphans,
+];
+
+impl Scene {
+    /// Returns a world in which the task can be asked for.
+    pub async fn prepare(self, renderer: &Arc<Renderer>) -> TestWorld {
+        let world = TestWorld::seed_with(renderer.clone()).await;
+        if self == Self::FreshDeploy {
+            return world;
+        }
+        world.run(Shape::default().deploy()).await.done();
+        match self {
+            Self::Revival => {
+                world.kill_a_vm();
+            }
+            Self::DeleteOrphans => {
+                world.run(Shape { instances: 0, ..Shape::default() }.deploy()).await.done();
+            }
+            _ => {}
+        }
+        world
+    }
+
+    /// Returns the task.
+    pub fn task(self, world: &TestWorld) -> TaskKind {
+        match self {
+            Self::FreshDeploy => Shape::default().deploy(),
+            Self::ChangedProperty => Shape { port: json!(9090), ..Shape::default() }.deploy(),
+            Self::ChangedTags => Shape { tags: json!({"team": "blue"}), ..Shape::default() }.deploy(),
+            Self::LargerDisk => Shape { disk_mib: 2048, ..Shape::default() }.deploy(),
+            Self::NoDisk => Shape { disk_mib: 0, ..Shape::default() }.deploy(),
+            Self::Recreation => {
+                Shape::default().deploy_with(DeployOptions { recreate: true, ..DeployOptions::default() })
+            }
+            Self::ScaleDown => Shape { instances: 1, ..Shape::default() }.deploy(),
+            Self::HardStop => become_state(InstanceState::Detached),
+            Self::Errand => errand(),
+            Self::Revival => TaskKind::ScanAndFix { instances: vec![world.first_web()] },
+            Self::DeleteDeployment => TaskKind::DeleteDeployment { force: false },
+            Self::DeleteOrphans => {
+                let disks =
+                    world.read(|state| state.orphaned_disks().into_iter().map(|d| d.disk.id).collect());
+                TaskKind::DeleteOrphanedDisks { disks }
+            }
+        }
+    }
+
+    /// Returns what an operator asks for after the task has failed.
+    pub fn repair(self, world: &TestWorld) -> TaskKind {
+        match self {
+            // A failed revival leaves an instance without a VM, or with one that never got its jobs; so does a deploy
+            // that is broken off. Any deploy mends that.
+            Self::Revival => {
+                Shape::default().deploy_with(DeployOptions { fix: true, ..DeployOptions::default() })
+            }
+            // It would give new VMs to those that have got one, too.
+            Self::Recreation => Shape::default().deploy(),
+            _ => self.task(world),
+        }
+    }
+}
+
+/// How a scene ends when nothing disturbs it.
+pub struct Undisturbed {
+    pub scene: Scene,
+    /// How often each call was made.
+    pub seen: BTreeMap<String, usize>,
+    pub summary: String,
+    pub vms_ever: usize,
+    pub disks_ever: usize,
+    pub ended: Ended,
+}
+
+impl Undisturbed {
+    /// Plays the scene.
+    pub async fn play(scene: Scene, renderer: &Arc<Renderer>) -> Self {
+        let world = scene.prepare(renderer).await;
+        world.gate.arm(None);
+        let ended = world.run(scene.task(&world)).await.done();
+        world.assert_consistent();
+        Self {
+            scene,
+            seen: world.gate.seen(),
+            summary: summary(&world),
+            vms_ever: world.outside.vms_ever(),
+            disks_ever: world.outside.disks_ever(),
+            ended,
+        }
+    }
+
+    /// Returns how the instances ended.
+    pub fn instances(&self) -> Vec<String> {
+        without_detours(&self.summary)
+    }
+
+    /// Plays all scenes and returns each kind of step with the first scene in which it `comes`.
+    pub async fn kinds(renderer: &Arc<Renderer>, comes: &str) -> Vec<(String, Arc<Self>)> {
+        let mut first: BTreeMap<String, Arc<Self>> = BTreeMap::new();
+        for scene in ALL {
+            let played = Arc::new(Self::play(scene, renderer).await);
+            let kinds = played.seen.keys().filter_map(|name| name.strip_prefix(comes)).map(str::to_owned);
+            for kind in kinds.collect::<Vec<_>>() {
+                first.entry(kind).or_insert_with(|| played.clone());
+            }
+        }
+        first.into_iter().collect()
+    }
+
+    /// Fails unless a disturbed run of the scene came to the same end without making anything twice.
+    #[track_caller]
+    pub fn assert_same(&self, world: &TestWorld, case: &str) {
+        assert_eq!(summary(world), self.summary, "{:?}: {case}", self.scene);
+        assert_eq!(world.outside.vms_ever(), self.vms_ever, "{:?}: VMs were made twice: {case}", self.scene);
+        assert_eq!(
+            world.outside.disks_ever(),
+            self.disks_ever,
+            "{:?}: disks were made twice: {case}",
+            self.scene
+        );
+        world.assert_consistent();
+    }
+}
