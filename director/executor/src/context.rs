@@ -53,9 +53,15 @@ impl TaskContext {
         self.cancelled.is_cancelled() || task.is_some_and(|t| t.state == TaskState::Cancelling)
     }
 
-    /// Adds a line to the task's debug output.
+    /// Adds a line to the task's debug output: when, on which replica, under which epoch, what.
     pub fn debug(&self, line: &str) {
-        self.ports.output.write(self.id(), OutputKind::Debug, &format!("{line}\n"));
+        let format = time::macros::format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        );
+        let at = time::OffsetDateTime::now_utc().format(&format).unwrap_or_default();
+        let (node, epoch) = (self.ports.options.node, self.fence.epoch());
+        let text = format!("{at} replica {node} epoch {epoch}: {line}\n");
+        self.ports.output.write(self.id(), OutputKind::Debug, &text);
     }
 
     /// Fails if the task was asked to stop: call it where stopping leaves nothing half done.

@@ -94,8 +94,10 @@ async fn run_step(
         submit(task, pending).await?;
         let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup: unit.cleanup };
         task.debug(&format!("step {no} {} attempt {attempt}: {}", step.action.name(), unit.label));
+        let begun = std::time::Instant::now();
         match steps::perform(&context, &step.action).await {
             Ok(outcome) => {
+                task.debug(&format!("step {no} {} done in {} ms", step.action.name(), begun.elapsed().as_millis()));
                 pending.push(record(no, attempt, StepEvent::Finished(outcome)));
                 return Ok(StepEnd::Done);
             }
