@@ -12,6 +12,7 @@
 pub mod client;
 pub mod cluster;
 pub mod deploying;
+pub mod forge;
 pub mod needs;
 pub mod processes;
 pub mod programs;

@@ -10,6 +10,19 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cluster::Cluster;
 use crate::programs;
 
+/// Returns the manifest of one instance of a job that has no process, from the release of the same name.
+pub fn one_job(deployment: &str, job: &str) -> String {
+    format!(
+        "name: {deployment}\n\
+         releases: [{{name: {job}, version: latest}}]\n\
+         stemcells: [{{alias: default, os: directorate-host, version: '1.0'}}]\n\
+         update: {{canaries: 1, max_in_flight: 1, canary_watch_time: 100-30000, update_watch_time: 100-30000}}\n\
+         instance_groups:\n\
+         - {{name: g, azs: [z1], instances: 1, vm_type: small, stemcell: default, networks: [{{name: default}}], \
+         jobs: [{{name: {job}, release: {job}}}]}}\n"
+    )
+}
+
 /// The examples of this repository.
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -63,6 +76,8 @@ pub struct Hello {
     pub behaviour: &'static str,
     /// How long each instance is drained: makes an update last.
     pub drain_seconds: u32,
+    /// How long an instance may take to be healthy.
+    pub watch_ms: u32,
 }
 
 impl Default for Hello {
@@ -75,6 +90,7 @@ impl Default for Hello {
             disk: None,
             behaviour: "healthy",
             drain_seconds: 0,
+            watch_ms: 30_000,
         }
     }
 }
@@ -87,8 +103,8 @@ impl Hello {
             "name: {name}\n\
              releases: [{{name: hello, version: latest}}]\n\
              stemcells: [{{alias: default, os: directorate-host, version: '1.0'}}]\n\
-             update: {{canaries: 1, max_in_flight: {max_in_flight}, canary_watch_time: 100-30000, \
-             update_watch_time: 100-30000}}\n\
+             update: {{canaries: 1, max_in_flight: {max_in_flight}, canary_watch_time: 100-{watch_ms}, \
+             update_watch_time: 100-{watch_ms}}}\n\
              instance_groups:\n\
              - name: hello\n  azs: [z1, z2]\n  instances: {instances}\n  vm_type: small\n  stemcell: default\n{disk}\
              \x20 networks: [{{name: default}}]\n\
@@ -96,6 +112,7 @@ impl Hello {
              \x20   properties: {{greeting: {greeting}, behaviour: {behaviour}, drain_seconds: {drain}}}\n",
             name = self.name,
             max_in_flight = self.max_in_flight,
+            watch_ms = self.watch_ms,
             instances = self.instances,
             greeting = self.greeting,
             behaviour = self.behaviour,
