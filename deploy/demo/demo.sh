@@ -130,15 +130,20 @@ has_new_vm() {
   [ -n "$cid" ] && [ "$cid" != "$1" ] && [ "$(replica process_state)" = running ]
 }
 
+# Pids of everything that a VM consists of: its first process, which takes a container down with it, and whatever carries
+# the VM's mark where a VM is only processes.
+vm_processes() {
+  json '(data["processes"] || {}).values.map { |p| p["pid"] }.join(" ")' <"$demo/cloud/vms/$1/vm.json"
+  grep -lszxF -- "DIRECTORATE_VM=$demo/cloud/vms/$1" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
+}
+
 lose_a_vm() {
   step "4. The errand; then a VM dies, and comes back with its disk"
   smoke_tests 1
   local cid died pid
   cid=$(replica vm_cid)
   died=$(now_ms)
-  for pid in $(json '(data["processes"] || {}).values.map { |p| p["pid"] }.join(" ")' <"$demo/cloud/vms/$cid/vm.json"); do
-    kill -KILL "$pid"
-  done
+  for pid in $(vm_processes "$cid"); do kill -KILL "$pid" 2>/dev/null || true; done
   printf '\033[1m    killed VM %s\033[0m\n' "$cid"
   wait_until 'the VM is resurrected' 180 has_new_vm "$cid"
   measure 'death of a VM -> resurrected and running' "$(seconds $(($(now_ms) - died)))"
