@@ -10,6 +10,8 @@
 //! Read next: [`assess`], then [`watcher`].
 
 pub mod assess;
+#[cfg(test)]
+mod fake;
 pub mod meltdown;
 pub mod resurrector;
 pub mod shard;

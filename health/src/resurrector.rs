@@ -22,18 +22,26 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut told: BTreeSet<DeploymentName> = BTreeSet::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = stop.cancelled() => return,
+    let look = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !world.leads() {
+                // Whoever leads next tells by itself; should it be this one again, it tells again.
+                told.clear();
+                continue;
+            }
+            keep_map(&*world).await;
+            let unhealthy = world.unhealthy().await;
+            // A meltdown that is over and comes back is news again.
+            told.retain(|deployment| unhealthy.iter().any(|u| u.deployment == *deployment));
+            for unhealthy in unhealthy {
+                act(&*world, thresholds, now_ms(), &unhealthy, &mut told).await;
+            }
         }
-        if !world.leads() {
-            continue;
-        }
-        keep_map(&*world).await;
-        for unhealthy in world.unhealthy() {
-            act(&*world, thresholds, now_ms(), &unhealthy, &mut told).await;
-        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = stop.cancelled() => {}
     }
 }
 
@@ -72,3 +80,6 @@ async fn act(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What the rules are fed with and how they act: the seam to the server.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{AgentId, DeploymentName, InstanceId, NodeId};
@@ -62,22 +63,25 @@ pub trait World: Send + Sync {
     fn shard_map(&self) -> (u64, BTreeSet<NodeId>);
     /// Returns the epoch: when it moves, streams have moved too, and deadlines are extended.
     fn epoch(&self) -> u64;
-    /// Returns all agents.
-    fn watched(&self) -> Vec<Watched>;
-    /// Asks an agent by whatever way there is, not counting heartbeats; `true` if it answered.
+    /// Returns all agents. Asked every second: cheap while nothing changes, and never on the threads that serve everybody.
+    async fn watched(&self) -> Arc<Vec<Watched>>;
+    /// Asks an agent by whatever way there is, not counting heartbeats; `true` if it answered, with whatever answer.
+    /// Takes at most [`ASK_WITHIN`](crate::watcher::ASK_WITHIN). Safe to drop.
     async fn ask(&self, agent: &AgentId) -> bool;
     /// Has findings agreed on, as the watcher of map `number`. Findings under an old map are refused, and that is fine.
+    /// Safe to drop.
     async fn report(&self, number: u64, transitions: Vec<Transition>);
 
     /// Returns whether this replica leads.
     fn leads(&self) -> bool;
-    /// Returns the replicas that can watch right now: the followers that are heard, or the leader if it is alone.
+    /// Returns the replicas that can watch right now: the followers that are heard, or the leader if it is alone; nobody
+    /// while that can't be said yet.
     fn able_to_watch(&self) -> BTreeSet<NodeId>;
     /// Has a new map agreed on.
     async fn put_shard_map(&self, number: u64, watchers: BTreeSet<NodeId>);
     /// Returns deployments that nobody works on, that may be resurrected, and that have failures.
-    fn unhealthy(&self) -> Vec<Unhealthy>;
-    /// Asks for new VMs. Idempotent while an earlier request is still open.
+    async fn unhealthy(&self) -> Vec<Unhealthy>;
+    /// Asks for new VMs. Idempotent while an earlier request is still open, also across leaders.
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>);
     /// Tells operators that a deployment is left alone.
     async fn tell_meltdown(&self, deployment: &DeploymentName, unhealthy: usize, total: usize);

@@ -22,6 +22,8 @@ pub mod metrics;
 pub mod output;
 pub mod probes;
 pub mod secrets;
+#[cfg(test)]
+mod test_support;
 pub mod tls;
 pub mod wire;
 pub mod world;

@@ -238,12 +238,8 @@ impl Replica {
         self.doors.spawn("certificate renewal", OnExit::StopNode, move |stop| {
             keep_fresh(files, tls, id, names, authority, stop)
         });
-        let world: Arc<dyn health::World> = Arc::new(FleetWorld {
-            id,
-            node: self.node.clone(),
-            log: membership.log.clone(),
-            agents: self.agents.clone(),
-        });
+        let world = FleetWorld::new(id, self.node.clone(), membership.log.clone(), self.agents.clone());
+        let world: Arc<dyn health::World> = Arc::new(world);
         let (ears, watched) = (self.agent_side.ears.clone(), world.clone());
         self.doors.spawn("health watcher", OnExit::StopNode, |stop| {
             health::watcher::run(watched, ears, health::assess::Policy::default(), stop)

@@ -1,33 +1,68 @@
 //! The fleet as health sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+mod look;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agent_api::{Agents, Method, Mode, Request};
+use agent_api::{AgentError, Agents, Method, Mode, Request};
 use async_trait::async_trait;
+use health::watcher::ASK_WITHIN;
 use health::{Health, Transition, Unhealthy, Watched, World};
-use model::instance::Instance;
-use model::task::{TaskKind, TaskState};
-use model::{AgentId, DeploymentName, InstanceId, LockName, NodeId, RequestId};
+use model::{AgentId, DeploymentName, InstanceId, NodeId, RequestId, Revision};
 use raft::Node;
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
-use state::query::TaskFilter;
 use state::records::{AgentHealth, AgentTransition, ShardMap};
 use tracing::{debug, warn};
 
-use crate::fleet::log::RaftLog;
+use crate::fleet::log::{RaftLog, now};
 
-/// How long a suspect may take to answer.
-const ASK: Duration = Duration::from_secs(3);
-
-/// A follower that was heard within this time can watch.
+/// A follower that was heard within this time can watch; a leader that has led for so long has heard whoever is there.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 
-/// Time between two resurrections of one deployment: a failed attempt must not be repeated every second.
-const RESURRECT_PAUSE_MS: i64 = 10_000;
+/// Something read from the whole state, kept for as long as nothing changes: health looks every second, and an idle
+/// fleet of ten thousand agents should cost nothing.
+struct Kept<T>(Mutex<Option<(Revision, Arc<T>)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T: Default + Send + Sync + 'static> Kept<T> {
+    /// Returns what `read` finds, from before if nothing has changed since. Tables are scanned off the threads that
+    /// serve everybody.
+    async fn get(&self, log: &RaftLog, read: impl Fn(&State<'_>) -> T + Send + 'static) -> Arc<T> {
+        // Before the look: what is kept may be newer than it says, never older.
+        let revision = log.revision();
+        if let Some((at, kept)) = &*self.lock()
+            && *at == revision
+        {
+            return kept.clone();
+        }
+        let view = log.view();
+        let found = tokio::task::spawn_blocking(move || read(&State::new(&*view))).await;
+        match found {
+            Ok(found) => {
+                let found = Arc::new(found);
+                *self.lock() = Some((revision, found.clone()));
+                found
+            }
+            Err(error) => {
+                warn!(error = %error, "health could not read the state");
+                Arc::default()
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Revision, Arc<T>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// This replica's view of the world.
 pub struct FleetWorld {
@@ -39,15 +74,8 @@ pub struct FleetWorld {
     pub log: RaftLog,
     /// Agents, by any way.
     pub agents: Arc<dyn Agents>,
-}
-
-fn health_of(health: AgentHealth) -> Health {
-    match health {
-        AgentHealth::New => Health::New,
-        AgentHealth::Alive => Health::Alive,
-        AgentHealth::Suspect => Health::Suspect,
-        AgentHealth::Dead => Health::Dead,
-    }
+    watched: Kept<Vec<Watched>>,
+    unhealthy: Kept<Vec<Unhealthy>>,
 }
 
 fn stored(health: Health) -> AgentHealth {
@@ -59,9 +87,33 @@ fn stored(health: Health) -> AgentHealth {
     }
 }
 
+/// Returns whether an agent has given any answer. A refusal is one too: a replica whose state lags behind an election asks
+/// under an old epoch, and an agent that says so is alive.
+fn answered(asked: &Result<agent_api::Reply, AgentError>) -> bool {
+    match asked {
+        Ok(_) => true,
+        Err(AgentError::Unreachable { .. } | AgentError::TimedOut { .. } | AgentError::Cancelled { .. }) => false,
+        Err(
+            AgentError::Failed { .. }
+            | AgentError::UnknownMethod { .. }
+            | AgentError::UnknownRequest { .. }
+            | AgentError::StaleEpoch { .. },
+        ) => true,
+    }
+}
+
 impl FleetWorld {
+    /// Makes a replica's view of the world.
+    pub fn new(id: NodeId, node: Node, log: RaftLog, agents: Arc<dyn Agents>) -> Self {
+        Self { id, node, log, agents, watched: Kept::default(), unhealthy: Kept::default() }
+    }
+
     async fn own(&self, what: &'static str, command: Command) {
-        match self.log.propose(Proposal::own(command)).await {
+        self.propose(what, Proposal::own(command)).await;
+    }
+
+    async fn propose(&self, what: &'static str, proposal: Proposal) {
+        match self.log.propose(proposal).await {
             Ok(committed) => {
                 if let Err(refusal) = committed.outcome.accepted() {
                     debug!(what, %refusal, "refused");
@@ -89,17 +141,8 @@ impl World for FleetWorld {
         State::new(&*view).epoch().0
     }
 
-    fn watched(&self) -> Vec<Watched> {
-        let view = self.log.view();
-        let state = State::new(&*view);
-        let busy = state.deployments_in_work();
-        let watched = |agent: state::records::AgentRecord| Watched {
-            agent: agent.agent,
-            in_work: busy.contains(&agent.deployment),
-            deployment: agent.deployment,
-            agreed: health_of(agent.health),
-        };
-        state.agents().into_iter().map(watched).collect()
+    async fn watched(&self) -> Arc<Vec<Watched>> {
+        self.watched.get(&self.log, look::watched).await
     }
 
     async fn ask(&self, agent: &AgentId) -> bool {
@@ -107,10 +150,10 @@ impl World for FleetWorld {
             id: RequestId::new(format!("health-{}", uuid::Uuid::new_v4())),
             epoch: model::Epoch(self.epoch()),
             mode: Mode::Submit,
-            timeout: ASK,
+            timeout: ASK_WITHIN,
             method: Method::Ping,
         };
-        self.agents.call(agent, request).await.is_ok()
+        answered(&self.agents.call(agent, request).await)
     }
 
     async fn report(&self, number: u64, transitions: Vec<Transition>) {
@@ -126,14 +169,16 @@ impl World for FleetWorld {
     }
 
     fn able_to_watch(&self) -> BTreeSet<NodeId> {
-        let heard = |m: &raft::MemberStatus| m.last_heard.is_some_and(|at| at.elapsed() < HEARD_WITHIN);
+        let Some(leadership) = self.node.leadership() else { return BTreeSet::new() };
+        let heard = |m: &&raft::MemberStatus| m.last_heard.is_some_and(|at| at.elapsed() < HEARD_WITHIN);
         let members = self.node.status().members;
-        let able: BTreeSet<NodeId> = members
-            .iter()
-            .filter(|m| m.voter && m.id != self.id.0 && heard(m))
-            .map(|m| NodeId(m.id))
-            .collect();
-        if able.is_empty() { BTreeSet::from([self.id]) } else { able }
+        let voters = || members.iter().filter(|m| m.voter && m.id != self.id.0);
+        let others = look::Others {
+            voters: voters().map(|m| NodeId(m.id)).collect(),
+            heard: voters().filter(heard).map(|m| NodeId(m.id)).collect(),
+            settled: leadership.since.elapsed() >= HEARD_WITHIN,
+        };
+        look::able_to_watch(self.id, others)
     }
 
     async fn put_shard_map(&self, number: u64, watchers: BTreeSet<NodeId>) {
@@ -142,67 +187,19 @@ impl World for FleetWorld {
         self.own("shard map", Command::ShardMapPut { epoch: model::Epoch(leadership.term), map }).await;
     }
 
-    fn unhealthy(&self) -> Vec<Unhealthy> {
-        let view = self.log.view();
-        let state = State::new(&*view);
-        if state.resurrection_paused() {
-            return Vec::new();
-        }
-        let busy = state.deployments_in_work();
-        let dead: BTreeMap<AgentId, i64> = state
-            .agents()
-            .into_iter()
-            .filter(|a| a.health == AgentHealth::Dead)
-            .map(|a| (a.agent, a.health_since.0))
-            .collect();
-        if dead.is_empty() {
-            return Vec::new();
-        }
-        let mut found = Vec::new();
-        for deployment in state.deployments().into_iter().filter(|d| !busy.contains(&d.name)) {
-            let wanted: Vec<Instance> = state
-                .instances(&deployment.name)
-                .into_iter()
-                .filter(|i| i.expects_vm() && !i.ignore)
-                .collect();
-            let since = |instance: &Instance| {
-                let vm = state.active_vm(&instance.spec.id)?;
-                dead.get(&vm.agent).map(|since| (instance.spec.id.clone(), *since))
-            };
-            let instances: Vec<(InstanceId, i64)> = wanted.iter().filter_map(since).collect();
-            if !instances.is_empty() {
-                found.push(Unhealthy { deployment: deployment.name, total: wanted.len(), instances });
-            }
-        }
-        found
+    async fn unhealthy(&self) -> Vec<Unhealthy> {
+        self.unhealthy.get(&self.log, look::unhealthy).await.to_vec()
     }
 
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>) {
-        let pause_until = {
+        let count = instances.len();
+        let proposal = {
             let view = self.log.view();
-            let filter =
-                TaskFilter { deployment: Some(deployment.clone()), limit: Some(1), ..TaskFilter::default() };
-            State::new(&*view)
-                .tasks(&filter)
-                .first()
-                .filter(|t| matches!(t.kind, TaskKind::ScanAndFix { .. }))
-                .map(|t| {
-                    if t.state == TaskState::Queued { i64::MAX } else { t.updated_at.0 + RESURRECT_PAUSE_MS }
-                })
+            look::resurrection(&State::new(&*view), deployment, instances, now())
         };
-        if pause_until.is_some_and(|until| crate::fleet::log::now().0 < until) {
-            return;
-        }
-        warn!(deployment = %deployment, instances = instances.len(), "resurrecting");
-        let locks = vec![LockName::new(format!("lock:deployment:{deployment}"))];
-        let kind = TaskKind::ScanAndFix { instances };
-        let command = Command::TaskQueue {
-            kind,
-            deployment: Some(deployment.clone()),
-            context_id: String::new(),
-            locks,
-        };
-        self.own("resurrection", command).await;
+        let Some(proposal) = proposal else { return };
+        warn!(deployment = %deployment, instances = count, "resurrecting");
+        self.propose("resurrection", proposal).await;
     }
 
     async fn tell_meltdown(&self, deployment: &DeploymentName, unhealthy: usize, total: usize) {
@@ -211,5 +208,21 @@ impl World for FleetWorld {
             deployment = %deployment,
             "We are in meltdown: {unhealthy} of {total} agents are unhealthy ({percent:.1}%), nothing is resurrected"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_of_an_agent_is_a_sign_of_life() {
+        let agent = || AgentId::new("a");
+        let refused = AgentError::StaleEpoch { agent: agent(), current: model::Epoch(2) };
+        assert!(answered(&Err(refused)));
+        assert!(answered(&Err(AgentError::UnknownMethod { method: "ping".into() })));
+        assert!(answered(&Ok(agent_api::Reply(serde_json::Value::Null))));
+        assert!(!answered(&Err(AgentError::Unreachable { agent: agent() })));
+        assert!(!answered(&Err(AgentError::TimedOut { agent: agent(), method: "ping", timeout: ASK_WITHIN })));
     }
 }

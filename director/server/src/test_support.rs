@@ -1,0 +1,5 @@
+//! What the tests of this crate share.
+
+/// Builders of the state's nouns, as the state's own tests use them.
+#[path = "../../state/tests/common/mod.rs"]
+pub mod state;

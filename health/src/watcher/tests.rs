@@ -1,0 +1,154 @@
+#![allow(clippy::disallowed_methods, reason = "a test's task ends with its runtime")]
+
+use super::*;
+use crate::fake::{Asked, FakeWorld, seconds};
+
+/// A watcher that has been running for a while, all of whose agents have just been heard.
+async fn watching(agents: usize) -> (Arc<FakeWorld>, Arc<Ears>) {
+    let (world, ears) = (FakeWorld::new(), Arc::new(Ears::default()));
+    world.watch(agents);
+    tokio::spawn(run(world.clone(), ears.clone(), Policy::default(), CancellationToken::new()));
+    for _ in 0..20 {
+        seconds(1).await;
+        beat(&ears, agents);
+    }
+    assert_eq!(world.with(|w| w.asked_count), 0, "nobody was silent");
+    (world, ears)
+}
+
+fn beat(ears: &Ears, agents: usize) {
+    (0..agents).for_each(|n| ears.heard(&AgentId::new(n.to_string())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_is_known_in_fifteen_seconds_and_told_once() {
+    let (world, _) = watching(1).await;
+    seconds(15).await;
+    assert_eq!(world.dead().len(), 1);
+    seconds(60).await;
+    assert_eq!(world.with(|w| w.reports.len()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_deaths_at_once_are_known_in_twenty_seconds() {
+    let (world, _) = watching(1000).await;
+    seconds(20).await;
+    assert_eq!(world.dead().len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_of_one_that_answers_is_no_death() {
+    let (world, _) = watching(1).await;
+    world.with(|w| w.asked = Asked::Answers);
+    seconds(60).await;
+    assert!(world.with(|w| w.asked_count) > 0);
+    assert_eq!(world.with(|w| w.reports.len()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_that_comes_while_the_agent_is_asked_saves_it() {
+    let (world, ears) = watching(1).await;
+    while world.with(|w| w.asked_count) == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    beat(&ears, 1);
+    seconds(5).await;
+    assert_eq!(world.with(|w| w.reports.len()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_election_and_a_new_map_extend_all_deadlines() {
+    let (world, _) = watching(3).await;
+    seconds(8).await;
+    world.with(|w| w.epoch += 1);
+    seconds(8).await;
+    world.with(|w| w.map.0 += 1);
+    seconds(8).await;
+    assert_eq!(world.with(|w| w.asked_count), 0);
+    seconds(8).await;
+    assert_eq!(world.dead().len(), 3);
+    assert!(world.with(|w| w.reports.iter().all(|r| r.1 == 2)), "reported under the map it was found under");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_which_this_process_stood_still_is_no_silence() {
+    let (world, _) = watching(3).await;
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    seconds(8).await;
+    assert_eq!(world.with(|w| w.asked_count), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn standing_still_while_asking_proves_no_death() {
+    let (world, ears) = watching(3).await;
+    while world.with(|w| w.asked_count) == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    seconds(1).await;
+    beat(&ears, 3);
+    seconds(5).await;
+    assert_eq!(world.with(|w| w.reports.len()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_agreed_on_in_time_is_looked_at_anew() {
+    let (world, ears) = watching(2).await;
+    world.with(|w| w.leaderless = true);
+    seconds(30).await;
+    // One is back when there is a leader again; the old finding must not reach it.
+    ears.heard(&AgentId::new("0"));
+    world.with(|w| w.leaderless = false);
+    for _ in 0..30 {
+        seconds(1).await;
+        ears.heard(&AgentId::new("0"));
+    }
+    assert_eq!(world.dead(), BTreeSet::from([AgentId::new("1")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_judged_while_a_task_works_or_another_replica_watches() {
+    let (world, _) = watching(2).await;
+    world.with(|w| w.watched.iter_mut().for_each(|a| a.in_work = true));
+    seconds(60).await;
+    world.with(|w| {
+        w.watched.iter_mut().for_each(|a| a.in_work = false);
+        w.map = (2, BTreeSet::from([model::NodeId(2)]));
+    });
+    seconds(60).await;
+    assert_eq!(world.with(|w| w.asked_count), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_come_back_when_they_are_heard() {
+    let (world, ears) = watching(1).await;
+    seconds(20).await;
+    beat(&ears, 1);
+    seconds(2).await;
+    let last = world.with(|w| w.reports.last().cloned()).unwrap();
+    assert_eq!(last.2.health, Health::Alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_it_even_while_a_report_waits() {
+    let (world, ears) = (FakeWorld::new(), Arc::new(Ears::default()));
+    world.watch(1);
+    world.with(|w| w.leaderless = true);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(run(world, ears, Policy::default(), stop.clone()));
+    tokio::time::sleep(Duration::from_millis(13_500)).await;
+    let before = Instant::now();
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn what_was_heard_of_agents_that_are_gone_is_forgotten() {
+    let ears = Ears::default();
+    let (stays, goes) = (AgentId::new("stays"), AgentId::new("goes"));
+    ears.heard(&stays);
+    ears.heard(&goes);
+    ears.forget_all_but(&BTreeSet::from([&stays]));
+    assert!(ears.last(&stays).is_some() && ears.last(&goes).is_none());
+}
