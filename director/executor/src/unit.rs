@@ -97,7 +97,11 @@ async fn run_step(
         let begun = std::time::Instant::now();
         match steps::perform(&context, &step.action).await {
             Ok(outcome) => {
-                task.debug(&format!("step {no} {} done in {} ms", step.action.name(), begun.elapsed().as_millis()));
+                task.debug(&format!(
+                    "step {no} {} done in {} ms",
+                    step.action.name(),
+                    begun.elapsed().as_millis()
+                ));
                 pending.push(record(no, attempt, StepEvent::Finished(outcome)));
                 return Ok(StepEnd::Done);
             }

@@ -83,6 +83,7 @@ pub struct Shape {
     pub password: &'static str,
     pub variables: Value,
     pub tags: Value,
+    pub watch: Value,
 }
 
 impl Default for Shape {
@@ -96,6 +97,7 @@ impl Default for Shape {
             password: "",
             variables: json!([]),
             tags: json!({}),
+            watch: json!(1),
         }
     }
 }
@@ -123,7 +125,7 @@ impl Shape {
         json!({
             "name": self.name, "releases": [{"name": "tiny", "version": "1"}],
             "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
-            "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": 1, "update_watch_time": 1},
+            "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": self.watch, "update_watch_time": self.watch},
             "variables": self.variables, "tags": self.tags,
             "instance_groups": [web, smoke],
         })

@@ -3,11 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a test's report")]
 #![allow(missing_docs, reason = "nobody but this test sees it")]
 
+mod answers;
 mod artifacts;
+mod cancelling;
+mod dry_run;
 mod failover;
 mod faults;
 mod gate;
+mod log;
 mod ports;
+mod queueing;
 mod scenes;
 mod stories;
 mod summary;

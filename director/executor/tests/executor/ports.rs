@@ -9,88 +9,16 @@ use agent_api::fake::{Behaviour, Deed, FakeAgents};
 use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::fake::FakeCpi;
-use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind};
+use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, Found};
 use executor::lease::{Held, Lease};
 use executor::ports::{Cpis, Enrollment, OutputSink, Vault, VaultError};
-use model::step::Action;
 use model::task::OutputKind;
 use model::*;
 use serde_json::Value;
-use state::State;
-use state::command::{Command, StepEvent};
-use state::log::{BoxFuture, CommandLog, Committed, LogError, MemoryLog, Proposal, View};
 use state::records::Sealed;
 
 use crate::gate::Gate;
-
-/// The log, behind the gate. Every proposal goes by the name `log`; records of steps by what they say as well.
-pub struct GatedLog {
-    pub memory: MemoryLog,
-    pub gate: Arc<Gate>,
-    /// Commands that were proposed, by their names in the format.
-    pub proposed: Mutex<Vec<String>>,
-    /// What is done to the state just before the next proposal of this name.
-    pub ambush: Mutex<Option<(&'static str, Box<dyn FnOnce(&MemoryLog) + Send>)>>,
-}
-
-impl GatedLog {
-    fn names(&self, command: &Command) -> Vec<String> {
-        let mut names = vec!["log".to_owned()];
-        let Command::StepRecords { task, records, .. } = command else {
-            let value = serde_json::to_value(command).unwrap();
-            names.extend(value.as_object().and_then(|o| o.keys().next()).map(|name| format!("log:{name}")));
-            return names;
-        };
-        for record in records {
-            let what = match &record.event {
-                StepEvent::Started => "started",
-                StepEvent::Finished(_) => "finished",
-                StepEvent::Retrying(_) => "retrying",
-                StepEvent::Skipped => "skipped",
-            };
-            let name = action_of(&self.memory, *task, record.step).map(|a| a.name()).unwrap_or("unknown");
-            names.push(format!("{what}:{name}"));
-        }
-        names
-    }
-}
-
-/// Returns what a step of a task does.
-pub fn action_of(log: &MemoryLog, task: TaskId, step: StepNo) -> Option<Action> {
-    let view = log.view();
-    let unit = State::new(&*view).unit(task, step.unit)?;
-    unit.unit.steps.get(step.index as usize).map(|s| s.action.clone())
-}
-
-impl CommandLog for GatedLog {
-    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Committed, LogError>> {
-        Box::pin(async move {
-            let names = self.names(&proposal.command);
-            self.proposed.lock().unwrap().extend(names.iter().cloned());
-            let ambush = self.ambush.lock().unwrap().take_if(|(name, _)| names.iter().any(|n| n == name));
-            if let Some((_, ambush)) = ambush {
-                ambush(&self.memory);
-            }
-            self.gate.pass(&names, self.memory.propose(proposal)).await
-        })
-    }
-
-    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>> {
-        self.memory.read_barrier()
-    }
-
-    fn view(&self) -> View {
-        self.memory.view()
-    }
-
-    fn revision(&self) -> Revision {
-        self.memory.revision()
-    }
-
-    fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
-        self.memory.changed(after)
-    }
-}
+use crate::log::{GatedLog, action_of};
 
 /// Cloud and agents as one thing: what happens to VMs happens to the agents in them.
 pub struct Outside {
@@ -102,6 +30,10 @@ pub struct Outside {
     pub failing: Mutex<Option<String>>,
     /// What all agents answer to a method instead of the usual.
     answers: Mutex<BTreeMap<&'static str, Behaviour>>,
+    /// The cloud can't be searched.
+    pub blind: Mutex<bool>,
+    /// Creations of what was there already; a cloud that is less kind would have made a second one.
+    doubles: Mutex<Vec<String>>,
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
     pub forgetful: Mutex<bool>,
     known: Mutex<BTreeSet<AgentId>>,
@@ -120,6 +52,8 @@ impl Outside {
             log,
             failing: Mutex::default(),
             answers: Mutex::default(),
+            blind: Mutex::new(false),
+            doubles: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
             past: Mutex::default(),
@@ -132,7 +66,7 @@ impl Outside {
         self.behave(method, Behaviour::Give(value));
     }
 
-    /// Makes all agents behave like this when they are asked for a method from now on.
+    /// Makes all agents behave like this when they are asked for a method, or for a script of this name, from now on.
     pub fn behave(&self, method: &'static str, behaviour: Behaviour) {
         self.answers.lock().unwrap().insert(method, behaviour);
         self.known.lock().unwrap().iter().for_each(|agent| self.teach(agent));
@@ -146,7 +80,35 @@ impl Outside {
 
     fn teach(&self, agent: &AgentId) {
         let answers = self.answers.lock().unwrap().clone();
-        self.agents.decide(agent, Box::new(move |method| answers.get(method.name()).cloned()));
+        let name = |method: &Method| match method {
+            Method::RunScript { script, .. } => script.file_name(),
+            other => other.name(),
+        };
+        self.agents.decide(agent, Box::new(move |method| answers.get(name(method)).cloned()));
+    }
+
+    /// Lets all agents end what hangs.
+    pub fn release(&self) {
+        self.known.lock().unwrap().iter().for_each(|agent| self.agents.release(agent));
+    }
+
+    fn note_doubles(&self, call: &Call) {
+        let cloud = self.cloud.cloud();
+        let is_there = match call {
+            Call::CreateVm(request) => cloud.vms.values().any(|vm| vm.request.agent_id == request.agent_id),
+            Call::CreateDisk(request) => {
+                cloud.disks.values().any(|disk| disk.request.disk_id == request.disk_id)
+            }
+            _ => false,
+        };
+        if is_there {
+            self.doubles.lock().unwrap().push(format!("{} {}", call.method(), call.object()));
+        }
+    }
+
+    /// Returns what was created although it was there already.
+    pub fn doubles(&self) -> Vec<String> {
+        self.doubles.lock().unwrap().clone()
     }
 
     /// Gives every VM its agent, and none to VMs that are gone.
@@ -224,6 +186,10 @@ impl CallPort for Outside {
         let names = ["cpi".to_owned(), format!("cpi:{method}")];
         self.gate
             .pass(&names, async {
+                self.note_doubles(&call);
+                if *self.blind.lock().unwrap() && matches!(call, Call::FindVm(_) | Call::FindDisk(_)) {
+                    return Ok(serde_json::to_value(Found::<VmCid>::CannotTell).unwrap());
+                }
                 let answer = self.cloud.call(context, call).await;
                 self.settle();
                 answer

@@ -153,6 +153,7 @@ impl Undisturbed {
     #[track_caller]
     pub fn assert_same(&self, world: &TestWorld, case: &str) {
         assert_eq!(summary(world), self.summary, "{:?}: {case}", self.scene);
+        assert_eq!(world.outside.doubles(), Vec::<String>::new(), "{:?}: {case}", self.scene);
         assert_eq!(world.outside.vms_ever(), self.vms_ever, "{:?}: VMs were made twice: {case}", self.scene);
         assert_eq!(
             world.outside.disks_ever(),

@@ -12,13 +12,14 @@ use model::{BlobDigest, DeploymentName, Epoch, InstanceId, LockName, Revision, T
 use owned_tasks::{OnExit, OwnedTasks};
 use state::State;
 use state::command::{Command, Outcome};
-use state::log::{CommandLog, MemoryLog, Proposal, View};
+use state::log::{CommandLog, Proposal, View};
 use state::records::{FleetSecrets, Sealed};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts;
 use crate::gate::{Gate, Point};
-use crate::ports::{BackwardsVault, GatedLog, KeptOutput, NoEnrollment, OneCloud, Outside, TestLease};
+use crate::log::GatedLog;
+use crate::ports::{BackwardsVault, KeptOutput, NoEnrollment, OneCloud, Outside, TestLease};
 
 /// A test that waits longer has failed: nothing here takes more than moments.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +36,8 @@ pub struct TestWorld {
     pub outside: Arc<Outside>,
     pub output: Arc<KeptOutput>,
     pub ports: Ports,
+    /// How long new agents may take to answer.
+    pub agent_wait: Mutex<Duration>,
     lease: Arc<TestLease>,
     leader: Mutex<Option<Leader>>,
     epoch: Mutex<u64>,
@@ -57,13 +60,7 @@ impl TestWorld {
         let folder = tempfile::tempdir().unwrap();
         let blobs = Arc::new(LocalBlobs::open(folder.path().join("blobs")).unwrap());
         let gate = Arc::new(Gate::new());
-        let memory = MemoryLog::new();
-        let log = Arc::new(GatedLog {
-            memory,
-            gate: gate.clone(),
-            proposed: Mutex::default(),
-            ambush: Mutex::default(),
-        });
+        let log = Arc::new(GatedLog::new(gate.clone()));
         let outside = Arc::new(Outside::new(gate.clone(), log.clone()));
         let (lease, output) = (Arc::new(TestLease::default()), Arc::new(KeptOutput::default()));
         let ports = Ports {
@@ -76,10 +73,21 @@ impl TestWorld {
             vault: Arc::new(BackwardsVault),
             enrollment: Arc::new(NoEnrollment),
             output: output.clone(),
-            options: Options { agent_wait: Duration::from_millis(300), ..Options::default() },
+            options: Options::default(),
         };
         let (leader, epoch) = (Mutex::new(None), Mutex::new(0));
-        let world = Self { log, gate, outside, output, ports, lease, leader, epoch, _folder: folder };
+        let world = Self {
+            log,
+            gate,
+            outside,
+            output,
+            ports,
+            agent_wait: Mutex::new(Duration::from_millis(300)),
+            lease,
+            leader,
+            epoch,
+            _folder: folder,
+        };
         world.file_artifacts().await;
         world
     }
@@ -131,7 +139,8 @@ impl TestWorld {
         };
         self.lease.give(epoch);
         let (owner, stop) = (OwnedTasks::new(), CancellationToken::new());
-        let (ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
+        let (mut ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
+        ports.options.agent_wait = *self.agent_wait.lock().unwrap();
         owner.spawn("runner", OnExit::Ignore, move |_| {
             executor::runner::run(ports, inner, Duration::ZERO, token)
         });
@@ -204,6 +213,21 @@ impl TestWorld {
             Ok(found) => found,
             Err(_) => panic!("waited in vain until {what}; the debug output was:\n{}", self.debug()),
         }
+    }
+
+    /// Waits until a step of this kind is under way.
+    pub async fn until_open(&self, task: TaskId, kind: &str) {
+        self.until(&format!("task {task} is at {kind}"), |state| {
+            assert!(state.task(task).is_none_or(|t| !t.state.is_final()), "the task ended before {kind}");
+            state.units(task).iter().find(|unit| {
+                let states = state.step_states(task, unit.unit.no);
+                states.iter().any(|(index, step)| {
+                    step.is_open() && unit.unit.steps[*index as usize].action.name() == kind
+                })
+            })?;
+            Some(())
+        })
+        .await
     }
 
     /// Waits until the armed gate has stopped the leader; `false` if the task ended before that.

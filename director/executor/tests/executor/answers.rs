@@ -1,0 +1,115 @@
+//! Answers that are lost, late or wrong: from clouds, from the log, from the state.
+
+use cpi_api::CpiErrorKind;
+use cpi_api::fake::Fault;
+use model::task::TaskState;
+
+use crate::artifacts::Shape;
+use crate::scenes::{Scene, Undisturbed};
+use crate::world::{TestWorld, renderer};
+
+#[tokio::test]
+async fn a_creation_whose_answer_was_lost_is_found() {
+    let renderer = renderer().await;
+    let undisturbed = Undisturbed::play(Scene::FreshDeploy, &renderer).await;
+    for method in ["create_vm", "create_disk"] {
+        let world = Scene::FreshDeploy.prepare(&renderer).await;
+        world.outside.cloud.inject(method, Fault::LoseAnswer);
+        world.run(Shape::default().deploy()).await.done();
+        undisturbed.assert_same(&world, method);
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_was_never_answered_and_not_done_fails() {
+    for method in ["create_vm", "create_disk"] {
+        let world = TestWorld::seed().await;
+        world.outside.cloud.inject(method, Fault::Fail(CpiErrorKind::TimedOut));
+        let error = world.run(Shape::default().deploy()).await.error();
+        assert!(error.contains(&format!("in '{method}' CPI method")), "{error}");
+        assert!(world.read(|state| state.leaks()).is_empty(), "the cloud says that there is nothing");
+        world.run(Shape::default().deploy()).await.done();
+        world.assert_consistent();
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_tell_is_reported_as_a_leak() {
+    for (method, at) in [("create_vm", "look for a VM with agent id"), ("create_disk", "with disk id")] {
+        let world = TestWorld::seed().await;
+        *world.outside.blind.lock().unwrap() = true;
+        world.outside.cloud.inject(method, Fault::LoseAnswer);
+        let ended = world.run(Shape::default().deploy()).await;
+        let error = ended.error();
+        assert!(error.contains(at), "{error}");
+        let leaks = world.read(|state| state.leaks());
+        assert_eq!(leaks.iter().map(|leak| &leak.what).collect::<Vec<_>>(), [&error]);
+        assert!(world.read(|state| state.locks()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_leader_lost_in_a_creation_that_nobody_can_look_for_leaves_a_leak() {
+    for kind in ["create_vm", "create_disk"] {
+        let world = TestWorld::seed().await;
+        *world.outside.blind.lock().unwrap() = true;
+        let point =
+            crate::gate::Point { name: format!("finished:{kind}"), nth: 1, side: crate::gate::Side::Before };
+        let error = world.run_through(Shape::default().deploy(), point).await.error();
+        assert!(error.contains("may have been created"), "{error}");
+        assert_eq!(world.read(|state| state.leaks()).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_creation_that_may_be_tried_again_is() {
+    let world = TestWorld::seed().await;
+    world.outside.cloud.inject("create_vm", Fault::FailRetryable(CpiErrorKind::VmCreationFailed));
+    world.run(Shape::default().deploy()).await.done();
+    assert_eq!((world.outside.cloud.count("create_vm"), world.outside.vms_ever()), (4, 3));
+    world.assert_consistent();
+
+    let world = TestWorld::seed().await;
+    for _ in 0..5 {
+        world.outside.cloud.inject("create_vm", Fault::FailRetryable(CpiErrorKind::VmCreationFailed));
+    }
+    world.run(Shape::default().deploy()).await.error();
+    assert_eq!(world.outside.cloud.count("create_vm"), 5);
+    world.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_log_that_fails_once_delays_the_task_only() {
+    let renderer = renderer().await;
+    let undisturbed = Undisturbed::play(Scene::FreshDeploy, &renderer).await;
+    for name in
+        ["log:task_take", "log:plan_commit", "started:create_vm", "finished:create_vm", "log:task_finish"]
+    {
+        let world = Scene::FreshDeploy.prepare(&renderer).await;
+        *world.log.hiccup.lock().unwrap() = Some(name);
+        let ended = world.run(Shape::default().deploy()).await.done();
+        undisturbed.assert_same(&world, name);
+        assert_eq!(ended.told(), undisturbed.ended.told(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_whose_records_the_state_refuses_ends_and_frees_its_lock() {
+    let world = TestWorld::seed().await;
+    *world.log.refuse.lock().unwrap() = Some("finished:bind_vm");
+    let ended = world.run(Shape::default().deploy()).await;
+    assert_eq!(ended.task.state, TaskState::Error);
+    assert!(
+        ended
+            .task
+            .error
+            .unwrap()
+            .message
+            .contains("the state refuses its records: the record makes no sense")
+    );
+    assert!(world.read(|state| state.locks()).is_empty());
+    *world.log.refuse.lock().unwrap() = None;
+    world.run(Shape::default().deploy()).await.done();
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 2);
+    world.assert_consistent();
+}
