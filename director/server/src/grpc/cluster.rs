@@ -128,6 +128,8 @@ impl Cluster for Door {
         request: Request<pb::PutUserRequest>,
     ) -> Result<Response<pb::PutUserResponse>, Status> {
         let caller = self.caller(&request).await?;
+        // Before the password is hashed: that is work, and whoever may not change users must not make us do it.
+        self.service.may_change_fleet(&caller).map_err(status)?;
         let wish = request.into_inner();
         if wish.name.is_empty() || wish.password.is_empty() {
             return Err(Status::invalid_argument("a user needs a name and a password"));

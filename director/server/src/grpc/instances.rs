@@ -11,8 +11,8 @@ use model::task::StateChange;
 use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
-use service::Read;
 use service::ops::InstanceRow;
+use service::{Read, Right};
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};
@@ -123,6 +123,7 @@ impl Instances for Door {
     ) -> Result<Response<pb::TaskStarted>, Status> {
         use pb::change_state_request::Change;
         let caller = self.caller(&request).await?;
+        caller.needs(Right::Admin, "change the state of instances").map_err(status)?;
         let wish = request.into_inner();
         let change = match wish.change() {
             Change::Start => StateChange::Become(InstanceState::Started),

@@ -104,3 +104,6 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(HealthServer::new(door.clone()))
         .add_service(WatchServer::new(door.clone())))
 }
+
+#[cfg(test)]
+mod rights_tests;

@@ -176,6 +176,7 @@ impl Tasks for Door {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
+        self.service.may_follow(&caller, kind(wish.kind())).map_err(status)?;
         // One barrier: a client that saw a byte elsewhere must not be told here that there is none.
         self.service.look(Read::Linearizable).await.map_err(status)?;
         let (to, from) = mpsc::channel(AHEAD);

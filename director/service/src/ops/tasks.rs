@@ -88,6 +88,17 @@ impl Service {
         }
     }
 
+    /// Fails unless the caller may read a kind of a task's output. Debug and CPI logs are for admins, as in BOSH: they show
+    /// requests to clouds and agents.
+    pub fn may_follow(&self, caller: &Caller, kind: OutputKind) -> Result<(), ServiceError> {
+        match kind {
+            OutputKind::Event | OutputKind::Result => caller.needs(Right::Read, "read tasks"),
+            OutputKind::Debug | OutputKind::Cpi => {
+                caller.needs(Right::Admin, "read debug and CPI logs of tasks")
+            }
+        }
+    }
+
     /// Returns a task and a piece of its output, from this replica's state; call [`Service::look`] once before following.
     /// The task is read from the same look as the output, so a final state means that the output is whole.
     pub fn task_output(
@@ -98,7 +109,7 @@ impl Service {
         offset: u64,
         bytes_max: usize,
     ) -> Result<(TaskView, Output), ServiceError> {
-        caller.needs(Right::Read, "read tasks")?;
+        self.may_follow(caller, kind)?;
         let kv = self.log().view();
         let state = State::new(&*kv);
         let task = existing(&state, id)?;

@@ -1,0 +1,121 @@
+//! Walks every method of the public API, from the descriptors that reflection serves: a method that is added without a
+//! check of rights fails here without anybody thinking of it.
+
+use std::collections::BTreeSet;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::Code;
+use tower::ServiceExt as _;
+
+use crate::test_support::replica::{PASSWORD, Replica};
+
+/// Open to everybody: what a client must know before it can log in, and the desk where a token is the right.
+const OPEN: &[&str] = &["Cluster/Info", "Join/Join"];
+
+/// What `bosh.read` may do. Everything else changes something or shows secrets, and needs `bosh.admin`.
+const READS: &[&str] = &[
+    "Blobs/Stat",
+    "Cluster/Status",
+    "Configs/Get",
+    "Configs/List",
+    "Deployments/Diff",
+    "Deployments/Get",
+    "Deployments/List",
+    "Deployments/ListErrands",
+    "Disks/ListOrphaned",
+    "Events/List",
+    "Health/Agents",
+    "Health/Leaks",
+    "Health/Shards",
+    "Instances/List",
+    "Locks/List",
+    "Releases/Inspect",
+    "Releases/List",
+    "Stemcells/List",
+    "Tasks/Follow",
+    "Tasks/Get",
+    "Tasks/List",
+    "Tasks/Steps",
+    "Variables/List",
+    "Watch/Watch",
+];
+
+/// Every method of the public API as `Service/Method`.
+fn methods() -> BTreeSet<String> {
+    let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap().file;
+    let public = files.iter().filter(|f| f.package() == "directorate.v1");
+    let services = public.flat_map(|f| &f.service);
+    services.flat_map(|s| s.method.iter().map(|m| format!("{}/{}", s.name(), m.name()))).collect()
+}
+
+/// Calls a method with an empty message.
+async fn call(router: &Router, method: &str, user: Option<&str>) -> Code {
+    let mut request = http::Request::post(format!("/directorate.v1.{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(user) = user {
+        request = request
+            .header("authorization", format!("Basic {}", STANDARD.encode(format!("{user}:{PASSWORD}"))));
+    }
+    // One message, not compressed, of no bytes.
+    let request = request.body(Body::from(vec![0u8; 5])).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    // A refusal comes without a body, so that its status is in the headers; else the call was let in.
+    let status = answer.headers().get("grpc-status").map(|s| s.to_str().unwrap().parse::<i32>().unwrap());
+    status.map_or(Code::Ok, Code::from_i32)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_checks_who_asks_before_anything_else() {
+    let replica = Replica::start().await;
+    let router = super::routes(&replica.door).unwrap().prepare().into_axum_router();
+    let methods = methods();
+    assert!(methods.len() > 40, "{methods:?}");
+    for listed in OPEN.iter().chain(READS) {
+        assert!(methods.contains(*listed), "{listed} is listed here and does not exist");
+    }
+    let mut wrong = Vec::new();
+    for method in &methods {
+        let open = OPEN.contains(&method.as_str());
+        let read = READS.contains(&method.as_str());
+        for user in [None, Some("stranger"), Some("nobody"), Some("reader")] {
+            let code = call(&router, method, user).await;
+            let right = match user {
+                _ if open => !matches!(code, Code::PermissionDenied | Code::Unimplemented),
+                None | Some("stranger") => code == Code::Unauthenticated,
+                Some("reader") if read => !matches!(code, Code::PermissionDenied | Code::Unauthenticated),
+                Some(_) => code == Code::PermissionDenied,
+            };
+            if !right {
+                wrong.push(format!("{method} as {user:?}: {code:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn debug_and_cpi_logs_are_for_admins() {
+    use model::task::OutputKind;
+    use service::{Caller, ServiceError};
+    let replica = Replica::start().await;
+    let may = |scope: &str, kind| {
+        let caller = Caller { user: "u".into(), scopes: [scope.to_owned()].into() };
+        let read = replica.door.service.task_output(&caller, model::TaskId(1), kind, 0, 1);
+        !matches!(read, Err(ServiceError::Forbidden { .. }))
+    };
+    for kind in [OutputKind::Event, OutputKind::Result] {
+        assert!(may("bosh.read", kind) && may("bosh.admin", kind) && !may("x", kind));
+    }
+    for kind in [OutputKind::Debug, OutputKind::Cpi] {
+        assert!(!may("bosh.read", kind) && may("bosh.admin", kind));
+    }
+    replica.stop().await;
+}
