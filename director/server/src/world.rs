@@ -92,7 +92,9 @@ fn stored(health: Health) -> AgentHealth {
 fn answered(asked: &Result<agent_api::Reply, AgentError>) -> bool {
     match asked {
         Ok(_) => true,
-        Err(AgentError::Unreachable { .. } | AgentError::TimedOut { .. } | AgentError::Cancelled { .. }) => false,
+        Err(AgentError::Unreachable { .. } | AgentError::TimedOut { .. } | AgentError::Cancelled { .. }) => {
+            false
+        }
         Err(
             AgentError::Failed { .. }
             | AgentError::UnknownMethod { .. }
@@ -223,6 +225,10 @@ mod tests {
         assert!(answered(&Err(AgentError::UnknownMethod { method: "ping".into() })));
         assert!(answered(&Ok(agent_api::Reply(serde_json::Value::Null))));
         assert!(!answered(&Err(AgentError::Unreachable { agent: agent() })));
-        assert!(!answered(&Err(AgentError::TimedOut { agent: agent(), method: "ping", timeout: ASK_WITHIN })));
+        assert!(!answered(&Err(AgentError::TimedOut {
+            agent: agent(),
+            method: "ping",
+            timeout: ASK_WITHIN
+        })));
     }
 }

@@ -14,10 +14,17 @@ fn world_with_a_death() -> World {
     let task = world.planned(plan_of(vec![create_vm()]));
     world.step(task, 1, 0, vm_created("vm-1"));
     world.finish(task, None);
-    world.must(Command::ShardMapPut { epoch: EPOCH, map: ShardMap { number: 1, watchers: [NodeId(1)].into() } });
+    world.must(Command::ShardMapPut {
+        epoch: EPOCH,
+        map: ShardMap { number: 1, watchers: [NodeId(1)].into() },
+    });
     world.must(Command::AgentTransitions {
         shard_epoch: 1,
-        transitions: vec![AgentTransition { agent: "a1".into(), health: AgentHealth::Dead, reason: "test".into() }],
+        transitions: vec![AgentTransition {
+            agent: "a1".into(),
+            health: AgentHealth::Dead,
+            reason: "test".into(),
+        }],
     });
     world
 }
@@ -84,7 +91,8 @@ fn an_open_resurrection_is_not_asked_for_again_even_by_a_leader_that_lags() {
     let first = world.proposal(0).unwrap();
     world.must(first.command);
     assert!(world.proposal(3_600_000).is_none());
-    let again = resurrection(&State::new(&lagging), &DEPLOYMENT.into(), Vec::new(), Timestamp(world.now)).unwrap();
+    let again =
+        resurrection(&State::new(&lagging), &DEPLOYMENT.into(), Vec::new(), Timestamp(world.now)).unwrap();
     assert_eq!(again.request_id, first.request_id, "the log takes it once");
     assert!(first.request_id.is_some_and(|id| !id.as_str().contains('/')));
 }
