@@ -16,6 +16,7 @@ pub mod files;
 pub mod fleet;
 pub mod grpc;
 pub mod identity;
+pub mod janitor;
 pub mod listen;
 pub mod logging;
 pub mod metrics;

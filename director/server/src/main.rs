@@ -51,10 +51,13 @@ enum Command {
     },
     /// Say which isolation VMs of the local cloud can have here, and why no better one.
     ProbeIsolation,
-    /// Build a stemcell out of this machine's own files, for the local cloud.
+    /// Build a stemcell for the local cloud: in a blink out of this machine's own files, or a real Debian one.
     BuildStemcell {
         /// The tarball to write.
         output: PathBuf,
+        /// A root file system of Debian 12 by mmdebstrap (takes a minute, needs its mirror), for jobs nobody trusts.
+        #[arg(long)]
+        debian: bool,
     },
 }
 
@@ -102,8 +105,11 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::BuildStemcell { output } => {
-            cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?;
+        Command::BuildStemcell { output, debian } => {
+            match debian {
+                true => cpi_local::build_debian_stemcell(&output, &cpi_local::StemcellNames::debian())?,
+                false => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
+            }
             println!("{}", output.display());
             Ok(())
         }

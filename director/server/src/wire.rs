@@ -31,11 +31,13 @@ use crate::clouds;
 use crate::config::{Config, TimingProfile};
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
+use crate::fleet::gate::PeerGate;
 use crate::fleet::log::{RaftLog, now};
 use crate::fleet::membership::{FEATURE_LEVEL, FleetService, Membership, ask_for_promotion};
 use crate::fleet::peers::PeerChannels;
 use crate::grpc::{self, Door};
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
+use crate::janitor;
 use crate::listen;
 use crate::output::Outputs;
 use crate::probes;
@@ -247,6 +249,8 @@ impl Replica {
         self.doors.spawn("resurrector", OnExit::StopNode, |stop| {
             health::resurrector::run(world, health::meltdown::Thresholds::default(), || now().0, stop)
         });
+        let (node, log) = (self.node.clone(), self.log.clone());
+        self.doors.spawn("janitor", OnExit::StopNode, |stop| janitor::run(node, log, stop));
         let status = self.node.watch_status();
         self.doors.spawn("leader log", OnExit::Ignore, move |stop| tell_leaders(id, status, stop));
         let (hub, log) = (self.hub.clone(), self.log.clone());
@@ -263,7 +267,8 @@ impl Replica {
             .add_service(forward)
             .add_service(FleetServer::new(FleetService(membership.clone())))
             .add_service(BlobCopiesServer::new(self.blobs.copies()));
-        self.serve(&self.core, "peer port", listener, PortKind::Peer, router(routes));
+        let routes = PeerGate::new(self.node.clone(), self.log.clone()).guard(router(routes));
+        self.serve(&self.core, "peer port", listener, PortKind::Peer, routes);
         Ok(())
     }
 
@@ -439,10 +444,15 @@ async fn follow_shards(hub: Arc<AgentHub>, log: RaftLog, stop: tokio_util::sync:
         if current.1 != last.1 {
             hub.announce_endpoints();
         }
-        if current.0 != last.0 {
-            hub.rehome().await;
-        }
+        let moved = current.0 != last.0;
         last = current;
+        if moved {
+            // Sending thousands of agents home takes a while; whoever is told to stop does not wait for it.
+            tokio::select! {
+                () = hub.rehome() => {}
+                () = stop.cancelled() => return,
+            }
+        }
     }
 }
 
