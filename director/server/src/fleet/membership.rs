@@ -87,7 +87,12 @@ impl Membership {
         futures::future::join_all(members.into_iter().map(ask)).await
     }
 
-    /// Makes `member` a voter and files it. On the leader.
+    fn was_removed(&self, node: NodeId) -> bool {
+        let view = self.log.view();
+        State::new(&*view).is_removed_member(node)
+    }
+
+    /// Makes `member` a voter. On the leader.
     async fn promote_here(&self, member: Member) -> Result<(), MemberError> {
         self.node.add_member(member.node.0, &member.peer_address, CATCH_UP).await
     }
@@ -236,6 +241,12 @@ impl Fleet for FleetService {
             // The caller's name is in its certificate, so it asks the leader itself.
             let leader = self.0.node.status().leader;
             return Err(Status::unavailable(format!("replica {} does not lead, {leader:?} does", self.0.id)));
+        }
+        // Before it becomes a voter, not after: nobody would make it a learner again.
+        if self.0.was_removed(node) {
+            return Err(Status::permission_denied(format!(
+                "replica {node} was removed from the fleet: join it anew"
+            )));
         }
         self.0.promote_here(member.clone()).await.map_err(member_status)?;
         self.0.file(member).await?;

@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod fsm;
+pub mod gate;
 pub mod log;
 pub mod membership;
 pub mod peers;

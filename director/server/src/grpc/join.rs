@@ -26,6 +26,28 @@ impl JoinDesk {
     }
 }
 
+/// Host names of one replica; it has three ports and a few names for each.
+const HOSTS_MAX: usize = 32;
+
+/// Refuses a request that no certificate could be given for. Names of our own are never given on request: by those
+/// replicas recognize each other.
+fn check(wish: &pb::JoinRequest) -> Result<(), Status> {
+    use x509_parser::prelude::FromDer as _;
+    let csr = x509_parser::certification_request::X509CertificationRequest::from_der(&wish.csr_der);
+    if !csr.is_ok_and(|(_, csr)| csr.verify_signature().is_ok()) {
+        return Err(Status::invalid_argument("the certificate request is not valid"));
+    }
+    let ours =
+        |host: &String| host.to_ascii_lowercase().trim_end_matches('.').ends_with(".directorate.internal");
+    match wish.hosts.iter().find(|host| ours(host)) {
+        Some(host) => {
+            Err(Status::invalid_argument(format!("`{host}` is a name that replicas have among themselves")))
+        }
+        None if wish.hosts.len() > HOSTS_MAX => Err(Status::invalid_argument("too many host names")),
+        None => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Join for JoinDesk {
     async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
@@ -39,6 +61,8 @@ impl Join for JoinDesk {
                 ));
             }
         };
+        // First what can be checked without using the token up.
+        check(&wish)?;
         // Bound to the request's key: a repeat after a lost answer gets the same number, a thief gets nothing.
         let key_digest = hex::encode(digest(&SHA256, &wish.csr_der));
         let node = self.0.service.use_join_token(token_hash(secret), key_digest).await.map_err(|error| {
@@ -47,6 +71,11 @@ impl Join for JoinDesk {
         })?;
         let view = self.0.membership.log.view();
         let state = State::new(&*view);
+        // A repeat gets its first answer, but not after the replica that it made was removed.
+        if state.is_removed_member(node) {
+            warn!(node = %node, name = wish.name, "a removed replica was refused");
+            return Err(Status::unauthenticated(format!("replica {node} was removed: get a new join token")));
+        }
         let cluster =
             state.cluster().ok_or_else(|| Status::unavailable("the fleet is not initialised yet"))?;
         let authority = open_authority(&cluster, &self.0.kek).map_err(|e| Status::internal(e.to_string()))?;
@@ -73,3 +102,7 @@ impl Join for JoinDesk {
         }))
     }
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

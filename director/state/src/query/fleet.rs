@@ -36,6 +36,11 @@ impl State<'_> {
         MEMBERS.get(self.kv, &node)
     }
 
+    /// Returns whether a replica was removed for good; its number is never given again.
+    pub fn is_removed_member(&self, node: NodeId) -> bool {
+        MEMBERS_REMOVED.get(self.kv, &node).is_some()
+    }
+
     /// Returns the join tokens, used ones included.
     pub fn join_tokens(&self) -> Vec<JoinToken> {
         TOKENS.rows(self.kv, Direction::Forward).map(|(_, token)| token).collect()
