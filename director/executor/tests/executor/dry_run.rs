@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::artifacts::Shape;
 use crate::summary::summary;
-use crate::world::TestWorld;
+use crate::world::{TestWorld, without_ids};
 
 /// A deployment with a generated password.
 fn shape() -> Shape {
@@ -26,7 +26,7 @@ async fn dry_run(world: &TestWorld, shape: &Shape) -> String {
         ["log", "log:task_finish", "log:task_line", "log:task_take"]
     );
     assert_eq!(before, (summary(world), world.outside.deeds().len(), world.outside.cloud.calls().len()));
-    ended.task.result.unwrap()
+    without_ids(&ended.task.result.unwrap())
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use model::task::OutputKind;
 use model::*;
 use serde_json::Value;
 use state::records::Sealed;
+use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::log::{GatedLog, action_of};
@@ -40,7 +41,7 @@ pub struct Outside {
     /// What agents of VMs that are gone had done.
     past: Mutex<Vec<(AgentId, Deed)>>,
     /// Every request that arrived, looks included.
-    requests: Mutex<Vec<(AgentId, &'static str)>>,
+    requests: watch::Sender<Vec<&'static str>>,
 }
 
 impl Outside {
@@ -57,7 +58,7 @@ impl Outside {
             forgetful: Mutex::new(false),
             known: Mutex::default(),
             past: Mutex::default(),
-            requests: Mutex::default(),
+            requests: watch::channel(Vec::new()).0,
         }
     }
 
@@ -80,11 +81,7 @@ impl Outside {
 
     fn teach(&self, agent: &AgentId) {
         let answers = self.answers.lock().unwrap().clone();
-        let name = |method: &Method| match method {
-            Method::RunScript { script, .. } => script.file_name(),
-            other => other.name(),
-        };
-        self.agents.decide(agent, Box::new(move |method| answers.get(name(method)).cloned()));
+        self.agents.decide(agent, Box::new(move |method| answers.get(told(method)).cloned()));
     }
 
     /// Lets all agents end what hangs.
@@ -139,9 +136,14 @@ impl Outside {
         self.deeds().iter().filter(|(_, deed)| deed.method.name() == method).count()
     }
 
-    /// Returns the names of all requests so far, looks included.
+    /// Returns the names of all requests so far, looks included; scripts by their own names.
     pub fn requests(&self) -> Vec<&'static str> {
-        self.requests.lock().unwrap().iter().map(|(_, method)| *method).collect()
+        self.requests.borrow().clone()
+    }
+
+    /// Lets the caller wait for requests.
+    pub fn watch_requests(&self) -> watch::Receiver<Vec<&'static str>> {
+        self.requests.subscribe()
     }
 
     /// Returns how many different VMs were ever asked for.
@@ -165,6 +167,14 @@ impl Outside {
         let Some((task, step)) = place(request) else { return false };
         let action = action_of(&self.log.memory, task, step);
         action.is_some_and(|a| a.name() == failing)
+    }
+}
+
+/// Returns a method's name, for scripts the script's.
+fn told(method: &Method) -> &'static str {
+    match method {
+        Method::RunScript { script, .. } => script.file_name(),
+        other => other.name(),
     }
 }
 
@@ -202,7 +212,7 @@ impl CallPort for Outside {
 impl Agents for Outside {
     async fn call(&self, agent: &AgentId, mut request: Request) -> Result<Reply, AgentError> {
         let method = request.method.name();
-        self.requests.lock().unwrap().push((agent.clone(), method));
+        self.requests.send_modify(|requests| requests.push(told(&request.method)));
         if !self.known.lock().unwrap().contains(agent) {
             return Err(AgentError::Unreachable { agent: agent.clone() });
         }

@@ -230,6 +230,19 @@ impl TestWorld {
         .await
     }
 
+    /// Waits until agents were asked for a script so often.
+    pub async fn until_asked(&self, script: &str, times: usize) {
+        let enough =
+            |deeds: &Vec<&'static str>| deeds.iter().filter(|name| **name == script).count() >= times;
+        let mut requests = self.outside.watch_requests();
+        let waited = tokio::time::timeout(PATIENCE, requests.wait_for(enough)).await;
+        assert!(
+            waited.is_ok(),
+            "nobody asked for {script} {times} times; the debug output was:\n{}",
+            self.debug()
+        );
+    }
+
     /// Waits until the armed gate has stopped the leader; `false` if the task ended before that.
     pub async fn stopped_before_end_of(&self, id: TaskId) -> bool {
         tokio::select! {
