@@ -65,7 +65,11 @@ impl Client {
     }
 
     /// As [`Client::new`], as patient as told.
-    pub fn with_patience(addresses: &[String], credentials: &Credentials, patience: Patience) -> Result<Self> {
+    pub fn with_patience(
+        addresses: &[String],
+        credentials: &Credentials,
+        patience: Patience,
+    ) -> Result<Self> {
         let trust = Trust::Authority(credentials.authority_pem.clone());
         let login = Login::basic(&credentials.user, &credentials.password)?;
         Ok(Self { fleet: Fleet::new(addresses, &trust, &login, patience)? })

@@ -93,7 +93,8 @@ impl Cluster {
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
         let loopback_net = rand::rng().random_range(2..=254);
-        let mut cluster = Self { replicas: Vec::new(), cloud, credentials: None, folder, loopback_net, ended_well: false };
+        let mut cluster =
+            Self { replicas: Vec::new(), cloud, credentials: None, folder, loopback_net, ended_well: false };
         cluster.initialise().await?;
         for _ in 1..size {
             let number = cluster.add().await?;
@@ -160,7 +161,12 @@ impl Cluster {
     }
 
     /// Runs a command of a replica's program to its end.
-    pub fn directord(&self, number: usize, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
+    pub fn directord(
+        &self,
+        number: usize,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Output> {
         let mut command = Command::new(programs::directord());
         command.args(arguments).arg("--config").arg(self.replica(number).config());
         command.envs(environment.iter().copied()).stdin(Stdio::null());
@@ -205,7 +211,9 @@ impl Cluster {
         let (fleet, own) = (self.client()?, self.client_of(number)?);
         let name = format!("director-{number}");
         wait::until_true(&format!("{name} votes"), SETTLE, async || {
-            let votes = |m: &proto::v1::MemberStatus| m.name == name && ["leader", "follower"].contains(&m.role.as_str());
+            let votes = |m: &proto::v1::MemberStatus| {
+                m.name == name && ["leader", "follower"].contains(&m.role.as_str())
+            };
             Ok(fleet.status().await?.members.iter().any(votes) && own.status().await?.leader != 0)
         })
         .await
@@ -265,8 +273,14 @@ impl Cluster {
     /// Runs `dctl` to its end, which must be a good one; returns what it printed.
     pub async fn operate(&self, arguments: &[&str]) -> Result<String> {
         let output = self.dctl().args(arguments).output().await?;
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(output.status.success(), "dctl {} failed ({}):\n{stdout}{stderr}", arguments.join(" "), output.status);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "dctl {} failed ({}):\n{stdout}{stderr}",
+            arguments.join(" "),
+            output.status
+        );
         Ok(stdout.into_owned())
     }
 

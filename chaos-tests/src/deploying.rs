@@ -48,7 +48,8 @@ impl Deploying {
 
     async fn next(&mut self) -> Result<bool> {
         let line = tokio::time::timeout(DEPLOY_LIMIT, self.lines.next_line()).await;
-        let line = line.with_context(|| format!("dctl prints nothing more after:\n{}", self.seen.join("\n")))??;
+        let line =
+            line.with_context(|| format!("dctl prints nothing more after:\n{}", self.seen.join("\n")))??;
         let is_there = line.is_some();
         self.seen.extend(line);
         Ok(is_there)
@@ -95,7 +96,8 @@ impl Deployed {
         let task = self.task()?;
         let stored = cluster.operate(&["task", &task.to_string(), "--no-follow"]).await?;
         let stored: Vec<String> = stored.lines().map(str::to_owned).collect();
-        let (followed, stored): (Vec<_>, Vec<_>) = (event_lines(&self.lines).collect(), event_lines(&stored).collect());
+        let (followed, stored): (Vec<_>, Vec<_>) =
+            (event_lines(&self.lines).collect(), event_lines(&stored).collect());
         ensure!(followed == stored, "what was followed:\n{followed:#?}\nis not what is stored:\n{stored:#?}");
         check_told_once(&cluster.client()?.output(task, Output::Event).await?)
     }

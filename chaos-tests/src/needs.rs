@@ -25,7 +25,8 @@ impl Need {
     /// Returns whether the program is on the search path.
     pub fn is_met(self) -> bool {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder: std::path::PathBuf| Path::new(&folder).join(self.program()).is_file())
+        std::env::split_paths(&path)
+            .any(|folder: std::path::PathBuf| Path::new(&folder).join(self.program()).is_file())
     }
 }
 

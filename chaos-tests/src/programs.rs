@@ -26,5 +26,7 @@ pub fn sim_cloud() -> PathBuf {
 fn beside_us(name: &str) -> PathBuf {
     let us = std::env::current_exe().expect("the system knows our own path");
     let found = us.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no `{name}` beside {}: build it with `cargo build -p chaos-tests --bins`", us.display()))
+    found.unwrap_or_else(|| {
+        panic!("no `{name}` beside {}: build it with `cargo build -p chaos-tests --bins`", us.display())
+    })
 }

@@ -10,7 +10,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Looks until there is something to see, and returns it; says what it waited for, and what it saw last, if `limit` is over.
 ///
 /// An error counts as "not yet": a fleet that has just lost its leader answers with errors for a while.
-pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let begun = Instant::now();
     let mut last = None;
     while begun.elapsed() < limit {
@@ -30,6 +34,10 @@ pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -
 }
 
 /// Waits until a condition holds.
-pub async fn until_true(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+pub async fn until_true(
+    what: &str,
+    limit: Duration,
+    mut holds: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
     until(what, limit, async || Ok(holds().await?.then_some(()))).await
 }

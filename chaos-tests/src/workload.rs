@@ -198,7 +198,9 @@ impl ReleaseFolder {
         self.write(&format!("jobs/{name}/templates/it.erb"), template)?;
         self.write(
             &format!("jobs/{name}/spec"),
-            &format!("---\nname: {name}\ntemplates: {{it.erb: config/it}}\npackages: [{list}]\nproperties: {{}}\n"),
+            &format!(
+                "---\nname: {name}\ntemplates: {{it.erb: config/it}}\npackages: [{list}]\nproperties: {{}}\n"
+            ),
         )
     }
 
@@ -208,7 +210,12 @@ impl ReleaseFolder {
         let mut command = Command::new(programs::dctl());
         command.args(["create-release", "--force", "--dir"]).arg(&self.path).arg("--tarball").arg(&archive);
         let made = command.output()?;
-        ensure!(made.status.success(), "create-release {}: {}", self.name, String::from_utf8_lossy(&made.stderr));
+        ensure!(
+            made.status.success(),
+            "create-release {}: {}",
+            self.name,
+            String::from_utf8_lossy(&made.stderr)
+        );
         Ok(archive)
     }
 

@@ -16,7 +16,13 @@ use dctl::client::Patience;
 use tar::EntryType;
 
 /// Runs `dctl`, which must fail with this exit code and say this; then the fleet must be as well as before.
-async fn refused(cluster: &mut Cluster, case: &str, arguments: &[&str], exit: i32, reason: &str) -> Result<()> {
+async fn refused(
+    cluster: &mut Cluster,
+    case: &str,
+    arguments: &[&str],
+    exit: i32,
+    reason: &str,
+) -> Result<()> {
     let output = cluster.dctl().args(arguments).output().await?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(exit), "{case}: {}\n{stdout}{stderr}", output.status);
@@ -28,7 +34,10 @@ async fn refused(cluster: &mut Cluster, case: &str, arguments: &[&str], exit: i3
 async fn is_well(cluster: &mut Cluster, case: &str) -> Result<()> {
     cluster.check_alive().with_context(|| format!("after {case}"))?;
     let client = cluster.client()?;
-    wait::until_true(&format!("no lock is left by {case}"), SETTLE, async || Ok(client.locks().await?.is_empty())).await
+    wait::until_true(&format!("no lock is left by {case}"), SETTLE, async || {
+        Ok(client.locks().await?.is_empty())
+    })
+    .await
 }
 
 /// A change of hello's manifest, and what must be said about it.
@@ -39,7 +48,12 @@ struct BadManifest {
     reason: &'static str,
 }
 
-const fn manifest(case: &'static str, from: &'static str, to: &'static str, reason: &'static str) -> BadManifest {
+const fn manifest(
+    case: &'static str,
+    from: &'static str,
+    to: &'static str,
+    reason: &'static str,
+) -> BadManifest {
     BadManifest { case, from, to, reason }
 }
 
@@ -47,11 +61,16 @@ const BAD_MANIFESTS: &[BadManifest] = &[
     manifest("no YAML", "name: hello\n", "name: [\n", ""),
     manifest("no name", "name: hello\n", "title: hello\n", "'name'"),
     manifest("a wrong type", "instances: 2", "instances: many", "instances"),
-    manifest("an unknown release", "{name: hello, version: latest}", "{name: other, version: '1'}", "'other"),
+    manifest(
+        "an unknown release",
+        "{name: hello, version: latest}",
+        "{name: hello, version: latest}, {name: other, version: '1'}",
+        "other",
+    ),
     manifest("an unknown version", "version: latest", "version: '77'", "hello/77"),
     manifest("an unknown job", "- name: hello\n    release", "- name: nobody\n    release", "'nobody'"),
     manifest("a missing stemcell", "os: directorate-host", "os: plan9", "plan9"),
-    manifest("an unknown zone", "azs: [z1, z2]", "azs: [z1, z9]", "'z9'"),
+    manifest("an unknown zone", "azs: [z1, z2]", "azs: [z1, z9]", "must specify availability zone"),
     manifest("an unknown VM type", "vm_type: small", "vm_type: huge", "'huge'"),
     manifest("an unknown network", "networks: [{name: default}]", "networks: [{name: other}]", "'other'"),
     manifest("a full network", "instances: 2", "instances: 600", "available"),
@@ -85,7 +104,11 @@ async fn manifests_that_make_no_sense_are_refused() -> Result<()> {
     println!("no YAML at all: {refusal:#}");
     is_well(&mut cluster, "no YAML at all").await?;
     assert_eq!(client.leaks().await?, Vec::new());
-    assert_eq!(fs::read_dir(cluster.cloud_root().join("vms"))?.count(), 0, "nothing was made for any of them");
+    assert_eq!(
+        fs::read_dir(cluster.cloud_root().join("vms"))?.count(),
+        0,
+        "nothing was made for any of them"
+    );
     cluster.finish().await
 }
 
@@ -108,14 +131,20 @@ async fn damaged_and_hostile_archives_are_refused() -> Result<()> {
     let straight = circle.archive()?;
     circle.package("b", &["a"], "true")?;
     let error = circle.archive().expect_err("a needs b needs a").to_string();
-    assert!(error.to_lowercase().contains("circular") || error.contains("cycle"), "{error}");
+    assert!(error.contains("in a circle: a -> b -> a"), "{error}");
     let bent = Forge::from(&straight, |name, content| match name {
         "release.MF" => with_circle(&content),
         _ => content,
     })?;
     let bent = bent.write(cluster.folder().join("bent.tgz"))?;
-    refused(&mut cluster, "a circle of packages", &["upload-release", bent.to_str().context("UTF-8")?], 1, "ircular")
-        .await?;
+    refused(
+        &mut cluster,
+        "a circle of packages",
+        &["upload-release", bent.to_str().context("UTF-8")?],
+        1,
+        "in a circle",
+    )
+    .await?;
     assert!(cluster.operate(&["--json", "releases"]).await?.contains("[]"), "none of them was filed");
     // The good one still is.
     cluster.operate(&["upload-release", good.to_str().context("UTF-8")?]).await?;
@@ -146,7 +175,7 @@ fn bad_archives(cluster: &Cluster, good: &Path) -> Result<Vec<BadArchive>> {
     let mut link = Forge::from(good, |_, content| content)?;
     link.entry(EntryType::Symlink, "packages/hello.tgz", "/etc/passwd", b"")?;
     let mut bomb = Forge::default();
-    bomb.entry(EntryType::Regular, "release.MF", "", &vec![b' '; 64 << 20])?;
+    bomb.entry(EntryType::Regular, "packages/zeros.tgz", "", &vec![0; 64 << 20])?;
     Ok(vec![
         ("no archive", path("text.tgz"), "archive"),
         ("a truncated archive", path("truncated.tgz"), "archive"),
@@ -169,20 +198,33 @@ async fn releases_that_fail_or_never_end_fail_alone() -> Result<()> {
     let client = cluster.client()?;
     let looping = client.deploy(&fs::read_to_string(&endless)?, "endless").await?;
 
-    let greedy = offer(&cluster, "greedy", "true", "<% all = []; loop { all << 'x' * 10_000_000 } %>").await?;
+    let greedy =
+        offer(&cluster, "greedy", "true", "<% all = []; loop { all << 'x' * 10_000_000 } %>").await?;
     let args = ["-d", "greedy", "deploy", &greedy];
     refused_with_the_endless_one(&cluster, "a template that eats memory", &args, "emory").await?;
 
     let script = "echo building; echo 'the moon is in the wrong house' >&2; exit 3";
     let broken = offer(&cluster, "broken", script, "").await?;
     let args = ["-d", "broken", "deploy", &broken];
-    refused_with_the_endless_one(&cluster, "a packaging script that fails", &args, "the moon is in the wrong house").await?;
+    refused_with_the_endless_one(
+        &cluster,
+        "a packaging script that fails",
+        &args,
+        "the moon is in the wrong house",
+    )
+    .await?;
 
     let hello = ReleaseFolder::copy_of_hello(&cluster)?.archive()?;
     cluster.operate(&["upload-release", hello.to_str().context("UTF-8")?]).await?;
     let sick = Hello { behaviour: "never-starts", watch_ms: 3_000, ..Hello::default() };
     let args = ["-d", "hello", "deploy", &sick.file(&cluster)?];
-    refused_with_the_endless_one(&cluster, "a job that never gets healthy", &args, "is not running after update").await?;
+    refused_with_the_endless_one(
+        &cluster,
+        "a job that never gets healthy",
+        &args,
+        "is not running after update",
+    )
+    .await?;
     // The same deployment, healed.
     cluster.operate(&["-d", "hello", "deploy", &Hello::default().file(&cluster)?]).await?;
     assert!(client.instances("hello").await?.iter().all(|i| i.process_state == "running"));
@@ -196,9 +238,15 @@ async fn releases_that_fail_or_never_end_fail_alone() -> Result<()> {
 }
 
 /// As [`refused`], while the endless deploy holds its own lock.
-async fn refused_with_the_endless_one(cluster: &Cluster, case: &str, args: &[&str], reason: &str) -> Result<()> {
+async fn refused_with_the_endless_one(
+    cluster: &Cluster,
+    case: &str,
+    args: &[&str],
+    reason: &str,
+) -> Result<()> {
     let output = cluster.dctl().args(args).output().await?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.code() == Some(1), "{case}: {}\n{said}", output.status);
     ensure!(said.contains(reason), "{case}: `{reason}` is not said:\n{said}");
     println!("{case}: {}", said.lines().last().unwrap_or_default());

@@ -26,7 +26,10 @@ async fn three_replicas_form_a_fleet_and_show_roles_and_lag() -> Result<()> {
     .await?;
     for member in client.status().await?.members {
         let MemberStatus { name, term, applied_index, rss_bytes, version, .. } = member;
-        assert!(term > 0 && applied_index > 0 && rss_bytes > 0 && !version.is_empty(), "{name} tells of itself");
+        assert!(
+            term > 0 && applied_index > 0 && rss_bytes > 0 && !version.is_empty(),
+            "{name} tells of itself"
+        );
     }
     let table = cluster.operate(&["cluster", "status"]).await?;
     for word in ["director-1", "director-2", "director-3", "leader", "follower"] {
@@ -54,7 +57,11 @@ async fn only_a_fresh_token_of_this_fleet_lets_a_replica_in() -> Result<()> {
     let refused = [
         ("no token at all", "secret".to_owned(), "not a join token"),
         ("a wrong secret", format!("{}A.{authority}", &secret[..secret.len() - 1]), "refused the token"),
-        ("another fleet's token", stranger.client()?.join_token(600).await?, "not the fleet that the token is for"),
+        (
+            "another fleet's token",
+            stranger.client()?.join_token(600).await?,
+            "not the fleet that the token is for",
+        ),
         ("an expired token", expired(&cluster).await?, "refused the token"),
     ];
     for (case, token, wanted) in refused {
@@ -100,8 +107,10 @@ async fn a_removed_replica_has_no_say_any_more() -> Result<()> {
     let node_id = members.iter().find(|m| m.name == name).expect("it is a member").id;
     let request = RemoveMemberRequest { request_id: dctl::client::request_id(), node_id };
     call!(client.fleet, ClusterClient.remove_member(request)).await?;
-    wait::until_true("the fleet has two members", SETTLE, async || Ok(client.status().await?.members.len() == 2))
-        .await?;
+    wait::until_true("the fleet has two members", SETTLE, async || {
+        Ok(client.status().await?.members.len() == 2)
+    })
+    .await?;
     // It is gone for good: the fleet's majority is two of two now, and works without it.
     cluster.kill(removed)?;
     client.put_config("after", "text: removal").await?;

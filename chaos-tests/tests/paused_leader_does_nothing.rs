@@ -19,7 +19,8 @@ async fn who_wakes_up_after_losing_its_lease_touches_nothing() -> Result<()> {
         return Ok(());
     }
     let latency = Span { min_ms: 100, max_ms: 200 };
-    let knobs = Knobs { calls: Chances { latency, ..Chances::default() }, action: latency, ..Knobs::default() };
+    let knobs =
+        Knobs { calls: Chances { latency, ..Chances::default() }, action: latency, ..Knobs::default() };
     let cluster = Cluster::start(3, CloudKind::Sim { seed: 3, knobs }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     let hello = Hello { instances: 6, ..Hello::default() };

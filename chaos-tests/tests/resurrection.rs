@@ -40,7 +40,8 @@ async fn a_dead_vm_is_replaced_and_its_disk_attached_again() -> Result<()> {
     let instances = client.instances("hello").await?;
     let untouched = instances.iter().find(|i| i.id == other.id).expect("it is there");
     assert_eq!(untouched.vm_cid, other.vm_cid, "nobody else was touched");
-    let repairs = client.tasks().await?.into_iter().filter(|t| t.description.contains("scan and fix")).count();
+    let repairs =
+        client.tasks().await?.into_iter().filter(|t| t.description.contains("scan and fix")).count();
     assert_eq!(repairs, 1, "one death, one repair");
     cluster.finish().await
 }

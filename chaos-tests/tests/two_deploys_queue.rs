@@ -18,11 +18,13 @@ async fn the_second_deploy_waits_and_says_for_whom() -> Result<()> {
     let cluster = Cluster::start(3, CloudKind::Sim { seed: 1, knobs }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     let client = cluster.client()?;
-    let hello = Hello { instances: 3, ..Hello::default() };
+    let hello = Hello { instances: 2, ..Hello::default() };
 
     let first = client.deploy(&hello.manifest(), "the first").await?;
-    wait::until_true("the first one is at work", SETTLE, async || Ok(client.task(first).await?.state == "processing"))
-        .await?;
+    wait::until_true("the first one is at work", SETTLE, async || {
+        Ok(client.task(first).await?.state == "processing")
+    })
+    .await?;
     let second = Hello { greeting: "Moin".into(), ..hello };
     let deploying = Deploying::start(&cluster, "hello", &second.file(&cluster)?)?;
     let queued = wait::until("the second one is filed", SETTLE, async || {
@@ -30,14 +32,16 @@ async fn the_second_deploy_waits_and_says_for_whom() -> Result<()> {
     })
     .await?;
     assert_eq!((queued.state.as_str(), queued.waits_for.as_slice()), ("queued", [first].as_slice()));
-    let lock = client.locks().await?.into_iter().find(|lock| lock.holder == first).expect("the first one's lock");
+    let lock =
+        client.locks().await?.into_iter().find(|lock| lock.holder == first).expect("the first one's lock");
     assert_eq!(lock.waiters, [queued.id], "{lock:?}");
 
     let deployed = deploying.end().await?;
     deployed.check_complete(&cluster).await?;
     let told = format!("Waiting for task {first}");
     assert!(deployed.lines.iter().any(|line| line.ends_with(&told)), "{:#?}", deployed.lines);
-    let (first, second) = (client.done(first, DEPLOY_LIMIT).await?, client.done(queued.id, DEPLOY_LIMIT).await?);
+    let (first, second) =
+        (client.done(first, DEPLOY_LIMIT).await?, client.done(queued.id, DEPLOY_LIMIT).await?);
     assert!(second.started_at_unix_ms >= first.finished_at_unix_ms, "{first:?} {second:?}");
     cluster.finish().await
 }

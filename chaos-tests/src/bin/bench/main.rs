@@ -1,2 +1,118 @@
-//! Placeholder.
-fn main() {}
+//! `bench`: what the house costs, measured on this machine, beside etcd where both do the same.
+//!
+//! Everything runs on loopback and on one disk, with real fsyncs; so the numbers are of one machine that carries three
+//! replicas and their clients. Pieces can be chosen (`bench failover`); all of them, without arguments. One table at
+//! the end; what was not measured says why.
+
+mod deploys;
+mod etcd;
+mod failover;
+mod load;
+mod table;
+mod writes;
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use chaos_tests::cluster::{CloudKind, Cluster};
+use chaos_tests::needs::{self, Need};
+use clap::{Parser, ValueEnum};
+use cpi_sim::Knobs;
+use tempfile::TempDir;
+
+use table::Table;
+
+/// Measures a fleet of three on this machine.
+#[derive(Parser)]
+struct Options {
+    /// What to measure; everything if nothing is named.
+    pieces: Vec<Piece>,
+    /// Seconds of load for each number of clients.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Numbers of clients.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+    clients: Vec<usize>,
+    /// How often the leader is killed.
+    #[arg(long, default_value_t = 30)]
+    runs: usize,
+    /// Simulated instances of the fresh deploy; twice as many for the one that changes nothing.
+    #[arg(long, default_value_t = 500)]
+    instances: usize,
+}
+
+/// A part of the measurements.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Piece {
+    /// From nothing to a fleet of three that answers.
+    Start,
+    /// Small mutations from many clients, beside etcd.
+    Writes,
+    /// Kill of the leader until the next accepted write; the pause of a planned hand-over.
+    Failover,
+    /// Deploys of simulated instances, and the memory that they take.
+    Deploys,
+}
+
+impl Options {
+    fn wants(&self, piece: Piece) -> bool {
+        self.pieces.is_empty() || self.pieces.contains(&piece)
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    build_programs()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut table = Table::default();
+    let measured = runtime.block_on(measure(&options, &mut table));
+    // Also after a failure: what was measured until then is worth showing.
+    println!("\n{table}");
+    measured
+}
+
+async fn measure(options: &Options, table: &mut Table) -> Result<()> {
+    if options.wants(Piece::Start) {
+        let begun = Instant::now();
+        let cluster = fleet().await?;
+        table.time("start: init, two joins -> three voters answer", begun.elapsed());
+        cluster.finish().await?;
+    }
+    if options.wants(Piece::Writes) {
+        writes::measure(options, table).await?;
+    }
+    if options.wants(Piece::Failover) {
+        failover::measure(options, table).await?;
+    }
+    if options.wants(Piece::Deploys) {
+        deploys::measure(options, table).await?;
+    }
+    Ok(())
+}
+
+/// Starts a fleet of three over a simulated cloud without misfortunes or latency.
+async fn fleet() -> Result<Cluster> {
+    Cluster::start_in(folder()?, 3, CloudKind::Sim { seed: 1, knobs: Knobs::default() }).await
+}
+
+/// Returns a new folder beside this program: /tmp may be memory, and then an fsync costs nothing.
+fn folder() -> Result<TempDir> {
+    let us = std::env::current_exe()?;
+    let beside = us.parent().context("a program is in a folder")?;
+    Ok(tempfile::Builder::new().prefix("directorate-bench-").tempdir_in(beside)?)
+}
+
+/// Builds the programs that are measured, if it is cargo that runs us: `cargo run` has built only this one.
+fn build_programs() -> Result<()> {
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let built = std::process::Command::new(cargo)
+        .args(["build", "--quiet", "-p", "chaos-tests", "--bins", "--profile", profile])
+        .status()
+        .context("run cargo")?;
+    anyhow::ensure!(built.success(), "the programs that are to be measured were not built");
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Clients that each wait for their answer before they ask again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures::future::try_join_all;
+
+use crate::table::{percentile, shown};
+
+/// Time before the measuring begins: connections are made, logins checked, caches filled.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Bytes of each value that is written.
+pub const VALUE_BYTES: usize = 256;
+
+/// One client: writes a value that it has not written before.
+pub trait Writer {
+    /// Writes and waits for the answer.
+    async fn write(&mut self, number: u64) -> Result<()>;
+}
+
+/// Lets all clients write for so long; returns rate and latencies as text.
+pub async fn run(writers: Vec<impl Writer>, seconds: u64) -> Result<String> {
+    let begun = Instant::now();
+    let (from, to) = (begun + WARM_UP, begun + WARM_UP + Duration::from_secs(seconds));
+    let clients = writers.into_iter().map(|writer| client(writer, from, to));
+    let mut times: Vec<Duration> = try_join_all(clients).await?.into_iter().flatten().collect();
+    times.sort();
+    let rate = times.len() as f64 / seconds as f64;
+    let (middle, end) = (shown(percentile(&times, 50)), shown(percentile(&times, 99)));
+    Ok(format!("{rate:>7.0} writes/s   p50 {middle:>9}   p99 {end:>9}"))
+}
+
+async fn client(mut writer: impl Writer, from: Instant, to: Instant) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for number in 0.. {
+        let asked = Instant::now();
+        if asked >= to {
+            break;
+        }
+        writer.write(number).await?;
+        if asked >= from {
+            times.push(asked.elapsed());
+        }
+    }
+    Ok(times)
+}
+
+/// Returns a value that no other client writes, nor this one again.
+pub fn value(client: usize, number: u64) -> String {
+    let mut text = format!("text: {client}-{number}-");
+    text.push_str(&"x".repeat(VALUE_BYTES - text.len()));
+    text
+}
