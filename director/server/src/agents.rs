@@ -1,6 +1,7 @@
 //! What the agents' hub needs from this replica: certificates, blobs, homes, and ears for heartbeats.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
@@ -28,6 +29,10 @@ use crate::wire::open_authority;
 
 /// Bytes in one piece of a blob.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// The largest blob that an agent may store: compiled packages and logs of jobs are far smaller, and a broken agent must
+/// not fill the disks of all replicas.
+const BLOB_BYTES_MAX: u64 = 8 << 30;
 
 /// This replica's side of its agents.
 pub struct AgentSide {
@@ -82,6 +87,18 @@ impl AgentSide {
     }
 }
 
+impl AgentSide {
+    /// Fails for an agent whose VM is gone: its certificate outlives it by days.
+    fn authorised(&self, agent: &AgentId) -> Result<(), BlobAccessError> {
+        let view = self.log.view();
+        match State::new(&*view).agent(agent) {
+            Some(_) => Ok(()),
+            // It may be this replica that lags; the agent asks again, or another one.
+            None => Err(BlobAccessError::Unavailable { reason: format!("agent {agent} is not known here") }),
+        }
+    }
+}
+
 /// Returns the digest of the public key in a certificate request.
 fn key_digest(csr_der: &[u8]) -> Option<String> {
     use x509_parser::prelude::FromDer as _;
@@ -122,18 +139,43 @@ fn access_error(error: BlobError) -> BlobAccessError {
 
 #[async_trait]
 impl BlobAccess for AgentSide {
-    async fn get(&self, _agent: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
+    async fn get(&self, agent: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
+        self.authorised(agent)?;
         let reader = self.blobs.get(digest).await.map_err(access_error)?;
         let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
         let pieces = pieces.map(|p| p.map_err(|e| BlobAccessError::Unavailable { reason: e.to_string() }));
         Ok(pieces.boxed())
     }
 
-    async fn put(&self, _agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
-        let mut reader = StreamReader::new(content.map(|piece| piece.map_err(std::io::Error::other)));
-        let stored = self.blobs.put(&mut reader).await.map_err(access_error)?;
+    async fn put(&self, agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
+        self.authorised(agent)?;
+        let (mut reader, too_large) = bounded(content, BLOB_BYTES_MAX);
+        let stored =
+            self.blobs.put(&mut reader).await.map_err(|error| match too_large.load(Ordering::Relaxed) {
+                true => BlobAccessError::TooLarge { bytes_max: BLOB_BYTES_MAX },
+                false => access_error(error),
+            })?;
         Ok(StoredBlob { digest: stored.digest, size_bytes: stored.bytes })
     }
+}
+
+/// Reads at most `bytes_max` of a stream; more is a read error, of which the flag tells.
+fn bounded(
+    content: BlobStream,
+    bytes_max: u64,
+) -> (impl tokio::io::AsyncRead + Send + Unpin, Arc<AtomicBool>) {
+    let too_large = Arc::new(AtomicBool::new(false));
+    let (flag, mut seen) = (too_large.clone(), 0u64);
+    let pieces = content.map(move |piece| {
+        let piece = piece.map_err(std::io::Error::other)?;
+        seen = seen.saturating_add(piece.len() as u64);
+        if seen > bytes_max {
+            flag.store(true, Ordering::Relaxed);
+            return Err(std::io::Error::from(std::io::ErrorKind::FileTooLarge));
+        }
+        Ok(piece)
+    });
+    (StreamReader::new(pieces), too_large)
 }
 
 impl Placement for AgentSide {
@@ -201,3 +243,7 @@ impl Enrollment for AgentSide {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "agents_tests.rs"]
+mod tests;

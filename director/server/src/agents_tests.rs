@@ -1,0 +1,94 @@
+use rcgen::{CertificateParams, KeyPair};
+use state::command::Outcome;
+
+use super::*;
+use crate::test_support::replica::Replica;
+use crate::test_support::state::{
+    EPOCH, commit, create_vm, delete_vm, deploy, finished, plan_of, queue, started, vm_created,
+};
+
+/// A replica under which the VM of agent `a1` runs, and the task that made it.
+async fn with_agent() -> (Replica, model::TaskId) {
+    let replica = Replica::start().await;
+    let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
+    let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
+    replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
+    let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
+    let plan = model::plan::Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
+    replica.must(commit(task, plan)).await;
+    let records = vec![started(1, 0, 1), finished(1, 0, 1, vm_created("vm-1"))];
+    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+    (replica, task)
+}
+
+async fn delete(replica: &Replica, task: model::TaskId) {
+    let records = vec![started(1, 1, 1), finished(1, 1, 1, model::step::StepOutcome::Done)];
+    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+}
+
+fn csr(key: &KeyPair) -> Vec<u8> {
+    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+}
+
+fn refused(answer: Result<IssuedCertificate, IdentityError>) -> bool {
+    matches!(answer, Err(IdentityError::Refused { .. }))
+}
+
+fn stream(pieces: &[&'static [u8]]) -> BlobStream {
+    let pieces: Vec<Result<bytes::Bytes, BlobAccessError>> =
+        pieces.iter().map(|p| Ok(bytes::Bytes::from_static(p))).collect();
+    futures::stream::iter(pieces).boxed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_lets_its_agent_in_with_one_key_for_as_long_as_its_vm_is_there() {
+    let (replica, task) = with_agent().await;
+    let (a1, a2, tokens) = (AgentId::new("a1"), AgentId::new("a2"), AgentTokens::new(&replica.kek));
+    let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let side = &replica.agents;
+
+    assert!(refused(side.enroll(&a1, "wrong", &csr(&key)).await));
+    assert!(refused(side.enroll(&a1, &tokens.token(&a2), &csr(&key)).await));
+    assert!(
+        refused(side.enroll(&a2, &tokens.token(&a2), &csr(&key)).await),
+        "no VM of this agent was ever made"
+    );
+    let garbage = side.enroll(&a1, &tokens.token(&a1), b"garbage").await;
+    assert!(matches!(garbage, Err(IdentityError::BadRequest { .. })));
+
+    side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await.unwrap();
+    side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await.expect("its answer may have been lost");
+    assert!(refused(side.enroll(&a1, &tokens.token(&a1), &csr(&other)).await), "a stolen token");
+    assert!(refused(side.renew(&a1, &csr(&other)).await));
+    side.renew(&a1, &csr(&key)).await.unwrap();
+
+    delete(&replica, task).await;
+    assert!(refused(side.renew(&a1, &csr(&key)).await));
+    assert!(refused(side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_for_agents_whose_vm_is_there() {
+    let (replica, task) = with_agent().await;
+    let (a1, side) = (AgentId::new("a1"), &replica.agents);
+    let stored = side.put(&a1, stream(&[b"hello"])).await.unwrap();
+    assert_eq!(stored.size_bytes, 5);
+    assert!(side.get(&a1, &stored.digest).await.is_ok());
+    assert!(side.get(&AgentId::new("a2"), &stored.digest).await.is_err());
+    delete(&replica, task).await;
+    assert!(side.get(&a1, &stored.digest).await.is_err());
+    assert!(side.put(&a1, stream(&[b"more"])).await.is_err());
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_content_that_is_too_large_is_cut_off_and_said_to_be() {
+    use tokio::io::AsyncReadExt as _;
+    for (pieces, fits) in [(&[b"12345" as &[u8], b"678"][..], true), (&[b"12345", b"6789"], false)] {
+        let (mut reader, too_large) = bounded(stream(pieces), 8);
+        let mut read = Vec::new();
+        assert_eq!(reader.read_to_end(&mut read).await.is_ok(), fits);
+        assert_eq!(too_large.load(Ordering::Relaxed), !fits);
+    }
+}
