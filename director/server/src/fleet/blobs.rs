@@ -18,8 +18,10 @@ use release::{BlobError, BlobReader, BlobStat, Blobstore, LocalBlobs};
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog, Proposal};
+use state::records::BlobRecord;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
@@ -35,8 +37,12 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// Pieces read ahead of a slow peer.
 const PIECES_AHEAD: usize = 4;
 
-/// Pause of the healer when nothing changes: a copy may be lost without an entry in the log.
+/// How often the healer compares the folder with the records: a copy may be lost without an entry in the log.
 const HEAL_EVERY: Duration = Duration::from_secs(300);
+
+/// Pause of the healer after a look. Changes come in bursts, a look reads the record of every blob, and a blob that a
+/// majority holds is in no hurry.
+const HEAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// The fleet's blobs as one store.
 #[derive(Clone)]
@@ -153,54 +159,85 @@ impl FleetBlobs {
     /// Fetches every blob that this replica should hold and does not, for the life of the process.
     pub async fn heal(self, stop: CancellationToken) {
         let mut seen = Revision(0);
+        let mut compare_at = Instant::now();
         loop {
-            self.heal_once(&stop).await;
+            let here = match Instant::now() >= compare_at {
+                true => self.here().await,
+                false => None,
+            };
+            if here.is_some() {
+                compare_at = Instant::now() + HEAL_EVERY;
+            }
             tokio::select! {
-                now = self.log.changed(seen) => seen = now,
-                () = tokio::time::sleep(HEAL_EVERY) => {}
+                () = self.heal_once(here) => {}
                 () = stop.cancelled() => return,
             }
-            // Changes come in bursts; one look is enough for all that came within a moment.
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(HEAL_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                now = self.log.changed(seen) => seen = now,
+                () = tokio::time::sleep_until(compare_at) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    async fn heal_once(&self, stop: &CancellationToken) {
-        let missing: Vec<_> = {
-            let view = self.log.view();
+    /// Returns the blobs in this replica's folder.
+    async fn here(&self) -> Option<BTreeSet<BlobDigest>> {
+        match self.local.list().await {
+            Ok(found) => Some(found.into_iter().map(|b| b.digest).collect()),
+            Err(error) => {
+                warn!(error = %error, "the blobs' folder could not be listed");
+                None
+            }
+        }
+    }
+
+    async fn heal_once(&self, here: Option<BTreeSet<BlobDigest>>) {
+        let (id, view) = (self.id, self.log.view());
+        let read = move || {
             let state = State::new(&*view);
-            if state.member(self.id).is_none() {
-                return;
+            match state.member(id) {
+                Some(_) => missing(state.blobs(), id, here.as_ref()),
+                None => Vec::new(),
             }
-            state.blobs().into_iter().filter(|b| !b.nodes.contains(&self.id)).collect()
         };
+        // The table may be large: off the threads that serve everybody.
+        let missing = tokio::task::spawn_blocking(read).await.unwrap_or_default();
         for blob in missing {
-            if stop.is_cancelled() {
-                return;
-            }
             let here = matches!(self.local.stat(&blob.digest).await, Ok(Some(_)));
             if !here && self.fetch(&blob.digest).await.is_err() {
                 continue;
             }
-            if self.record(&blob.digest, blob.size_bytes, vec![self.id]).await.is_ok() {
+            let recorded = blob.nodes.contains(&self.id);
+            if recorded || self.record(&blob.digest, blob.size_bytes, vec![self.id]).await.is_ok() {
                 info!(blob = %blob.digest, "copy healed");
             }
         }
     }
 }
 
+/// Returns the blobs that replica `own` should get: those that it is not recorded to hold and, if it is known what is
+/// `here`, those that it should have and has not.
+fn missing(blobs: Vec<BlobRecord>, own: NodeId, here: Option<&BTreeSet<BlobDigest>>) -> Vec<BlobRecord> {
+    let lost = |blob: &BlobRecord| here.is_some_and(|here| !here.contains(&blob.digest));
+    blobs.into_iter().filter(|blob| !blob.nodes.contains(&own) || lost(blob)).collect()
+}
+
 #[async_trait]
 impl Blobstore for FleetBlobs {
     async fn put(&self, content: &mut (dyn AsyncRead + Send + Unpin)) -> Result<BlobStat, BlobError> {
         let stat = self.local.put(content).await?;
-        let known: BTreeSet<NodeId> = {
+        let (known, members) = {
             let view = self.log.view();
-            State::new(&*view).blob(&stat.digest).map(|b| b.nodes).unwrap_or_default()
+            let state = State::new(&*view);
+            (state.blob(&stat.digest).map(|b| b.nodes).unwrap_or_default(), state.members())
         };
-        if known.len() <= self.others().len().div_ceil(2) {
+        // Copies of replicas that were removed count no more.
+        let holders = members.iter().filter(|m| known.contains(&m.node)).count();
+        if holders <= self.others().len().div_ceil(2) {
             let holders = self.spread(&stat.digest).await?;
             self.record(&stat.digest, stat.bytes, holders).await?;
         }
@@ -259,5 +296,46 @@ impl BlobCopies for CopiesService {
             Err(error) => Err(Status::data_loss(error.to_string())),
         });
         Ok(Response::new(Box::pin(pieces)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::replica::Replica;
+
+    #[test]
+    fn the_healer_finds_what_is_not_recorded_and_what_was_lost() {
+        let blob = |name: &str, nodes: &[u64]| BlobRecord {
+            digest: BlobDigest::new(name),
+            size_bytes: 1,
+            created_at: model::Timestamp::default(),
+            nodes: nodes.iter().map(|n| NodeId(*n)).collect(),
+        };
+        let all = || vec![blob("elsewhere", &[2, 3]), blob("here", &[1, 2]), blob("lost", &[1, 3])];
+        let names =
+            |found: Vec<BlobRecord>| found.into_iter().map(|b| b.digest.to_string()).collect::<Vec<_>>();
+        let here = BTreeSet::from([BlobDigest::new("here")]);
+        assert_eq!(names(missing(all(), NodeId(1), None)), ["elsewhere"]);
+        assert_eq!(names(missing(all(), NodeId(1), Some(&here))), ["elsewhere", "lost"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn copies_of_removed_replicas_do_not_count() {
+        let replica = Replica::start().await;
+        let blobs = &replica.door.blobs;
+        let stat = blobs.put(&mut &b"hello"[..]).await.unwrap();
+        // Two others join whom nobody can reach, and one of them once held a copy and was removed.
+        for node in [2, 3, 4] {
+            let member = crate::test_support::state::member(node);
+            let member = state::records::Member { peer_address: "127.0.0.1:1".into(), ..member };
+            replica.must(Command::MemberPut { member }).await;
+        }
+        let held = Command::BlobHeld { digest: stat.digest.clone(), size_bytes: 5, nodes: vec![NodeId(4)] };
+        replica.must(held).await;
+        replica.must(Command::MemberRemove { node: NodeId(4) }).await;
+        let again = blobs.put(&mut &b"hello"[..]).await;
+        assert!(matches!(again, Err(BlobError::Store { operation: "replicate", .. })), "{again:?}");
+        replica.stop().await;
     }
 }

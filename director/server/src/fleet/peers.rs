@@ -22,8 +22,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Makes channels to peers.
 pub struct PeerChannels {
     identity: Arc<TlsIdentity>,
-    /// One channel per peer and address for everything that is not consensus.
-    shared: Mutex<BTreeMap<(NodeId, String), Channel>>,
+    /// One channel per peer for everything that is not consensus, with the address that it leads to.
+    shared: Mutex<BTreeMap<NodeId, (String, Channel)>>,
 }
 
 impl PeerChannels {
@@ -34,13 +34,15 @@ impl PeerChannels {
 
     /// Returns the channel to a peer for fleet calls, relays and blobs. Lazy, shared.
     pub fn shared(&self, node: NodeId, address: &str) -> Result<Channel, ConnectError> {
-        let key = (node, address.to_owned());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = shared.get(&key) {
+        if let Some((known, channel)) = shared.get(&node)
+            && known == address
+        {
             return Ok(channel.clone());
         }
+        // A peer that has moved leaves nothing behind.
         let channel = self.open(node, address)?;
-        shared.insert(key, channel.clone());
+        shared.insert(node, (address.to_owned(), channel.clone()));
         Ok(channel)
     }
 
@@ -73,5 +75,28 @@ impl PeerConnector for PeerChannels {
     fn channel(&self, node_id: u64, address: &str, _purpose: Purpose) -> Result<Channel, ConnectError> {
         // Consensus keeps what it is given, one channel per purpose: nothing is shared here.
         self.open(NodeId(node_id), address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::*;
+    use crate::identity::{Authority, Names};
+
+    #[tokio::test]
+    async fn a_peer_that_moves_leaves_no_channel_behind() {
+        let (authority, _) = Authority::create("test").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let issued = authority.issue_replica(NodeId(1), &Names::default(), &key).unwrap();
+        let identity =
+            TlsIdentity::new(&issued.chain_pem, &key.serialize_pem(), authority.certificate_pem()).unwrap();
+        let channels = PeerChannels::new(Arc::new(identity));
+        for port in 1..50 {
+            channels.shared(NodeId(2), &format!("127.0.0.1:{port}")).unwrap();
+            channels.shared(NodeId(3), "127.0.0.1:1").unwrap();
+        }
+        assert_eq!(channels.shared.lock().unwrap().len(), 2);
     }
 }
