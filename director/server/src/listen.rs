@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agent_client_grpc::PeerCertificates;
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use owned_tasks::{OnExit, OwnedTasks};
@@ -21,6 +21,12 @@ use crate::tls::{PortKind, TlsIdentity, replica_named_in};
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long an HTTP/1 client may take for the head of a request; also how long it may be idle between two.
+const HEADERS: Duration = Duration::from_secs(60);
+
+/// Requests of one replica to another at once: more than suspects are asked at once, and steps of tasks are done.
+const PEER_STREAMS_MAX: u32 = 4096;
 
 /// Connections to one port. Agents of a large fleet hold one each.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -39,7 +45,11 @@ pub async fn serve(
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let place = tokio::select! {
+            place = room.clone().acquire_owned() => place,
+            () = stop.cancelled() => return,
+        };
+        let Ok(place) = place else { return };
         let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -95,7 +105,12 @@ async fn connection(
         .http2()
         .keep_alive_interval(Some(KEEP_ALIVE))
         .keep_alive_timeout(KEEP_ALIVE)
-        .timer(hyper_util::rt::TokioTimer::new());
+        .timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    if kind == PortKind::Peer {
+        // All relayed requests of a replica share one connection, and each agent that is looked for takes a place in it.
+        builder.http2().max_concurrent_streams(PEER_STREAMS_MAX);
+    }
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(served);
     let ended = tokio::select! {

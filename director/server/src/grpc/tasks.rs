@@ -1,6 +1,7 @@
 //! Tasks, and following one from any byte of its output.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::Stream;
@@ -21,6 +22,9 @@ use crate::error_map::status;
 
 /// Bytes of output in one message.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long to let changes gather before the next look.
+const BURST: Duration = Duration::from_millis(20);
 
 /// Messages ahead of a slow reader.
 const AHEAD: usize = 4;
@@ -110,6 +114,8 @@ impl Follower {
                 _ = self.door.service.log().changed(seen) => {}
                 () = self.to.closed() => return,
             }
+            // Changes come in bursts, mostly other tasks'; each look reads the task with its whole manifest.
+            tokio::time::sleep(BURST).await;
         }
     }
 

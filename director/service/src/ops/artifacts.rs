@@ -1,5 +1,7 @@
 //! Releases, stemcells, orphaned disks and leaks.
 
+use std::collections::BTreeSet;
+
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::TaskKind;
@@ -125,9 +127,14 @@ impl Service {
         caller.needs(Right::Read, "list stemcells")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
+        let used: BTreeSet<(String, Version)> = state
+            .deployments()
+            .into_iter()
+            .flat_map(|d| d.record.map(|r| r.stemcells).unwrap_or_default())
+            .collect();
         let rows = state.stemcells().into_iter().map(|s| {
-            let used = !state.deployments_with_stemcell(&s.stemcell.name, &s.stemcell.version).is_empty();
-            (s, used)
+            let in_use = used.contains(&(s.stemcell.name.clone(), s.stemcell.version.clone()));
+            (s, in_use)
         });
         page.cut(rows.collect())
     }
