@@ -82,9 +82,16 @@ async fn a_creation_that_may_be_tried_again_is() {
 async fn a_log_that_fails_once_delays_the_task_only() {
     let renderer = renderer().await;
     let undisturbed = Undisturbed::play(Scene::FreshDeploy, &renderer).await;
-    for name in
-        ["log:task_take", "log:plan_commit", "started:create_vm", "finished:create_vm", "log:task_finish"]
-    {
+    // `compile_package`: another stage waits for this one's units, and must not wait for ever.
+    let names = [
+        "log:task_take",
+        "log:plan_commit",
+        "started:create_vm",
+        "finished:create_vm",
+        "finished:compile_package",
+        "log:task_finish",
+    ];
+    for name in names {
         let world = Scene::FreshDeploy.prepare(&renderer).await;
         *world.log.hiccup.lock().unwrap() = Some(name);
         let ended = world.run(Shape::default().deploy()).await.done();
@@ -111,5 +118,17 @@ async fn a_task_whose_records_the_state_refuses_ends_and_frees_its_lock() {
     *world.log.refuse.lock().unwrap() = None;
     world.run(Shape::default().deploy()).await.done();
     assert_eq!(world.outside.cloud.cloud().vms.len(), 2);
+    world.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_leftover_disk_that_was_never_attached_is_given_up() {
+    let world = TestWorld::seed().await;
+    world.outside.cloud.inject("attach_disk", Fault::Fail(CpiErrorKind::Other));
+    world.run(Shape::default().deploy()).await.error();
+    world.outside.cloud.inject("detach_disk", Fault::Fail(CpiErrorKind::DiskNotAttached));
+    world.run(Shape::default().deploy()).await.done();
+    assert_eq!(world.outside.cloud.count("detach_disk"), 1);
+    assert_eq!(world.read(|state| state.orphaned_disks()).len(), 1);
     world.assert_consistent();
 }

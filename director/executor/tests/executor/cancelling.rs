@@ -73,6 +73,26 @@ async fn a_drain_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_away_does_not_hold_up_a_cancellation_for_long() {
+    let world = TestWorld::seed().await;
+    world.outside.behave("drain", hang());
+    let task = world.queue(Shape::default().deploy());
+    world.until_asked("drain", 1).await;
+    let vms = world.read(|state| state.vms(&world.first_web()));
+    world.outside.agents.disconnect(&vms[0].agent);
+    cancel(&world, task);
+    tokio::time::pause();
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::task::yield_now().await;
+    }
+    tokio::time::resume();
+    assert_eq!(world.ended(task).await.task.state, TaskState::Cancelled);
+    world.outside.agents.connect(&vms[0].agent);
+    ends_cancelled(&world, task).await;
+}
+
+#[tokio::test]
 async fn a_watch_is_given_up() {
     let world = TestWorld::seed().await;
     world.outside.answer("get_state", json!({"job_state": "failing", "networks": {}}));
@@ -124,7 +144,7 @@ async fn a_cancellation_outlives_the_leader_that_should_have_seen_it() {
 async fn a_cancellation_before_there_is_a_plan_leaves_no_plan() {
     let world = TestWorld::seed().await;
     *world.log.ambush.lock().unwrap() = Some((
-        "log:plan_commit",
+        "log:plan_commit".to_owned(),
         Box::new(|log, command| {
             let Command::PlanCommit { task, .. } = command else { panic!("{command:?}") };
             log.apply(state::log::Proposal::own(Command::TaskCancel { task: *task }))

@@ -1,6 +1,11 @@
 //! The strongest test: the leader is lost at every single proposal to the log, before it is committed and after.
 
+use model::NodeId;
+use state::command::Command;
+use state::log::Proposal;
+
 use crate::gate::{Point, Side};
+use crate::log::Ambush;
 use crate::scenes::{Scene, Undisturbed};
 use crate::world::renderer;
 
@@ -62,4 +67,29 @@ async fn an_errand_survives_the_loss_of_its_leader_at_any_entry() {
 async fn a_deletion_survives_the_loss_of_its_leader_at_any_entry() {
     lost_at_every_proposal(Scene::DeleteDeployment, Side::Before).await;
     lost_at_every_proposal(Scene::DeleteDeployment, Side::After).await;
+}
+
+/// The old leader's lease is wrong: it goes on, at every kind of record, while another one leads. State, agents and
+/// cloud refuse it.
+#[tokio::test]
+async fn a_leader_that_does_not_know_of_its_end_does_no_harm() {
+    let renderer = renderer().await;
+    let undisturbed = Undisturbed::play(Scene::FreshDeploy, &renderer).await;
+    let names =
+        undisturbed.seen.keys().filter(|name| name.starts_with("started:") || name.starts_with("finished:"));
+    for name in names.cloned().collect::<Vec<_>>() {
+        let world = Scene::FreshDeploy.prepare(&renderer).await;
+        let epoch = world.read(|state| state.epoch()).next();
+        let elected: Ambush = Box::new(move |log, _| {
+            let begin = Command::LeaderBegin { node: NodeId(0), epoch };
+            log.apply(Proposal::own(begin)).outcome.accepted().unwrap();
+        });
+        *world.log.ambush.lock().unwrap() = Some((name.clone(), elected));
+        let task = world.queue(Scene::FreshDeploy.task(&world));
+        world.until("another leads", |state| (state.epoch() == epoch).then_some(())).await;
+        world.usurp();
+        let ended = world.ended(task).await.done();
+        undisturbed.assert_same(&world, &name);
+        assert_eq!(ended.told(), undisturbed.ended.told(), "{name}");
+    }
 }

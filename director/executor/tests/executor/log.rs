@@ -20,7 +20,7 @@ pub struct GatedLog {
     /// Commands that were proposed, by their names in the format.
     pub proposed: Mutex<Vec<String>>,
     /// What is done to the state just before the next proposal of this name.
-    pub ambush: Mutex<Option<(&'static str, Ambush)>>,
+    pub ambush: Mutex<Option<(String, Ambush)>>,
     /// Proposals of this name are refused, always.
     pub refuse: Mutex<Option<&'static str>>,
     /// The next proposal of this name gets no answer but an error.
@@ -71,18 +71,18 @@ impl CommandLog for GatedLog {
     fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Committed, LogError>> {
         Box::pin(async move {
             let names = self.names(&proposal.command);
-            let is_one = |wanted: &&'static str| names.iter().any(|name| name == wanted);
+            let is_one = |wanted: &str| names.iter().any(|name| name == wanted);
             self.proposed.lock().unwrap().extend(names.iter().cloned());
             let ambush = self.ambush.lock().unwrap().take_if(|(name, _)| is_one(name));
             if let Some((_, ambush)) = ambush {
                 ambush(&self.memory, &proposal.command);
             }
-            if self.refuse.lock().unwrap().as_ref().is_some_and(is_one) {
+            if self.refuse.lock().unwrap().is_some_and(is_one) {
                 let refusal =
                     Refusal::Invalid { what: "the record".into(), reason: "the test says so".into() };
                 return Ok(Committed { revision: self.revision(), outcome: Outcome::Refused(refusal) });
             }
-            if self.hiccup.lock().unwrap().take_if(|name| is_one(&&**name)).is_some() {
+            if self.hiccup.lock().unwrap().take_if(|name| is_one(name)).is_some() {
                 return Err(LogError::Other("the test says so".into()));
             }
             self.gate.pass(&names, self.memory.propose(proposal)).await

@@ -89,7 +89,7 @@ fn commit(log: &MemoryLog, task: TaskId, epoch: Epoch, plan: Plan) {
 async fn a_plan_whose_address_was_taken_meanwhile_is_made_again() {
     let world = TestWorld::seed().await;
     *world.log.ambush.lock().unwrap() = Some((
-        "log:plan_commit",
+        "log:plan_commit".to_owned(),
         Box::new(|log, command| {
             let Command::PlanCommit { plan, .. } = command else { panic!("{command:?}") };
             take_an_address_of(log, plan);
@@ -116,7 +116,7 @@ async fn a_plan_for_an_older_generation_is_made_again() {
     world.run(Shape::default().deploy()).await.done();
     let instance = world.first_web();
     *world.log.ambush.lock().unwrap() = Some((
-        "log:plan_commit",
+        "log:plan_commit".to_owned(),
         Box::new(move |log, _| {
             log.apply(Proposal::own(Command::InstanceIgnore { instance, ignore: true }))
                 .outcome

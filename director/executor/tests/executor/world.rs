@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Leader {
     owner: OwnedTasks,
     stop: CancellationToken,
+    lease: Arc<TestLease>,
 }
 
 pub struct TestWorld {
@@ -38,8 +39,9 @@ pub struct TestWorld {
     pub ports: Ports,
     /// How long new agents may take to answer.
     pub agent_wait: Mutex<Duration>,
-    lease: Arc<TestLease>,
     leader: Mutex<Option<Leader>>,
+    /// Leaders that others have followed without their knowing.
+    outlived: Mutex<Vec<Leader>>,
     epoch: Mutex<u64>,
     _folder: tempfile::TempDir,
 }
@@ -62,10 +64,10 @@ impl TestWorld {
         let gate = Arc::new(Gate::new());
         let log = Arc::new(GatedLog::new(gate.clone()));
         let outside = Arc::new(Outside::new(gate.clone(), log.clone()));
-        let (lease, output) = (Arc::new(TestLease::default()), Arc::new(KeptOutput::default()));
+        let output = Arc::new(KeptOutput::default());
         let ports = Ports {
             log: log.clone(),
-            lease: lease.clone(),
+            lease: Arc::new(TestLease::default()),
             agents: outside.clone(),
             cpis: Arc::new(OneCloud(outside.clone())),
             blobs,
@@ -83,8 +85,8 @@ impl TestWorld {
             output,
             ports,
             agent_wait: Mutex::new(Duration::from_millis(300)),
-            lease,
             leader,
+            outlived: Mutex::default(),
             epoch,
             _folder: folder,
         };
@@ -137,22 +139,31 @@ impl TestWorld {
             *epoch += 1;
             Epoch(*epoch)
         };
-        self.lease.give(epoch);
+        let lease = Arc::new(TestLease::default());
+        lease.give(epoch);
         let (owner, stop) = (OwnedTasks::new(), CancellationToken::new());
         let (mut ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
+        ports.lease = lease.clone();
         ports.options.agent_wait = *self.agent_wait.lock().unwrap();
         owner.spawn("runner", OnExit::Ignore, move |_| {
             executor::runner::run(ports, inner, Duration::ZERO, token)
         });
-        *self.leader.lock().unwrap() = Some(Leader { owner, stop });
+        *self.leader.lock().unwrap() = Some(Leader { owner, stop, lease });
     }
 
     /// Takes the leader away: what it waits for never comes, what it would do next is not done.
     pub async fn depose(&self) {
-        self.lease.take();
         let leader = self.leader.lock().unwrap().take().unwrap();
+        leader.lease.take();
         leader.stop.cancel();
         assert!(leader.owner.stop(PATIENCE).await, "a deposed leader still works");
+    }
+
+    /// Lets another replica lead, while the old leader goes on to believe in its lease.
+    pub fn usurp(&self) {
+        let old = self.leader.lock().unwrap().take();
+        self.outlived.lock().unwrap().extend(old);
+        self.lead();
     }
 
     /// Files a task and returns its number.
