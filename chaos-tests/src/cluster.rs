@@ -234,7 +234,8 @@ impl Cluster {
     /// Returns the number of some replica that runs and does not lead.
     pub async fn follower(&self) -> Result<usize> {
         let leader = self.leader().await?;
-        let mut others = (1..=self.replicas.len()).filter(|n| *n != leader && self.replica(*n).process.is_some());
+        let mut others =
+            (1..=self.replicas.len()).filter(|n| *n != leader && self.replica(*n).process.is_some());
         others.next_back().context("a fleet of one has no follower")
     }
 

@@ -52,9 +52,10 @@ pub fn assess(policy: Policy, signs: Signs, now: Duration) -> Verdict {
     }
     // Only silence that was listened to counts; a new watcher knows nothing of what came before.
     let silent_since = heard_since.unwrap_or(signs.listening_since);
-    let patience = match signs.agreed {
-        Health::New => policy.suspect_after + policy.boot_grace,
-        Health::Alive | Health::Suspect | Health::Dead => policy.suspect_after,
+    let patience = match (signs.agreed, heard_since) {
+        (Health::New, None) => policy.suspect_after + policy.boot_grace,
+        // Who was heard has booted, also if it died before that was agreed on.
+        _ => policy.suspect_after,
     };
     let silent = now.saturating_sub(silent_since) >= patience;
     match signs.agreed {
@@ -90,6 +91,7 @@ mod tests {
         check("a beat from before a break does not count", 95, Some(80), Health::Alive, 100, Verdict::Keep);
         check("a new watcher has listened long enough", 91, None, Health::Alive, 100, Verdict::Confirm);
         check("booting", 40, None, Health::New, 100, Verdict::Keep);
+        check("died right after it had booted", 40, Some(91), Health::New, 100, Verdict::Confirm);
         check("never booted", 31, None, Health::New, 100, Verdict::Confirm);
         check("suspected by an earlier watcher", 91, None, Health::Suspect, 100, Verdict::Confirm);
     }

@@ -64,7 +64,7 @@ async fn a_fresh_deploy_compiles_creates_and_starts() {
           web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
         addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id>
         compiled app lib
-        orphans 
+        orphans none
         locks 0 leaks 0
         agents 2
         cloud 2 VMs 2 disks 1 stemcells
@@ -126,7 +126,7 @@ async fn recreation_brings_new_vms_and_keeps_disks() {
           web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
         addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id>
         compiled app lib
-        orphans 
+        orphans none
         locks 0 leaks 0
         agents 2
         cloud 2 VMs 2 disks 1 stemcells
@@ -161,7 +161,7 @@ async fn deleting_the_deployment_leaves_nothing_but_orphaned_disks() {
     let world = deployed().await;
     world.run(TaskKind::DeleteDeployment { force: false }).await.done();
     expect![[r#"
-        addresses 
+        addresses none
         compiled app lib
         orphans 1024 1024
         locks 0 leaks 0

@@ -20,13 +20,13 @@ pub fn summary(world: &TestWorld) -> String {
         addresses.sort_by_key(|a| a.ip);
         let held: Vec<String> =
             addresses.iter().map(|a| format!("{}={}", a.ip, without_ids(&a.slug))).collect();
-        writeln!(out, "addresses {}", held.join(" ")).unwrap();
+        writeln!(out, "addresses {}", words(&held)).unwrap();
         let compiled: Vec<String> =
             state.compiled_packages().iter().map(|p| p.key.name.to_string()).collect();
-        writeln!(out, "compiled {}", compiled.join(" ")).unwrap();
+        writeln!(out, "compiled {}", words(&compiled)).unwrap();
         let orphans: Vec<String> =
             state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib.to_string()).collect();
-        writeln!(out, "orphans {}", orphans.join(" ")).unwrap();
+        writeln!(out, "orphans {}", words(&orphans)).unwrap();
         writeln!(out, "locks {} leaks {}", state.locks().len(), state.leaks().len()).unwrap();
         writeln!(out, "agents {}", state.agents().len()).unwrap();
     });
@@ -39,6 +39,10 @@ pub fn summary(world: &TestWorld) -> String {
     )
     .unwrap();
     out
+}
+
+fn words(list: &[String]) -> String {
+    if list.is_empty() { "none".to_owned() } else { list.join(" ") }
 }
 
 /// Describes the instances alone, without what depends on detours: addresses, and disks that were given up on the way.
