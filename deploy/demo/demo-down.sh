@@ -39,6 +39,10 @@ done
 # Mounts below the folder, innermost first; then nothing holds it any more.
 awk -v demo="$demo/" 'index($5, demo) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
   while read -r mount; do umount -l "$mount"; done
+# Disks of VMs that were ended by force are still attached: a loop device holds its file, deleted or not.
+losetup --noheadings --list --output NAME,BACK-FILE 2>/dev/null |
+  awk -v demo="$demo/" 'index($2, demo) == 1 { print $1 }' |
+  while read -r loop; do losetup --detach "$loop"; done
 rm -rf "$demo"
 if [ -e "$demo" ] || [ -n "$(demo_processes)" ]; then
   echo "demo-down: something is left: $(ls -d "$demo" 2>/dev/null) $(demo_processes | tr '\n' ' ')" >&2
