@@ -44,6 +44,7 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
         "`{}` belongs to a fleet already: remove it if that fleet is gone, or just `directord run`",
         config.data_dir.display()
     );
+    set_aside_unfinished(&config.data_dir)?;
     let kek =
         if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
     let (authority, authority_key) = Authority::create(fleet)?;
@@ -71,6 +72,19 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
         write_profile(path, &profile_text)?;
     }
     tell(config, fleet, &password, profile);
+    Ok(())
+}
+
+/// Moves away what an `init` left that died before it stored the identity: a fleet that nobody can log in to. Moved and
+/// not deleted, in case it is something else.
+fn set_aside_unfinished(data_dir: &Path) -> anyhow::Result<()> {
+    let raft = data_dir.join("raft");
+    if !raft.exists() {
+        return Ok(());
+    }
+    let aside = data_dir.join(format!("raft.unfinished-{}", uuid::Uuid::new_v4()));
+    std::fs::rename(&raft, &aside).with_context(|| format!("move {} out of the way", raft.display()))?;
+    println!("An earlier `init` had not ended; what it left is in {}.", aside.display());
     Ok(())
 }
 
@@ -159,4 +173,22 @@ fn tell(config: &Config, fleet: &str, password: &str, profile: Option<&Path>) {
         config.kek_file.display()
     );
     println!("Next: `directord run`, then `dctl cluster join-token` for each further replica.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_init_left_that_died_is_moved_and_not_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        set_aside_unfinished(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::create_dir(folder.path().join("raft")).unwrap();
+        std::fs::write(folder.path().join("raft/log"), "entries").unwrap();
+        set_aside_unfinished(folder.path()).unwrap();
+        assert!(!folder.path().join("raft").exists());
+        let aside = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(std::fs::read_to_string(aside.join("log")).unwrap(), "entries");
+    }
 }

@@ -54,6 +54,11 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
     };
     let answer = ask(endpoints, &fingerprint, &request).await?;
     let kek = Kek::from_bytes(&answer.kek).context("the fleet sent no usable key")?;
+    ensure!(
+        !config.kek_file.exists() || Kek::load(&config.kek_file)?.bytes() == kek.bytes(),
+        "`{}` holds another fleet's key: move it away, it may be the only copy",
+        config.kek_file.display()
+    );
     kek.store(&config.kek_file)?;
     let peers = answer.members.iter().map(|m| (NodeId(m.id), m.peer_address.clone())).collect();
     let identity = NodeIdentity { cluster_id: answer.cluster_id, node: NodeId(answer.node_id), peers };
