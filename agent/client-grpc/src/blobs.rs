@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use model::BlobDigest;
+use model::{AgentId, BlobDigest};
 use proto::agent::v1::agent_blobs_server::AgentBlobs;
 use proto::agent::v1::{BlobChunk, GetBlobRequest, PutBlobResponse};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::hub::AgentHub;
+use crate::identity;
 use crate::peer_certificate::agent_of;
 use crate::ports::BlobAccessError;
 
@@ -27,12 +28,20 @@ impl BlobService {
     }
 }
 
+impl BlobService {
+    async fn admitted<T>(&self, request: &Request<T>) -> Result<AgentId, Status> {
+        let peer = agent_of(request)?;
+        self.hub.parts.identity.admit(&peer).await.map_err(|error| identity::status(&error))?;
+        Ok(peer.agent)
+    }
+}
+
 #[tonic::async_trait]
 impl AgentBlobs for BlobService {
     type GetStream = BoxStream<'static, Result<BlobChunk, Status>>;
 
     async fn get(&self, request: Request<GetBlobRequest>) -> Result<Response<Self::GetStream>, Status> {
-        let agent = agent_of(&request)?;
+        let agent = self.admitted(&request).await?;
         let digest = BlobDigest::from(request.into_inner().digest);
         let content = self.hub.parts.blobs.get(&agent, &digest).await.map_err(|error| status(&error))?;
         let pieces = content.flat_map(|piece| {
@@ -53,7 +62,7 @@ impl AgentBlobs for BlobService {
     }
 
     async fn put(&self, request: Request<Streaming<BlobChunk>>) -> Result<Response<PutBlobResponse>, Status> {
-        let agent = agent_of(&request)?;
+        let agent = self.admitted(&request).await?;
         let pieces = request.into_inner().map(|piece| match piece {
             Ok(piece) => Ok(piece.data),
             Err(status) => Err(BlobAccessError::Unavailable { reason: status.message().to_owned() }),

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::hub::{AgentHub, redirect};
+use crate::identity::status;
 use crate::peer_certificate::agent_of;
 use crate::ports::{Alert, Home};
 use crate::registry::{Newest, OUTBOUND_MAX, Stream};
@@ -64,7 +65,9 @@ impl AgentGateway for Gateway {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let agent = agent_of(&request)?;
+        let peer = agent_of(&request)?;
+        self.hub.parts.identity.admit(&peer).await.map_err(|error| status(&error))?;
+        let agent = peer.agent;
         let mut inbound = request.into_inner();
         let hello = hello(&mut inbound).await?;
         if hello.agent_id != agent.as_str() {

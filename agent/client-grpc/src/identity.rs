@@ -33,9 +33,9 @@ impl AgentIdentity for IdentityService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Certificate>, Status> {
-        let agent = agent_of(&request)?;
-        let issued = self.hub.parts.identity.renew(&agent, &request.into_inner().csr_der).await;
-        answer(&agent, issued)
+        let peer = agent_of(&request)?;
+        let issued = self.hub.parts.identity.renew(&peer, &request.into_inner().csr_der).await;
+        answer(&peer.agent, issued)
     }
 }
 
@@ -54,11 +54,15 @@ fn answer(
         }
         Err(error) => {
             warn!(agent = %agent, error = %error, "agent got no certificate");
-            Err(match error {
-                IdentityError::Refused { .. } => Status::unauthenticated(error.to_string()),
-                IdentityError::BadRequest { .. } => Status::invalid_argument(error.to_string()),
-                IdentityError::Unavailable { .. } => Status::unavailable(error.to_string()),
-            })
+            Err(status(&error))
         }
+    }
+}
+
+pub(crate) fn status(error: &IdentityError) -> Status {
+    match error {
+        IdentityError::Refused { .. } => Status::unauthenticated(error.to_string()),
+        IdentityError::BadRequest { .. } => Status::invalid_argument(error.to_string()),
+        IdentityError::Unavailable { .. } => Status::unavailable(error.to_string()),
     }
 }

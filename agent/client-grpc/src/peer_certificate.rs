@@ -8,6 +8,8 @@ use tonic::{Request, Status};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::ports::PeerAgent;
+
 /// What an agent's name in a certificate starts with.
 const AGENT_PREFIX: &str = "agent:";
 
@@ -19,19 +21,23 @@ const AGENT_PREFIX: &str = "agent:";
 pub struct PeerCertificates(pub Arc<Vec<CertificateDer<'static>>>);
 
 /// Returns the agent that a request's connection belongs to.
-pub(crate) fn agent_of<T>(request: &Request<T>) -> Result<AgentId, Status> {
+pub(crate) fn agent_of<T>(request: &Request<T>) -> Result<PeerAgent, Status> {
     let certificates = request
         .peer_certs()
         .or_else(|| request.extensions().get::<PeerCertificates>().map(|found| found.0.clone()))
         .ok_or_else(|| Status::unauthenticated("an agent's certificate is needed"))?;
     let leaf =
         certificates.first().ok_or_else(|| Status::unauthenticated("the certificate chain is empty"))?;
-    agent_named_in(leaf)
-        .ok_or_else(|| Status::permission_denied("the certificate does not belong to an agent"))
+    agent_in(leaf).ok_or_else(|| Status::permission_denied("the certificate does not belong to an agent"))
 }
 
-fn agent_named_in(leaf: &CertificateDer<'_>) -> Option<AgentId> {
+fn agent_in(leaf: &CertificateDer<'_>) -> Option<PeerAgent> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let public_key = certificate.public_key().subject_public_key.data.to_vec();
+    Some(PeerAgent { agent: name_in(&certificate)?, public_key })
+}
+
+fn name_in(certificate: &X509Certificate<'_>) -> Option<AgentId> {
     let common_name =
         certificate.subject().iter_common_name().find_map(|name| name.as_str().ok()).map(str::to_owned);
     let alternative = || {
@@ -58,8 +64,10 @@ mod tests {
         if let Some(uri) = uri {
             params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         }
-        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        assert_eq!(agent_named_in(certificate.der()).as_ref().map(AgentId::as_str), expect);
+        let key = KeyPair::generate().unwrap();
+        let found = agent_in(params.self_signed(&key).unwrap().der());
+        assert_eq!(found.as_ref().map(|peer| peer.agent.as_str()), expect);
+        assert!(found.is_none_or(|peer| peer.public_key == key.public_key_raw()));
     }
 
     #[test]

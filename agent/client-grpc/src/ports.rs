@@ -19,8 +19,9 @@ pub struct IssuedCertificate {
 /// Why no certificate was issued.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// The token is unknown, used with another key, expired, or bound to another agent. Does not say which.
-    #[error("the token is not good for agent {agent}")]
+    /// The token is unknown, used with another key, replaced, or bound to another agent; or the certificate has outlived
+    /// its VM. Does not say which.
+    #[error("this is not agent {agent}, or not any more")]
     Refused {
         /// Who asked.
         agent: AgentId,
@@ -43,7 +44,16 @@ pub enum IdentityError {
     },
 }
 
-/// Issues certificates to agents.
+/// Who a connection belongs to, by its verified certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAgent {
+    /// The agent that the certificate names.
+    pub agent: AgentId,
+    /// The public key that it was issued for, as it stands in the certificate.
+    pub public_key: Vec<u8>,
+}
+
+/// Issues certificates to agents, and knows which ones still count.
 #[async_trait]
 pub trait Identity: Send + Sync + 'static {
     /// Exchanges a single-use token for a certificate. A repeat with the same token and the same public key gives one again.
@@ -54,8 +64,12 @@ pub trait Identity: Send + Sync + 'static {
         csr_der: &[u8],
     ) -> Result<IssuedCertificate, IdentityError>;
 
-    /// Renews the certificate of an agent that has proved who it is by its present one.
-    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError>;
+    /// Renews the certificate of an agent that has proved who it is by its present one, for the same key.
+    async fn renew(&self, peer: &PeerAgent, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError>;
+
+    /// Fails for an agent whose certificate has outlived its VM, or its place in it. Asked on every dial and for every
+    /// blob: answers from memory where it can.
+    async fn admit(&self, peer: &PeerAgent) -> Result<(), IdentityError>;
 }
 
 /// A blob's bytes in pieces.

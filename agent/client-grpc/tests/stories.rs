@@ -116,6 +116,24 @@ async fn nobody_attaches_under_another_agent_s_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_has_outlived_its_vm_opens_nothing() {
+    let fleet = Fleet::start(2);
+    fleet.rehome(0).await;
+    let agent = TestAgent::start(&fleet, "a-1");
+    fleet.until_at(&agent.id, 0).await;
+    let key =
+        fleet.shared.keys.lock().unwrap().insert(agent.id.clone(), b"of the VM that came after it".into());
+    agent.restart().await;
+    until("its old stream has ended", || !fleet.replicas[0].hub.holds(&agent.id)).await;
+    let refusals = || fleet.shared.heard.refusals(&agent.id);
+    until("some dials", || refusals() >= 3).await;
+    assert!(!fleet.replicas.iter().any(|replica| replica.hub.holds(&agent.id)));
+    // The proof that nothing but the key kept it out.
+    fleet.shared.keys.lock().unwrap().insert(agent.id.clone(), key.unwrap());
+    until("the agent", || fleet.replicas.iter().any(|replica| replica.hub.holds(&agent.id))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_tell_state_and_vitals() {
     let fleet = Fleet::start(1);
     let agent = TestAgent::start(&fleet, "a-1");

@@ -1,6 +1,8 @@
-//! The agent's key and certificate: enrolled with the token, renewed at two thirds of their life.
+//! The agent's key and certificate: enrolled with the token, the certificate renewed at two thirds of its life.
 //!
-//! Key and certificate live in one file, replaced at once: a crash never leaves a key beside another key's certificate.
+//! The key stays for the life of the VM: it is by its key that the directors tell this agent from one in a VM that came
+//! before it, and a new one whose answer got lost would lock the agent out. Key and certificate live in one file,
+//! replaced at once: a crash never leaves a key beside another key's certificate.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -112,7 +114,7 @@ impl Identity {
 
     /// Exchanges the token for a certificate, over a connection that has verified the director.
     pub(crate) async fn enroll(&mut self, channel: Channel, token: &str) -> Result<(), IdentityError> {
-        let key = self.enrolment_key().await?;
+        let key = self.key().await?;
         let request = EnrollRequest {
             agent_id: self.agent.to_string(),
             token: token.to_owned(),
@@ -122,21 +124,22 @@ impl Identity {
         self.keep(&key, answer).await
     }
 
-    /// Renews the certificate, for a new key, over a connection made with the present one.
+    /// Renews the certificate over a connection made with the present one.
     pub(crate) async fn renew(&mut self, channel: Channel) -> Result<(), IdentityError> {
-        let key = self.new_key()?;
+        let key = self.key().await?;
         let request = RenewRequest { csr_der: self.request_der(&key)?.into() };
         let answer = within(AgentIdentityClient::new(channel).renew(request)).await;
         self.keep(&key, answer).await
     }
 
-    async fn enrolment_key(&mut self) -> Result<KeyPair, IdentityError> {
+    async fn key(&mut self) -> Result<KeyPair, IdentityError> {
         if let Some(stored) = &self.stored
             && let Ok(key) = KeyPair::from_pem(&stored.key_pem)
         {
             return Ok(key);
         }
-        let key = self.new_key()?;
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(|source| self.request_error(source))?;
         let stored = Stored {
             key_pem: key.serialize_pem(),
             chain_pem: String::new(),
@@ -146,10 +149,6 @@ impl Identity {
         };
         self.store(stored).await?;
         Ok(key)
-    }
-
-    fn new_key(&self) -> Result<KeyPair, IdentityError> {
-        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|source| self.request_error(source))
     }
 
     fn request_der(&self, key: &KeyPair) -> Result<Vec<u8>, IdentityError> {

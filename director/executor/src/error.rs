@@ -83,6 +83,15 @@ impl StepError {
     }
 }
 
+impl From<Refusal> for StepError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::StaleEpoch { given, .. } => Self::Lost(Lost { epoch: given }),
+            other => Self::plain(format!("the state refused: {other}")),
+        }
+    }
+}
+
 /// Returns whether a failed call may have done its deed all the same.
 pub fn leaves_open(error: &CpiError) -> bool {
     matches!(error.kind, CpiErrorKind::TimedOut | CpiErrorKind::InvalidResponse)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
-    IssuedCertificate, Peers, Placement, StoredBlob,
+    IssuedCertificate, PeerAgent, Peers, Placement, StoredBlob,
 };
 use async_trait::async_trait;
 use cpi_api::AgentBootstrap;
@@ -17,7 +17,7 @@ use release::{BlobError, Blobstore as _};
 use ring::digest::{SHA256, digest};
 use state::State;
 use state::command::{Command, Refusal};
-use state::log::{CommandLog as _, Proposal};
+use state::log::{CommandLog as _, LogError, Proposal};
 use tokio_util::io::{ReaderStream, StreamReader};
 use tracing::warn;
 
@@ -67,10 +67,13 @@ impl AgentSide {
     }
 
     /// Files which key an agent has; refused when it is another one than the first.
-    async fn enrolled(&self, agent: &AgentId, csr_der: &[u8]) -> Result<(), IdentityError> {
-        let bad = |reason: &str| IdentityError::BadRequest { agent: agent.clone(), reason: reason.into() };
-        let key_digest = key_digest(csr_der).ok_or_else(|| bad("it has no readable key"))?;
-        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest };
+    async fn enrolled(
+        &self,
+        agent: &AgentId,
+        key_digest: String,
+        token_generation: u32,
+    ) -> Result<(), IdentityError> {
+        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest, token_generation };
         let committed = self
             .log
             .propose(Proposal::own(enroll))
@@ -78,7 +81,11 @@ impl AgentSide {
             .map_err(|e| IdentityError::Unavailable { agent: agent.clone(), reason: e.to_string() })?;
         match committed.outcome.accepted() {
             Ok(_) => Ok(()),
-            Err(refusal @ (Refusal::NotFound { .. } | Refusal::AgentKeyTaken { .. })) => {
+            Err(
+                refusal @ (Refusal::NotFound { .. }
+                | Refusal::AgentKeyTaken { .. }
+                | Refusal::AgentTokenReplaced { .. }),
+            ) => {
                 warn!(agent = %agent, %refusal, "an agent was refused");
                 Err(IdentityError::Refused { agent: agent.clone() })
             }
@@ -87,25 +94,38 @@ impl AgentSide {
     }
 }
 
+/// What this replica's state says of an agent that shows a certificate.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its VM is there, and this is its key.
+    Good,
+    /// Its VM is gone, or another one has taken its place. Or this replica lags.
+    Unknown,
+}
+
 impl AgentSide {
-    /// Fails for an agent whose VM is gone: its certificate outlives it by days.
-    fn authorised(&self, agent: &AgentId) -> Result<(), BlobAccessError> {
+    fn standing(&self, peer: &PeerAgent) -> Standing {
         let view = self.log.view();
-        match State::new(&*view).agent(agent) {
-            Some(_) => Ok(()),
-            // It may be this replica that lags; the agent asks again, or another one.
-            None => Err(BlobAccessError::Unavailable { reason: format!("agent {agent} is not known here") }),
+        let record = State::new(&*view).agent(&peer.agent);
+        match record.and_then(|record| record.key_digest) {
+            Some(known) if known == digest_of(&peer.public_key) => Standing::Good,
+            _ => Standing::Unknown,
         }
     }
 }
 
+fn digest_of(public_key: &[u8]) -> String {
+    hex::encode(digest(&SHA256, public_key))
+}
+
 /// Returns the digest of the public key in a certificate request.
-fn key_digest(csr_der: &[u8]) -> Option<String> {
+fn requested_key(agent: &AgentId, csr_der: &[u8]) -> Result<String, IdentityError> {
     use x509_parser::prelude::FromDer as _;
-    let (_, request) =
-        x509_parser::certification_request::X509CertificationRequest::from_der(csr_der).ok()?;
-    let key = request.certification_request_info.subject_pki.subject_public_key.data;
-    Some(hex::encode(digest(&SHA256, &key)))
+    let request = x509_parser::certification_request::X509CertificationRequest::from_der(csr_der);
+    let unreadable =
+        |_| IdentityError::BadRequest { agent: agent.clone(), reason: "it has no readable key".into() };
+    let (_, request) = request.map_err(unreadable)?;
+    Ok(digest_of(&request.certification_request_info.subject_pki.subject_public_key.data))
 }
 
 #[async_trait]
@@ -116,16 +136,38 @@ impl Identity for AgentSide {
         token: &str,
         csr_der: &[u8],
     ) -> Result<IssuedCertificate, IdentityError> {
-        if !AgentTokens::new(&self.kek).is_valid(agent, token) {
+        let Some(generation) = AgentTokens::new(&self.kek).generation(agent, token) else {
             return Err(IdentityError::Refused { agent: agent.clone() });
-        }
-        self.enrolled(agent, csr_der).await?;
+        };
+        self.enrolled(agent, requested_key(agent, csr_der)?, generation).await?;
         self.issue(agent, csr_der)
     }
 
-    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
-        self.enrolled(agent, csr_der).await?;
+    async fn renew(&self, peer: &PeerAgent, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        let agent = &peer.agent;
+        if requested_key(agent, csr_der)? != digest_of(&peer.public_key) {
+            let reason = "a certificate is renewed for the key that it was issued for".into();
+            return Err(IdentityError::BadRequest { agent: agent.clone(), reason });
+        }
+        self.admit(peer).await?;
         self.issue(agent, csr_der)
+    }
+
+    async fn admit(&self, peer: &PeerAgent) -> Result<(), IdentityError> {
+        if self.standing(peer) == Standing::Good {
+            return Ok(());
+        }
+        // Before an agent is sent away for what this replica does not know, it has to know everything.
+        let unavailable =
+            |e: LogError| IdentityError::Unavailable { agent: peer.agent.clone(), reason: e.to_string() };
+        self.log.read_barrier().await.map_err(unavailable)?;
+        match self.standing(peer) {
+            Standing::Good => Ok(()),
+            Standing::Unknown => {
+                warn!(agent = %peer.agent, "an agent was refused: it has no VM any more, or not this key");
+                Err(IdentityError::Refused { agent: peer.agent.clone() })
+            }
+        }
     }
 }
 
@@ -139,16 +181,14 @@ fn access_error(error: BlobError) -> BlobAccessError {
 
 #[async_trait]
 impl BlobAccess for AgentSide {
-    async fn get(&self, agent: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
-        self.authorised(agent)?;
+    async fn get(&self, _: &AgentId, digest: &BlobDigest) -> Result<BlobStream, BlobAccessError> {
         let reader = self.blobs.get(digest).await.map_err(access_error)?;
         let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
         let pieces = pieces.map(|p| p.map_err(|e| BlobAccessError::Unavailable { reason: e.to_string() }));
         Ok(pieces.boxed())
     }
 
-    async fn put(&self, agent: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
-        self.authorised(agent)?;
+    async fn put(&self, _: &AgentId, content: BlobStream) -> Result<StoredBlob, BlobAccessError> {
         let (mut reader, too_large) = bounded(content, BLOB_BYTES_MAX);
         let stored =
             self.blobs.put(&mut reader).await.map_err(|error| match too_large.load(Ordering::Relaxed) {
@@ -235,11 +275,12 @@ impl Peers for AgentSide {
 impl Enrollment for AgentSide {
     fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap {
         let view = self.log.view();
-        let authority = State::new(&*view).cluster().map(|c| c.secrets.authority_pem).unwrap_or_default();
+        let state = State::new(&*view);
+        let generation = state.agent(agent).map(|record| record.token_generation).unwrap_or_default();
         AgentBootstrap {
             endpoints: self.endpoints(),
-            authorities_pem: authority,
-            token: AgentTokens::new(&self.kek).token(agent),
+            authorities_pem: state.cluster().map(|c| c.secrets.authority_pem).unwrap_or_default(),
+            token: AgentTokens::new(&self.kek).token(agent, generation),
         }
     }
 }

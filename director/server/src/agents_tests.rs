@@ -10,15 +10,22 @@ use crate::test_support::state::{
 /// A replica under which the VM of agent `a1` runs, and the task that made it.
 async fn with_agent() -> (Replica, model::TaskId) {
     let replica = Replica::start().await;
+    let task = begin(&replica).await;
+    let records = vec![finished(1, 0, 1, vm_created("vm-1"))];
+    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+    (replica, task)
+}
+
+/// Has a task begin to make the VM of agent `a1`.
+async fn begin(replica: &Replica) -> model::TaskId {
     let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
     let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
     replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
     let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
     let plan = model::plan::Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
     replica.must(commit(task, plan)).await;
-    let records = vec![started(1, 0, 1), finished(1, 0, 1, vm_created("vm-1"))];
-    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
-    (replica, task)
+    replica.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] }).await;
+    task
 }
 
 async fn delete(replica: &Replica, task: model::TaskId) {
@@ -28,6 +35,10 @@ async fn delete(replica: &Replica, task: model::TaskId) {
 
 fn csr(key: &KeyPair) -> Vec<u8> {
     CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+}
+
+fn peer(agent: &AgentId, key: &KeyPair) -> PeerAgent {
+    PeerAgent { agent: agent.clone(), public_key: key.public_key_raw().to_vec() }
 }
 
 fn refused(answer: Result<IssuedCertificate, IdentityError>) -> bool {
@@ -48,37 +59,56 @@ async fn a_token_lets_its_agent_in_with_one_key_for_as_long_as_its_vm_is_there()
     let side = &replica.agents;
 
     assert!(refused(side.enroll(&a1, "wrong", &csr(&key)).await));
-    assert!(refused(side.enroll(&a1, &tokens.token(&a2), &csr(&key)).await));
+    assert!(refused(side.enroll(&a1, &tokens.token(&a2, 0), &csr(&key)).await));
     assert!(
-        refused(side.enroll(&a2, &tokens.token(&a2), &csr(&key)).await),
+        refused(side.enroll(&a2, &tokens.token(&a2, 0), &csr(&key)).await),
         "no VM of this agent was ever made"
     );
-    let garbage = side.enroll(&a1, &tokens.token(&a1), b"garbage").await;
+    let garbage = side.enroll(&a1, &tokens.token(&a1, 0), b"garbage").await;
     assert!(matches!(garbage, Err(IdentityError::BadRequest { .. })));
 
-    side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await.unwrap();
-    side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await.expect("its answer may have been lost");
-    assert!(refused(side.enroll(&a1, &tokens.token(&a1), &csr(&other)).await), "a stolen token");
-    assert!(refused(side.renew(&a1, &csr(&other)).await));
-    side.renew(&a1, &csr(&key)).await.unwrap();
+    side.enroll(&a1, &tokens.token(&a1, 0), &csr(&key)).await.unwrap();
+    side.enroll(&a1, &tokens.token(&a1, 0), &csr(&key)).await.expect("its answer may have been lost");
+    assert!(refused(side.enroll(&a1, &tokens.token(&a1, 0), &csr(&other)).await), "a stolen token");
+    let (peer, thief) = (peer(&a1, &key), peer(&a1, &other));
+    assert!(refused(side.renew(&thief, &csr(&other)).await));
+    let moved = side.renew(&peer, &csr(&other)).await;
+    assert!(matches!(moved, Err(IdentityError::BadRequest { .. })), "the key stays");
+    side.renew(&peer, &csr(&key)).await.unwrap();
+    side.admit(&peer).await.unwrap();
+    assert!(side.admit(&thief).await.is_err());
 
     delete(&replica, task).await;
-    assert!(refused(side.renew(&a1, &csr(&key)).await));
-    assert!(refused(side.enroll(&a1, &tokens.token(&a1), &csr(&key)).await));
+    assert!(refused(side.renew(&peer, &csr(&key)).await));
+    assert!(side.admit(&peer).await.is_err());
+    assert!(refused(side.enroll(&a1, &tokens.token(&a1, 0), &csr(&key)).await));
     replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blobs_are_for_agents_whose_vm_is_there() {
-    let (replica, task) = with_agent().await;
+async fn a_vm_that_is_made_again_takes_its_predecessor_s_place() {
+    let replica = Replica::start().await;
+    let task = begin(&replica).await;
+    let (a1, side) = (AgentId::new("a1"), &replica.agents);
+    let (key, next) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let token = side.bootstrap(&a1).token;
+    side.enroll(&a1, &token, &csr(&key)).await.unwrap();
+    replica.must(Command::AgentTokenRenew { task, epoch: EPOCH, agent: a1.clone() }).await;
+    assert!(side.admit(&peer(&a1, &key)).await.is_err(), "a certificate of the VM that is gone");
+    assert!(refused(side.enroll(&a1, &token, &csr(&key)).await), "its token");
+    assert!(refused(side.enroll(&a1, &token, &csr(&next)).await));
+    side.enroll(&a1, &side.bootstrap(&a1).token, &csr(&next)).await.unwrap();
+    side.admit(&peer(&a1, &next)).await.unwrap();
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_go_both_ways() {
+    let (replica, _) = with_agent().await;
     let (a1, side) = (AgentId::new("a1"), &replica.agents);
     let stored = side.put(&a1, stream(&[b"hello"])).await.unwrap();
     assert_eq!(stored.size_bytes, 5);
     assert!(side.get(&a1, &stored.digest).await.is_ok());
-    assert!(side.get(&AgentId::new("a2"), &stored.digest).await.is_err());
-    delete(&replica, task).await;
-    assert!(side.get(&a1, &stored.digest).await.is_err());
-    assert!(side.put(&a1, stream(&[b"more"])).await.is_err());
     replica.stop().await;
 }
 

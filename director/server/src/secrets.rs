@@ -150,16 +150,23 @@ impl AgentTokens {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
     }
 
-    /// Returns the token of an agent.
-    pub fn token(&self, agent: &AgentId) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, agent.as_str().as_bytes()))
+    /// Returns an agent's token of a generation.
+    pub fn token(&self, agent: &AgentId, generation: u32) -> String {
+        let tag = hmac::sign(&self.0, &signed(agent, generation));
+        format!("{generation}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// Returns whether `token` is the agent's. Takes equally long for right and wrong ones.
-    pub fn is_valid(&self, agent: &AgentId, token: &str) -> bool {
-        let Ok(tag) = URL_SAFE_NO_PAD.decode(token) else { return false };
-        hmac::verify(&self.0, agent.as_str().as_bytes(), &tag).is_ok()
+    /// Returns the generation of a token, if it is one of the agent's. Takes equally long for right and wrong ones.
+    pub fn generation(&self, agent: &AgentId, token: &str) -> Option<u32> {
+        let (generation, tag) = token.split_once('.')?;
+        let (generation, tag) = (generation.parse().ok()?, URL_SAFE_NO_PAD.decode(tag).ok()?);
+        hmac::verify(&self.0, &signed(agent, generation), &tag).ok().map(|()| generation)
     }
+}
+
+/// The number first: whatever an agent is called, no other pair gives the same bytes.
+fn signed(agent: &AgentId, generation: u32) -> Vec<u8> {
+    [&generation.to_be_bytes(), agent.as_str().as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -181,9 +188,12 @@ mod tests {
     fn a_token_is_good_for_its_agent_only() {
         let tokens = AgentTokens::new(&Kek::generate());
         let (a, b) = (AgentId::new("a"), AgentId::new("b"));
-        assert!(tokens.is_valid(&a, &tokens.token(&a)));
-        assert!(!tokens.is_valid(&b, &tokens.token(&a)));
-        assert!(!tokens.is_valid(&a, "nonsense!"));
+        let token = tokens.token(&a, 3);
+        assert_eq!(tokens.generation(&a, &token), Some(3));
+        assert_eq!(tokens.generation(&b, &token), None);
+        for forged in ["nonsense!", "3.", &token.replacen('3', "4", 1)] {
+            assert_eq!(tokens.generation(&a, forged), None, "{forged}");
+        }
     }
 
     #[test]

@@ -114,8 +114,14 @@ pub enum Command {
     // --- instances, agents, health ---
     /// Sets whether deploys leave an instance alone.
     InstanceIgnore { instance: InstanceId, ignore: bool },
-    /// An agent proves that it holds its token; from here on only this key may renew. Answers refused if another did.
-    AgentEnroll { agent: AgentId, key_digest: String },
+    /// An agent proves that it holds its token; from here on only this key may renew. Answers refused if another did, or
+    /// if the token was an earlier one.
+    AgentEnroll {
+        agent: AgentId,
+        key_digest: String,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        token_generation: u32,
+    },
     /// Who watches which shard from here on. Refused if not newer.
     ShardMapPut { epoch: Epoch, map: ShardMap },
     /// A watcher saw an agent change. Refused when the watcher's shard map is an old one.
@@ -128,6 +134,14 @@ pub enum Command {
     BlobForget { digest: BlobDigest },
     /// Writes an audit event for something that happened outside the state.
     EventPut { event: Box<NewEvent> },
+    /// The VM that an earlier attempt may have made is not there (any more), and another is about to be: the token that
+    /// the first one got, and the key that it enrolled with, are void. Refused once the VM is known.
+    AgentTokenRenew { task: TaskId, epoch: Epoch, agent: AgentId },
+}
+
+/// Fields that later versions added are left out while they say what their absence says: old bytes stay what they are.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An audit event to write. The user is who asks.
@@ -325,6 +339,8 @@ pub enum Refusal {
     OutputGap { task: TaskId, kind: String, expected: u64, given: u64 },
     #[error("{what} makes no sense here: {reason}")]
     Invalid { what: String, reason: String },
+    #[error("agent {agent} has used a token that was replaced")]
+    AgentTokenReplaced { agent: AgentId },
 }
 
 /// Phases kept per task: the skeleton of its plan, for the executor. The units in it have no steps; `State::unit` gives

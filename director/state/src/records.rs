@@ -387,6 +387,9 @@ pub struct AgentRecord {
     pub health: AgentHealth,
     /// Since when.
     pub health_since: Timestamp,
+    /// How often its token was replaced, because a VM that had got it was gone before anybody knew it.
+    #[serde(default)]
+    pub token_generation: u32,
 }
 
 /// An agent's health.

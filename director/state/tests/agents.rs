@@ -17,7 +17,7 @@ fn world() -> World {
 }
 
 fn enroll(agent: &str, key: &str) -> Command {
-    Command::AgentEnroll { agent: agent.into(), key_digest: key.into() }
+    Command::AgentEnroll { agent: agent.into(), key_digest: key.into(), token_generation: 0 }
 }
 
 fn shard_map(number: u64, watchers: &[u64]) -> Command {
@@ -37,6 +37,32 @@ fn the_first_key_wins() {
     world.must(enroll("a1", "k1"));
     world.must(enroll("a1", "k1"));
     expect!["refused: agent a1 has enrolled with another key"].assert_eq(&world.say(enroll("a1", "k2")));
+}
+
+#[test]
+fn a_vm_that_is_made_again_brings_a_new_key_with_a_new_token() {
+    let mut world = world();
+    let task = TaskId(1);
+    let renew = |epoch, agent: &str| Command::AgentTokenRenew { task, epoch, agent: agent.into() };
+    let enroll_with = |key: &str, token_generation| Command::AgentEnroll {
+        agent: "a1".into(),
+        key_digest: key.into(),
+        token_generation,
+    };
+    world.must(enroll("a1", "k1"));
+    expect!["refused: no such agent: a9"].assert_eq(&world.say(renew(EPOCH, "a9")));
+    expect!["refused: epoch 0 is over: the current one is 1"].assert_eq(&world.say(renew(Epoch(0), "a1")));
+    world.must(renew(EPOCH, "a1"));
+    // What the first VM had sent before it was removed arrives late.
+    expect!["refused: agent a1 has used a token that was replaced"].assert_eq(&world.say(enroll("a1", "k1")));
+    world.must(enroll_with("k2", 1));
+    expect!["refused: agent a1 has enrolled with another key"].assert_eq(&world.say(enroll_with("k1", 1)));
+    world.must(Command::StepRecords {
+        task,
+        epoch: EPOCH,
+        records: vec![finished(1, 0, 1, vm_created("vm-1"))],
+    });
+    expect!["refused: VM of agent exists already: a1"].assert_eq(&world.say(renew(EPOCH, "a1")));
 }
 
 #[test]

@@ -152,8 +152,9 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         }),
         name("b").prop_map(|digest| Command::BlobLost { digest: digest.into(), node: NodeId(1) }),
         name("b").prop_map(|digest| Command::BlobForget { digest: digest.into() }),
-        (name("a"), name("k"))
-            .prop_map(|(agent, key_digest)| Command::AgentEnroll { agent: agent.into(), key_digest }),
+        (name("a"), name("k"), 0..3u32).prop_map(|(agent, key_digest, token_generation)| {
+            Command::AgentEnroll { agent: agent.into(), key_digest, token_generation }
+        }),
         (epoch(), small()).prop_map(|(epoch, number)| Command::ShardMapPut {
             epoch,
             map: ShardMap { number, watchers: BTreeSet::new() }
@@ -188,6 +189,9 @@ fn task_command() -> impl Strategy<Value = Command> {
             task, epoch, records
         }),
         1 => (task(), epoch(), end()).prop_map(|(task, epoch, end)| Command::TaskFinish { task, epoch, end }),
+        1 => (task(), epoch(), name("a")).prop_map(|(task, epoch, agent)| Command::AgentTokenRenew {
+            task, epoch, agent: agent.into()
+        }),
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
             task, epoch, deployment: "web".into()
         }),

@@ -38,6 +38,8 @@ pub struct Shared {
     pub homes: Arc<Homes>,
     pub heard: Arc<Heard>,
     pub life: Mutex<Duration>,
+    /// The key that each agent enrolled with. Taken out, its certificate counts no more.
+    pub keys: Mutex<HashMap<AgentId, Vec<u8>>>,
     peer_ports: Mutex<HashMap<NodeId, SocketAddr>>,
 }
 
@@ -64,6 +66,7 @@ impl Fleet {
             homes: Arc::default(),
             heard: Arc::default(),
             life: Mutex::new(Duration::from_secs(3600)),
+            keys: Mutex::default(),
             peer_ports: Mutex::default(),
         });
         let replicas = (0..count).map(|node| Replica::start(NodeId(node), &shared)).collect();

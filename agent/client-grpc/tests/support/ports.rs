@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
-    IssuedCertificate, Peers, Placement, StoredBlob,
+    IssuedCertificate, PeerAgent, Peers, Placement, StoredBlob,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,10 +14,12 @@ use futures::StreamExt as _;
 use model::{AgentId, BlobDigest, Epoch, NodeId};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::{Channel, Endpoint};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 use super::{Shared, TOKEN};
 
-/// Issues certificates for the one token.
+/// Issues certificates for the one token, each agent's for its first key.
 pub struct TokenIdentity(pub Arc<Shared>);
 
 impl TokenIdentity {
@@ -41,15 +43,34 @@ impl Identity for TokenIdentity {
         token: &str,
         csr_der: &[u8],
     ) -> Result<IssuedCertificate, IdentityError> {
-        if token != TOKEN {
+        let key = requested_key(csr_der);
+        let mut keys = self.0.keys.lock().unwrap();
+        if token != TOKEN || keys.entry(agent.clone()).or_insert_with(|| key.clone()) != &key {
             return Err(IdentityError::Refused { agent: agent.clone() });
         }
         Ok(self.issue(agent, csr_der))
     }
 
-    async fn renew(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
-        Ok(self.issue(agent, csr_der))
+    async fn renew(&self, peer: &PeerAgent, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
+        self.admit(peer).await?;
+        assert_eq!(requested_key(csr_der), peer.public_key, "the real one refuses another key");
+        Ok(self.issue(&peer.agent, csr_der))
     }
+
+    async fn admit(&self, peer: &PeerAgent) -> Result<(), IdentityError> {
+        match self.0.keys.lock().unwrap().get(&peer.agent) {
+            Some(key) if *key == peer.public_key => Ok(()),
+            _ => {
+                self.0.heard.refused(&peer.agent);
+                Err(IdentityError::Refused { agent: peer.agent.clone() })
+            }
+        }
+    }
+}
+
+fn requested_key(csr_der: &[u8]) -> Vec<u8> {
+    let (_, request) = X509CertificationRequest::from_der(csr_der).unwrap();
+    request.certification_request_info.subject_pki.subject_public_key.data.to_vec()
 }
 
 /// Blobs in memory.
@@ -135,6 +156,7 @@ impl Placement for FleetPlacement {
 pub struct Heard {
     heartbeats: Mutex<HashMap<AgentId, (u64, Option<agent_api::Heartbeat>)>>,
     certificates: Mutex<HashMap<AgentId, usize>>,
+    refusals: Mutex<HashMap<AgentId, usize>>,
     alerts: Mutex<Vec<Alert>>,
 }
 
@@ -149,6 +171,14 @@ impl Heard {
 
     pub fn certificates(&self, agent: &AgentId) -> usize {
         self.certificates.lock().unwrap().get(agent).copied().unwrap_or_default()
+    }
+
+    pub fn refusals(&self, agent: &AgentId) -> usize {
+        self.refusals.lock().unwrap().get(agent).copied().unwrap_or_default()
+    }
+
+    fn refused(&self, agent: &AgentId) {
+        *self.refusals.lock().unwrap().entry(agent.clone()).or_default() += 1;
     }
 
     pub fn alerts(&self) -> Vec<Alert> {

@@ -105,19 +105,22 @@ impl StepContext {
     pub async fn leaked(&self, what: String) -> StepError {
         let (id, at) = (model::EventId::default(), model::Timestamp::default());
         let leak = Leak { id, what: what.clone(), task: Some(self.task.id()), at };
+        // The request id keeps a repeat from being reported as another one.
+        let request_id = Some(self.request_id("leak"));
+        match self.propose(Proposal { request_id, ..Proposal::own(Command::LeakPut { leak }) }).await {
+            Ok(()) => StepError::plain(what),
+            Err(error) => error,
+        }
+    }
+
+    /// Has a command of this step committed, for as long as the right to act lasts.
+    pub async fn propose(&self, proposal: Proposal) -> Result<(), StepError> {
         loop {
-            if let Err(lost) = self.task.fence.check() {
-                return lost.into();
-            }
-            // The request id keeps a repeat from being reported as another one.
-            let proposal = Proposal {
-                request_id: Some(self.request_id("leak")),
-                ..Proposal::own(Command::LeakPut { leak: leak.clone() })
-            };
-            match self.task.ports.log.propose(proposal).await {
-                Ok(_) => return StepError::plain(what),
+            self.task.fence.check()?;
+            match self.task.ports.log.propose(proposal.clone()).await {
+                Ok(committed) => return committed.outcome.accepted().map(|_| ()).map_err(StepError::from),
                 Err(LogError::NoLeader(_)) => {}
-                Err(other) => return other.into(),
+                Err(other) => return Err(other.into()),
             }
         }
     }

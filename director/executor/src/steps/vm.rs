@@ -11,6 +11,8 @@ use model::{AgentId, ErrorCode, InstanceId, PackageName, VmCid};
 use retry::Policy;
 use serde_json::{Value, json};
 use state::State;
+use state::command::Command;
+use state::log::Proposal;
 
 use super::calls::QUICK;
 use super::spec;
@@ -37,6 +39,9 @@ pub async fn create(
         && let Some(cid) = find(cx, spec, agent).await?
     {
         return Ok(StepOutcome::VmCreated { cid });
+    }
+    if cx.is_repeat() || cx.attempt > 1 {
+        renew_token(cx, agent).await?;
     }
     let resolver = Resolver::for_task(&cx.task)?;
     let request = CreateVm {
@@ -65,6 +70,14 @@ pub async fn create(
         return Ok(StepOutcome::VmCreated { cid });
     }
     Err(StepError::from_cpi(error, cx.task.fence.epoch()))
+}
+
+/// Voids the token that a VM of an earlier attempt got. It is gone, but its agent may have enrolled before it went: the
+/// next one has another key.
+async fn renew_token(cx: &StepContext, agent: &AgentId) -> Result<(), StepError> {
+    let (task, epoch) = (cx.task.id(), cx.task.fence.epoch());
+    let renew = Command::AgentTokenRenew { task, epoch, agent: agent.clone() };
+    cx.propose(Proposal::own(renew)).await
 }
 
 /// Looks for a VM that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.

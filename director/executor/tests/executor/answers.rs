@@ -5,6 +5,7 @@ use cpi_api::fake::Fault;
 use model::task::TaskState;
 
 use crate::artifacts::Shape;
+use crate::gate::{Point, Side};
 use crate::scenes::{Scene, Undisturbed};
 use crate::world::{TestWorld, renderer};
 
@@ -53,12 +54,28 @@ async fn a_leader_lost_in_a_creation_that_nobody_can_look_for_leaves_a_leak() {
     for kind in ["create_vm", "create_disk"] {
         let world = TestWorld::seed().await;
         *world.outside.blind.lock().unwrap() = true;
-        let point =
-            crate::gate::Point { name: format!("finished:{kind}"), nth: 1, side: crate::gate::Side::Before };
+        let point = Point { name: format!("finished:{kind}"), nth: 1, side: Side::Before };
         let error = world.run_through(Shape::default().deploy(), point).await.error();
         assert!(error.contains("may have been created"), "{error}");
         assert_eq!(world.read(|state| state.leaks()).len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_half_made_vm_whose_agent_enrolled_leaves_its_place_to_the_next_one() {
+    let world = TestWorld::seed().await;
+    let point = Point { name: "finished:create_vm".into(), nth: 1, side: Side::Before };
+    world.gate.arm(Some(point));
+    let id = world.queue(Shape::default().deploy());
+    assert!(world.stopped_before_end_of(id).await);
+    world.depose().await;
+    // Clouds remove what they had not finished: the next leader looks for it and finds nothing.
+    let vms: Vec<_> = world.outside.cloud.cloud().vms.keys().cloned().collect();
+    vms.into_iter().for_each(|cid| world.destroy_vm(cid));
+    world.gate.arm(None);
+    world.lead();
+    world.ended(id).await.done();
+    world.assert_consistent();
 }
 
 #[tokio::test]

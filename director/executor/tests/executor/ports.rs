@@ -9,14 +9,18 @@ use agent_api::fake::{Behaviour, Deed, FakeAgents};
 use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::fake::FakeCpi;
-use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, Found};
+use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, CreateVm, Found};
 use executor::lease::{Held, Lease};
 use executor::ports::{Cpis, Enrollment, OutputSink, Vault, VaultError};
 use model::task::OutputKind;
 use model::*;
 use serde_json::Value;
+use state::State;
+use state::command::Command;
+use state::log::{CommandLog as _, Proposal};
 use state::records::Sealed;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::gate::Gate;
 use crate::log::{GatedLog, action_of};
@@ -38,6 +42,8 @@ pub struct Outside {
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
     pub forgetful: Mutex<bool>,
     known: Mutex<BTreeSet<AgentId>>,
+    /// The key that the agent in each VM has made.
+    keys: Mutex<BTreeMap<AgentId, String>>,
     /// What agents of VMs that are gone had done.
     past: Mutex<Vec<(AgentId, Deed)>>,
     /// Every request that arrived, looks included.
@@ -57,6 +63,7 @@ impl Outside {
             doubles: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
+            keys: Mutex::default(),
             past: Mutex::default(),
             requests: watch::channel(Vec::new()).0,
         }
@@ -108,10 +115,14 @@ impl Outside {
         self.doubles.lock().unwrap().clone()
     }
 
-    /// Gives every VM its agent, and none to VMs that are gone.
+    /// Gives every VM its agent, and none to VMs that are gone or whose agent may not enroll.
     pub fn settle(&self) {
-        let living: BTreeSet<AgentId> =
-            self.cloud.cloud().vms.values().map(|vm| vm.request.agent_id.clone()).collect();
+        let vms = self.cloud.cloud().vms.clone();
+        let requests = vms.into_values().map(|vm| (vm.request.agent_id.clone(), vm.request));
+        let requests: BTreeMap<AgentId, CreateVm> = requests.collect();
+        self.keys.lock().unwrap().retain(|agent, _| requests.contains_key(agent));
+        let enrolled = requests.values().filter(|request| self.enroll(request));
+        let living: BTreeSet<AgentId> = enrolled.map(|request| request.agent_id.clone()).collect();
         let mut known = self.known.lock().unwrap();
         living.difference(&known).for_each(|agent| self.teach(agent));
         for gone in known.difference(&living) {
@@ -120,6 +131,16 @@ impl Outside {
             self.agents.remove(gone);
         }
         *known = living;
+    }
+
+    /// Has the agent of a VM show its token and the key that this VM made.
+    fn enroll(&self, request: &CreateVm) -> bool {
+        let token_generation = request.bootstrap.token.parse().unwrap();
+        let agent = request.agent_id.clone();
+        let mut keys = self.keys.lock().unwrap();
+        let key_digest = keys.entry(agent.clone()).or_insert_with(|| Uuid::new_v4().to_string()).clone();
+        let enroll = Command::AgentEnroll { agent, key_digest, token_generation };
+        self.log.memory.apply(Proposal::own(enroll)).outcome.accepted().is_ok()
     }
 
     /// Returns everything that agents ever did.
@@ -284,12 +305,14 @@ impl Vault for BackwardsVault {
     }
 }
 
-/// Bootstraps that nobody reads.
-pub struct NoEnrollment;
+/// Tokens that say no more than their generation.
+pub struct PlainTokens(pub Arc<GatedLog>);
 
-impl Enrollment for NoEnrollment {
-    fn bootstrap(&self, _agent: &AgentId) -> AgentBootstrap {
-        AgentBootstrap::default()
+impl Enrollment for PlainTokens {
+    fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap {
+        let view = self.0.view();
+        let record = State::new(&*view).agent(agent).unwrap();
+        AgentBootstrap { token: record.token_generation.to_string(), ..AgentBootstrap::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use ::release::blobstore::LocalBlobs;
 use ::release::render::{RenderOptions, Renderer};
 use executor::{Options, Ports};
 use model::task::{OutputKind, Task, TaskKind};
-use model::{BlobDigest, DeploymentName, Epoch, InstanceId, LockName, Revision, TaskId};
+use model::{BlobDigest, DeploymentName, Epoch, InstanceId, LockName, Revision, TaskId, VmCid};
 use owned_tasks::{OnExit, OwnedTasks};
 use state::State;
 use state::command::{Command, Outcome};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artifacts;
 use crate::gate::{Gate, Point};
 use crate::log::GatedLog;
-use crate::ports::{BackwardsVault, KeptOutput, NoEnrollment, OneCloud, Outside, TestLease};
+use crate::ports::{BackwardsVault, KeptOutput, OneCloud, Outside, PlainTokens, TestLease};
 
 /// A test that waits longer has failed: nothing here takes more than moments.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ impl TestWorld {
             blobs,
             renderer,
             vault: Arc::new(BackwardsVault),
-            enrollment: Arc::new(NoEnrollment),
+            enrollment: Arc::new(PlainTokens(log.clone())),
             output: output.clone(),
             options: Options::default(),
         };
@@ -299,6 +299,12 @@ impl TestWorld {
     /// Destroys the VM of a web instance behind everybody's back; returns the instance.
     pub fn kill_a_vm(&self) -> InstanceId {
         let vm = self.read(|state| state.active_vm(&self.first_web()).unwrap());
+        self.destroy_vm(vm.cid.unwrap());
+        vm.instance
+    }
+
+    /// Destroys a VM behind everybody's back.
+    pub fn destroy_vm(&self, cid: VmCid) {
         self.outside.cloud.tamper(|cloud| {
             let context = cpi_api::CallContext {
                 director_uuid: String::new(),
@@ -307,10 +313,9 @@ impl TestWorld {
                 stemcell_api_version: None,
                 timeout: PATIENCE,
             };
-            cloud.perform(Some(&context), cpi_api::Call::DeleteVm(vm.cid.clone().unwrap())).unwrap();
+            cloud.perform(Some(&context), cpi_api::Call::DeleteVm(cid)).unwrap();
         });
         self.outside.settle();
-        vm.instance
     }
 
     /// Returns everything that was written for developers.

@@ -3,14 +3,23 @@
 use model::*;
 
 use super::event::{Audit, audit};
+use super::task::working;
 use super::tx::Tx;
 use crate::command::{Outcome, Refusal};
 use crate::records::{AgentHealth, AgentTransition, ShardMap};
 use crate::tables::*;
 
 /// `AgentEnroll`. The first key wins; its holder may ask again.
-pub(super) fn enroll(tx: &mut Tx<'_>, agent: &AgentId, key_digest: &str) -> Result<Outcome, Refusal> {
+pub(super) fn enroll(
+    tx: &mut Tx<'_>,
+    agent: &AgentId,
+    key_digest: &str,
+    token_generation: u32,
+) -> Result<Outcome, Refusal> {
     let mut record = tx.need(&AGENTS, agent, "agent")?;
+    if record.token_generation != token_generation {
+        return Err(Refusal::AgentTokenReplaced { agent: agent.clone() });
+    }
     match &record.key_digest {
         Some(known) if known == key_digest => Ok(Outcome::Done),
         Some(_) => Err(Refusal::AgentKeyTaken { agent: agent.clone() }),
@@ -20,6 +29,19 @@ pub(super) fn enroll(tx: &mut Tx<'_>, agent: &AgentId, key_digest: &str) -> Resu
             Ok(Outcome::Done)
         }
     }
+}
+
+/// `AgentTokenRenew`. Not before somebody has looked: a VM that runs would be locked out.
+pub(super) fn renew_token(tx: &mut Tx<'_>, by: (TaskId, Epoch), agent: &AgentId) -> Result<Outcome, Refusal> {
+    working(tx, by)?;
+    let mut record = tx.need(&AGENTS, agent, "agent")?;
+    if tx.get(&VMS, agent).is_some_and(|vm| vm.cid.is_some()) {
+        return Err(Refusal::Exists { what: "VM of agent".into(), name: agent.to_string() });
+    }
+    record.token_generation += 1;
+    record.key_digest = None;
+    tx.put(&AGENTS, agent, &record);
+    Ok(Outcome::Done)
 }
 
 /// `ShardMapPut`.

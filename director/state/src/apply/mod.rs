@@ -139,7 +139,10 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         VariablesPut { task, epoch, set, values } => variable::put(tx, (*task, *epoch), *set, values),
 
         InstanceIgnore { instance, ignore } => instance::ignore(tx, instance, *ignore),
-        AgentEnroll { agent, key_digest } => agent::enroll(tx, agent, key_digest),
+        AgentEnroll { agent, key_digest, token_generation } => {
+            agent::enroll(tx, agent, key_digest, *token_generation)
+        }
+        AgentTokenRenew { task, epoch, agent } => agent::renew_token(tx, (*task, *epoch), agent),
         ShardMapPut { epoch, map } => agent::shard_map_put(tx, *epoch, map),
         AgentTransitions { shard_epoch, transitions } => agent::transitions(tx, *shard_epoch, transitions),
         LeakPut { leak } => event::leak_put(tx, leak),

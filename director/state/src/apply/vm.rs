@@ -50,6 +50,7 @@ pub(super) fn begin_create(
         key_digest: None,
         health: AgentHealth::New,
         health_since: tx.at,
+        token_generation: 0,
     };
     tx.put(&AGENTS, agent, &record);
     Ok(())
