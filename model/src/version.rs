@@ -1,6 +1,7 @@
 //! Semi-semantic versions: `release[-pre][+post]`, the order that BOSH sorts releases and stemcells by
 //! (`spec/manifest.md` §10.6).
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// Compares two version texts.
@@ -9,7 +10,7 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     compare_segments(a.release, b.release)
         // Absent counts as later: `1` comes after `1-rc.1`.
         .then_with(|| compare_optional(a.pre, b.pre, Ordering::Greater))
-        .then_with(|| compare_optional(a.post, b.post, Ordering::Less))
+        .then_with(|| compare_optional(a.post.as_deref(), b.post.as_deref(), Ordering::Less))
 }
 
 /// Returns the newest of some versions that `wanted` allows: `latest`, `<prefix>.latest` or an exact text.
@@ -33,6 +34,12 @@ pub fn is_latest(wanted: &str) -> bool {
     wanted == "latest" || wanted.ends_with(".latest")
 }
 
+/// Returns the first component, which all versions of a line of stemcells share: what is compiled on `1.83` runs on
+/// `1.500`.
+pub fn line(version: &str) -> &str {
+    version.split(['.', '_', '-', '+']).next().unwrap_or(version)
+}
+
 fn has_prefix(version: &str, prefix: &str) -> bool {
     prefix.is_empty()
         || version
@@ -43,19 +50,19 @@ fn has_prefix(version: &str, prefix: &str) -> bool {
 struct Parts<'a> {
     release: &'a str,
     pre: Option<&'a str>,
-    post: Option<&'a str>,
+    post: Option<Cow<'a, str>>,
 }
 
 impl<'a> Parts<'a> {
     fn of(text: &'a str) -> Self {
         let (rest, post) = match text.split_once('+') {
-            Some((rest, post)) => (rest, Some(post)),
+            Some((rest, post)) => (rest, Some(Cow::Borrowed(post))),
             None => (text, None),
         };
         match rest.split_once('-') {
             // The old style `1.2-dev` is `1+dev.2`.
             Some((version, "dev")) if post.is_none() => match version.rsplit_once('.') {
-                Some((release, _)) => Self { release, pre: None, post: Some(&rest[release.len() + 1..]) },
+                Some((release, n)) => Self { release, pre: None, post: Some(format!("dev.{n}").into()) },
                 None => Self { release: version, pre: Some("dev"), post },
             },
             Some((release, pre)) => Self { release, pre: Some(pre), post },
@@ -117,6 +124,9 @@ mod tests {
         }
         assert_eq!(compare("1", "1.0"), Ordering::Equal);
         assert_eq!(compare("3_1", "3.1"), Ordering::Equal);
+        assert_eq!(compare("1.2-dev", "1+dev.2"), Ordering::Equal, "the old style of the same version");
+        assert_eq!(compare("1.9-dev", "1+dev.10"), Ordering::Less);
+        assert_eq!(compare("1.2-dev", "1.1"), Ordering::Less);
     }
 
     #[test]
