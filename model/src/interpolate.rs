@@ -203,6 +203,15 @@ impl Replacer<'_> {
 
     fn fetch(&mut self, placeholder: &str) -> Checked<Value> {
         let (name, keys) = split_keys(placeholder);
+        let no_base = name.is_empty() || name.ends_with('/');
+        if (no_base && !keys.is_empty()) || keys.contains(&"") {
+            return Err(TaskError::new(
+                ErrorCode::ConfigServerIncorrectNameSyntax,
+                format!(
+                    "Variable name '{placeholder}' must not start or end with a dot, nor have two in a row"
+                ),
+            ));
+        }
         let mut value = (self.lookup)(name)?;
         for key in keys {
             let Value::Object(mut map) = value else {
@@ -252,6 +261,11 @@ mod tests {
                 "v": [1],
             })
         );
+        for bad in ["((a..b))", "((a.))", "((.a))", "((/d/.a))"] {
+            let failing = json!({ "x": bad });
+            let error = resolve(failing.as_object().unwrap(), MANIFEST_LATER, &lookup).unwrap_err();
+            assert_eq!(error.code, 540004, "{bad}");
+        }
         let failing = json!({"x": "((q))", "y": "a((h))"});
         let error = resolve(failing.as_object().unwrap(), MANIFEST_LATER, &lookup).unwrap_err();
         assert_eq!((error.code, error.message.lines().count()), (540001, 2));

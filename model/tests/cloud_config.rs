@@ -73,6 +73,12 @@ fn networks_are_checked() {
     check("/networks/-", json!({"name": "A", "type": "vip"}), 190007);
     check("/networks/0/type", json!("odd"), 190010);
     check("/networks/-", json!({"name": "d", "type": "dynamic", "az": "z1"}), 160008);
+    let dynamic =
+        |prefix: u8| json!({"name": "d", "type": "dynamic", "subnets": [{"az": "z1", "prefix": prefix}]});
+    check("/networks/-", dynamic(28), 160008);
+    let mut config = good();
+    config["networks"].as_array_mut().expect("a list").push(dynamic(32));
+    assert_eq!(code(&config), None);
 }
 
 #[test]

@@ -336,6 +336,9 @@ fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, 
     let mut subnets = Vec::new();
     for item in items {
         let item = Fields::of(item)?;
+        if item.integer_opt("prefix")?.is_some_and(|prefix| prefix != 32) {
+            return invalid("is dynamic: the 'prefix' of its subnets can only be 32.".into());
+        }
         let zones = parse_zones(&item, &name, azs)?;
         subnets.push(subnet(&item, zones)?);
     }
