@@ -176,7 +176,7 @@ fn apply(
         return Ok(());
     }
     if let Some(runtime) = runtime {
-        add_releases(manifest, addon, runtime)?;
+        add_releases(manifest, addon, runtime, stock)?;
     }
     for at in matching {
         for job in &addon.jobs {
@@ -217,9 +217,15 @@ fn apply(
 }
 
 /// A runtime config's release joins the deployment when an addon that uses it does (530003).
-fn add_releases(manifest: &mut Manifest, addon: &Addon, runtime: &RuntimeConfig) -> Result<(), TaskError> {
+fn add_releases(
+    manifest: &mut Manifest,
+    addon: &Addon,
+    runtime: &RuntimeConfig,
+    stock: Stock<'_>,
+) -> Result<(), TaskError> {
     for job in &addon.jobs {
         let Some(wanted) = runtime.releases.iter().find(|r| r.name == job.release) else { continue };
+        let wanted = stock.release(wanted).map_or(wanted, |uploaded| &uploaded.release);
         match manifest.releases.iter().find(|r| r.release.name == wanted.name) {
             Some(known) if known.release.version == wanted.version => {}
             Some(known) => {

@@ -194,6 +194,9 @@ fn parse_release(item: &Fields<'_>, stock: Stock<'_>) -> Checked<ManifestRelease
         }
         let newest = version::newest(&wanted, candidates, |r| r.release.version.as_str());
         release.version = newest.ok_or_else(|| unknown_version(&name, &wanted))?.release.version.clone();
+    } else if let Ok(uploaded) = stock.release(&release) {
+        // `1.0` is `1`: from here on it is called as it was uploaded, so that whoever uses it is found by its name.
+        release = uploaded.release.clone();
     }
     Ok(ManifestRelease { release, exported_from })
 }
