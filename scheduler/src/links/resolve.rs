@@ -90,6 +90,15 @@ pub(crate) fn connect(
     )))
 }
 
+/// Whether the manifest mentions a link, and by which other name.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// It does not.
+    Never,
+    /// It does, if only by an empty entry.
+    For { alias: Option<&'a str> },
+}
+
 struct Place<'a> {
     group: &'a GroupName,
     job: &'a JobName,
@@ -117,18 +126,18 @@ impl Resolver<'_> {
             None => {
                 let candidates: Vec<(usize, &Provider)> =
                     self.own.iter().enumerate().filter(|(_, p)| p.kind == place.link.kind).collect();
-                Ok(self.choose(place, None, &ConsumeFrom::default(), candidates))
+                Ok(self.choose(place, Asked::Never, &ConsumeFrom::default(), candidates))
             }
         }
     }
 
     fn explicit(&mut self, place: &Place<'_>, from: &ConsumeFrom) -> Result<Option<Source>, TaskError> {
         let name = from.from.as_deref().unwrap_or(&place.link.name);
-        let alias = from.from.as_deref().filter(|f| *f != place.link.name);
+        let asked = Asked::For { alias: from.from.as_deref().filter(|f| *f != place.link.name) };
         let fits = |p: &Provider| p.kind == place.link.kind && p.called() == name;
         let Some(other) = from.deployment.as_ref().filter(|d| *d != self.deployment) else {
             let candidates = self.own.iter().enumerate().filter(|(_, p)| fits(p)).collect();
-            return Ok(self.choose(place, alias, from, candidates));
+            return Ok(self.choose(place, asked, from, candidates));
         };
         let record = self.others.iter().find(|r| r.name == *other).ok_or_else(|| {
             TaskError::plain(format!(
@@ -138,7 +147,7 @@ impl Resolver<'_> {
         })?;
         let stored = Stored::read(record).providers;
         let candidates = stored.iter().enumerate().filter(|(_, p)| p.shared && fits(p)).collect();
-        Ok(match self.choose(place, alias, from, candidates) {
+        Ok(match self.choose(place, asked, from, candidates) {
             Some(Source::Own(at, choice)) => Some(Source::Other(Box::new(stored[at].clone()), choice)),
             source => source,
         })
@@ -147,10 +156,14 @@ impl Resolver<'_> {
     fn choose(
         &mut self,
         place: &Place<'_>,
-        alias: Option<&str>,
+        asked: Asked<'_>,
         from: &ConsumeFrom,
         candidates: Vec<(usize, &Provider)>,
     ) -> Option<Source> {
+        let (by_name, alias) = match asked {
+            Asked::Never => (false, None),
+            Asked::For { alias } => (true, alias),
+        };
         let on_network = |p: &Provider| from.network.as_ref().is_none_or(|n| p.networks.contains(n));
         let fitting: Vec<&(usize, &Provider)> = candidates.iter().filter(|(_, p)| on_network(p)).collect();
         match &fitting[..] {
@@ -160,8 +173,7 @@ impl Resolver<'_> {
             }
             [] => {
                 // An optional link that nobody mentioned may be missing; one that was asked for may not.
-                let asked = *from != ConsumeFrom::default();
-                if !place.link.optional || asked {
+                if !place.link.optional || by_name {
                     let lines: Vec<String> = match candidates.is_empty() {
                         true => vec!["No link providers found".into()],
                         false => {
