@@ -173,7 +173,8 @@ impl Turn<'_> {
         };
         let (instance, agent) = (self.instance.clone(), agent.clone());
         steps.push(Action::SetVmMetadata { instance: instance.clone(), agent, compiling: None });
-        if let Some(disk) = self.active_disk {
+        // A disk that was just attached has its metadata, and one that was given up is nobody's any more.
+        if let (Some(disk), DiskChange::Keep) = (self.active_disk, &self.disk) {
             steps.push(Action::SetDiskMetadata { instance, disk: disk.id.clone() });
         }
     }

@@ -218,7 +218,24 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// The executor knows no other disks than those of the state.
+    fn need_disk(&self, id: &DiskId) {
+        assert!(self.world.disks.iter().any(|d| d.id == *id), "disk {id} is not known");
+    }
+
     fn disk_step(&mut self, action: &Action) -> bool {
+        match action {
+            Action::AttachDisk { disk, .. }
+            | Action::SetDiskMetadata { disk, .. }
+            | Action::UnmountDisk { disk, .. }
+            | Action::DetachDisk { disk, .. }
+            | Action::OrphanDisk { disk, .. } => self.need_disk(disk),
+            Action::MigrateDisk { from, to, .. } => {
+                self.need_disk(from);
+                self.need_disk(to);
+            }
+            _ => {}
+        }
         match action {
             Action::CreateDisk { instance, disk, .. } => {
                 let spec = self.targets[instance].spec.persistent_disk.clone().expect("a disk is wanted");
