@@ -44,7 +44,7 @@ pub fn plan(
         || members.iter().any(|m| m.fate != Fate::Untouched && (m.known.is_some() || m.vm != VmFate::None));
     deploy.compile();
     deploy.delete_leftovers();
-    deploy.delete_vanished();
+    deploy.delete_vanished()?;
     deploy.create_missing(&members);
     deploy.update_groups(&members)?;
     deploy.save(&members);
@@ -248,19 +248,35 @@ impl<'a> Deploy<'a> {
     }
 
     /// Instances of groups that are gone, and compile workers that were left behind.
-    fn delete_vanished(&mut self) {
+    fn delete_vanished(&mut self) -> Result<(), TaskError> {
         let surplus: BTreeSet<&InstanceId> = self.draft.surplus.keys().collect();
         let vanished: Vec<InstanceId> =
             self.draft.obsolete.iter().filter(|id| !surplus.contains(id)).cloned().collect();
-        let units: Vec<Unit> = vanished.iter().filter_map(|id| self.delete(id)).collect();
+        let units = self.delete_all(&vanished)?;
         if !units.is_empty() {
             let title = Some("Deleting unneeded instances");
             self.phase(vec![stage(title, Vec::new(), self.input.director.threads_max, units)]);
         }
+        Ok(())
     }
 
-    fn delete(&mut self, id: &InstanceId) -> Option<Unit> {
-        let known = self.facts.get(id)?;
+    fn delete_all(&mut self, ids: &[InstanceId]) -> Result<Vec<Unit>, TaskError> {
+        let facts = self.facts;
+        ids.iter().filter_map(|id| facts.get(id)).map(|known| self.delete(known)).collect()
+    }
+
+    fn delete(&mut self, known: &Known<'_>) -> Result<Unit, TaskError> {
+        let id = &known.instance.spec.id;
+        // Placement never gives one up; whoever changes it should hear of it here and not from the operator.
+        if known.instance.ignore {
+            return Err(TaskError::new(
+                ErrorCode::DeploymentIgnoredInstancesDeletion,
+                format!(
+                    "The ignored instance '{}' would be deleted. Operation not allowed.",
+                    known.instance.slug()
+                ),
+            ));
+        }
         let spec = &known.instance.spec;
         let agents = known.vm.iter().chain(&known.stale_vms).map(|vm| &vm.agent).collect();
         let departure = Departure {
@@ -281,7 +297,7 @@ impl<'a> Deploy<'a> {
                 compilation: known.instance.compilation,
             },
         );
-        Some(self.units.unit(label(spec), BTreeSet::new(), departure.steps()))
+        Ok(self.units.unit(label(spec), BTreeSet::new(), departure.steps()))
     }
 
     /// VMs that are missing come first, for all groups at once.
@@ -333,7 +349,7 @@ impl<'a> Deploy<'a> {
     fn delete_surplus(&mut self, group: &InstanceGroup) -> Result<Option<Stage>, TaskError> {
         let surplus: Vec<InstanceId> =
             self.draft.surplus.iter().filter(|(_, g)| **g == group.name).map(|(id, _)| id.clone()).collect();
-        let units: Vec<Unit> = surplus.iter().filter_map(|id| self.delete(id)).collect();
+        let units = self.delete_all(&surplus)?;
         if units.is_empty() {
             return Ok(None);
         }

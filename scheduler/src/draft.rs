@@ -17,7 +17,7 @@ use crate::input::{AgentObservation, PlanInput};
 use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
 use crate::placement::{self, Existing, Placement, Slot};
-use crate::{desired, network, statics, variables};
+use crate::{desired, ignored, network, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,8 +163,8 @@ fn place_all(
     let with_vm: BTreeSet<&InstanceId> = facts.vms.iter().filter(|v| v.active).map(|v| &v.instance).collect();
     for bound in groups {
         let existing = adopted.take(&bound.group.name);
+        ignored::check(bound.group, &existing)?;
         let mut placement = place(input, documents, bound.group, &existing)?;
-        check_ignored_networks(bound.group, &existing)?;
         statics::assign_vips(bound.group, &existing, &mut placement.slots);
         for id in placement.obsolete.iter().map(|at| &existing[*at].instance.spec.id) {
             placed.obsolete.push(id.clone());
@@ -173,9 +173,13 @@ fn place_all(
         let seats = seat(bound.group, &existing, &placement.slots, &mut indexes, &mut ids);
         for (slot, seat) in placement.slots.iter().zip(seats) {
             let before = slot.existing.map(|at| existing[at].instance);
-            let spec = desired::spec(input, documents, bound, &seat, |who: &Seeker<'_>| {
-                let known = before.map_or(&[][..], |i| &i.spec.networks);
-                network::settle(bound.group, &documents.cloud, slot, known, &mut placed.book, who)
+            let spec = desired::spec(input, documents, bound, &seat, |who: &Seeker<'_>| match before {
+                // Its VM is left alone, so it has what it has, whatever the cloud config says by now.
+                Some(left_alone) if left_alone.ignore => Ok(left_alone.spec.networks.clone()),
+                _ => {
+                    let known = before.map_or(&[][..], |i| &i.spec.networks);
+                    network::settle(bound.group, &documents.cloud, slot, known, &mut placed.book, who)
+                }
             })?;
             let (state, request) = desired::state(input, bound.group, &spec, before);
             let errand_at_rest = spec.lifecycle == Lifecycle::Errand && !with_vm.contains(&spec.id);
@@ -197,26 +201,7 @@ fn place(
     }
     let mut chance = SeededIds::new(input.deployment.seed, "placement");
     let random = documents.manifest.features.randomize_az_placement;
-    placement::place(group, existing, random.then_some(&mut chance as &mut dyn Ids))
-}
-
-/// The networks of a group with ignored instances must stay as they are (190020).
-fn check_ignored_networks(group: &InstanceGroup, existing: &[Existing<'_>]) -> Result<(), TaskError> {
-    let wanted: BTreeSet<&NetworkName> = group.networks.iter().map(|n| &n.name).collect();
-    let differs = |e: &&Existing<'_>| {
-        let has: BTreeSet<&NetworkName> = e.instance.spec.networks.iter().map(|n| &n.name).collect();
-        e.instance.ignore && has != wanted
-    };
-    match existing.iter().find(differs) {
-        Some(_) => Err(TaskError::new(
-            ErrorCode::DeploymentIgnoredInstancesModification,
-            format!(
-                "In instance group '{}', which contains ignored vms, an attempt was made to modify the networks. This operation is not allowed.",
-                group.name
-            ),
-        )),
-        None => Ok(()),
-    }
+    Ok(placement::place(group, existing, random.then_some(&mut chance as &mut dyn Ids)))
 }
 
 /// Identity of an instance in its group.

@@ -25,6 +25,7 @@ mod draft;
 mod errand;
 pub mod explain;
 mod facts;
+mod ignored;
 pub mod input;
 mod links;
 mod migrate;

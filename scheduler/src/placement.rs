@@ -7,7 +7,6 @@ use std::net::IpAddr;
 
 use model::instance::Instance;
 use model::manifest::InstanceGroup;
-use model::task::TaskError;
 use model::*;
 
 use crate::chance::Ids;
@@ -42,13 +41,13 @@ pub(crate) struct Placement {
     pub(crate) obsolete: Vec<usize>,
 }
 
-/// Places a group without static addresses. `existing` is in the order of index.
+/// Places a group without static addresses. `existing` is in the order of index, and its ignored instances were checked:
+/// there is a place for each.
 pub(crate) fn place(
     group: &InstanceGroup,
     existing: &[Existing<'_>],
     chance: Option<&mut dyn Ids>,
-) -> Result<Placement, TaskError> {
-    check_ignored(group, existing)?;
+) -> Placement {
     let mut claimed = BTreeSet::new();
     let mut slots = Vec::with_capacity(group.instances as usize);
     let mut claim = |at: usize, az: Option<AzName>, slots: &mut Vec<Slot>| {
@@ -76,35 +75,7 @@ pub(crate) fn place(
         slots.push(Slot { existing: at, az, statics: BTreeMap::new() });
     }
     let obsolete = (0..existing.len()).filter(|at| !claimed.contains(at)).collect();
-    Ok(Placement { slots, obsolete })
-}
-
-/// Refuses changes that would take an ignored instance away (190020).
-fn check_ignored(group: &InstanceGroup, existing: &[Existing<'_>]) -> Result<(), TaskError> {
-    let ignored: Vec<&Existing<'_>> = existing.iter().filter(|e| e.instance.ignore).collect();
-    let refuse = |message| Err(TaskError::new(ErrorCode::DeploymentIgnoredInstancesModification, message));
-    if ignored.len() > group.instances as usize {
-        return refuse(format!(
-            "Instance Group '{}' has {} ignored instance(s). {} instance(s) of that instance group were requested. Deleting ignored instances is not allowed.",
-            group.name,
-            ignored.len(),
-            group.instances
-        ));
-    }
-    let gone: BTreeSet<&str> = ignored
-        .iter()
-        .filter_map(|e| e.az.as_ref())
-        .filter(|az| !group.azs.contains(az))
-        .map(AzName::as_str)
-        .collect();
-    if !gone.is_empty() {
-        return refuse(format!(
-            "Instance Group '{}' no longer contains AZs {:?} where ignored instance(s) exist.",
-            group.name,
-            gone.iter().collect::<Vec<_>>()
-        ));
-    }
-    Ok(())
+    Placement { slots, obsolete }
 }
 
 /// Fills the remaining slots one by one.

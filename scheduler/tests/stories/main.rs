@@ -1,0 +1,16 @@
+//! What the planner makes of situations that the recordings do not have: each test is one story.
+
+#![allow(clippy::unwrap_used, reason = "test support: a panic here is the report")]
+#![allow(dead_code, reason = "the world is shared with the golden tests, which use all of it")]
+
+mod director;
+mod ignored;
+
+#[path = "../golden/fixture.rs"]
+mod fixture;
+#[path = "../golden/perform.rs"]
+mod perform;
+#[path = "../golden/render.rs"]
+mod render;
+#[path = "../golden/world.rs"]
+mod world;
