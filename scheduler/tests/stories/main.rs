@@ -5,6 +5,8 @@
 
 mod director;
 mod ignored;
+mod links;
+mod updates;
 
 #[path = "../golden/fixture.rs"]
 mod fixture;
