@@ -164,6 +164,11 @@ impl<'a> Deploy<'a> {
             Some(vm) if wants_vm && member.draft.state == InstanceState::Started => {
                 self.decide_vm(&mut member, vm);
             }
+            // Nobody can be asked to stop or unmount anything there.
+            Some(vm) if known.is_some_and(Known::is_unresponsive) => {
+                member.vm =
+                    VmFate::ReplaceDead { old: vm.agent.clone(), new: AgentId::new(self.agents.next()) };
+            }
             Some(_) => {}
             None if wants_vm => member.vm = VmFate::Fresh(AgentId::new(self.agents.next())),
             None => {}

@@ -6,6 +6,7 @@
 mod director;
 mod ignored;
 mod links;
+mod repairs;
 mod updates;
 
 #[path = "../golden/fixture.rs"]
