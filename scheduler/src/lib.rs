@@ -39,6 +39,7 @@ mod steps;
 mod stored;
 mod update;
 mod variables;
+mod zones;
 
 pub use deletion::plan_delete_deployment;
 pub use deploy::plan;

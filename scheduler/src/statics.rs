@@ -3,35 +3,45 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use model::cloud_config::CloudConfig;
+use model::cloud_config::{CloudConfig, Subnet};
 use model::instance::NetworkKind;
-use model::manifest::InstanceGroup;
 use model::manifest::network::with_prefix;
+use model::manifest::{GroupNetwork, InstanceGroup};
 use model::task::TaskError;
 use model::*;
+use serde_json::Value;
 
 use crate::placement::{Existing, Placement, Slot};
+use crate::zones;
 
-/// A listed address that nobody has taken yet, or has.
+/// An address that the manifest lists.
 #[derive(Clone, Debug)]
-struct Listed {
-    ip: IpAddr,
+pub(crate) struct Listed<'a> {
+    pub(crate) ip: IpAddr,
     /// Zones it could serve; `None` alone for networks without zones.
-    azs: Vec<Option<AzName>>,
-    claimed: bool,
+    pub(crate) azs: Vec<Option<AzName>>,
+    pub(crate) claimed: bool,
+    /// What the CPI is told of its subnet.
+    cloud_properties: &'a Value,
 }
 
-/// Listed addresses by network, networks in manifest order.
-struct Lists {
-    networks: Vec<(NetworkName, Vec<Listed>)>,
+/// A network with its listed addresses, in manifest order.
+#[derive(Clone, Debug)]
+pub(crate) struct List<'a> {
+    network: &'a GroupNetwork,
+    pub(crate) listed: Vec<Listed<'a>>,
 }
+
+/// All lists of a group, networks in manifest order.
+struct Lists<'a>(Vec<List<'a>>);
 
 /// Returns whether placement must follow static addresses: any network but a vip lists some.
 pub(crate) fn applies(group: &InstanceGroup) -> bool {
     group.networks.iter().any(|n| n.kind != NetworkKind::Vip && n.static_ips.is_some())
 }
 
-/// Places a group whose networks list addresses. `existing` is in the order of index.
+/// Places a group whose networks list addresses. `existing` is in the order of index; its ignored instances were
+/// checked: whatever they use is listed.
 pub(crate) fn place(
     group: &InstanceGroup,
     existing: &[Existing<'_>],
@@ -46,21 +56,20 @@ pub(crate) fn place(
             statics => slots.push(Slot { existing: Some(at), az: known.az.clone(), statics }),
         }
     }
-    lists.settle_zones(&slots)?;
     for slot in &mut slots {
         lists.complete(slot)?;
     }
     let mut obsolete = Vec::new();
     for at in waiting {
         let mut slot = Slot { existing: Some(at), az: existing[at].az.clone(), statics: BTreeMap::new() };
-        let free = slots.len() < group.instances as usize && lists.all_offer(&slot.az);
-        if free {
-            lists.complete(&mut slot)?;
+        let full = slots.len() >= group.instances as usize;
+        if !full && lists.complete(&mut slot).is_ok() {
             slots.push(slot);
         } else {
             obsolete.push(at);
         }
     }
+    lists.settle_zones(group, &slots)?;
     while slots.len() < group.instances as usize {
         let az = lists.next_zone().ok_or_else(cannot_distribute)?;
         let mut slot = Slot { existing: None, az, statics: BTreeMap::new() };
@@ -77,51 +86,26 @@ fn cannot_distribute() -> TaskError {
     )
 }
 
-impl Lists {
-    fn read(group: &InstanceGroup, cloud: &CloudConfig) -> Result<Self, TaskError> {
-        let mut networks = Vec::new();
+impl<'a> Lists<'a> {
+    fn read(group: &'a InstanceGroup, cloud: &'a CloudConfig) -> Result<Self, TaskError> {
+        let mut lists = Vec::new();
         for network in group.networks.iter().filter(|n| n.kind != NetworkKind::Vip) {
             let Some(ips) = &network.static_ips else { continue };
             let subnets = cloud.network(network.name.as_str()).map_or(&[][..], |n| &n.subnets);
-            let mut listed = Vec::with_capacity(ips.len());
-            for ip in ips {
-                let subnet = subnets.iter().find(|s| s.is_static(*ip)).ok_or_else(|| {
-                    TaskError::new(
-                        ErrorCode::JobNetworkInstanceIpMismatch,
-                        format!(
-                            "Instance group '{}' with network '{}' declares static ip '{}', which belongs to no subnet",
-                            group.name,
-                            network.name,
-                            with_prefix(*ip)
-                        ),
-                    )
-                })?;
-                let azs: Vec<Option<AzName>> = match &subnet.azs {
-                    None => vec![None],
-                    Some(azs) => azs.iter().filter(|az| group.azs.contains(az)).cloned().map(Some).collect(),
-                };
-                if azs.is_empty() {
-                    // An instance that still holds the address is the better explanation; see `keep`.
-                    listed.push(Listed { ip: *ip, azs, claimed: false });
-                    continue;
-                }
-                listed.push(Listed { ip: *ip, azs, claimed: false });
-            }
-            networks.push((network.name.clone(), listed));
+            let listed = ips.iter().map(|ip| Listed::read(*ip, group, network, subnets));
+            lists.push(List { network, listed: listed.collect::<Result<_, _>>()? });
         }
-        for (_, listed) in &networks {
-            if let Some(lost) = listed.iter().find(|l| l.azs.is_empty()) {
-                return Err(TaskError::new(
-                    ErrorCode::JobStaticIpsFromInvalidAvailabilityZone,
-                    format!(
-                        "Instance group '{}' declares static ip '{}' which does not belong to any of the instance group's availability zones.",
-                        group.name,
-                        with_prefix(lost.ip)
-                    ),
-                ));
-            }
+        match lists.iter().flat_map(|l| &l.listed).find(|l| l.azs.is_empty()) {
+            Some(lost) => Err(TaskError::new(
+                ErrorCode::JobStaticIpsFromInvalidAvailabilityZone,
+                format!(
+                    "Instance group '{}' declares static ip '{}' which does not belong to any of the instance group's availability zones.",
+                    group.name,
+                    with_prefix(lost.ip)
+                ),
+            )),
+            None => Ok(Self(lists)),
         }
-        Ok(Self { networks })
     }
 
     /// Gives an existing instance those listed addresses that it already has.
@@ -129,10 +113,9 @@ impl Lists {
         let mut kept = BTreeMap::new();
         let held = known.instance.spec.networks.iter().filter(|n| n.kind == NetworkKind::Manual);
         for (ip, name) in held.filter_map(|n| Some((n.ip?, &n.name))) {
-            let Some((network, listed)) = self.networks.iter_mut().find(|(n, _)| n == name) else { continue };
-            let Some(entry) = listed.iter_mut().find(|l| l.ip == ip && !l.claimed) else { continue };
-            let serves = entry.azs.contains(&known.az) || entry.azs == [None];
-            if !serves {
+            let Some(list) = self.0.iter_mut().find(|l| l.network.name == *name) else { continue };
+            let Some(entry) = list.listed.iter_mut().find(|l| l.ip == ip && !l.claimed) else { continue };
+            if !entry.serves(&known.az) {
                 return Err(TaskError::new(
                     ErrorCode::NetworkReservationCannotDistribute,
                     format!(
@@ -145,79 +128,102 @@ impl Lists {
                 ));
             }
             entry.claimed = true;
-            kept.insert(network.clone(), ip);
+            kept.insert(name.clone(), ip);
         }
         Ok(kept)
     }
 
     /// Fixes every address that could serve several zones to one of them, so that all networks offer each zone the
     /// same number of addresses. Addresses that are taken count for the zone of their instance.
-    fn settle_zones(&mut self, slots: &[Slot]) -> Result<(), TaskError> {
-        let mut counts: Vec<BTreeMap<Option<AzName>, usize>> = vec![BTreeMap::new(); self.networks.len()];
-        for (at, (network, listed)) in self.networks.iter_mut().enumerate() {
-            for entry in listed.iter_mut() {
-                let taken_by = slots.iter().find(|s| s.statics.get(network) == Some(&entry.ip));
-                if let (true, Some(slot)) = (entry.claimed, taken_by) {
+    fn settle_zones(&mut self, group: &InstanceGroup, slots: &[Slot]) -> Result<(), TaskError> {
+        for List { network, listed } in &mut self.0 {
+            for entry in listed.iter_mut().filter(|l| l.claimed) {
+                let taken_by = slots.iter().find(|s| s.statics.get(&network.name) == Some(&entry.ip));
+                if let Some(slot) = taken_by {
                     entry.azs = vec![slot.az.clone()];
                 }
-                if let [az] = &entry.azs[..] {
-                    *counts[at].entry(az.clone()).or_default() += 1;
-                }
             }
         }
-        // The most constrained network goes first: its counts are what the others must match.
-        let mut order: Vec<usize> = (0..self.networks.len()).collect();
-        order.sort_by_key(|at| self.networks[*at].1.iter().filter(|l| l.azs.len() > 1).count());
-        let mut wanted: Option<BTreeMap<Option<AzName>, usize>> = None;
-        for at in order {
-            let (_, listed) = &mut self.networks[at];
-            for entry in listed.iter_mut().filter(|l| l.azs.len() > 1) {
-                let count = |az: &Option<AzName>| counts[at].get(az).copied().unwrap_or(0);
-                let lacks = |az: &&Option<AzName>| {
-                    wanted.as_ref().is_none_or(|w| count(az) < w.get(*az).copied().unwrap_or(0))
-                };
-                let az = entry.azs.iter().filter(lacks).min_by_key(|az| count(az)).cloned();
-                let az = az.ok_or_else(cannot_distribute)?;
-                *counts[at].entry(az.clone()).or_default() += 1;
-                entry.azs = vec![az];
-            }
-            let zoned = |c: &BTreeMap<Option<AzName>, usize>| !c.contains_key(&None);
-            match &wanted {
-                Some(wanted) if zoned(&counts[at]) && *wanted != counts[at] => {
-                    return Err(cannot_distribute());
-                }
-                None if zoned(&counts[at]) => wanted = Some(counts[at].clone()),
-                _ => {}
-            }
+        let undecided = |list: &List<'_>| list.listed.iter().any(|l| l.azs.len() > 1);
+        if !self.0.iter().any(undecided) || zones::settle(&mut self.0) {
+            return Ok(());
         }
-        Ok(())
+        Err(TaskError::new(
+            ErrorCode::JobNetworkInstanceIpMismatch,
+            format!(
+                "Static IPs of instance group '{}' cannot be distributed over its availability zones so that all networks have equally many in each",
+                group.name
+            ),
+        ))
     }
 
-    fn offers(listed: &[Listed], az: &Option<AzName>) -> Option<usize> {
-        listed.iter().position(|l| !l.claimed && (l.azs.contains(az) || l.azs == [None]))
-    }
-
-    fn all_offer(&self, az: &Option<AzName>) -> bool {
-        self.networks.iter().all(|(_, listed)| Self::offers(listed, az).is_some())
-    }
-
-    /// Takes an address in the slot's zone on every network where it has none yet.
+    /// Takes an address in the slot's zone on every network where it has none yet; none at all if one is missing.
     fn complete(&mut self, slot: &mut Slot) -> Result<(), TaskError> {
-        for (network, listed) in &mut self.networks {
-            if slot.statics.contains_key(network) {
+        let mut statics = slot.statics.clone();
+        let mut claims = Vec::new();
+        for (at, List { network, listed }) in self.0.iter().enumerate() {
+            if statics.contains_key(&network.name) {
                 continue;
             }
-            let at = Self::offers(listed, &slot.az).ok_or_else(cannot_distribute)?;
-            listed[at].claimed = true;
-            slot.statics.insert(network.clone(), listed[at].ip);
+            let segment = self.segment(network, &statics);
+            let fits = |l: &Listed<'_>| {
+                !l.claimed && l.serves(&slot.az) && segment.is_none_or(|s| s == l.cloud_properties)
+            };
+            let entry = listed.iter().position(fits).ok_or_else(cannot_distribute)?;
+            statics.insert(network.name.clone(), listed[entry].ip);
+            claims.push((at, entry));
         }
+        for (at, entry) in claims {
+            self.0[at].listed[entry].claimed = true;
+        }
+        slot.statics = statics;
         Ok(())
+    }
+
+    /// Networks that share a network card take addresses in subnets of equal cloud properties: returns those of the
+    /// one that was chosen first, if any.
+    fn segment(&self, network: &GroupNetwork, statics: &BTreeMap<NetworkName, IpAddr>) -> Option<&'a Value> {
+        let card = network.nic_group.as_ref()?;
+        let beside = self.0.iter().filter(|l| l.network.nic_group.as_ref() == Some(card));
+        beside.into_iter().find_map(|list| {
+            let ip = statics.get(&list.network.name)?;
+            list.listed.iter().find(|l| l.ip == *ip).map(|l| l.cloud_properties)
+        })
     }
 
     /// The zone of the next new instance: that of the first free address on the first network.
     fn next_zone(&self) -> Option<Option<AzName>> {
-        let (_, listed) = self.networks.first()?;
-        listed.iter().find(|l| !l.claimed).and_then(|l| l.azs.first().cloned())
+        self.0.first()?.listed.iter().find(|l| !l.claimed).and_then(|l| l.azs.first().cloned())
+    }
+}
+
+impl<'a> Listed<'a> {
+    fn read(
+        ip: IpAddr,
+        group: &InstanceGroup,
+        network: &GroupNetwork,
+        subnets: &'a [Subnet],
+    ) -> Result<Self, TaskError> {
+        let subnet = subnets.iter().find(|s| s.is_static(ip)).ok_or_else(|| {
+            TaskError::new(
+                ErrorCode::JobNetworkInstanceIpMismatch,
+                format!(
+                    "Instance group '{}' with network '{}' declares static ip '{}', which belongs to no subnet",
+                    group.name,
+                    network.name,
+                    with_prefix(ip)
+                ),
+            )
+        })?;
+        let azs = match &subnet.azs {
+            None => vec![None],
+            Some(azs) => azs.iter().filter(|az| group.azs.contains(az)).cloned().map(Some).collect(),
+        };
+        Ok(Self { ip, azs, claimed: false, cloud_properties: &subnet.cloud_properties })
+    }
+
+    fn serves(&self, az: &Option<AzName>) -> bool {
+        self.azs.contains(az) || self.azs == [None]
     }
 }
 

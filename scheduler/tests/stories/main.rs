@@ -7,6 +7,7 @@ mod director;
 mod ignored;
 mod links;
 mod repairs;
+mod statics;
 mod updates;
 
 #[path = "../golden/fixture.rs"]
