@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::*;
+use crate::stemcell::StemcellVersion;
+use crate::step::PackageRefKey;
 
 /// Whether a group's instances run all the time or only when asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,13 @@ pub struct StemcellRef {
     pub api_version: u32,
 }
 
+impl StemcellRef {
+    /// Returns the stemcell whatever CPI it is in.
+    pub fn version(&self) -> StemcellVersion {
+        StemcellVersion { os: self.os.clone(), version: self.version.clone() }
+    }
+}
+
 /// One job of an instance, with everything its templates may see. Placeholders in it stay unresolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -89,6 +98,23 @@ pub struct PackageRef {
     pub fingerprint: Fingerprint,
     /// The dependency key under which its compiled form is found (`spec/manifest.md` §11).
     pub dependency_key: String,
+    /// The stemcell that its compiled form is for, where that is another one of the line than the instance's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled_on: Option<StemcellVersion>,
+}
+
+impl PackageRef {
+    /// Returns what its compiled form is filed under, for an instance on this stemcell.
+    pub fn key(&self, stemcell: &StemcellRef) -> PackageRefKey {
+        let on = self.compiled_on.clone().unwrap_or_else(|| stemcell.version());
+        PackageRefKey {
+            name: self.name.clone(),
+            fingerprint: self.fingerprint.clone(),
+            os: on.os,
+            stemcell_version: on.version,
+            dependency_key: self.dependency_key.clone(),
+        }
+    }
 }
 
 /// How addresses in a network come about.

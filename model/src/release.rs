@@ -134,6 +134,7 @@ impl PackageInfo {
             name: self.name.clone(),
             fingerprint: self.fingerprint.clone(),
             dependency_key: dependency_key.into(),
+            compiled_on: None,
         }
     }
 }

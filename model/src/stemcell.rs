@@ -5,6 +5,23 @@ use serde_json::Value;
 
 use crate::ids::*;
 use crate::instance::StemcellRef;
+use crate::version;
+
+/// A stemcell whatever cloud it is in: what a compiled package is good for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StemcellVersion {
+    /// Its operating system.
+    pub os: String,
+    /// Its exact version.
+    pub version: Version,
+}
+
+impl StemcellVersion {
+    /// Returns whether the two are of one line: what is compiled for one runs on the other.
+    pub fn is_in_line_with(&self, other: &Self) -> bool {
+        self.os == other.os && version::line(self.version.as_str()) == version::line(other.version.as_str())
+    }
+}
 
 /// A stemcell in one CPI's cloud.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

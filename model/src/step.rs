@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::*;
+use crate::stemcell::StemcellVersion;
 
 /// What a new leader does with a step whose outcome nobody recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +134,14 @@ pub enum Action {
     Watch { instance: InstanceId, agent: AgentId, watch: WatchKind },
 
     /// Compiles a package on a worker; already compiled ones are left alone.
-    CompilePackage { worker: InstanceId, agent: AgentId, package: PackageRefKey },
+    CompilePackage {
+        worker: InstanceId,
+        agent: AgentId,
+        package: PackageRefKey,
+        /// Direct dependencies whose compiled form is for another stemcell of the line.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        compiled_elsewhere: Vec<PackageRefKey>,
+    },
     /// Runs an errand and records its result.
     RunErrand { instance: InstanceId, agent: AgentId, errand: JobName },
 
@@ -166,6 +174,13 @@ pub struct PackageRefKey {
     pub stemcell_version: Version,
     /// Text over the fingerprints of all its dependencies.
     pub dependency_key: String,
+}
+
+impl PackageRefKey {
+    /// Returns the stemcell that it is for.
+    pub fn stemcell(&self) -> StemcellVersion {
+        StemcellVersion { os: self.os.clone(), version: self.stemcell_version.clone() }
+    }
 }
 
 impl Action {

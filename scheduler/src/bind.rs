@@ -73,11 +73,10 @@ fn check_exported_from(
         return Ok(());
     };
     let Some(stemcell) = manifest.stemcells.iter().find(|s| s.alias == group.stemcell) else { return Ok(()) };
-    let line = |version: &str| version.split(['.', '_', '-']).next().map(str::to_owned);
     let fits = entry.exported_from.is_empty()
         || entry.exported_from.iter().any(|(os, version)| {
             stemcell.os.as_ref().is_none_or(|wanted| wanted == os)
-                && line(version) == line(stemcell.version.as_str())
+                && version::line(version) == version::line(stemcell.version.as_str())
         });
     if fits {
         return Ok(());

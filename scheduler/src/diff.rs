@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{Instance, InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings};
+use model::instance::{
+    Instance, InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings, StemcellRef, Vm,
+};
 use model::interpolate::{placeholders, split_keys};
 use model::manifest::variable::absolute_name;
 use model::plan::Change;
+use model::step::PackageRefKey;
 use model::task::StateChange;
 use model::*;
 use serde_json::Value;
@@ -80,7 +83,7 @@ impl Comparison<'_> {
         let packages = if nothing_there {
             !new.packages.is_empty()
         } else {
-            old.spec.packages != new.packages || known.vm.is_some_and(|vm| on_other_stemcell(vm, new))
+            known.vm.is_some_and(|vm| packages_differ(&old.spec, vm, new))
         };
         add(Change::Packages, packages);
         add(Change::PersistentDisk, self.disk_differs(known, new));
@@ -137,9 +140,11 @@ impl Comparison<'_> {
 }
 
 /// A package compiled for another stemcell is another blob, though its name and fingerprint stay.
-fn on_other_stemcell(vm: &model::instance::Vm, new: &InstanceSpec) -> bool {
-    !new.packages.is_empty()
-        && (&vm.stemcell.os, &vm.stemcell.version) != (&new.stemcell.os, &new.stemcell.version)
+fn packages_differ(old: &InstanceSpec, vm: &Vm, new: &InstanceSpec) -> bool {
+    let of = |spec: &InstanceSpec, stemcell: &StemcellRef| -> Vec<PackageRefKey> {
+        spec.packages.iter().map(|p| p.key(stemcell)).collect()
+    };
+    of(old, &vm.stemcell) != of(new, &new.stemcell)
 }
 
 fn walk(value: &Value, visit: &mut dyn FnMut(&str)) {

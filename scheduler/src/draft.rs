@@ -105,6 +105,11 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     attach_links(input, &mut placed.instances, &providers, &connections)?;
     let variables = variables::define(input, &documents.variables, &documents.manifest.features, &providers)?;
     let compile = crate::compile::Needs::of(input, &documents, &groups, stock, &mut placed.book)?;
+    for spec in placed.instances.iter_mut().map(|i| &mut i.spec) {
+        for at in 0..spec.packages.len() {
+            spec.packages[at].compiled_on = compile.compiled_on(&spec.packages[at], spec);
+        }
+    }
     let record = record(input, &documents, providers);
     Ok(Draft {
         instances: placed.instances,

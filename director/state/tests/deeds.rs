@@ -304,6 +304,7 @@ fn results_compiled_packages_and_leaks_are_kept() {
         worker: "i1".into(),
         agent: "a1".into(),
         package: package_key("p", "1", dependencies),
+        compiled_elsewhere: Vec::new(),
     };
     let errand = Action::RunErrand { instance: "i1".into(), agent: "a1".into(), errand: "smoke".into() };
     let task = world.planned(plan_of(vec![compile("a"), compile("b"), compile("a"), errand, delete_vm()]));

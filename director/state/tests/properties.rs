@@ -57,7 +57,12 @@ fn action() -> impl Strategy<Value = Action> {
             16 => Action::DeleteInstance { instance },
             17 => Action::SaveDeployment,
             18 => Action::DeleteDeployment,
-            _ => Action::CompilePackage { worker: instance, agent, package: package_key("p", "1", "d") },
+            _ => Action::CompilePackage {
+                worker: instance,
+                agent,
+                package: package_key("p", "1", "d"),
+                compiled_elsewhere: Vec::new(),
+            },
         }
     })
 }

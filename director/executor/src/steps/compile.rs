@@ -16,6 +16,7 @@ pub async fn compile(
     worker: &InstanceId,
     agent: &AgentId,
     key: &PackageRefKey,
+    compiled_elsewhere: &[PackageRefKey],
 ) -> Result<StepOutcome, StepError> {
     cx.checkpoint()?;
     let (source, dependencies) = {
@@ -24,7 +25,7 @@ pub async fn compile(
         if state.compiled_package(key).is_some() {
             return Ok(StepOutcome::Done);
         }
-        (source(&state, key)?, dependencies(&state, key)?)
+        (source(&state, key)?, dependencies(&state, key, compiled_elsewhere)?)
     };
     let method = Method::CompilePackage {
         source,
@@ -62,15 +63,21 @@ fn source(state: &State<'_>, key: &PackageRefKey) -> Result<BlobRef, StepError> 
     }
 }
 
-/// Returns the compiled forms of all direct dependencies; the plan has put their compilation before this one.
-fn dependencies(state: &State<'_>, key: &PackageRefKey) -> Result<Vec<PackageBlob>, StepError> {
+/// Returns the compiled forms of all direct dependencies; the plan has put their compilation before this one, or names
+/// those that come from another stemcell.
+fn dependencies(
+    state: &State<'_>,
+    key: &PackageRefKey,
+    compiled_elsewhere: &[PackageRefKey],
+) -> Result<Vec<PackageBlob>, StepError> {
     let mut found = Vec::new();
     for dependency in direct(&key.dependency_key)? {
-        let wanted = PackageRefKey {
-            os: key.os.clone(),
-            stemcell_version: key.stemcell_version.clone(),
-            ..dependency
+        let same = |other: &&PackageRefKey| {
+            (&other.name, &other.fingerprint, &other.dependency_key)
+                == (&dependency.name, &dependency.fingerprint, &dependency.dependency_key)
         };
+        let on = compiled_elsewhere.iter().find(same).unwrap_or(key).stemcell();
+        let wanted = PackageRefKey { os: on.os, stemcell_version: on.version, ..dependency };
         let compiled: CompiledPackage = state.compiled_package(&wanted).ok_or_else(|| {
             StepError::plain(format!(
                 "package '{}' needs '{}', which is not compiled yet",

@@ -79,13 +79,7 @@ fn compiled(cx: &StepContext, spec: &InstanceSpec) -> Result<Vec<CompiledPackage
     let view = cx.task.view();
     let state = State::new(&*view);
     let find = |package: &model::instance::PackageRef| {
-        let key = model::step::PackageRefKey {
-            name: package.name.clone(),
-            fingerprint: package.fingerprint.clone(),
-            os: spec.stemcell.os.clone(),
-            stemcell_version: spec.stemcell.version.clone(),
-            dependency_key: package.dependency_key.clone(),
-        };
+        let key = package.key(&spec.stemcell);
         state.compiled_package(&key).ok_or_else(|| {
             let on = format!("{}/{}", key.os, key.stemcell_version);
             StepError::plain(format!(

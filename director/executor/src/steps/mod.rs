@@ -50,8 +50,8 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::Apply { instance, agent } => jobs::apply(cx, instance, agent).await,
         Action::StartJobs { instance, agent } => jobs::start(cx, instance, agent).await,
         Action::Watch { instance, agent, watch } => watch::watch(cx, instance, agent, *watch).await,
-        Action::CompilePackage { worker, agent, package } => {
-            compile::compile(cx, worker, agent, package).await
+        Action::CompilePackage { worker, agent, package, compiled_elsewhere } => {
+            compile::compile(cx, worker, agent, package, compiled_elsewhere).await
         }
         Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
         Action::OrphanDisk { .. }
