@@ -60,9 +60,6 @@ pub struct JobInfo {
     /// Its `logs` mapping, null if absent.
     #[serde(default)]
     pub logs: Value,
-    /// The text of `properties_schema.json`, if it has one.
-    #[serde(default)]
-    pub properties_schema: Option<String>,
 }
 
 impl JobInfo {
@@ -72,7 +69,8 @@ impl JobInfo {
     }
 }
 
-/// A property that a job declares.
+/// A property that a job declares. Its description and example stay in the job's archive: they are for people, and would
+/// be the largest part of what a release takes in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PropertyDefinition {
     /// The dotted path.
@@ -80,12 +78,6 @@ pub struct PropertyDefinition {
     /// Its value where nobody gives one; absent if there is no `default` key or it is null.
     #[serde(default)]
     pub default: Option<Value>,
-    /// What it is for.
-    #[serde(default)]
-    pub description: Option<String>,
-    /// An example, for people.
-    #[serde(default)]
-    pub example: Option<Value>,
 }
 
 /// A link that a job offers.

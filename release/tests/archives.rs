@@ -127,11 +127,14 @@ impl Forge {
         self.entry(EntryType::Regular, name, "", content)
     }
 
+    /// Adds bytes that are entries already.
+    fn raw(&mut self, entries: &[u8]) -> &mut Self {
+        self.tar.get_mut().extend_from_slice(entries);
+        self
+    }
+
     fn tgz(&mut self) -> Vec<u8> {
-        let tar = std::mem::replace(&mut self.tar, Builder::new(Vec::new())).into_inner().unwrap();
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&tar).unwrap();
-        gzip.finish().unwrap()
+        gzipped(&std::mem::replace(&mut self.tar, Builder::new(Vec::new())).into_inner().unwrap())
     }
 
     /// Writes the tarball to a file that lives as long as the answer.
@@ -223,19 +226,109 @@ fn bombs_are_stopped() {
     check_refused(&path, ErrorCode::ReleaseInvalidArchive, "more than");
 }
 
+/// A sparse file of one hole: no data, however large it says that it is.
+fn hole(name: &str, bytes: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_size(0);
+    let octal =
+        |field: &mut [u8; 12], number: u64| field.copy_from_slice(format!("{number:011o}\0").as_bytes());
+    let gnu = header.as_gnu_mut().unwrap();
+    octal(&mut gnu.realsize, bytes);
+    octal(&mut gnu.sparse[0].offset, bytes);
+    octal(&mut gnu.sparse[0].numbytes, 0);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn gzipped(tar: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(tar).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[test]
+fn holes_are_refused() {
+    let small = hole("image", 4096);
+    let mut zeros = Vec::new();
+    let mut library = tar::Archive::new(&small[..]);
+    library.entries().unwrap().next().unwrap().unwrap().read_to_end(&mut zeros).unwrap();
+    assert_eq!(zeros, [0; 4096], "the library makes zeros of it");
+    let bomb = hole("jobs/j.tgz", 4 << 30);
+    let release = Forge::new().file("release.MF", one_job(&[], "j").as_bytes()).raw(&bomb).path();
+    check_refused(&release, ErrorCode::ReleaseInvalidArchive, "`jobs/j.tgz` is a sparse file");
+    let job = gzipped(&[hole("monit", 64 << 20), hole("job.MF", 64 << 20)].concat());
+    check_refused(&release_around(&job), ErrorCode::JobInvalidArchive, "`monit` is a sparse file");
+    let stemcell = format!("name: s\nversion: '1'\nsha1: {}\n", "0".repeat(40));
+    let path = Forge::new().file("stemcell.MF", stemcell.as_bytes()).raw(&hole("image", 4 << 30)).path();
+    let refused = StemcellArchive::open(&*path).unwrap().import(&mut MemorySink::default()).unwrap_err();
+    assert!(refused.message.contains("`image` is a sparse file"), "{refused}");
+}
+
+#[test]
+fn headers_have_bounds() {
+    // The library reads both into memory before it tells of an entry.
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let mut forge = Forge::new();
+        let path = forge.entry(kind, "././@LongLink", "", &vec![b'a'; 2 << 20]).path();
+        check_refused(&path, ErrorCode::ReleaseInvalidArchive, "the headers of an entry have more than");
+    }
+    // Contents that nobody looks at are no headers.
+    let mut forge = Forge::new();
+    let unread = vec![7; 3 << 20];
+    let path = forge.file("unread", &unread).file("release.MF", EMPTY_RELEASE).file("more", &unread).path();
+    import(&path).unwrap();
+}
+
+#[test]
+fn links_do_not_multiply_a_file() {
+    let mut forge = Forge::new();
+    forge.file("job.MF", b"name: j\n").file("monit", b"").file("templates/t", &vec![b'#'; 8 << 20]);
+    for n in 0..100 {
+        forge.entry(EntryType::Symlink, &format!("templates/{n}"), "t", b"");
+    }
+    let job = forge.tgz();
+    check_refused(&release_around(&job), ErrorCode::JobInvalidArchive, "its links expand it to more than");
+}
+
+#[test]
+fn what_is_too_large_to_be_filed_is_refused() {
+    let description = format!("name: j\nproperties: {{p: {{description: {}}}}}\n", "d".repeat(600 << 10));
+    let path = release_with_job(&[("job.MF", &description), ("monit", "")]);
+    let (imported, _) = import(&path).unwrap();
+    assert_eq!(imported.jobs[0].properties[0].name, "p", "descriptions are not filed");
+    let too_long = format!("name: j\n# {}\n", "d".repeat(1 << 20));
+    let path = release_with_job(&[("job.MF", &too_long), ("monit", "")]);
+    check_refused(&path, ErrorCode::JobInvalidArchive, "`job.MF` has 1048587 bytes, more than 1048576");
+    // Aliases: a short text may say much.
+    let defaults: Vec<String> = (0..200).map(|n| format!("  p{n}: {{default: *text}}\n")).collect();
+    let spec = format!("name: j\nx: &text {}\nproperties:\n{}", "d".repeat(10_000), defaults.concat());
+    let path = release_with_job(&[("job.MF", &spec), ("monit", "")]);
+    check_refused(&path, ErrorCode::ReleaseInvalidArchive, "Release 'r/1' is too large to be filed");
+    check_refused(&path, ErrorCode::ReleaseInvalidArchive, "largest job: 'j'");
+}
+
 /// Packs a job and a release around it.
 fn release_with_job(job: &[(&str, &str)]) -> TempPath {
     let mut inner = Forge::new();
     for (name, content) in job {
         inner.file(name, content.as_bytes());
     }
-    let tgz = inner.tgz();
-    let row = format!(
-        "name: r\nversion: '1'\njobs:\n- {{name: j, version: a, fingerprint: a, sha1: 'sha256:{}'}}\n",
-        hex::encode(Sha256::digest(&tgz))
-    );
-    let mut outer = Forge::new();
-    outer.file("./release.MF", row.as_bytes()).file("./jobs/j.tgz", &tgz).path()
+    release_around(&inner.tgz())
+}
+
+fn release_around(job: &[u8]) -> TempPath {
+    Forge::new().file("./release.MF", one_job(job, "j").as_bytes()).file("./jobs/j.tgz", job).path()
+}
+
+/// The release.MF of a release with one job.
+fn one_job(archive: &[u8], name: &str) -> String {
+    let sha = hex::encode(Sha256::digest(archive));
+    format!(
+        "name: r\nversion: '1'\njobs:\n- {{name: {name}, version: a, fingerprint: a, sha1: 'sha256:{sha}'}}\n"
+    )
 }
 
 #[track_caller]

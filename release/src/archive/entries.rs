@@ -36,6 +36,10 @@ impl Limits {
         Self { entries_max: 10_000, bytes_max: 64 << 20, ratio_max: 300, ratio_from_bytes: 1 << 20 };
 }
 
+/// Bytes of headers before an entry: its own, and extensions with long names, which the library reads into memory before
+/// it says what the entry is. Linux has paths of 4 KiB.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
 /// An entry of an archive.
 pub(super) struct Item<'a> {
     /// The path without `./` in front and `/` at the end; never absolute, never with `..`.
@@ -99,14 +103,19 @@ pub(super) fn for_each(
     limits: Limits,
     mut visit: impl FnMut(Item<'_>) -> Result<Next, Halt>,
 ) -> Result<(), Halt> {
-    let read_bytes = Rc::new(Cell::new(0));
+    let (read_bytes, header_bytes_left) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     let mut source = BufReader::new(Counted { inner: source, bytes: read_bytes.clone() });
     let is_gzip = source.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     let plain: Box<dyn Read + '_> =
         if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) };
-    let mut archive = Archive::new(Bounded { inner: plain, out: 0, read_bytes, limits });
+    let header_bytes = header_bytes_left.clone();
+    let mut archive = Archive::new(Bounded { inner: plain, out: 0, read_bytes, header_bytes_left, limits });
     let mut count = 0;
-    for entry in archive.entries()? {
+    let mut entries = archive.entries()?;
+    loop {
+        header_bytes.set(Some(HEADER_BYTES_MAX));
+        let Some(entry) = entries.next() else { break };
+        header_bytes.set(None);
         let mut entry = entry?;
         count += 1;
         if count > limits.entries_max {
@@ -118,7 +127,10 @@ pub(super) fn for_each(
         if let Next::Stop = visit(Item { path, kind, content: &mut entry, bytes })? {
             return Ok(());
         }
+        // What nobody wanted is passed over here: left to the library, it would count as the next entry's headers.
+        io::copy(&mut entry, &mut io::sink())?;
     }
+    header_bytes.set(None);
     if count == 0 {
         return Err(invalid("it is not a tar archive, or an empty one".into()).into());
     }
@@ -152,7 +164,11 @@ fn kind_of<R: Read>(entry: &tar::Entry<'_, R>, path: &str) -> io::Result<Kind> {
             .map_err(|_| invalid(format!("`{path}` links to a name that is not text")))
     };
     match entry.header().entry_type() {
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok(Kind::File),
+        EntryType::Regular | EntryType::Continuous => Ok(Kind::File),
+        // Its holes would come from nowhere, beyond every bound on what comes out of the archive.
+        EntryType::GNUSparse => Err(invalid(format!(
+            "`{path}` is a sparse file: pack it without holes (`tar` without `--sparse`)"
+        ))),
         EntryType::Directory => Ok(Kind::Folder),
         EntryType::Symlink => {
             let target = link()?;
@@ -221,6 +237,8 @@ struct Bounded<R> {
     inner: R,
     out: u64,
     read_bytes: Rc<Cell<u64>>,
+    /// While headers are read: how many bytes of them may still come.
+    header_bytes_left: Rc<Cell<Option<u64>>>,
     limits: Limits,
 }
 
@@ -228,6 +246,12 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.out += n as u64;
+        if let Some(left) = self.header_bytes_left.get() {
+            let left = left.checked_sub(n as u64).ok_or_else(|| {
+                invalid(format!("the headers of an entry have more than {HEADER_BYTES_MAX} bytes"))
+            })?;
+            self.header_bytes_left.set(Some(left));
+        }
         if self.out > self.limits.bytes_max {
             return Err(invalid(format!("it expands to more than {} bytes", self.limits.bytes_max)));
         }

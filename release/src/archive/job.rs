@@ -1,7 +1,7 @@
 //! Job archives: `job.MF`, `monit`, templates.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use model::fields::Fields;
 use model::instance::ReleaseRef;
@@ -11,9 +11,12 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt as _;
 
 use super::ArchiveError;
-use super::entries::{Kind, Limits, Next, for_each, read_small};
+use super::entries::{Halt, Kind, Limits, Next, for_each, invalid, read_small};
 use crate::blobstore::Blobstore;
 use crate::render::{JobTemplates, Template};
+
+/// The largest job.MF in the field has 100 KB, most of it descriptions. What it says is filed in the state.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// Links that may lead to one another before the archive counts as malicious.
 const LINK_STEPS_MAX: usize = 8;
@@ -81,7 +84,11 @@ impl JobArchive {
         // What compresses worse than its limit cannot expand within it.
         let mut bounded = reader.take(Limits::JOB.bytes_max);
         bounded.read_to_end(&mut bytes).await.map_err(|e| failed(e.into()))?;
-        Self::read(name, &bytes[..])
+        let unpacked = {
+            let name = name.clone();
+            tokio::task::spawn_blocking(move || Self::read(&name, &bytes[..]))
+        };
+        unpacked.await.map_err(|e| failed(e.into()))?
     }
 
     /// Returns what the renderer needs of the job.
@@ -98,7 +105,6 @@ impl JobArchive {
 
     /// Returns the job as the state files it.
     pub fn info(&self, fingerprint: Fingerprint, digest: String, blob: BlobDigest) -> JobInfo {
-        let schema = self.files.get("properties_schema.json");
         JobInfo {
             name: self.name.clone(),
             fingerprint,
@@ -110,7 +116,6 @@ impl JobArchive {
             consumes: self.consumes.clone(),
             templates: self.templates.clone(),
             logs: self.logs.clone(),
-            properties_schema: schema.map(|s| String::from_utf8_lossy(s).into_owned()),
         }
     }
 
@@ -142,25 +147,39 @@ fn read_files(name: &JobName, archive: impl Read) -> Result<BTreeMap<String, Vec
                 links.insert(item.path.clone(), target);
             }
             Kind::File => {
-                let content = read_small(&mut item, Limits::JOB.bytes_max)?;
+                let is_manifest = item.path == "job.MF";
+                let bytes_max = if is_manifest { MANIFEST_BYTES_MAX } else { Limits::JOB.bytes_max };
+                let content = read_small(&mut item, bytes_max)?;
                 files.insert(item.path, content);
             }
         }
         Ok(Next::Continue)
     });
-    read.map_err(|h| {
+    let read = read.and_then(|()| Ok(follow_links(&mut files, &links)?));
+    read.map_err(|h: Halt| {
         h.refuse(ErrorCode::JobInvalidArchive, &format!("Extracting the archive of job '{name}'"))
     })?;
-    for (path, target) in &links {
+    Ok(files)
+}
+
+/// Gives every link its target's content. A link costs a few bytes in the archive and a whole file here, so together
+/// with the files they stay within what the archive may expand to.
+fn follow_links(files: &mut BTreeMap<String, Vec<u8>>, links: &BTreeMap<String, String>) -> io::Result<()> {
+    let mut bytes: u64 = files.values().map(|content| content.len() as u64).sum();
+    for (path, target) in links {
         let mut target = target;
         for _ in 0..LINK_STEPS_MAX {
             target = links.get(target).unwrap_or(target);
         }
-        if let Some(content) = files.get(target).cloned() {
-            files.insert(path.clone(), content);
+        let Some(content) = files.get(target) else { continue };
+        bytes += content.len() as u64;
+        if bytes > Limits::JOB.bytes_max {
+            let bytes_max = Limits::JOB.bytes_max;
+            return Err(invalid(format!("its links expand it to more than {bytes_max} bytes")));
         }
+        files.insert(path.clone(), content.clone());
     }
-    Ok(files)
+    Ok(())
 }
 
 /// `job.MF` as the readers of its sections see it.
@@ -225,14 +244,8 @@ impl<'a> Spec<'a> {
                 Value::Null => &empty,
                 value => value.as_object().ok_or_else(refuse)?,
             };
-            let given = |key| definition.get(key).filter(|v| !v.is_null());
-            Ok(PropertyDefinition {
-                name: name.clone(),
-                default: given("default").cloned(),
-                description: given("description")
-                    .map(|d| d.as_str().map_or_else(|| d.to_string(), str::to_owned)),
-                example: given("example").cloned(),
-            })
+            let default = definition.get("default").filter(|v| !v.is_null()).cloned();
+            Ok(PropertyDefinition { name: name.clone(), default })
         };
         section.as_object().ok_or_else(refuse)?.iter().map(definition).collect()
     }

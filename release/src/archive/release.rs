@@ -15,8 +15,12 @@ use super::{ArchiveError, JobArchive, JobRow, PackageRow, ReleaseManifest, depen
 use crate::blobstore::{BlobSink, BlobStat};
 use crate::digest::{DigestMismatch, MultiDigest, Verifying};
 
-/// A release.MF of a thousand packages has a megabyte.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+/// A release.MF of a thousand packages has half a megabyte.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// What the state files of a release, written as JSON. It travels in one log entry of at most 2 MiB; the largest release
+/// in the field has a quarter of this.
+const FILED_BYTES_MAX: usize = 3 << 19;
 
 const EXTRACTING: &str = "Extracting release archive";
 
@@ -251,15 +255,39 @@ impl<'a> Import<'a> {
                 return Err(ArchiveError::new(ErrorCode::JobMissingPackage, message));
             }
         }
-        Ok(ImportedRelease {
+        let imported = ImportedRelease {
             release: manifest.release.clone(),
             commit_hash: manifest.commit_hash.clone(),
             uncommitted_changes: manifest.uncommitted_changes,
             jobs,
             packages: manifest.packages.iter().filter_map(|row| self.packages.remove(&row.name)).collect(),
             compiled: self.compiled,
-        })
+        };
+        check_size(&imported)?;
+        Ok(imported)
     }
+}
+
+/// Refuses what could be stored as blobs but not be filed.
+fn check_size(imported: &ImportedRelease) -> Result<(), ArchiveError> {
+    fn bytes(value: &impl serde::Serialize) -> usize {
+        serde_json::to_vec(value).expect("it has no maps with odd keys").len()
+    }
+    let jobs: usize = imported.jobs.iter().map(bytes).sum();
+    let packages: usize = imported.packages.iter().map(bytes).sum();
+    let compiled: usize = imported.compiled.iter().map(|c| bytes(&c.key) + c.digest.len()).sum();
+    let total = jobs + packages + compiled;
+    if total <= FILED_BYTES_MAX {
+        return Ok(());
+    }
+    let largest = imported.jobs.iter().max_by_key(bytes);
+    let largest = largest.map(|job| format!(" (largest job: '{}')", job.name)).unwrap_or_default();
+    let message = format!(
+        "Release '{}/{}' is too large to be filed: the specs of its jobs{largest} and packages have {total} bytes, at most \
+         {FILED_BYTES_MAX} are allowed",
+        imported.release.name, imported.release.version
+    );
+    Err(ArchiveError::new(ErrorCode::ReleaseInvalidArchive, message))
 }
 
 fn without_source(row: &PackageRow) -> PackageInfo {

@@ -52,12 +52,7 @@ fn job(version: &str, entry: &Value) -> JobInfo {
         packages: texts(&spec["packages"]),
         properties: properties
             .iter()
-            .map(|(name, p)| PropertyDefinition {
-                name: name.clone(),
-                default: p.get("default").cloned(),
-                description: None,
-                example: None,
-            })
+            .map(|(name, p)| PropertyDefinition { name: name.clone(), default: p.get("default").cloned() })
             .collect(),
         provides: links("provides")
             .iter()
@@ -77,7 +72,6 @@ fn job(version: &str, entry: &Value) -> JobInfo {
             .collect(),
         templates: templates.iter().map(|(from, to)| (from.clone(), text(to))).collect(),
         logs: Value::Null,
-        properties_schema: None,
     }
 }
 
