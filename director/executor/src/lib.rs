@@ -21,6 +21,7 @@ pub mod runner;
 pub mod stages;
 pub mod steps;
 pub mod tasks;
+mod template_cache;
 pub mod unit;
 pub mod variables;
 

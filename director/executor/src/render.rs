@@ -1,7 +1,7 @@
 //! Rendering instances: a job's templates out of the blobstore, what they may see out of the spec, secrets filled in.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use model::instance::{InstanceSpec, JobSpec, NetworkKind};
 use model::task::TaskError;
@@ -16,12 +16,11 @@ use serde_json::{Map, Value, json};
 use crate::context::TaskContext;
 use crate::error::StepError;
 use crate::steps::networks_for_templates;
+use crate::template_cache::TemplateCache;
 use crate::variables::{Resolver, StandIns};
 
-/// Templates of jobs, kept between renderings: a deploy renders the same few jobs for each of its instances, twice.
-/// Keyed by content address, so an entry is never wrong; bounded by count, since templates are small.
-static TEMPLATES: Mutex<BTreeMap<BlobDigest, Arc<JobTemplates>>> = Mutex::new(BTreeMap::new());
-const TEMPLATES_MAX: usize = 512;
+/// What is kept between renderings.
+static TEMPLATES: TemplateCache = TemplateCache::new(64 << 20);
 
 /// Renders all jobs of one instance.
 pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<RenderedInstance, TaskError> {
@@ -112,8 +111,7 @@ fn by_job<'a>(specs: &[&'a InstanceSpec]) -> Vec<(&'a JobSpec, Vec<User<'a>>)> {
 }
 
 async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates>, TaskError> {
-    let cached = || TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner).get(&job.blob).cloned();
-    if let Some(found) = cached().filter(|t| t.release == job.release) {
+    if let Some(found) = TEMPLATES.get(&job.blob, &job.release) {
         return Ok(found);
     }
     let failed = |error: &dyn std::fmt::Display| {
@@ -128,11 +126,7 @@ async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates
     let archive = release::archive::JobArchive::load(&*task.ports.blobs, &job.name, &job.blob).await;
     let templates = archive.and_then(|archive| archive.templates(&job.release)).map_err(|e| failed(&e))?;
     let templates = Arc::new(templates);
-    let mut cache = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
-    if cache.len() >= TEMPLATES_MAX {
-        cache.clear();
-    }
-    cache.insert(job.blob.clone(), templates.clone());
+    TEMPLATES.put(&job.blob, &templates);
     Ok(templates)
 }
 
