@@ -42,21 +42,47 @@ pub const CLOUD_LATER: &[Pattern] = &[
     &["compilation", "cloud_properties"],
 ];
 
-/// Returns the placeholders of a text, without parentheses and bang.
-pub fn placeholders(text: &str) -> Vec<&str> {
-    let (mut found, mut rest) = (Vec::new(), text);
-    while let Some(start) = rest.find("((") {
-        let inner = &rest[start + 2..];
-        let Some(end) = inner.find("))") else { break };
-        let name = inner[..end].strip_prefix('!').unwrap_or(&inner[..end]);
-        if is_name(name) {
-            found.push(name);
-            rest = &inner[end + 2..];
-        } else {
-            rest = &rest[start + 1..];
+/// A part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Plain text.
+    Text(&'a str),
+    /// A placeholder, without parentheses and bang.
+    Placeholder(&'a str),
+}
+
+/// Cuts a text at its placeholders. What only looks like one stays text.
+pub fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let (mut found, mut plain_from, mut at) = (Vec::new(), 0, 0);
+    while let Some(open) = text[at..].find("((").map(|offset| at + offset) {
+        let Some(close) = text[open + 2..].find("))").map(|offset| open + 2 + offset) else { break };
+        // No name has a parenthesis in it, so only the last pair before the end can begin one.
+        let open = text[open..close].rfind("((").map_or(open, |offset| open + offset);
+        let inner = &text[open + 2..close];
+        let name = inner.strip_prefix('!').unwrap_or(inner);
+        if !is_name(name) {
+            at = close;
+            continue;
         }
+        if open > plain_from {
+            found.push(Piece::Text(&text[plain_from..open]));
+        }
+        found.push(Piece::Placeholder(name));
+        at = close + 2;
+        plain_from = at;
+    }
+    if plain_from < text.len() {
+        found.push(Piece::Text(&text[plain_from..]));
     }
     found
+}
+
+/// Returns the placeholders of a text, without parentheses and bang.
+pub fn placeholders(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).into_iter().filter_map(|piece| match piece {
+        Piece::Placeholder(name) => Some(name),
+        Piece::Text(_) => None,
+    })
 }
 
 fn is_name(text: &str) -> bool {
@@ -76,21 +102,28 @@ pub fn split_keys(placeholder: &str) -> (&str, Vec<&str>) {
 /// Returns the names (as written) of all placeholders outside `later`.
 pub fn names(document: &Map<String, Value>, later: &[Pattern]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (key, value) in document {
-        collect(value, &mut vec![key.as_str()], later, &mut found);
-    }
+    collect_entries(document, &mut Vec::new(), later, &mut found);
     found
+}
+
+/// Returns the names (as written) of all placeholders in a value.
+pub fn names_in(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    collect(value, &mut Vec::new(), &[], &mut found);
+    found
+}
+
+/// Adds the names (as written) of a text's placeholders.
+fn names_of(text: &str, found: &mut BTreeSet<String>) {
+    found.extend(placeholders(text).map(|placeholder| split_keys(placeholder).0.to_owned()));
 }
 
 fn collect<'a>(value: &'a Value, path: &mut Vec<&'a str>, later: &[Pattern], found: &mut BTreeSet<String>) {
     if later.iter().any(|p| matches(p, path)) {
         return;
     }
-    let add = |text: &str, found: &mut BTreeSet<String>| {
-        found.extend(placeholders(text).into_iter().map(|p| split_keys(p).0.to_owned()));
-    };
     match value {
-        Value::String(text) => add(text, found),
+        Value::String(text) => names_of(text, found),
         Value::Array(items) => {
             for item in items {
                 path.push("*");
@@ -98,15 +131,22 @@ fn collect<'a>(value: &'a Value, path: &mut Vec<&'a str>, later: &[Pattern], fou
                 path.pop();
             }
         }
-        Value::Object(map) => {
-            for (key, item) in map {
-                add(key, found);
-                path.push(key);
-                collect(item, path, later, found);
-                path.pop();
-            }
-        }
+        Value::Object(map) => collect_entries(map, path, later, found),
         _ => {}
+    }
+}
+
+fn collect_entries<'a>(
+    map: &'a Map<String, Value>,
+    path: &mut Vec<&'a str>,
+    later: &[Pattern],
+    found: &mut BTreeSet<String>,
+) {
+    for (key, item) in map {
+        names_of(key, found);
+        path.push(key);
+        collect(item, path, later, found);
+        path.pop();
     }
 }
 
@@ -122,14 +162,14 @@ pub fn resolve(
 ) -> Checked<Map<String, Value>> {
     let mut replacer = Replacer { later, lookup, failures: Vec::new() };
     let out = replacer.mapping(document, &mut Vec::new());
-    match replacer.failures.len() {
-        0 => Ok(out),
-        1 => Err(replacer.failures.remove(0)),
-        _ => {
-            let lines: Vec<String> = replacer.failures.iter().map(|f| format!("- {}", f.message)).collect();
-            Err(TaskError::new(ErrorCode::ConfigServerFetchError, lines.join("\n")))
-        }
-    }
+    replacer.end(out)
+}
+
+/// Replaces all placeholders of a value by what `lookup` gives for their names. All failures are told together.
+pub fn resolve_value(value: &Value, lookup: &dyn Fn(&str) -> Checked<Value>) -> Checked<Value> {
+    let mut replacer = Replacer { later: &[], lookup, failures: Vec::new() };
+    let out = replacer.value(value, &mut Vec::new());
+    replacer.end(out)
 }
 
 struct Replacer<'l> {
@@ -139,6 +179,20 @@ struct Replacer<'l> {
 }
 
 impl Replacer<'_> {
+    /// Returns what was made, or what went wrong: one failure as it is, several as lines of one.
+    fn end<T>(mut self, out: T) -> Checked<T> {
+        let mut told = BTreeSet::new();
+        self.failures.retain(|failure| told.insert(failure.message.clone()));
+        match self.failures.len() {
+            0 => Ok(out),
+            1 => Err(self.failures.remove(0)),
+            _ => {
+                let lines: Vec<String> = self.failures.iter().map(|f| format!("- {}", f.message)).collect();
+                Err(TaskError::new(ErrorCode::ConfigServerFetchError, lines.join("\n")))
+            }
+        }
+    }
+
     fn value<'a>(&mut self, value: &'a Value, path: &mut Vec<&'a str>) -> Value {
         if self.later.iter().any(|p| matches(p, path)) {
             return value.clone();
@@ -155,7 +209,7 @@ impl Replacer<'_> {
         let pairs = map.iter().map(|(key, item)| {
             let new_key = match self.text(key) {
                 Value::String(text) => text,
-                other => other.to_string(),
+                other => self.as_text(key, key, &other).unwrap_or_default(),
             };
             (new_key, self.child(item, key, path))
         });
@@ -170,38 +224,50 @@ impl Replacer<'_> {
     }
 
     fn text(&mut self, text: &str) -> Value {
-        let mut out = text.to_owned();
-        for name in placeholders(text) {
-            let value = match self.fetch(name) {
-                Ok(value) => value,
-                Err(failure) => {
-                    self.failures.push(failure);
-                    continue;
-                }
-            };
-            let (plain, banged) = (format!("(({name}))"), format!("((!{name}))"));
-            if text == plain || text == banged {
-                return value;
+        let pieces = pieces(text);
+        if let [Piece::Placeholder(name)] = pieces[..] {
+            // A whole-value placeholder keeps the value's type.
+            return self.fetch(name).unwrap_or_else(|failure| {
+                self.failures.push(failure);
+                Value::Null
+            });
+        }
+        let mut out = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(plain) => out.push_str(plain),
+                Piece::Placeholder(name) => match self.fetch(name) {
+                    Ok(value) => {
+                        let part = self.as_text(&format!("(({name}))"), text, &value);
+                        out.push_str(&part.unwrap_or_default());
+                    }
+                    Err(failure) => self.failures.push(failure),
+                },
             }
-            let piece = match &value {
-                Value::String(piece) => piece.clone(),
-                Value::Number(n) if !n.is_f64() => n.to_string(),
-                _ => {
-                    self.failures.push(TaskError::new(
-                        ErrorCode::ConfigServerUnsupportedPlacement,
-                        format!(
-                            "Failed to substitute variable: Can not replace '{plain}' in '{text}'. The value should be a String or an Integer."
-                        ),
-                    ));
-                    continue;
-                }
-            };
-            out = out.replace(&plain, &piece).replace(&banged, &piece);
         }
         Value::String(out)
     }
 
-    fn fetch(&mut self, placeholder: &str) -> Checked<Value> {
+    /// Writes a value where only text may stand.
+    fn as_text(&mut self, placeholder: &str, text: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(piece) => Some(piece.clone()),
+            Value::Number(n) if !n.is_f64() => Some(n.to_string()),
+            // It could not be had, which has been told.
+            Value::Null if !self.failures.is_empty() => None,
+            _ => {
+                self.failures.push(TaskError::new(
+                    ErrorCode::ConfigServerUnsupportedPlacement,
+                    format!(
+                        "Failed to substitute variable: Can not replace '{placeholder}' in '{text}'. The value should be a String or an Integer."
+                    ),
+                ));
+                None
+            }
+        }
+    }
+
+    fn fetch(&self, placeholder: &str) -> Checked<Value> {
         let (name, keys) = split_keys(placeholder);
         let no_base = name.is_empty() || name.ends_with('/');
         if (no_base && !keys.is_empty()) || keys.contains(&"") {
@@ -244,12 +310,13 @@ mod tests {
         let document = json!({
             "instance_groups": [{"name": "x-((a))", "instances": "((n))", "env": {"k": "((a))"},
                 "jobs": [{"properties": {"p": "((a))"}}]}],
-            "((a))": "((!h.k))",
+            "((a))": "((!h.k))", "((n))": "((quotes))-((a))",
         });
         let lookup = |name: &str| match name {
             "a" => Ok(json!("v")),
             "n" => Ok(json!(3)),
             "h" => Ok(json!({"k": [1]})),
+            "quotes" => Ok(json!("((a))")),
             _ => Err(TaskError::plain(format!("no {name}"))),
         };
         let resolved = resolve(document.as_object().unwrap(), MANIFEST_LATER, &lookup).unwrap();
@@ -258,7 +325,7 @@ mod tests {
             json!({
                 "instance_groups": [{"name": "x-v", "instances": 3, "env": {"k": "((a))"},
                     "jobs": [{"properties": {"p": "((a))"}}]}],
-                "v": [1],
+                "v": [1], "3": "((a))-v",
             })
         );
         for bad in ["((a..b))", "((a.))", "((.a))", "((/d/.a))"] {
@@ -269,5 +336,35 @@ mod tests {
         let failing = json!({"x": "((q))", "y": "a((h))"});
         let error = resolve(failing.as_object().unwrap(), MANIFEST_LATER, &lookup).unwrap_err();
         assert_eq!((error.code, error.message.lines().count()), (540001, 2));
+        let error = resolve_value(&json!({"((h))": 1}), &lookup).unwrap_err();
+        assert_eq!(error.code, 540007, "{}", error.message);
+        let error = resolve_value(&json!({"((q))": ["((q))", "x((q))"]}), &lookup).unwrap_err();
+        assert_eq!(error.message, "no q", "the same is told once");
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &[&str]) {
+        let shown: Vec<String> = pieces(text)
+            .into_iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => text.to_owned(),
+                Piece::Placeholder(placeholder) => {
+                    let (name, keys) = split_keys(placeholder);
+                    format!("<{name}|{}>", keys.join(","))
+                }
+            })
+            .collect();
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn texts_are_cut_at_their_placeholders() {
+        check("plain", &["plain"]);
+        check("((a))", &["<a|>"]);
+        check("x((!a.b.c))y((/d/e.f))", &["x", "<a|b,c>", "y", "</d/e|f>"]);
+        check("((not this)) ((a", &["((not this)) ((a"]);
+        check("((((a))", &["((", "<a|>"]);
+        check("(((a)))", &["(", "<a|>", ")"]);
+        check("((a b)) ((c)) (())((d))", &["((a b)) ", "<c|>", " (())", "<d|>"]);
     }
 }

@@ -110,7 +110,7 @@ impl Comparison<'_> {
         };
         let mut found = false;
         walk(value, &mut |text| {
-            let names = placeholders(text).into_iter().filter_map(|p| absolute(split_keys(p).0));
+            let names = placeholders(text).filter_map(|p| absolute(split_keys(p).0));
             found = found || names.into_iter().any(|n| rotated.contains(n.as_str()));
         });
         found
