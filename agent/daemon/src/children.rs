@@ -22,11 +22,12 @@ static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 /// Deaths that come together are collected together.
 const COLLECT_AFTER: Duration = Duration::from_millis(100);
 
-/// A child that somebody awaits. Its process group dies with it unless [`OurChild::wait`] has returned.
+/// A child that somebody awaits. Its process group dies when it is dropped, unless [`OurChild::wait`] has returned or it
+/// is [left alone](OurChild::leave_alone).
 pub(crate) struct OurChild {
     child: Child,
     pid: i32,
-    ended: bool,
+    dies_when_dropped: bool,
 }
 
 /// Starts a program in a process group of its own.
@@ -35,7 +36,7 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<OurChild> {
     let child = command.process_group(0).spawn()?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
     ours.insert(pid);
-    Ok(OurChild { child, pid, ended: false })
+    Ok(OurChild { child, pid, dies_when_dropped: true })
 }
 
 impl OurChild {
@@ -52,8 +53,13 @@ impl OurChild {
     /// Waits for its end. Safe to cancel.
     pub(crate) async fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
         let status = self.child.wait().await?;
-        self.ended = true;
+        self.dies_when_dropped = false;
         Ok(status)
+    }
+
+    /// Lets it outlive whoever awaits it: it is the service that it was to start, or that one's parent.
+    pub(crate) fn leave_alone(&mut self) {
+        self.dies_when_dropped = false;
     }
 
     /// Ends its process group: kindly, and after `patience` by force.
@@ -78,7 +84,7 @@ impl OurChild {
 
 impl Drop for OurChild {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.dies_when_dropped {
             self.signal_group(nix::sys::signal::SIGKILL);
         }
         OURS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);

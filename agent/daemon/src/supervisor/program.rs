@@ -1,5 +1,6 @@
 //! Runs the programs that start and stop a service, and waits for their effect on its process.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tracing::warn;
 use super::Surroundings;
 use super::monit_file::{CheckProcess, Program};
 use super::process::Process;
-use crate::children;
+use crate::children::{self, OurChild};
 
 /// How often the pidfile is looked at while a process starts.
 const PIDFILE_EVERY: Duration = Duration::from_millis(50);
@@ -27,18 +28,48 @@ const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 /// How long a process without a stop program has to end when it is asked.
 const TERMINATED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Runs the start program and waits for the pidfile to name a live process.
+/// A start program under way.
+///
+/// Dropped, it is ended with all that it has begun, but not while the pidfile names a live process: that may be the start
+/// program itself (`exec daemon`) or one of its process group (`daemon &`).
+pub(super) struct StartProgram {
+    child: OurChild,
+    pidfile: PathBuf,
+}
+
+impl StartProgram {
+    /// Waits for its end. Safe to cancel.
+    pub(super) async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Ends it: the process that it has started is gone, and another one is about to be started.
+    pub(super) async fn end(&mut self) {
+        self.child.end(PROGRAM_PATIENCE).await;
+    }
+}
+
+impl Drop for StartProgram {
+    fn drop(&mut self) {
+        if Process::behind(&self.pidfile).is_some() {
+            self.child.leave_alone();
+        }
+    }
+}
+
+/// Runs the start program and waits for the pidfile to name a live process. Returns the start program if it still runs.
 pub(super) async fn start_process(
     check: &CheckProcess,
     program: &Program,
     around: &Surroundings,
-) -> Result<(), String> {
-    let mut child = spawn(check, program, around)?;
+) -> Result<Option<StartProgram>, String> {
+    let child = spawn(check, program, around)?;
+    let mut child = StartProgram { child, pidfile: check.pidfile.clone() };
     let mut deadline = Instant::now() + program.timeout;
     let mut ended = None;
     loop {
         if Process::behind(&check.pidfile).is_some() {
-            return Ok(());
+            return Ok(ended.is_none().then_some(child));
         }
         tokio::select! {
             status = child.wait(), if ended.is_none() => {
@@ -91,7 +122,7 @@ fn spawn(
     check: &CheckProcess,
     program: &Program,
     around: &Surroundings,
-) -> Result<children::OurChild, String> {
+) -> Result<OurChild, String> {
     // A full disk must not keep a service from being stopped: without a file its output is lost.
     let output = output_file(check, around).and_then(|file| Ok((file.try_clone()?, file)));
     let (stdout, stderr) = match output {

@@ -13,7 +13,7 @@ use super::Surroundings;
 use super::condition::is_true;
 use super::monit_file::{CheckProcess, RestartLimit, Subject, Then};
 use super::process::Process;
-use super::program::{start_process, stop_process};
+use super::program::{StartProgram, start_process, stop_process};
 use crate::machine::Notice;
 
 /// Wishes waiting for a service. More than one is rare; the last one counts.
@@ -101,6 +101,8 @@ impl Service {
             restarts: Vec::new(),
             pauses: 0,
             true_for: Mutex::new(vec![0; check.tests.len()]),
+            start_program: None,
+            tasks: tasks.clone(),
         };
         let forgotten = forget.clone();
         tasks.spawn("supervised service", OnExit::Ignore, |stop| async move {
@@ -154,6 +156,9 @@ struct Keeper {
     pauses: u32,
     /// For how many cycles each test has been true.
     true_for: Mutex<Vec<u32>>,
+    /// Cancelled, it ends the last start program, should that still run.
+    start_program: Option<CancellationToken>,
+    tasks: OwnedTasks,
 }
 
 /// Why the keeper stopped looking after a process.
@@ -288,19 +293,51 @@ impl Keeper {
                 wished = self.inbox.recv() => return Err(wished.map_or(Left::Forgotten, Left::Wished)),
             }
         };
-        let starting = start_process(&self.check, &program, &self.surroundings);
-        tokio::select! {
-            up = starting => match up {
-                Ok(()) => Ok(()),
-                Err(reason) => {
-                    warn!(service = self.check.name, reason, "a service did not start");
-                    self.set(Monitored::Yes, None);
-                    self.tell("execution failed", 1, "start");
-                    Err(Left::DidNotStart)
-                }
-            },
-            wished = self.inbox.recv() => Err(wished.map_or(Left::Forgotten, Left::Wished)),
+        if let Some(earlier) = self.start_program.take() {
+            earlier.cancel();
         }
+        let started = {
+            let starting = start_process(&self.check, &program, &self.surroundings);
+            tokio::pin!(starting);
+            loop {
+                tokio::select! {
+                    started = &mut starting => break started,
+                    wished = self.inbox.recv() => match wished {
+                        // That is what is being done.
+                        Some(Wished { wish: Wish::Run { .. }, .. }) => {}
+                        Some(wished) => return Err(Left::Wished(wished)),
+                        None => return Err(Left::Forgotten),
+                    },
+                }
+            }
+        };
+        match started {
+            Ok(program) => {
+                self.start_program = program.map(|program| self.await_end(program));
+                Ok(())
+            }
+            Err(reason) => {
+                warn!(service = self.check.name, reason, "a service did not start");
+                self.set(Monitored::Yes, None);
+                self.tell("execution failed", 1, "start");
+                Err(Left::DidNotStart)
+            }
+        }
+    }
+
+    /// Waits for the end of a start program whose process lives: it may be that process. Returns what ends it early.
+    fn await_end(&self, mut program: StartProgram) -> CancellationToken {
+        let unwanted = CancellationToken::new();
+        let ended_early = unwanted.clone();
+        self.tasks.spawn("start program", OnExit::Ignore, |stop| async move {
+            tokio::select! {
+                // How it ends does not matter: the pidfile's process is what is supervised.
+                _ = program.wait() => {}
+                () = unwanted.cancelled() => program.end().await,
+                () = stop.cancelled() => {}
+            }
+        });
+        ended_early
     }
 
     /// Does what a tripped test demands. `Some`: the keeper leaves `run` with this.

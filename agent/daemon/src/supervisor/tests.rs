@@ -55,6 +55,22 @@ impl Fixture {
         self.control(name, &script, &text, more);
     }
 
+    /// Writes a control file for a service whose start program is `script`; in it `PIDFILE` and `RELEASED` are paths.
+    fn scripted(&self, name: &str, script: &str, more: &str) {
+        let path = self.path(&format!("{name}.sh"));
+        let script = script
+            .replace("PIDFILE", &self.pidfile(name).display().to_string())
+            .replace("RELEASED", &self.path("released").display().to_string());
+        let text = format!("#!/bin/bash\necho {name} >> {}\n{script}\n", self.path("order").display());
+        self.control(name, &path, &text, more);
+    }
+
+    /// Returns which services were started, in order.
+    fn starts(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("order")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
     fn control(&self, name: &str, script: &Path, text: &str, more: &str) {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::write(script, text).unwrap();
@@ -144,6 +160,88 @@ async fn a_service_is_started_restarted_when_it_dies_and_stopped() {
     fixture.supervisor.stop(PATIENCE).await.unwrap();
     assert!(!Fixture::is_alive(second));
     assert_eq!(fixture.supervisor.processes()[0]["state"], "unknown");
+}
+
+/// Starts a service by a program that still runs, or has become the process, when the pidfile names it, and sees to it
+/// that the process is looked after, stays the same, and is collected when it ends.
+async fn outlives_its_start(script: &str) {
+    let fixture = Fixture::new();
+    // The test trips after some cycles in which one and the same process was looked after.
+    fixture.scripted("web", script, "if failed unixsocket /nowhere/at/all.sock for 5 cycles then alert");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until_state(JobState::Running).await;
+    let pid = fixture.pid("web");
+    let notice = fixture.notices.next().await;
+    assert_eq!(notice.title, "web (10.0.0.9) - connection failed - alert", "nothing happened before");
+    assert_eq!((fixture.pid("web"), Fixture::is_alive(pid)), (pid, true));
+
+    std::fs::write(fixture.path("released"), "").unwrap();
+    let again = fixture.notices.next().await;
+    assert_eq!(again.title, notice.title, "the end of its start program is nothing to a service");
+    assert_eq!(fixture.starts(), ["web"]);
+    fixture.supervisor.stop(PATIENCE).await.unwrap();
+    fixture.until("its end", || !Fixture::is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_start_program_that_becomes_the_process_is_left_running() {
+    outlives_its_start("echo $$ > PIDFILE; exec sleep 1000").await;
+}
+
+#[tokio::test]
+async fn a_start_program_that_outlasts_the_birth_of_its_process_does_not_take_it_along() {
+    // Without `setsid` both are of one process group.
+    outlives_its_start(
+        "sleep 1000 & echo $! > PIDFILE.new && mv PIDFILE.new PIDFILE; until [ -e RELEASED ]; do sleep 0.01; done",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_being_started_is_not_started_again() {
+    let fixture = Fixture::new();
+    fixture.scripted("web", "until [ -e RELEASED ]; do sleep 0.01; done; echo $$ > PIDFILE; exec sleep 1000", "");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until("its begin", || fixture.starts() == ["web"]).await;
+    let wish = fixture.supervisor.services()["web"].wish(Wish::Run { after: vec![] });
+    wish.wait().await;
+    std::fs::write(fixture.path("released"), "").unwrap();
+    fixture.until_state(JobState::Running).await;
+    assert_eq!(fixture.starts(), ["web"]);
+}
+
+#[tokio::test]
+async fn a_start_program_that_is_overtaken_is_ended_with_all_it_began() {
+    let fixture = Fixture::new();
+    let begun = fixture.path("begun");
+    fixture.scripted("web", &format!("sleep 1000 & echo $! > {}; wait", begun.display()), "");
+    fixture.load();
+    fixture.supervisor.start();
+    let pid = || std::fs::read_to_string(&begun).ok()?.trim().parse::<i32>().ok();
+    fixture.until("its begin", || pid().is_some()).await;
+    fixture.supervisor.stop(PATIENCE).await.unwrap();
+    fixture.until("its end", || !Fixture::is_alive(pid().unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_start_program_that_hangs_is_ended_before_the_next_one_runs() {
+    let fixture = Fixture::new();
+    let hung = fixture.path("hung");
+    let script = format!(
+        "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > PIDFILE.new; \
+         [ -e {hung} ] || {{ echo $$ > {hung}; mv PIDFILE.new PIDFILE; exec sleep 1000; }}; mv PIDFILE.new PIDFILE",
+        hung = hung.display(),
+    );
+    fixture.scripted("web", &script, "");
+    fixture.load();
+    fixture.supervisor.start();
+    fixture.until_state(JobState::Running).await;
+    let program: i32 = std::fs::read_to_string(&hung).unwrap().trim().parse().unwrap();
+    let died = fixture.kill("web");
+    fixture.until("a new process", || fixture.pid("web") != died).await;
+    fixture.until("the end of the first start program", || proc::Stat::of(program).is_none()).await;
 }
 
 #[tokio::test]
