@@ -118,11 +118,7 @@ pub(super) async fn stop_process(check: &CheckProcess, process: &Process, around
     process.died().await;
 }
 
-fn spawn(
-    check: &CheckProcess,
-    program: &Program,
-    around: &Surroundings,
-) -> Result<OurChild, String> {
+fn spawn(check: &CheckProcess, program: &Program, around: &Surroundings) -> Result<OurChild, String> {
     // A full disk must not keep a service from being stopped: without a file its output is lost.
     let output = output_file(check, around).and_then(|file| Ok((file.try_clone()?, file)));
     let (stdout, stderr) = match output {
@@ -147,13 +143,24 @@ fn spawn(
     children::spawn(&mut command).map_err(|error| format!("cannot run `{}`: {error}", program.argv[0]))
 }
 
-/// Opens where a service's programs write, which nobody rotates: beyond its bound it begins anew.
-fn output_file(check: &CheckProcess, around: &Surroundings) -> std::io::Result<std::fs::File> {
-    let path = around.output.join(format!("{}.log", check.name.replace('/', "_")));
-    std::fs::create_dir_all(&around.output)?;
-    let big = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > OUTPUT_BYTES_MAX);
-    if big {
-        std::fs::remove_file(&path)?;
+/// Empties the file that a service's programs write to once it is too large. Nobody rotates it, and a start program that
+/// becomes the service may write for years.
+pub(super) fn bound_output(check: &CheckProcess, around: &Surroundings) {
+    let big = |metadata: std::fs::Metadata| metadata.len() > OUTPUT_BYTES_MAX;
+    let path = output_path(check, around);
+    if std::fs::metadata(&path).is_ok_and(big) {
+        // Writers append, so they go on at the new end. What can't be emptied now is tried again in the next cycle.
+        let _ = std::fs::OpenOptions::new().write(true).truncate(true).open(&path);
     }
-    std::fs::OpenOptions::new().append(true).create(true).open(&path)
+}
+
+/// Opens where a service's programs write.
+fn output_file(check: &CheckProcess, around: &Surroundings) -> std::io::Result<std::fs::File> {
+    std::fs::create_dir_all(&around.output)?;
+    bound_output(check, around);
+    std::fs::OpenOptions::new().append(true).create(true).open(output_path(check, around))
+}
+
+fn output_path(check: &CheckProcess, around: &Surroundings) -> PathBuf {
+    around.output.join(format!("{}.log", check.name.replace('/', "_")))
 }

@@ -13,7 +13,7 @@ use super::Surroundings;
 use super::condition::is_true;
 use super::monit_file::{CheckProcess, RestartLimit, Subject, Then};
 use super::process::Process;
-use super::program::{StartProgram, start_process, stop_process};
+use super::program::{StartProgram, bound_output, start_process, stop_process};
 use crate::machine::Notice;
 
 /// Wishes waiting for a service. More than one is rare; the last one counts.
@@ -264,8 +264,11 @@ impl Keeper {
                     return Left::Died;
                 }
                 wished = self.inbox.recv() => return wished.map_or(Left::Forgotten, Left::Wished),
-                _ = cycle.tick() => if let Some(then) = self.test(process.pid()).await {
-                    return Left::Tripped(then);
+                _ = cycle.tick() => {
+                    bound_output(&self.check, &self.surroundings);
+                    if let Some(then) = self.test(process.pid()).await {
+                        return Left::Tripped(then);
+                    }
                 }
             }
         }

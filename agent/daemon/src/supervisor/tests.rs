@@ -199,6 +199,25 @@ async fn a_start_program_that_outlasts_the_birth_of_its_process_does_not_take_it
 }
 
 #[tokio::test]
+async fn a_service_that_talks_to_its_start_s_output_fills_no_disk() {
+    let fixture = Fixture::new();
+    let wrote = fixture.path("wrote");
+    let script = "echo $$ > PIDFILE; head -c 2097152 /dev/zero; echo > WROTE; until [ -e RELEASED ]; do sleep 0.01; done; \
+                  echo end; exec sleep 1000";
+    fixture.scripted("web", &script.replace("WROTE", &wrote.display().to_string()), "");
+    fixture.load();
+    fixture.supervisor.start();
+    let output = fixture.path("log/web.log");
+    let length = || std::fs::metadata(&output).map_or(0, |metadata| metadata.len());
+    fixture.until("emptied", || wrote.exists() && length() < 1 << 20).await;
+    std::fs::write(fixture.path("released"), "").unwrap();
+    fixture
+        .until("the end", || std::fs::read_to_string(&output).is_ok_and(|text| text.ends_with("end\n")))
+        .await;
+    assert!(length() < 1 << 20);
+}
+
+#[tokio::test]
 async fn what_is_being_started_is_not_started_again() {
     let fixture = Fixture::new();
     fixture.scripted("web", "until [ -e RELEASED ]; do sleep 0.01; done; echo $$ > PIDFILE; exec sleep 1000", "");
