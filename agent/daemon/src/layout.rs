@@ -76,6 +76,8 @@ impl Layout {
         run => "data/sys/run",
         /// Control files of jobs, as `start` writes them.
         monit_jobs => "monit/job",
+        /// Which services are looked after.
+        looked_after => "monit/looked_after.json",
         /// Exists while the jobs are stopped on request.
         stopped => "monit/stopped",
         /// The persistent disk.

@@ -67,6 +67,7 @@ impl RealMachine {
             environment: environment(&layout),
             addresses: addresses(&settings),
             changes: watch::channel(0).0,
+            memory: layout.looked_after(),
         };
         let supervisor = Supervisor::new(surroundings, layout.stopped(), tasks);
         let initial =

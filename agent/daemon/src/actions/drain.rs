@@ -34,7 +34,7 @@ pub(super) async fn run(machine: &RealMachine, order: &Order, work: &Work) -> Re
         other => return Err(ActionError::failed(format!("Unknown drain type {other}"))),
     };
     // Jobs end on purpose now: nobody must start them again.
-    machine.supervisor.unmonitor().await;
+    machine.supervisor.unmonitor().await?;
     let jobs = current.jobs().iter().map(|job| drain_job(machine, &job.name, &told, work));
     let (mut failed, mut passed) = (Vec::new(), Vec::new());
     for (job, drained) in join_all(jobs).await {

@@ -34,7 +34,7 @@ pub(super) fn run(machine: &RealMachine) -> Result<Value, ActionError> {
         fs::remove_file(&stopped).map_err(ActionError::file("remove", &stopped))?;
     }
     machine.supervisor.load(&directory)?;
-    machine.supervisor.start();
+    machine.supervisor.start()?;
     machine.mirror_health(JobState::Running);
     Ok(json!("started"))
 }

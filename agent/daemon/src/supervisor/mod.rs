@@ -8,6 +8,7 @@
 //! Invariant: a service is started only by its own task, so that no process is ever started twice.
 
 mod condition;
+mod memory;
 pub mod monit_file;
 mod pidfd;
 mod process;
@@ -32,6 +33,7 @@ use crate::error::ActionError;
 use crate::machine::Notices;
 use crate::platform::Platform;
 use crate::proc;
+use memory::{Care, Memory};
 use monit_file::{CheckProcess, Mode};
 use service::{Monitored, Running, Service, Wish};
 
@@ -70,12 +72,15 @@ pub(crate) struct Surroundings {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) addresses: Vec<String>,
     pub(crate) changes: watch::Sender<u64>,
+    /// File for what must survive a restart of the agent.
+    pub(crate) memory: PathBuf,
 }
 
 /// See the module's header.
 pub struct Supervisor {
     surroundings: Arc<Surroundings>,
     services: Mutex<BTreeMap<String, Service>>,
+    memory: Arc<Memory>,
     tasks: OwnedTasks,
     stopped_marker: PathBuf,
 }
@@ -83,7 +88,8 @@ pub struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(surroundings: Surroundings, stopped_marker: PathBuf, tasks: OwnedTasks) -> Self {
         let services = Mutex::new(BTreeMap::new());
-        Self { surroundings: Arc::new(surroundings), services, tasks, stopped_marker }
+        let memory = Arc::new(Memory::open(surroundings.memory.clone()));
+        Self { surroundings: Arc::new(surroundings), services, memory, tasks, stopped_marker }
     }
 
     fn services(&self) -> MutexGuard<'_, BTreeMap<String, Service>> {
@@ -102,35 +108,54 @@ impl Supervisor {
         let mut services = self.services();
         services.retain(|name, service| checks.get(name) == Some(service.check()));
         for (name, check) in checks {
-            services
-                .entry(name)
-                .or_insert_with(|| Service::start(check, self.surroundings.clone(), &self.tasks));
+            services.entry(name).or_insert_with(|| {
+                Service::start(check, self.surroundings.clone(), self.memory.clone(), &self.tasks)
+            });
         }
+        let forgotten = self.memory.forget_all_but(|name| services.contains_key(name));
         drop(services);
+        forgotten.map_err(ActionError::file("write", &self.surroundings.memory))?;
         self.surroundings.changes.send_modify(|changes| *changes += 1);
         Ok(())
     }
 
     /// Starts every service of group `vcap`, each after those that it depends on. Returns at once.
-    pub fn start(&self) {
+    pub fn start(&self) -> Result<(), ActionError> {
+        self.note(Care::LookedAfter)?;
         let services = self.services();
         for service in services.values().filter(|service| is_vcap(service.check())) {
             let dependencies = service.check().depends.iter().filter_map(|name| services.get(name));
             service.wish(Wish::Run { after: dependencies.map(Service::watch).collect() });
         }
+        Ok(())
     }
 
-    /// Starts what a restart of the agent or of the machine has interrupted: services in active mode.
+    /// Remembers of every service of group `vcap` what is wanted of it, before it is done: a restart of the agent in
+    /// between must go on with it.
+    fn note(&self, care: Care) -> Result<(), ActionError> {
+        let services = self.services();
+        let names = services.values().map(Service::check).filter(|check| is_vcap(check));
+        let noted = self.memory.note(names.map(|check| check.name.as_str()), care);
+        noted.map_err(ActionError::file("write", &self.surroundings.memory))
+    }
+
+    /// Takes up again what a restart of the agent or of the machine has interrupted: services that were looked after, and
+    /// those in active mode of which nobody has said anything yet.
     pub fn resume(&self) {
         let services = self.services();
-        for service in services.values().filter(|service| service.check().mode == Mode::Active) {
+        let is_wanted = |service: &&Service| match self.memory.of(&service.check().name) {
+            Some(care) => care == Care::LookedAfter,
+            None => service.check().mode == Mode::Active,
+        };
+        for service in services.values().filter(is_wanted) {
             let dependencies = service.check().depends.iter().filter_map(|name| services.get(name));
             service.wish(Wish::Run { after: dependencies.map(Service::watch).collect() });
         }
     }
 
     /// Leaves every service of group `vcap` alone: none is restarted any more.
-    pub async fn unmonitor(&self) {
+    pub async fn unmonitor(&self) -> Result<(), ActionError> {
+        self.note(Care::LeftAlone)?;
         let waits: Vec<_> = {
             let services = self.services();
             let vcap = services.values().filter(|service| is_vcap(service.check()));
@@ -139,10 +164,12 @@ impl Supervisor {
         for done in waits {
             done.wait().await;
         }
+        Ok(())
     }
 
     /// Stops every service of group `vcap`, dependants first, and waits until all are gone.
     pub async fn stop(&self, within: Duration) -> Result<(), ActionError> {
+        self.note(Care::LeftAlone)?;
         let deadline = Instant::now() + within;
         for layer in self.stop_order() {
             let waits: Vec<_> = {

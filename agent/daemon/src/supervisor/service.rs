@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::Surroundings;
 use super::condition::is_true;
+use super::memory::{Care, Memory};
 use super::monit_file::{CheckProcess, RestartLimit, Subject, Then};
 use super::process::Process;
 use super::program::{StartProgram, bound_output, start_process, stop_process};
@@ -89,7 +90,12 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn start(check: CheckProcess, surroundings: Arc<Surroundings>, tasks: &OwnedTasks) -> Self {
+    pub(super) fn start(
+        check: CheckProcess,
+        surroundings: Arc<Surroundings>,
+        memory: Arc<Memory>,
+        tasks: &OwnedTasks,
+    ) -> Self {
         let status = Arc::new(watch::channel(IDLE).0);
         let (wishes, inbox) = mpsc::channel(WISHES_MAX);
         let forget = CancellationToken::new();
@@ -102,6 +108,7 @@ impl Service {
             pauses: 0,
             true_for: Mutex::new(vec![0; check.tests.len()]),
             start_program: None,
+            memory,
             tasks: tasks.clone(),
         };
         let forgotten = forget.clone();
@@ -158,6 +165,7 @@ struct Keeper {
     true_for: Mutex<Vec<u32>>,
     /// Cancelled, it ends the last start program, should that still run.
     start_program: Option<CancellationToken>,
+    memory: Arc<Memory>,
     tasks: OwnedTasks,
 }
 
@@ -244,10 +252,18 @@ impl Keeper {
                     restarts = limit.restarts,
                     "a service keeps dying and is given up"
                 );
-                self.set(Monitored::No, None);
-                return self.inbox.recv().await;
+                return self.give_up().await;
             }
         }
+    }
+
+    /// Leaves the service alone, also after a restart of the agent, until something is wished.
+    async fn give_up(&mut self) -> Option<Wished> {
+        if let Err(error) = self.memory.note([self.check.name.as_str()], Care::LeftAlone) {
+            warn!(service = self.check.name, error = %error, "that a service was given up can't be stored");
+        }
+        self.set(Monitored::No, None);
+        self.inbox.recv().await
     }
 
     /// Watches a live process.
@@ -352,12 +368,9 @@ impl Keeper {
                 if let Some(wished) = self.stop().await {
                     return Some(Some(wished));
                 }
-                Some(self.inbox.recv().await)
+                Some(self.give_up().await)
             }
-            Then::Unmonitor => {
-                self.set(Monitored::No, None);
-                Some(self.inbox.recv().await)
-            }
+            Then::Unmonitor => Some(self.give_up().await),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::platform::process::ProcessPlatform;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Fixture {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     supervisor: Supervisor,
     notices: Arc<Notices>,
     tasks: OwnedTasks,
@@ -14,10 +14,14 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (tasks, notices) = (OwnedTasks::new(), Arc::new(Notices::default()));
         for name in ["control", "run", "monit"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
+        Self::living_in(Arc::new(dir))
+    }
+
+    fn living_in(dir: Arc<tempfile::TempDir>) -> Self {
+        let (tasks, notices) = (OwnedTasks::new(), Arc::new(Notices::default()));
         let timing = Timing {
             cycle: Duration::from_millis(50),
             restart_pause_max: Duration::from_millis(20),
@@ -31,6 +35,7 @@ impl Fixture {
             environment: vec![],
             addresses: vec!["10.0.0.9".into()],
             changes: watch::channel(0).0,
+            memory: dir.path().join("monit/looked_after.json"),
         };
         let supervisor = Supervisor::new(surroundings, dir.path().join("monit/stopped"), tasks.clone());
         Self { dir, supervisor, notices, tasks }
@@ -63,6 +68,15 @@ impl Fixture {
             .replace("RELEASED", &self.path("released").display().to_string());
         let text = format!("#!/bin/bash\necho {name} >> {}\n{script}\n", self.path("order").display());
         self.control(name, &path, &text, more);
+    }
+
+    /// Ends the agent's life and begins its next one, with what is on disk.
+    async fn next_life(self) -> Self {
+        assert!(self.tasks.stop(PATIENCE).await);
+        let next = Self::living_in(self.dir.clone());
+        next.load();
+        next.supervisor.resume();
+        next
     }
 
     /// Returns which services were started, in order.
@@ -116,8 +130,11 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        // First no restarts, then no processes.
+        // First no restarts, then no processes; those live on in the agent's next life.
         self.tasks.stop_token().cancel();
+        if Arc::strong_count(&self.dir) > 1 {
+            return;
+        }
         for entry in std::fs::read_dir(self.path("run")).into_iter().flatten().flatten() {
             let pid =
                 std::fs::read_to_string(entry.path()).ok().and_then(|text| text.trim().parse::<i32>().ok());
@@ -142,7 +159,7 @@ async fn a_service_is_started_restarted_when_it_dies_and_stopped() {
     let fixture = Fixture::new();
     fixture.sleeper("web", "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     assert_eq!(
         fixture.supervisor.job_state(),
         JobState::Starting,
@@ -169,7 +186,7 @@ async fn outlives_its_start(script: &str) {
     // The test trips after some cycles in which one and the same process was looked after.
     fixture.scripted("web", script, "if failed unixsocket /nowhere/at/all.sock for 5 cycles then alert");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until_state(JobState::Running).await;
     let pid = fixture.pid("web");
     let notice = fixture.notices.next().await;
@@ -206,7 +223,7 @@ async fn a_service_that_talks_to_its_start_s_output_fills_no_disk() {
                   echo end; exec sleep 1000";
     fixture.scripted("web", &script.replace("WROTE", &wrote.display().to_string()), "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     let output = fixture.path("log/web.log");
     let length = || std::fs::metadata(&output).map_or(0, |metadata| metadata.len());
     fixture.until("emptied", || wrote.exists() && length() < 1 << 20).await;
@@ -220,9 +237,13 @@ async fn a_service_that_talks_to_its_start_s_output_fills_no_disk() {
 #[tokio::test]
 async fn what_is_being_started_is_not_started_again() {
     let fixture = Fixture::new();
-    fixture.scripted("web", "until [ -e RELEASED ]; do sleep 0.01; done; echo $$ > PIDFILE; exec sleep 1000", "");
+    fixture.scripted(
+        "web",
+        "until [ -e RELEASED ]; do sleep 0.01; done; echo $$ > PIDFILE; exec sleep 1000",
+        "",
+    );
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until("its begin", || fixture.starts() == ["web"]).await;
     let wish = fixture.supervisor.services()["web"].wish(Wish::Run { after: vec![] });
     wish.wait().await;
@@ -237,7 +258,7 @@ async fn a_start_program_that_is_overtaken_is_ended_with_all_it_began() {
     let begun = fixture.path("begun");
     fixture.scripted("web", &format!("sleep 1000 & echo $! > {}; wait", begun.display()), "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     let pid = || std::fs::read_to_string(&begun).ok()?.trim().parse::<i32>().ok();
     fixture.until("its begin", || pid().is_some()).await;
     fixture.supervisor.stop(PATIENCE).await.unwrap();
@@ -255,7 +276,7 @@ async fn a_start_program_that_hangs_is_ended_before_the_next_one_runs() {
     );
     fixture.scripted("web", &script, "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until_state(JobState::Running).await;
     let program: i32 = std::fs::read_to_string(&hung).unwrap().trim().parse().unwrap();
     let died = fixture.kill("web");
@@ -268,9 +289,9 @@ async fn an_unmonitored_service_stays_dead() {
     let fixture = Fixture::new();
     fixture.sleeper("web", "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until_state(JobState::Running).await;
-    fixture.supervisor.unmonitor().await;
+    fixture.supervisor.unmonitor().await.unwrap();
     let pid = fixture.kill("web");
     fixture.until("its end", || !Fixture::is_alive(pid)).await;
     assert_eq!(fixture.pid("web"), pid);
@@ -283,9 +304,9 @@ async fn dependencies_start_first_and_stop_last() {
     fixture.sleeper("a_web", "depends on z_db");
     fixture.sleeper("z_db", "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until_state(JobState::Running).await;
-    assert_eq!(std::fs::read_to_string(fixture.path("order")).unwrap(), "z_db\na_web\n");
+    assert_eq!(fixture.starts(), ["z_db", "a_web"]);
     assert_eq!(fixture.supervisor.stop_order(), [["a_web"], ["z_db"]]);
     fixture.supervisor.stop(PATIENCE).await.unwrap();
     assert!(!Fixture::is_alive(fixture.pid("a_web")) && !Fixture::is_alive(fixture.pid("z_db")));
@@ -294,19 +315,13 @@ async fn dependencies_start_first_and_stop_last() {
 #[tokio::test]
 async fn a_service_that_keeps_dying_is_given_up_at_its_limit() {
     let fixture = Fixture::new();
-    let script = fixture.path("flaky.sh");
-    let text = format!("#!/bin/bash\necho x >> {}\nexit 1\n", fixture.path("starts").display());
     // The window is long against a start's patience, so that the limit is what ends it.
-    fixture.control("flaky", &script, &text, "if 2 restarts within 1000 cycles then timeout");
+    fixture.scripted("flaky", "exit 1", "if 2 restarts within 1000 cycles then timeout");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     let state = || fixture.supervisor.processes()[0]["state"].clone();
     fixture.until("given up", || state() == "unknown").await;
-    assert_eq!(
-        std::fs::read_to_string(fixture.path("starts")).unwrap(),
-        "x\nx\nx\n",
-        "a start and two restarts"
-    );
+    assert_eq!(fixture.starts(), ["flaky"; 3], "a start and two restarts");
     assert_eq!(fixture.supervisor.job_state(), JobState::Failing);
 }
 
@@ -315,22 +330,70 @@ async fn a_running_process_is_adopted_and_an_unchanged_service_is_left_alone() {
     let fixture = Fixture::new();
     fixture.sleeper("web", "");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     fixture.until_state(JobState::Running).await;
     let pid = fixture.pid("web");
 
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     assert_eq!(fixture.supervisor.job_state(), JobState::Running, "the same control file disturbs nobody");
 
-    // As after a restart of the agent: another supervisor finds the process.
-    let again = Fixture::new();
-    std::fs::copy(fixture.path("control/web.monitrc"), again.path("control/web.monitrc")).unwrap();
-    again.load();
-    again.supervisor.resume();
-    again.until_state(JobState::Running).await;
-    assert_eq!(fixture.pid("web"), pid);
-    assert_eq!(std::fs::read_to_string(fixture.path("order")).unwrap(), "web\n", "it was started once");
+    let next = fixture.next_life().await;
+    next.until_state(JobState::Running).await;
+    assert_eq!(next.pid("web"), pid);
+    assert_eq!(next.starts(), ["web"]);
+}
+
+#[tokio::test]
+async fn what_was_started_by_hand_is_looked_after_in_the_agent_s_next_life() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "mode manual");
+    fixture.load();
+    fixture.supervisor.resume();
+    assert_eq!(fixture.supervisor.processes()[0]["state"], "unknown", "nobody has asked for it yet");
+    fixture.supervisor.start().unwrap();
+    fixture.until_state(JobState::Running).await;
+    let pid = fixture.pid("web");
+
+    let next = fixture.next_life().await;
+    next.until_state(JobState::Running).await;
+    assert_eq!(next.pid("web"), pid);
+}
+
+#[tokio::test]
+async fn a_service_that_ends_on_purpose_is_not_started_in_the_agent_s_next_life() {
+    let fixture = Fixture::new();
+    fixture.sleeper("web", "");
+    fixture.load();
+    fixture.supervisor.start().unwrap();
+    fixture.until_state(JobState::Running).await;
+    // As a drain does, in the middle of which the agent is restarted.
+    fixture.supervisor.unmonitor().await.unwrap();
+    let pid = fixture.kill("web");
+    fixture.until("its end", || !Fixture::is_alive(pid)).await;
+
+    let next = fixture.next_life().await;
+    assert_eq!(next.supervisor.processes()[0]["state"], "unknown", "a wish to run would show at once");
+    next.supervisor.start().unwrap();
+    next.until_state(JobState::Running).await;
+}
+
+#[tokio::test]
+async fn what_was_given_up_stays_given_up_and_what_is_gone_is_forgotten() {
+    let fixture = Fixture::new();
+    fixture.scripted("web", "exit 1", "if 1 restarts within 1000 cycles then timeout");
+    fixture.load();
+    fixture.supervisor.start().unwrap();
+    let state = |of: &Fixture| of.supervisor.processes()[0]["state"].clone();
+    fixture.until("given up", || state(&fixture) == "unknown").await;
+    let next = fixture.next_life().await;
+    assert_eq!(state(&next), "unknown");
+
+    let memory = || std::fs::read_to_string(next.path("monit/looked_after.json")).unwrap();
+    assert_eq!(memory(), r#"{"web":"left_alone"}"#);
+    std::fs::remove_file(next.path("control/web.monitrc")).unwrap();
+    next.load();
+    assert_eq!(memory(), "{}");
 }
 
 #[tokio::test]
@@ -338,9 +401,8 @@ async fn a_tripped_test_restarts_the_service() {
     let fixture = Fixture::new();
     fixture.sleeper("web", "if failed unixsocket /nowhere/at/all.sock for 2 cycles then restart");
     fixture.load();
-    fixture.supervisor.start();
-    let starts = || std::fs::read_to_string(fixture.path("order")).unwrap_or_default().lines().count();
-    fixture.until("a second start", || starts() >= 2).await;
+    fixture.supervisor.start().unwrap();
+    fixture.until("a second start", || fixture.starts().len() >= 2).await;
     let notice = fixture.notices.next().await;
     assert_eq!(notice.title, "web (10.0.0.9) - connection failed - restart");
 }
@@ -350,7 +412,7 @@ async fn a_service_of_another_group_is_invisible_to_bosh() {
     let fixture = Fixture::new();
     fixture.sleeper("side", "group other");
     fixture.load();
-    fixture.supervisor.start();
+    fixture.supervisor.start().unwrap();
     assert_eq!(fixture.supervisor.count(), 0);
     assert_eq!(fixture.supervisor.job_state(), JobState::Running);
 }
