@@ -65,19 +65,11 @@ pub struct Options {
     pub threads_max: usize,
     /// How long a new agent may take to answer for the first time.
     pub agent_wait: Duration,
-    /// Keeping time of orphaned disks.
-    pub orphan_days: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            node: NodeId(0),
-            tasks_max: 16,
-            threads_max: 32,
-            agent_wait: Duration::from_secs(600),
-            orphan_days: 5,
-        }
+        Self { node: NodeId(0), tasks_max: 16, threads_max: 32, agent_wait: Duration::from_secs(600) }
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::convert::{given, page};
 use super::{Door, request_id};
 use crate::error_map::status;
+use crate::fleet::log::now;
 
 fn config((config, current): (model::config::StoredConfig, bool)) -> pb::Config {
     pb::Config {
@@ -242,6 +243,7 @@ impl Disks for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let id = request_id(&wish.request_id);
-        self.service.delete_orphaned_disks(&caller, id, &wish.cids).await.map(started).map_err(status)
+        let queued = self.service.delete_orphaned_disks(&caller, id, &wish.cids, now()).await;
+        queued.map(started).map_err(status)
     }
 }

@@ -5,12 +5,23 @@ use std::collections::BTreeSet;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::TaskKind;
-use model::{BlobDigest, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId, TaskId, Version};
+use model::{
+    BlobDigest, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId, TaskId, Timestamp, Version,
+};
 use state::State;
 use state::command::Command;
 use state::records::{BlobRecord, Leak, OrphanedDisk};
 
 use crate::{Caller, Page, Read, Right, Service, ServiceError};
+
+/// How long an orphaned disk is kept for whoever wants it back, as in BOSH: five days.
+pub const ORPHANS_KEPT_MS: i64 = 5 * 24 * 3600 * 1000;
+
+/// Returns the disks that have been orphaned for longer than they are kept.
+pub fn orphans_to_delete(orphans: &[OrphanedDisk], now: Timestamp) -> Vec<DiskId> {
+    let is_old = |orphan: &&OrphanedDisk| now.0.saturating_sub(orphan.orphaned_at.0) > ORPHANS_KEPT_MS;
+    orphans.iter().filter(is_old).map(|orphan| orphan.disk.id.clone()).collect()
+}
 
 impl Service {
     /// Files the release archive that a blob holds.
@@ -165,12 +176,14 @@ impl Service {
         page.cut(State::new(&*looked.view).orphaned_disks())
     }
 
-    /// Deletes orphaned disks by cid; an unknown cid is an error that names it.
+    /// Deletes orphaned disks by cid; an unknown cid is an error that names it. Without a cid: all that `now` have been
+    /// kept long enough.
     pub async fn delete_orphaned_disks(
         &self,
         caller: &Caller,
         request_id: Option<RequestId>,
         cids: &[String],
+        now: Timestamp,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "delete disks")?;
         let looked = self.look(Read::Linearizable).await?;
@@ -182,7 +195,7 @@ impl Service {
             })
         };
         let disks: Vec<DiskId> = match cids {
-            [] => orphans.iter().map(|o| o.disk.id.clone()).collect(),
+            [] => orphans_to_delete(&orphans, now),
             cids => cids.iter().map(find).collect::<Result<_, _>>()?,
         };
         self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await

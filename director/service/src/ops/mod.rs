@@ -10,6 +10,7 @@ mod instances;
 mod tasks;
 mod variables;
 
+pub use artifacts::{ORPHANS_KEPT_MS, orphans_to_delete};
 pub use configs::PutConfig;
 pub use deployments::DeploymentSummary;
 pub use diff::{DiffLine, LineChange};

@@ -1,0 +1,9 @@
+//! What an operation promises, over a state whose clock is the test's.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+mod disks;
+mod fleet;
+/// Builders of the state's nouns, as the state's own tests use them.
+#[path = "../../../state/tests/common/mod.rs"]
+mod nouns;
