@@ -51,6 +51,41 @@ impl Patience {
     pub fn total(&self) -> Duration {
         self.rounds.total.unwrap_or(Duration::MAX)
     }
+
+    /// Returns the patience with a stream that is opened again whenever it breaks.
+    pub fn reopening(&self) -> Reopening {
+        let lasting = self.rounds.max.min(self.total());
+        Reopening { waits: self.rounds.waits(), opened: Instant::now(), lasting }
+    }
+}
+
+/// Patience with one stream that is opened again whenever it breaks. A stream may be silent for hours and then break
+/// for the first time: that is not the end of anybody's patience. Only one that breaks at once, again and again, is.
+pub struct Reopening {
+    waits: retry::Waits,
+    opened: Instant,
+    /// A stream that was open for longer than the longest wait was no failed attempt.
+    lasting: Duration,
+}
+
+impl Reopening {
+    /// Notes that the stream is open.
+    pub fn opened(&mut self) {
+        self.opened = Instant::now();
+    }
+
+    /// Notes that the stream has brought something new.
+    pub fn news(&mut self) {
+        self.waits.reset();
+    }
+
+    /// The stream is broken: returns how long to wait before it is opened again, or none to give up.
+    pub fn broken(&mut self) -> Option<Duration> {
+        if self.opened.elapsed() > self.lasting {
+            self.waits.reset();
+        }
+        self.waits.next()
+    }
 }
 
 /// The replicas that we may ask.

@@ -25,7 +25,7 @@ pub(super) async fn watch(context: &mut Context<'_>, args: Watch) -> Result<(), 
 /// Watches until something ends it for good. The bookmark moves with every message, so that nothing comes twice.
 async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
     let mut reached = args.after;
-    let mut waits = context.fleet.patience().rounds.waits();
+    let mut patience = context.fleet.patience().reopening();
     loop {
         let request = WatchRequest { after_revision: reached, tables: args.tables.clone() };
         let mut stream = context
@@ -39,10 +39,11 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
                 Error::Refused { status: Code::OutOfRange, .. } => compacted(reached),
                 other => other,
             })?;
+        patience.opened();
         let broken = loop {
             match stream.message().await {
                 Ok(Some(message)) => {
-                    waits.reset();
+                    patience.news();
                     for change in &message.changes {
                         // A replica that begins too early must not make us repeat ourselves.
                         if change.revision > reached {
@@ -62,7 +63,7 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
         if failure_kind(&broken) == Kind::Final {
             return Err(refused("WatchClient.watch", &broken));
         }
-        let Some(wait) = waits.next() else {
+        let Some(wait) = patience.broken() else {
             return Err(context.fleet.lost("WatchClient.watch", &broken));
         };
         context.fleet.move_on();

@@ -115,7 +115,7 @@ pub async fn follow(
 ) -> Result<Task, Error> {
     let mut cursor = Cursor::default();
     let mut waiting = Waiting { id, started: until == Until::Now, told: Vec::new() };
-    let mut waits = fleet.patience().rounds.waits();
+    let mut patience = fleet.patience().reopening();
     loop {
         let request = FollowTaskRequest {
             id,
@@ -129,6 +129,7 @@ pub async fn follow(
                 { client }.follow(request).await
             })
             .await?;
+        patience.opened();
         let broken = loop {
             let message = match next(fleet, &mut stream, &mut waiting, sink).await? {
                 Ok(Some(message)) => message,
@@ -143,13 +144,12 @@ pub async fn follow(
             if let Some(task) = message.task {
                 return Ok(task);
             }
-            // Only news resets the patience: a replica that accepts and breaks at once must not hold us for ever.
-            waits.reset();
+            patience.news();
         };
         if failure_kind(&broken) == Kind::Final {
             return Err(refused("TasksClient.follow", &broken));
         }
-        let Some(wait) = waits.next() else {
+        let Some(wait) = patience.broken() else {
             return Err(fleet.lost("TasksClient.follow", &broken));
         };
         fleet.move_on();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dctl::client::{Fleet, Login, Patience, Trust};
 use dctl::console::Screen;
 use dctl::error::Error;
 use dctl::follow::{Lines, Raw, Until, follow};
@@ -185,6 +186,40 @@ async fn a_director_that_breaks_every_stream_at_once_is_given_up() {
     let mut out = Vec::new();
     let error = follow(&fleet, 3, Output::Debug, Until::TaskEnds, &mut Raw::new(&mut out)).await.unwrap_err();
     assert_eq!(error.exit() as u8, 3, "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_silent_for_longer_than_our_patience_may_break() {
+    let rounds = retry::Policy {
+        initial: Duration::from_millis(1),
+        max: Duration::from_millis(5),
+        total: Some(Duration::from_millis(200)),
+    };
+    let patience = Patience { attempt: AMPLE, rounds };
+    let asked = Mutex::new(0);
+    let director = Director::start(Script {
+        follow: answer(move |request: FollowTaskRequest| {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            let from = request.offset as usize;
+            // Three times: patience that was used up once must not stay used up.
+            if *asked > 3 {
+                return Ok(parts(vec![Ok(piece(from, LOG.len())), Ok(ended("done"))]));
+            }
+            let silence = futures::stream::once(async move {
+                // The condition is the time itself.
+                tokio::time::sleep(patience.total() * 2).await;
+                broken()
+            });
+            Ok(silence.boxed())
+        }),
+        ..Script::default()
+    })
+    .await;
+    let fleet = Fleet::new(&[director.address()], &Trust::Nobody, &Login::default(), patience).unwrap();
+    let mut out = Vec::new();
+    let task = follow(&fleet, 3, Output::Debug, Until::TaskEnds, &mut Raw::new(&mut out)).await.unwrap();
+    assert_eq!((task.state.as_str(), String::from_utf8(out).unwrap().as_str()), ("done", LOG));
 }
 
 #[tokio::test]

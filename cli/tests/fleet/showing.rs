@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use expect_test::expect;
+use futures::StreamExt as _;
 use proto::v1::*;
 use tonic::Status;
 
@@ -172,6 +173,31 @@ async fn watching_goes_on_behind_the_last_revision_and_repeats_nothing() {
             Error: the changes after revision 8 are no longer kept: list what you need again, then watch from there
         "#]],
     );
+}
+
+#[tokio::test]
+async fn a_watch_that_was_silent_for_longer_than_our_patience_may_break() {
+    let asked = Mutex::new(0);
+    let director = Director::start(Script {
+        watch: answer(move |_: WatchRequest| {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            if *asked > 1 {
+                return Err(Status::out_of_range("compacted"));
+            }
+            let silence = async {
+                // The condition is the time itself: longer than --timeout.
+                tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+                Err(Status::unavailable("going down"))
+            };
+            Ok(futures::stream::once(silence).boxed())
+        }),
+        ..Script::default()
+    })
+    .await;
+    let output = run(&["-e", &director.address(), "--timeout", "1", "watch", "--after", "5"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("are no longer kept"), "the second stream was opened: {said}");
 }
 
 #[tokio::test]
