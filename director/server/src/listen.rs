@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use crate::tls::{PortKind, TlsIdentity, replica_named_in};
+use crate::tls::{OutOfTime, PortKind, TlsIdentity, replica_named_in};
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ const CONNECTIONS_MAX: usize = 20_000;
 
 /// How often an idle HTTP/2 connection is asked whether the other side is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Remembers for all ports when it was last said that a certificate was refused for its dates.
+static OUT_OF_TIME: OutOfTime = OutOfTime::new();
 
 /// Serves `router` on a port until `stop`.
 pub async fn serve(
@@ -83,7 +86,12 @@ async fn connection(
     let acceptor = TlsAcceptor::from(identity.server(kind));
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%from, error = %error, "TLS handshake failed"),
+        Ok(Err(error)) => {
+            if !OUT_OF_TIME.tell(&error, &from) {
+                debug!(%from, error = %error, "TLS handshake failed");
+            }
+            return;
+        }
         Err(_) => return debug!(%from, "TLS handshake took too long"),
     };
     let certificates = stream

@@ -1,6 +1,7 @@
 //! TLS: one identity, three kinds of port, and the client side between replicas. Certificates are replaced while running.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -10,8 +11,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tracing::warn;
 
 use crate::identity::replica_tls_name;
+
+/// How often it is said that certificates are refused for their dates. Peers try many times a second.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Which port a server configuration is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +29,57 @@ pub enum PortKind {
     Agent,
 }
 
+/// Returns whether a handshake failed because one side's certificate has ended or has not begun, for the other's clock.
+pub fn is_out_of_time(error: &std::io::Error) -> bool {
+    use rustls::CertificateError as Bad;
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(bad)) => matches!(
+            bad,
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. }
+        ),
+        Some(rustls::Error::AlertReceived(alert)) => *alert == rustls::AlertDescription::CertificateExpired,
+        _ => false,
+    }
+}
+
+/// Says so, but not with each of the many attempts that follow.
+pub struct OutOfTime {
+    told: Mutex<Option<Instant>>,
+}
+
+impl OutOfTime {
+    /// Nothing was said yet.
+    pub const fn new() -> Self {
+        Self { told: Mutex::new(None) }
+    }
+
+    /// Logs a failed handshake if it failed for this reason and that was not said lately; returns whether it was that.
+    pub fn tell(&self, error: &std::io::Error, other: &dyn std::fmt::Display) -> bool {
+        if !is_out_of_time(error) {
+            return false;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            warn!(%other, error = %error, "a certificate has ended or not begun: is the clock right, here and there?");
+        }
+        true
+    }
+}
+
+impl Default for OutOfTime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 struct Material {
     api: Arc<ServerConfig>,
     peer: Arc<ServerConfig>,
     agent: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
-    not_after_unix: i64,
+    /// From when to when the certificate is good, by the Unix clock.
+    valid_unix: (i64, i64),
 }
 
 /// This replica's certificate and whom it trusts, replaceable as a whole.
@@ -64,9 +114,11 @@ impl TlsIdentity {
         self.current.load().client.clone()
     }
 
-    /// Returns how long the certificate is still good.
+    /// Returns how long the certificate is still good, by our own clock; nothing if it has not even begun.
     pub fn seconds_left(&self) -> i64 {
-        self.current.load().not_after_unix - time::OffsetDateTime::now_utc().unix_timestamp()
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let (begin, end) = self.current.load().valid_unix;
+        if now < begin { 0 } else { end - now }
     }
 }
 
@@ -84,7 +136,8 @@ fn material(chain_pem: &str, key_pem: &str, authorities_pem: &str) -> anyhow::Re
     let roots = Arc::new(roots);
     let leaf = chain.first().context("the certificate file is empty")?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).context("read the certificate")?;
-    let not_after_unix = parsed.validity().not_after.timestamp();
+    let validity = parsed.validity();
+    let valid_unix = (validity.not_before.timestamp(), validity.not_after.timestamp());
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let server =
@@ -116,7 +169,7 @@ fn material(chain_pem: &str, key_pem: &str, authorities_pem: &str) -> anyhow::Re
         peer: server(Some(clients().build()?))?,
         agent: server(Some(clients().allow_unauthenticated().build()?))?,
         client: Arc::new(client),
-        not_after_unix,
+        valid_unix,
     })
 }
 

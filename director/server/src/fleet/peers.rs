@@ -11,13 +11,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::tls::{TlsIdentity, expected_name};
+use crate::tls::{OutOfTime, TlsIdentity, expected_name};
 
 /// How long a peer may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// How often an idle connection is checked, so that a peer that vanished is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Remembers for all peers when it was last said that a certificate was refused for its dates.
+static OUT_OF_TIME: OutOfTime = OutOfTime::new();
 
 /// Makes channels to peers.
 pub struct PeerChannels {
@@ -63,7 +66,11 @@ impl PeerChannels {
             async move {
                 let stream = TcpStream::connect(&address).await?;
                 stream.set_nodelay(true)?;
-                let tls = TlsConnector::from(identity.client()).connect(expected_name(node), stream).await?;
+                let tls = TlsConnector::from(identity.client()).connect(expected_name(node), stream).await;
+                let tls = tls.inspect_err(|error| {
+                    // The layers above only say that there is no connection.
+                    OUT_OF_TIME.tell(error, &address);
+                })?;
                 Ok::<_, std::io::Error>(TokioIo::new(tls))
             }
         });

@@ -12,17 +12,19 @@ use rcgen::{
 use rustls_pki_types::CertificateSigningRequestDer;
 use time::{Duration, OffsetDateTime};
 
-/// How long a replica's certificate is valid. Renewed after two thirds, without a restart.
-const REPLICA_VALID: Duration = Duration::hours(48);
+/// How far the clocks of two machines of a fleet may be apart. Somebody who sets a date by hand is a day off, not more.
+pub(super) const CLOCKS_APART: Duration = Duration::hours(25);
+
+/// How long a replica's certificate is valid. Renewed once only two thirds are left, without a restart: what is left must
+/// do for a peer whose clock is ahead, with a day to spare for a renewal that does not work.
+pub(super) const REPLICA_VALID: Duration = Duration::hours(72);
 
 /// How long an agent's certificate is valid: it must outlive a long loss of all directors, but not a lost VM by much.
-const AGENT_VALID: Duration = Duration::hours(72);
+/// Agents renew theirs when a third is left, which must do for a director whose clock is ahead.
+const AGENT_VALID: Duration = Duration::hours(96);
 
 /// How long the authority itself is valid.
 const AUTHORITY_VALID: Duration = Duration::days(3650);
-
-/// Certificates begin a little earlier than now: the reader's clock may be behind.
-const CLOCK_SLACK: Duration = Duration::hours(1);
 
 /// Something could not be issued or read.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +196,8 @@ fn uri(text: &str) -> Result<Ia5String, rcgen::Error> {
 
 fn validity(params: &mut CertificateParams, valid: Duration) {
     let now = OffsetDateTime::now_utc();
-    params.not_before = now - CLOCK_SLACK;
+    // The reader's clock may be behind ours, and ours ahead of everybody's.
+    params.not_before = now - CLOCKS_APART;
     params.not_after = now + valid;
 }
 
@@ -214,6 +217,43 @@ mod tests {
         for expected in ["replica:3", "d3.example", "replica-3.directorate.internal", DIRECTOR_TLS_NAME] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
+    }
+
+    /// Has a verifier whose clock differs from ours look at a chain.
+    fn good_for(authority: &Authority, chain_pem: &str, clock: Duration) -> Result<(), rustls::Error> {
+        use rustls::server::WebPkiClientVerifier;
+        use rustls_pki_types::pem::PemObject as _;
+        use rustls_pki_types::{CertificateDer, UnixTime};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).unwrap();
+        let now = (OffsetDateTime::now_utc() + clock).unix_timestamp();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now as u64));
+        verifier.verify_client_cert(&leaf, &[], now).map(|_| ())
+    }
+
+    #[test]
+    fn a_clock_that_is_a_day_wrong_refuses_no_certificate() {
+        let (authority, _) = Authority::create("test").unwrap();
+        let key = KeyPair::generate().unwrap();
+        let replica = authority.issue_replica(NodeId(1), &Names::default(), &key).unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap();
+        let agent = authority.issue_agent(&AgentId::new("a1"), csr.der()).unwrap();
+        let day = Duration::days(1);
+        for (name, chain) in [("replica", &replica.chain_pem), ("agent", &agent.chain_pem)] {
+            // The reader is behind by a day, or the writer was ahead; then the same the other way round.
+            for clock in [-day, Duration::ZERO, day] {
+                assert_eq!(good_for(&authority, chain, clock), Ok(()), "{name} at {clock}");
+            }
+        }
+        // At the last moment before it is renewed.
+        let age = REPLICA_VALID - Duration::seconds(super::super::renewal::LEFT_MIN);
+        assert_eq!(good_for(&authority, &replica.chain_pem, age + day), Ok(()));
+        let age = AGENT_VALID * 2 / 3;
+        assert_eq!(good_for(&authority, &agent.chain_pem, age + day), Ok(()));
+        assert!(good_for(&authority, &replica.chain_pem, REPLICA_VALID + day).is_err(), "some day it ends");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::tls::TlsIdentity;
 /// How often to look whether it is time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Renewed when less than this is left: two thirds of the life are over then.
-const LEFT_MIN: i64 = 16 * 3600;
+/// Renewed when less than this is left: two thirds of the life.
+pub(super) const LEFT_MIN: i64 = super::authority::REPLICA_VALID.whole_seconds() * 2 / 3;
 
 /// Renews for the life of the process. `authority` opens the authority, once this replica's state has it.
 pub async fn keep_fresh(
