@@ -11,6 +11,12 @@ use serde::Deserialize;
 /// peer at `warn`; what operators need of that, we log ourselves.
 const DEFAULT_FILTER: &str = "info,openraft=error";
 
+/// The largest upload unless said otherwise: several times the largest stemcell or release there is.
+const UPLOAD_MIB_MAX: u32 = 16 * 1024;
+
+/// What blobs leave free unless said otherwise: some hours of log and a snapshot of a large fleet.
+const KEEP_FREE_MIB: u32 = 1024;
+
 /// How patient an election is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -51,6 +57,15 @@ pub struct LocalCpi {
     pub agent: PathBuf,
 }
 
+/// What blobs may take of a replica's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobLimits {
+    /// The largest upload.
+    pub upload_bytes_max: u64,
+    /// What stays free beside the blobs, for the log and the state.
+    pub keep_free_bytes: u64,
+}
+
 /// Simulated VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimCpi {
@@ -88,6 +103,8 @@ pub struct Config {
     pub agent: Port,
     /// The cloud.
     pub cpi: Cpi,
+    /// What blobs may take.
+    pub blobs: BlobLimits,
     /// The key-encryption key.
     pub kek_file: PathBuf,
     /// How to log.
@@ -142,6 +159,8 @@ struct Raw {
     peer: RawPort,
     agent: RawPort,
     cpi: RawCpi,
+    #[serde(default)]
+    blobs: RawBlobs,
     secrets: RawSecrets,
     #[serde(default)]
     log: RawLog,
@@ -176,6 +195,13 @@ struct RawLocal {
 #[serde(deny_unknown_fields)]
 struct RawSim {
     socket: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBlobs {
+    upload_mib_max: Option<u32>,
+    keep_free_mib: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -252,6 +278,10 @@ impl Check {
             peer: peer?,
             agent: agent?,
             cpi: cpi?,
+            blobs: BlobLimits {
+                upload_bytes_max: mebibytes(raw.blobs.upload_mib_max.unwrap_or(UPLOAD_MIB_MAX)),
+                keep_free_bytes: mebibytes(raw.blobs.keep_free_mib.unwrap_or(KEEP_FREE_MIB)),
+            },
             kek_file: self.base.join(raw.secrets.kek_file),
             log_format: raw.log.format,
             log_filter: raw.log.filter.unwrap_or_else(|| DEFAULT_FILTER.into()),
@@ -314,6 +344,10 @@ impl Check {
             }
         }
     }
+}
+
+fn mebibytes(count: u32) -> u64 {
+    u64::from(count) << 20
 }
 
 fn agent_beside_us() -> PathBuf {

@@ -1,10 +1,13 @@
-//! The one table of status codes: reasons in, gRPC out.
+//! The one table of status codes: reasons in, gRPC out. Every error of the public API is made here: it carries BOSH's
+//! number where there is one, a reason in any case, and where trying again helps, when.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use model::ErrorCode;
 use model::task::TaskError;
+use raft::MemberError;
+use release::BlobError;
 use service::ServiceError;
 use state::command::Refusal;
 use state::log::LogError;
@@ -21,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub fn status(error: ServiceError) -> Status {
     let message = error.to_string();
     match error {
-        ServiceError::Unauthenticated => build(Code::Unauthenticated, message, ErrorCode::UnauthorizedError),
+        ServiceError::Unauthenticated => unauthenticated(message),
         ServiceError::Forbidden { .. } => {
             build(Code::PermissionDenied, message, ErrorCode::UnauthorizedError)
         }
@@ -32,6 +35,54 @@ pub fn status(error: ServiceError) -> Status {
     }
 }
 
+/// Translates what the store of blobs said.
+pub fn of_blob(error: &BlobError) -> Status {
+    let message = chain(error);
+    match error {
+        BlobError::NotFound { .. } => build(Code::NotFound, message, ErrorCode::ResourceNotFound),
+        BlobError::InvalidDigest { .. } | BlobError::ReadContent { .. } => bad_request(message),
+        BlobError::Damaged { .. } => build(Code::DataLoss, message, ErrorCode::ResourceError),
+        // Without a time to come back: another replica is as full, or soon would be.
+        BlobError::NoRoom { .. } => reason(Code::ResourceExhausted, message, "NoRoom"),
+        BlobError::Store { .. } => unavailable(message),
+    }
+}
+
+/// Translates why the fleet's membership or its leader could not be changed.
+pub fn of_member(error: &MemberError) -> Status {
+    let message = error.to_string();
+    match error {
+        MemberError::NotLeader { .. }
+        | MemberError::Stopped
+        | MemberError::Timeout { .. }
+        | MemberError::Busy => unavailable(message),
+        MemberError::UnknownMember(_) => build(Code::NotFound, message, ErrorCode::ResourceNotFound),
+        _ => build(Code::FailedPrecondition, message, ErrorCode::ResourceError),
+    }
+}
+
+/// The request makes no sense.
+pub fn bad_request(message: impl Into<String>) -> Status {
+    build(Code::InvalidArgument, message.into(), ErrorCode::BadRequest)
+}
+
+/// Whoever asks has not proved who they are.
+pub fn unauthenticated(message: impl Into<String>) -> Status {
+    build(Code::Unauthenticated, message.into(), ErrorCode::UnauthorizedError)
+}
+
+/// This replica can't just now; asking again, or elsewhere, helps.
+pub fn unavailable(message: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(AGAIN));
+    details.set_error_info("Unavailable", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// Something here is broken.
+pub fn internal(message: impl Into<String>) -> Status {
+    build(Code::Internal, message.into(), ErrorCode::SystemError)
+}
+
 fn build(code: Code, message: String, told: ErrorCode) -> Status {
     numbered(code, message, told.name(), told.number())
 }
@@ -39,6 +90,22 @@ fn build(code: Code, message: String, told: ErrorCode) -> Status {
 fn numbered(code: Code, message: String, reason: &str, number: u32) -> Status {
     let metadata = HashMap::from([("code".to_owned(), number.to_string())]);
     Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
+}
+
+/// Makes an error that BOSH has no number for.
+fn reason(code: Code, message: String, reason: &str) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
+}
+
+/// Returns an error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn of_task_error(told: &TaskError) -> Status {
@@ -88,8 +155,8 @@ fn of_log(error: &LogError, message: String) -> Status {
             details.set_error_info("NoLeader", DOMAIN, HashMap::new());
             Status::with_error_details(Code::Unavailable, message, details)
         }
-        LogError::TooLarge { .. } => build(Code::InvalidArgument, message, ErrorCode::BadRequest),
-        LogError::Other(_) => build(Code::Internal, message, ErrorCode::SystemError),
+        LogError::TooLarge { .. } => bad_request(message),
+        LogError::Other(_) => internal(message),
     }
 }
 
@@ -111,5 +178,13 @@ mod tests {
         let status = status(ServiceError::Log(LogError::NoLeader("x".into())));
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+
+    #[test]
+    fn a_full_disk_sends_nobody_to_the_next_replica() {
+        let full = of_blob(&BlobError::NoRoom { keep_free: 1 });
+        assert_eq!(full.code(), Code::ResourceExhausted);
+        assert!(full.get_details_retry_info().is_none());
+        assert_eq!(full.get_details_error_info().unwrap().reason, "NoRoom");
     }
 }

@@ -178,7 +178,8 @@ impl Replica {
         let node = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await?;
         let log = RaftLog::new(node.clone(), identity.node);
         check_cluster(&log, &identity)?;
-        let local = Arc::new(LocalBlobs::open(config.data_dir.join("blobs"))?);
+        let local = LocalBlobs::open(config.data_dir.join("blobs"))?;
+        let local = Arc::new(local.keeping_free(config.blobs.keep_free_bytes));
         let blobs = Arc::new(FleetBlobs::new(identity.node, local, log.clone(), peers.clone()));
         let agent_side = Arc::new(AgentSide {
             id: identity.node,
@@ -282,6 +283,7 @@ impl Replica {
             doorkeeper: Doorkeeper::new(service.clone()),
             service,
             blobs: self.blobs.clone(),
+            upload_bytes_max: self.config.blobs.upload_bytes_max,
             agents: self.agents.clone(),
             vault: Arc::new(KekVault::new(self.kek.clone())),
             membership: membership.clone(),

@@ -19,10 +19,14 @@ use super::{BlobError, BlobReader, BlobStat, Blobstore};
 /// Bytes moved at once. Large enough that system calls don't count, small enough for many uploads at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How many bytes are written between two looks at the room that is left.
+const LOOK_EVERY_BYTES: u64 = 8 << 20;
+
 /// A store in one folder of the local file system.
 #[derive(Clone, Debug)]
 pub struct LocalBlobs {
     root: PathBuf,
+    keep_free: u64,
 }
 
 impl LocalBlobs {
@@ -40,7 +44,49 @@ impl LocalBlobs {
             let path = entry.map_err(failed("list unfinished", &tmp))?.path();
             std::fs::remove_file(&path).map_err(failed("remove unfinished", &path))?;
         }
-        Ok(Self { root })
+        Ok(Self { root, keep_free: 0 })
+    }
+
+    /// Returns the store with so many bytes of its disk reserved for others: it takes nothing in that would leave less.
+    pub fn keeping_free(self, keep_free: u64) -> Self {
+        Self { keep_free, ..self }
+    }
+
+    /// Returns how many bytes of its disk are reserved for others.
+    pub fn kept_free(&self) -> u64 {
+        self.keep_free
+    }
+
+    /// Fails if the disk has less room than is to stay free.
+    async fn check_room(&self) -> Result<(), BlobError> {
+        if self.keep_free == 0 {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let look = tokio::task::spawn_blocking(move || nix::sys::statvfs::statvfs(&root)).await;
+        match look {
+            // What only root may use counts as used.
+            Ok(Ok(disk)) if disk.blocks_available() * disk.fragment_size() < self.keep_free => {
+                Err(BlobError::NoRoom { keep_free: self.keep_free })
+            }
+            // Who can't be asked is not full; if it is, writing says so.
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells a full disk from other failures.
+    fn write_failed(
+        &self,
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(io::Error) -> BlobError + use<> {
+        let (keep_free, subject) = (self.keep_free, path.display().to_string());
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                BlobError::NoRoom { keep_free }
+            }
+            _ => BlobError::Store { operation, subject, source },
+        }
     }
 
     /// Returns every blob that is there, in no particular order. Meant for healing and garbage collection.
@@ -86,14 +132,15 @@ impl LocalBlobs {
 impl Blobstore for LocalBlobs {
     async fn put(&self, content: &mut (dyn AsyncRead + Send + Unpin)) -> Result<BlobStat, BlobError> {
         let unfinished = Unfinished(self.root.join("tmp").join(uuid::Uuid::new_v4().to_string()));
-        let failed = |operation| {
-            let subject = unfinished.0.display().to_string();
-            move |source| BlobError::Store { operation, subject, source }
-        };
+        let failed = |operation| self.write_failed(operation, &unfinished.0);
         let mut file = File::create_new(&unfinished.0).await.map_err(failed("create"))?;
-        let (mut hasher, mut bytes) = (Sha256::new(), 0u64);
+        let (mut hasher, mut bytes, mut look_at) = (Sha256::new(), 0u64, 0);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
+            if bytes >= look_at {
+                self.check_room().await?;
+                look_at = bytes + LOOK_EVERY_BYTES;
+            }
             let n = content.read(&mut chunk).await.map_err(|source| BlobError::ReadContent { source })?;
             if n == 0 {
                 break;
@@ -248,6 +295,19 @@ mod tests {
         let store = LocalBlobs::open(dir.path()).unwrap();
         assert_eq!(files(dir.path()), [store.path(&stat.digest).unwrap()]);
         assert_eq!(store.list().await.unwrap(), [stat]);
+    }
+
+    #[tokio::test]
+    async fn what_is_to_stay_free_is_not_filled_with_blobs() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalBlobs::open(dir.path()).unwrap();
+        let here = put(&store, b"here already").await;
+        let full = store.keeping_free(u64::MAX);
+        let refused = full.put(&mut &b"another"[..]).await.unwrap_err();
+        assert!(matches!(refused, BlobError::NoRoom { keep_free: u64::MAX }), "{refused}");
+        assert_eq!(full.list().await.unwrap(), std::slice::from_ref(&here), "nothing was stored");
+        assert!(full.has(&here.digest).await.unwrap(), "and nothing was lost");
+        put(&LocalBlobs::open(dir.path()).unwrap().keeping_free(1), b"another").await;
     }
 
     #[tokio::test]

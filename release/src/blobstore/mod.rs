@@ -84,6 +84,12 @@ pub enum BlobError {
         #[source]
         source: io::Error,
     },
+    /// There is no room for it: so much must stay free on the store's disk for those who can't do without.
+    #[error("there is no room for another blob: {keep_free} bytes of the disk are to stay free")]
+    NoRoom {
+        /// What is kept free.
+        keep_free: u64,
+    },
     /// The store itself failed.
     #[error("failed to {operation} blob {subject}")]
     Store {

@@ -25,11 +25,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::log::RaftLog;
 use super::peers::PeerChannels;
+use crate::error_map::of_blob;
 
 /// Bytes in one piece on the wire.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -95,6 +96,7 @@ impl FleetBlobs {
         let wanted = others.len().div_ceil(2) + 1;
         let mut holders = vec![self.id];
         let mut copies: FuturesUnordered<BoxFuture<'static, _>> = FuturesUnordered::new();
+        let mut no_room = false;
         let replicas = others.len() + 1;
         for (node, address) in others {
             copies.push(self.clone().copy_to(node, address, digest.clone()).boxed());
@@ -102,7 +104,12 @@ impl FleetBlobs {
         while holders.len() < wanted {
             match copies.next().await {
                 Some(Ok(node)) => holders.push(node),
-                Some(Err(error)) => warn!(blob = %digest, error = %error, "a copy failed"),
+                Some(Err(error)) => {
+                    warn!(blob = %digest, error = %error, "a copy failed");
+                    let full = |status: &Status| status.code() == Code::ResourceExhausted;
+                    no_room |= error.downcast_ref().is_some_and(full);
+                }
+                None if no_room => return Err(BlobError::NoRoom { keep_free: self.local.kept_free() }),
                 None => {
                     let source =
                         io::Error::other(format!("{} of {replicas} replicas hold it", holders.len()));
@@ -281,7 +288,7 @@ impl BlobCopies for CopiesService {
     ) -> Result<Response<pb::BlobCopyStat>, Status> {
         let pieces = request.into_inner().map(|p| p.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(pieces));
-        let stored = self.local.put(&mut reader).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let stored = self.local.put(&mut reader).await.map_err(|e| of_blob(&e))?;
         Ok(Response::new(pb::BlobCopyStat { digest: stored.digest.to_string(), size_bytes: stored.bytes }))
     }
 
@@ -289,7 +296,7 @@ impl BlobCopies for CopiesService {
 
     async fn get(&self, request: Request<pb::BlobCopyRequest>) -> Result<Response<Pieces>, Status> {
         let digest = BlobDigest::new(request.into_inner().digest);
-        let reader = self.local.get(&digest).await.map_err(|e| Status::not_found(e.to_string()))?;
+        let reader = self.local.get(&digest).await.map_err(|e| of_blob(&e))?;
         let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
         let pieces = pieces.map(|p: io::Result<Bytes>| match p {
             Ok(data) => Ok(pb::BlobPiece { data }),

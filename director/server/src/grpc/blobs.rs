@@ -4,29 +4,44 @@ use std::io;
 use std::pin::Pin;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use model::BlobDigest;
 use proto::v1 as pb;
 use proto::v1::blobs_server::Blobs;
-use release::Blobstore as _;
+use release::{BlobError, Blobstore as _};
 use service::Right;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Door;
-use crate::error_map::status;
+use crate::error_map::{of_blob, status, unavailable};
 
 /// Bytes in one message.
 const PART_BYTES: usize = 256 * 1024;
 
-fn blob_status(error: release::BlobError) -> Status {
-    match &error {
-        release::BlobError::NotFound { .. } => Status::not_found(error.to_string()),
-        release::BlobError::InvalidDigest { .. } | release::BlobError::ReadContent { .. } => {
-            Status::invalid_argument(error.to_string())
+/// Ends the content with an error once it is larger than allowed: nothing of it is kept then.
+fn at_most(
+    bytes_max: u64,
+    content: impl Stream<Item = io::Result<Bytes>> + Send,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let mut seen = 0u64;
+    content.map(move |part| {
+        let part = part?;
+        seen = seen.saturating_add(part.len() as u64);
+        if seen > bytes_max {
+            let text = format!("it is larger than {} MiB (blobs.upload_mib_max)", bytes_max >> 20);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
-        release::BlobError::Damaged { .. } => Status::data_loss(error.to_string()),
-        release::BlobError::Store { .. } => Status::unavailable(error.to_string()),
+        Ok(part)
+    })
+}
+
+/// Tells a damaged copy from a disk that can't be read: reading on elsewhere helps against both.
+fn of_read(error: io::Error) -> Status {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<BlobError>()) {
+        Some(damaged) => of_blob(damaged),
+        None => unavailable(error.to_string()),
     }
 }
 
@@ -39,8 +54,8 @@ impl Blobs for Door {
         let caller = self.caller(&request).await?;
         caller.needs(Right::Admin, "upload blobs").map_err(status)?;
         let parts = request.into_inner().map(|part| part.map(|p| p.data).map_err(io::Error::other));
-        let mut reader = StreamReader::new(Box::pin(parts));
-        let stored = self.blobs.put(&mut reader).await.map_err(blob_status)?;
+        let mut reader = StreamReader::new(Box::pin(at_most(self.upload_bytes_max, parts)));
+        let stored = self.blobs.put(&mut reader).await.map_err(|e| of_blob(&e))?;
         Ok(Response::new(pb::UploadBlobResponse {
             digest: stored.digest.to_string(),
             size_bytes: stored.bytes,
@@ -57,10 +72,10 @@ impl Blobs for Door {
         // Rendered archives and logs may hold secrets: whoever may not change things may not read blobs either.
         caller.needs(Right::Admin, "download blobs").map_err(status)?;
         let digest = BlobDigest::new(request.into_inner().digest);
-        let reader = self.blobs.get(&digest).await.map_err(blob_status)?;
+        let reader = self.blobs.get(&digest).await.map_err(|e| of_blob(&e))?;
         let parts = ReaderStream::with_capacity(reader, PART_BYTES).map(|part| match part {
             Ok(data) => Ok(pb::BlobPart { data }),
-            Err(error) => Err(Status::data_loss(error.to_string())),
+            Err(error) => Err(of_read(error)),
         });
         Ok(Response::new(Box::pin(parts)))
     }
@@ -80,5 +95,22 @@ impl Blobs for Door {
                 nodes: record.nodes.into_iter().map(|n| n.0).collect(),
             },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_is_too_large_ends_with_an_error() {
+        for (sent, accepted) in [(4, true), (5, false), (9, false)] {
+            let parts = futures::stream::iter((0..sent).map(|_| Ok(Bytes::from_static(b"x"))));
+            let mut reader = StreamReader::new(Box::pin(at_most(4, parts)));
+            let read = reader.read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.is_ok(), accepted, "{sent}: {read:?}");
+        }
     }
 }

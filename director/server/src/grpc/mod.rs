@@ -38,6 +38,8 @@ pub struct Door {
     pub doorkeeper: Doorkeeper,
     /// The fleet's blobs.
     pub blobs: Arc<FleetBlobs>,
+    /// The largest blob that may be uploaded.
+    pub upload_bytes_max: u64,
     /// Agents, for vitals.
     pub agents: Arc<dyn Agents>,
     /// For values of variables.

@@ -83,6 +83,7 @@ impl Replica {
             doorkeeper: Doorkeeper::new(service.clone()),
             service,
             blobs,
+            upload_bytes_max: 1 << 20,
             agents: Arc::new(RemoteAgents::new(hub.clone(), agents.clone())),
             vault: Arc::new(KekVault::new(kek.clone())),
             membership: Membership { id, node, log: log.clone(), peers, hub },
