@@ -85,6 +85,36 @@ async fn only_a_fresh_token_of_this_fleet_lets_a_replica_in() -> Result<()> {
     cluster.finish().await
 }
 
+#[tokio::test]
+async fn a_replica_that_cannot_run_does_not_become_a_voter() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1, CloudKind::Process).await?;
+    let number = cluster.prepare()?;
+    let config = cluster.folder_of(number).join("directord.toml");
+    let text = fs::read_to_string(&config)?;
+    // A cloud that can't be opened: its folder is a file.
+    let root = format!("root = \"{}\"", cluster.cloud_root().display());
+    fs::write(&config, text.replace(&root, "root = \"directord.toml\""))?;
+    let token = cluster.client()?.join_token(600).await?;
+    let joined = cluster.join(number, &token)?;
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let ran = cluster.directord(number, &["run"], &[])?;
+    let stderr = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(!ran.status.success() && stderr.contains("open the local cloud"), "{stderr}");
+    assert!(stderr.contains("all tasks have ended"), "it stopped in order: {stderr}");
+    // One voter of one: with a dead second one there would be no majority any more.
+    let client = cluster.client()?;
+    client.put_config("after", "text: all is well").await?;
+    assert_eq!(client.status().await?.members.len(), 1);
+    // Put right, it gets the place that its token was for.
+    fs::write(&config, text)?;
+    cluster.run(number)?;
+    cluster.wait_for_voter(number).await?;
+    cluster.finish().await
+}
+
 /// Returns a token whose time is over, on the fleet's own clock.
 async fn expired(cluster: &Cluster) -> Result<String> {
     let token = cluster.client()?.join_token(1).await?;

@@ -11,7 +11,6 @@ use executor::Ports;
 use executor::ports::{Cpis, Vault};
 use health::watcher::Ears;
 use owned_tasks::{OnExit, OwnedTasks};
-use proto::peer::v1 as peer_pb;
 use proto::peer::v1::blob_copies_server::BlobCopiesServer;
 use proto::peer::v1::fleet_server::FleetServer;
 use raft::{Node, Timing};
@@ -32,9 +31,11 @@ use crate::config::{Config, TimingProfile};
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
+use crate::fleet::homes::follow_shards;
 use crate::fleet::log::{RaftLog, now};
-use crate::fleet::membership::{FEATURE_LEVEL, FleetService, Membership, ask_for_promotion};
+use crate::fleet::membership::{FEATURE_LEVEL, FleetService, Membership};
 use crate::fleet::peers::PeerChannels;
+use crate::fleet::settling::settle;
 use crate::grpc::{self, Door};
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
 use crate::janitor;
@@ -108,6 +109,14 @@ impl Signals {
         let watch = |kind| signal(kind).context("watch for signals");
         Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
     }
+
+    /// Waits until somebody tells us to stop.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// A replica that is being put together.
@@ -136,29 +145,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
     let listeners = Listeners::bind(&config).await?;
     let replica = Replica::open(config).await?;
-    let membership = replica.membership();
-    let outputs = replica.start_background(&membership);
-    replica.start_peer_port(&membership, listeners.peer)?;
-    replica.start_agent_port(listeners.agent);
-    replica.start_api(&membership, listeners.api)?;
-    if let Some(listener) = listeners.probes {
-        probes::start(
-            &replica.doors,
-            listener,
-            replica.node.clone(),
-            replica.log.clone(),
-            replica.hub.clone(),
-        );
-    }
-    replica.start_membership(membership);
-    replica.start_executor(outputs).await?;
-    info!(node = %replica.identity.node, name = replica.config.name, api = %replica.config.api.listen, "running");
-    let failed = replica.wait(&mut signals).await;
+    let ran = replica.work(listeners, &mut signals).await;
+    // Also when it could not start to the end: it may be a voter, and even lead.
     replica.stop().await;
-    match failed {
-        None => Ok(()),
-        Some(name) => anyhow::bail!("'{name}' has ended, which this replica needs: see the log"),
-    }
+    ran
 }
 
 impl Replica {
@@ -177,9 +167,18 @@ impl Replica {
         let (doors, core) = (OwnedTasks::new(), OwnedTasks::new());
         let node = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await?;
         let log = RaftLog::new(node.clone(), identity.node);
-        check_cluster(&log, &identity)?;
-        let local = LocalBlobs::open(config.data_dir.join("blobs"))?;
-        let local = Arc::new(local.keeping_free(config.blobs.keep_free_bytes));
+        // After the databases: their lock keeps a second process out, which would take our unfinished blobs for a crash's.
+        let opened = check_cluster(&log, &identity).and_then(|()| {
+            LocalBlobs::open(config.data_dir.join("blobs")).context("open the store of blobs")
+        });
+        let local = match opened {
+            Ok(local) => Arc::new(local.keeping_free(config.blobs.keep_free_bytes)),
+            Err(error) => {
+                node.shutdown().await;
+                core.stop(Duration::from_secs(5)).await;
+                return Err(error);
+            }
+        };
         let blobs = Arc::new(FleetBlobs::new(identity.node, local, log.clone(), peers.clone()));
         let agent_side = Arc::new(AgentSide {
             id: identity.node,
@@ -189,13 +188,7 @@ impl Replica {
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
         });
-        let parts = HubParts {
-            identity: agent_side.clone(),
-            blobs: agent_side.clone(),
-            placement: agent_side.clone(),
-            sink: agent_side.clone(),
-        };
-        let hub = AgentHub::new(parts, HubOptions::default(), doors.clone());
+        let hub = AgentHub::new(hub_parts(&agent_side), HubOptions::default(), doors.clone());
         let agents: Arc<dyn Agents> = Arc::new(RemoteAgents::new(hub.clone(), agent_side.clone()));
         Ok(Self {
             config,
@@ -213,6 +206,32 @@ impl Replica {
             doors,
             core,
         })
+    }
+
+    /// Opens what is served, does its part in the fleet, and waits to be told to stop.
+    async fn work(&self, listeners: Listeners, signals: &mut Signals) -> anyhow::Result<()> {
+        let membership = self.membership();
+        let outputs = self.start_background(&membership);
+        self.start_peer_port(&membership, listeners.peer)?;
+        self.start_agent_port(listeners.agent);
+        self.start_api(&membership, listeners.api)?;
+        if let Some(listener) = listeners.probes {
+            probes::start(&self.doors, listener, self.node.clone(), self.log.clone(), self.hub.clone());
+        }
+        // Before it asks for a place: a voter that can't run is worse than none, the others would count on it.
+        let ports = tokio::select! {
+            ports = self.executor_ports(outputs) => ports?,
+            () = signals.told() => return Ok(()),
+            name = self.core.failed() => return Err(ended(name)),
+        };
+        self.start_membership(membership);
+        self.start_executor(ports);
+        info!(node = %self.identity.node, name = self.config.name, api = %self.config.api.listen, "running");
+        tokio::select! {
+            () = signals.told() => Ok(()),
+            name = self.doors.failed() => Err(ended(name)),
+            name = self.core.failed() => Err(ended(name)),
+        }
     }
 
     fn membership(&self) -> Membership {
@@ -320,22 +339,23 @@ impl Replica {
             version: env!("CARGO_PKG_VERSION").into(),
             feature_level: FEATURE_LEVEL,
         };
-        let (known, peers) = (self.identity.peers.clone(), self.peers.clone());
+        let known = self.identity.peers.clone();
         self.doors.spawn("membership", OnExit::Ignore, move |stop| async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = settle(membership, peers, known, own) => {}
+                () = settle(membership, known, own) => {}
             }
         });
     }
 
-    async fn start_executor(&self, outputs: Arc<Outputs>) -> anyhow::Result<()> {
+    /// Opens what tasks are done with: Ruby and the cloud.
+    async fn executor_ports(&self, outputs: Arc<Outputs>) -> anyhow::Result<Ports> {
         let renderer =
             Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
         let cpi = clouds::open(&self.config).await?;
         let cpis: Arc<dyn Cpis> = Arc::new(clouds::Clouds::single(cpi));
         let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
-        let ports = Ports {
+        Ok(Ports {
             log: Arc::new(self.log.clone()),
             lease: Arc::new(self.log.clone()),
             agents: self.agents.clone(),
@@ -346,21 +366,13 @@ impl Replica {
             enrollment: self.agent_side.clone(),
             output: outputs,
             options: executor::Options { node: self.identity.node, ..executor::Options::default() },
-        };
+        })
+    }
+
+    fn start_executor(&self, ports: Ports) {
         let (owner, wait) = (self.doors.clone(), self.node.lease_duration());
         self.doors
             .spawn("executor", OnExit::StopNode, move |stop| executor::runner::run(ports, owner, wait, stop));
-        Ok(())
-    }
-
-    /// Waits for a signal, or for the end of something that the replica needs; returns what that was.
-    async fn wait(&self, signals: &mut Signals) -> Option<&'static str> {
-        tokio::select! {
-            _ = signals.terminate.recv() => None,
-            _ = signals.interrupt.recv() => None,
-            name = self.doors.failed() => Some(name),
-            name = self.core.failed() => Some(name),
-        }
     }
 
     /// Stops in order: no new work, leadership handed over, streams ended, consensus last. All within one deadline.
@@ -383,6 +395,10 @@ impl Replica {
     }
 }
 
+fn hub_parts(side: &Arc<AgentSide>) -> HubParts {
+    HubParts { identity: side.clone(), blobs: side.clone(), placement: side.clone(), sink: side.clone() }
+}
+
 fn router(routes: Routes) -> Router {
     routes.prepare().into_axum_router()
 }
@@ -399,6 +415,10 @@ fn check_cluster(log: &RaftLog, identity: &NodeIdentity) -> anyhow::Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+fn ended(name: &str) -> anyhow::Error {
+    anyhow::anyhow!("'{name}' has ended, which this replica needs: see the log")
 }
 
 /// Logs every change of leader: the one life event of consensus that an operator looks for.
@@ -423,72 +443,6 @@ async fn tell_leaders(
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// Sends agents to their new homes, and tells them new addresses, whenever shards or members change.
-async fn follow_shards(hub: Arc<AgentHub>, log: RaftLog, stop: tokio_util::sync::CancellationToken) {
-    let read = || {
-        let view = log.view();
-        let state = State::new(&*view);
-        let addresses: Vec<String> = state.members().into_iter().map(|m| m.agent_address).collect();
-        (state.shard_map().number, addresses)
-    };
-    let mut seen = log.revision();
-    let mut last = read();
-    loop {
-        tokio::select! {
-            now = log.changed(seen) => seen = now,
-            () = stop.cancelled() => return,
-        }
-        let current = read();
-        if current.1 != last.1 {
-            hub.announce_endpoints();
-        }
-        let moved = current.0 != last.0;
-        last = current;
-        if moved {
-            // Sending thousands of agents home takes a while; whoever is told to stop does not wait for it.
-            tokio::select! {
-                () = hub.rehome() => {}
-                () = stop.cancelled() => return,
-            }
-        }
-    }
-}
-
-async fn settle(
-    membership: Membership,
-    peers: Arc<PeerChannels>,
-    known: Vec<(model::NodeId, String)>,
-    own: Member,
-) {
-    let is_member = || membership.node.status().members.iter().any(|m| m.id == own.node.0 && m.voter);
-    if !is_member() && !known.is_empty() {
-        let request = peer_pb::PromoteRequest {
-            name: own.name.clone(),
-            api_address: own.api_address.clone(),
-            peer_address: own.peer_address.clone(),
-            agent_address: own.agent_address.clone(),
-            version: own.version.clone(),
-            feature_level: own.feature_level,
-        };
-        match ask_for_promotion(&peers, &known, &request).await {
-            Ok(()) => info!(node = %own.node, "joined the fleet"),
-            Err(status) => {
-                return error!(node = %own.node, error = %status, "the fleet did not take this replica");
-            }
-        }
-    }
-    let filed = || {
-        let view = membership.log.view();
-        State::new(&*view).member(own.node)
-    };
-    while filed().as_ref() != Some(&own) {
-        if let Err(status) = membership.file(own.clone()).await {
-            warn!(error = %status, "this replica's addresses are not filed yet");
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

@@ -87,7 +87,8 @@ impl Membership {
         futures::future::join_all(members.into_iter().map(ask)).await
     }
 
-    fn was_removed(&self, node: NodeId) -> bool {
+    /// Returns whether this replica's state says that another one, or itself, was removed for good.
+    pub fn was_removed(&self, node: NodeId) -> bool {
         let view = self.log.view();
         State::new(&*view).is_removed_member(node)
     }

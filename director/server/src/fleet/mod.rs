@@ -3,6 +3,8 @@
 pub mod blobs;
 pub mod fsm;
 pub mod gate;
+pub mod homes;
 pub mod log;
 pub mod membership;
 pub mod peers;
+pub mod settling;
