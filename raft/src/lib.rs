@@ -37,6 +37,7 @@ mod disk;
 mod engine_config;
 mod error;
 mod fatal;
+mod heard;
 mod log_cache;
 mod log_db;
 mod log_store;

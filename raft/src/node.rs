@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine_config;
 use crate::fatal::Fatal;
+use crate::heard::Heard;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::peers::{Gate, Peers};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<StateStore>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) gate: Gate,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) stopping: CancellationToken,
     status: watch::Receiver<Status>,
     /// The term that this replica leads, and when it noticed.
@@ -88,6 +90,7 @@ impl Node {
             store,
             peers,
             gate: Gate::default(),
+            heard: Arc::default(),
             stopping,
             status: status_receiver,
             noticed,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
+use openraft::raft::StreamAppendError;
 use proto::peer::v1 as wire;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,6 +14,7 @@ use wire::raft_server::{Raft, RaftServer};
 
 use crate::Node;
 use crate::codec::{self, Ballot, DecodeError};
+use crate::heard::Heard;
 use crate::node::Engine;
 use crate::peers::MESSAGE_MAX_BYTES;
 use crate::propose::LocalError;
@@ -23,6 +25,7 @@ use crate::state_store::StateStore;
 pub struct RaftService {
     raft: Engine,
     store: Arc<StateStore>,
+    heard: Arc<Heard>,
     /// One snapshot at a time: two would be two copies of the state.
     receiving: Semaphore,
 }
@@ -34,7 +37,12 @@ pub struct ForwardService {
 
 /// Returns the services to be served on the peer port, where only replicas may call.
 pub fn peer_services(node: &Node) -> (RaftServer<RaftService>, ForwardServer<ForwardService>) {
-    let raft = RaftService { raft: node.engine(), store: node.store(), receiving: Semaphore::new(1) };
+    let raft = RaftService {
+        raft: node.engine(),
+        store: node.store(),
+        heard: node.inner.heard.clone(),
+        receiving: Semaphore::new(1),
+    };
     let forward = ForwardService { node: node.clone() };
     (
         RaftServer::new(raft)
@@ -80,9 +88,16 @@ impl Raft for RaftService {
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
         let request = codec::append_request_in(request.into_inner()).map_err(malformed)?;
+        let leader = request.vote.leader_id.voted_for;
         let mut answers = Box::pin(self.raft.stream_append(futures::stream::iter([request])));
         match answers.next().await {
-            Some(Ok(result)) => Ok(Response::new(codec::append_response_out(&result))),
+            Some(Ok(result)) => {
+                // One that others have replaced is not in touch with us, nor we with it.
+                if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+                    self.heard.note(leader);
+                }
+                Ok(Response::new(codec::append_response_out(&result)))
+            }
             Some(Err(fatal)) => Err(stopped(fatal)),
             None => Err(stopped("no answer")),
         }

@@ -262,3 +262,29 @@ async fn an_entry_that_is_too_long_is_refused() {
     let refused = cluster.node(1).propose(vec![b'x'; raft::MAX_ENTRY_BYTES + 1], PATIENCE).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_cut_off_knows_that_there_is_no_leader_to_reach() {
+    let mut cluster = Cluster::start(3, Setup::default()).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    let third = *cluster.replicas.keys().find(|id| **id != leader && **id != follower).unwrap();
+    let hears = |cluster: &Cluster, id: u64| cluster.node(id).leader_in_touch();
+    eventually("everybody to hear the leader", || {
+        [leader, follower, third].iter().all(|id| hears(&cluster, *id) == Some(leader))
+    })
+    .await;
+    // A follower alone: Pre-Vote keeps its vote, and with it the name of the leader that it once had.
+    cluster.kill(leader);
+    cluster.kill(third);
+    eventually("the silence to be noticed", || hears(&cluster, follower).is_none()).await;
+    cluster.launch(third).await;
+    let new = cluster.leader().await;
+    eventually("the new leader to be heard", || {
+        [follower, third].iter().all(|id| hears(&cluster, *id) == Some(new))
+    })
+    .await;
+    // A leader alone.
+    let other = if new == follower { third } else { follower };
+    cluster.kill(other);
+    eventually("the quorum to be missed", || hears(&cluster, new).is_none()).await;
+}

@@ -11,6 +11,7 @@ pub mod auth;
 pub mod clouds;
 pub mod commands;
 pub mod config;
+pub mod contact;
 pub mod error_map;
 pub mod files;
 pub mod fleet;

@@ -15,6 +15,7 @@ use state::log::CommandLog as _;
 use state::query::TaskFilter;
 use tokio::net::TcpListener;
 
+use crate::contact::{Readiness, readiness};
 use crate::fleet::log::RaftLog;
 use crate::metrics as names;
 
@@ -49,18 +50,14 @@ pub fn start(tasks: &OwnedTasks, listener: TcpListener, node: Node, log: RaftLog
     });
 }
 
-/// Ready: knows its fleet and a leader, so that a request can be answered.
+/// Ready: knows its fleet and is in touch with a leader, so that a request can be answered.
 async fn ready(Extract(probes): Extract<Probes>) -> (StatusCode, String) {
-    let status = probes.node.status();
-    let known = {
-        let view = probes.log.view();
-        State::new(&*view).cluster().is_some()
+    let text = match readiness(&probes.node, &probes.log) {
+        Readiness::Ready { leader } => return (StatusCode::OK, format!("ok, replica {leader} leads\n")),
+        Readiness::NoLeader => "no leader in reach\n",
+        Readiness::NoState => "the state has not arrived yet\n",
     };
-    match (status.leader, known) {
-        (Some(leader), true) => (StatusCode::OK, format!("ok, replica {leader} leads\n")),
-        (None, _) => (StatusCode::SERVICE_UNAVAILABLE, "no leader\n".into()),
-        (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "the state has not arrived yet\n".into()),
-    }
+    (StatusCode::SERVICE_UNAVAILABLE, text.into())
 }
 
 async fn scrape(Extract(probes): Extract<Probes>) -> String {

@@ -22,12 +22,15 @@ use state::records::{Cluster, Member};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use crate::agents::AgentSide;
 use crate::auth::Doorkeeper;
 use crate::clouds;
 use crate::config::{Config, TimingProfile};
+use crate::contact;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
@@ -133,6 +136,7 @@ struct Replica {
     agent_side: Arc<AgentSide>,
     hub: Arc<AgentHub>,
     agents: Arc<dyn Agents>,
+    health: HealthReporter,
     /// Tasks that stop first: whatever takes in new work.
     doors: OwnedTasks,
     /// Tasks that stop last: consensus and what it needs.
@@ -190,6 +194,9 @@ impl Replica {
         });
         let hub = AgentHub::new(hub_parts(&agent_side), HubOptions::default(), doors.clone());
         let agents: Arc<dyn Agents> = Arc::new(RemoteAgents::new(hub.clone(), agent_side.clone()));
+        let health = HealthReporter::new();
+        // Until it is known better.
+        health.set_service_status("", ServingStatus::NotServing).await;
         Ok(Self {
             config,
             identity,
@@ -203,6 +210,7 @@ impl Replica {
             agent_side,
             hub,
             agents,
+            health,
             doors,
             core,
         })
@@ -271,8 +279,9 @@ impl Replica {
         });
         let (node, log) = (self.node.clone(), self.log.clone());
         self.doors.spawn("janitor", OnExit::StopNode, |stop| janitor::run(node, log, stop));
-        let status = self.node.watch_status();
-        self.doors.spawn("leader log", OnExit::Ignore, move |stop| tell_leaders(id, status, stop));
+        let (node, log) = (self.node.clone(), self.log.clone());
+        let health = self.health.clone();
+        self.doors.spawn("contact", OnExit::Ignore, move |stop| contact::follow(node, log, health, stop));
         let (hub, log) = (self.hub.clone(), self.log.clone());
         self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
         outputs
@@ -307,6 +316,7 @@ impl Replica {
             vault: Arc::new(KekVault::new(self.kek.clone())),
             membership: membership.clone(),
             kek: self.kek.clone(),
+            health: self.health.clone(),
             tasks: self.doors.clone(),
         };
         let routes = router(grpc::routes(&door)?);
@@ -419,30 +429,4 @@ fn check_cluster(log: &RaftLog, identity: &NodeIdentity) -> anyhow::Result<()> {
 
 fn ended(name: &str) -> anyhow::Error {
     anyhow::anyhow!("'{name}' has ended, which this replica needs: see the log")
-}
-
-/// Logs every change of leader: the one life event of consensus that an operator looks for.
-async fn tell_leaders(
-    node: model::NodeId,
-    mut status: tokio::sync::watch::Receiver<raft::Status>,
-    stop: tokio_util::sync::CancellationToken,
-) {
-    let mut last = None;
-    loop {
-        let current = {
-            let status = status.borrow_and_update();
-            (status.leader, status.term)
-        };
-        if last != Some(current) {
-            match current {
-                (Some(leader), term) => info!(%node, leader, term, "leader elected"),
-                (None, term) => warn!(%node, term, "there is no leader"),
-            }
-        }
-        last = Some(current);
-        tokio::select! {
-            changed = status.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
-        }
-    }
 }

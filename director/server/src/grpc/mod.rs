@@ -20,6 +20,7 @@ use owned_tasks::OwnedTasks;
 use service::{Caller, Service};
 use tonic::service::Routes;
 use tonic::{Request, Status};
+use tonic_health::server::HealthReporter;
 
 use crate::auth::Doorkeeper;
 use crate::error_map;
@@ -48,6 +49,8 @@ pub struct Door {
     pub membership: Membership,
     /// For joining replicas.
     pub kek: Kek,
+    /// Whether this replica can serve, for load balancers.
+    pub health: HealthReporter,
     /// Owner of streams.
     pub tasks: OwnedTasks,
 }
@@ -81,14 +84,16 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::tasks_server::TasksServer;
     use proto::v1::variables_server::VariablesServer;
     use proto::v1::watch_server::WatchServer;
+    use tonic_health::pb::health_server::HealthServer as HealthCheckServer;
+    use tonic_health::server::HealthService;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
     };
-    let (_, health) = tonic_health::server::health_reporter();
-    Ok(Routes::new(health)
+    let health = HealthService::from_health_reporter(door.health.clone());
+    Ok(Routes::new(HealthCheckServer::new(health))
         .add_service(reflection()?)
         .add_service(ClusterServer::new(door.clone()))
         .add_service(JoinServer::new(JoinDesk::new(door.clone())))

@@ -15,6 +15,7 @@ use service::Service;
 use state::command::{Command, Outcome};
 use state::log::{CommandLog as _, Proposal};
 use state::records::{FleetSecrets, User};
+use tonic_health::server::HealthReporter;
 
 use crate::agents::AgentSide;
 use crate::auth::{Doorkeeper, hash_password};
@@ -88,6 +89,7 @@ impl Replica {
             vault: Arc::new(KekVault::new(kek.clone())),
             membership: Membership { id, node, log: log.clone(), peers, hub },
             kek: kek.clone(),
+            health: HealthReporter::new(),
             tasks: tasks.clone(),
         };
         let replica = Self { log, door, agents, kek: kek.clone(), tasks, _folder: folder };
