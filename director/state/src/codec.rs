@@ -7,7 +7,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::command::{Entry, Outcome};
+use crate::command::{Entry, Outcome, StepRecord};
 
 /// How deep an entry may nest. Manifests stay far below; the bound keeps hostile bytes from exhausting the stack.
 const ENTRY_DEPTH_MAX: usize = 256;
@@ -33,6 +33,13 @@ impl Entry {
     /// Returns the entry that `bytes` hold.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode(bytes, ENTRY_DEPTH_MAX).map_err(|source| DecodeError { what: "a log entry", source })
+    }
+}
+
+impl StepRecord {
+    /// Returns how many bytes of an entry it takes.
+    pub fn bytes(&self) -> usize {
+        encode(self).len()
     }
 }
 
@@ -63,6 +70,11 @@ pub(crate) fn decode_row<T: DeserializeOwned>(table: &str, bytes: &[u8]) -> T {
         Ok(value) => value,
         Err(error) => panic!("a row of table {table} is damaged or newer than this program: {error}"),
     }
+}
+
+/// Returns the value whose bytes travelled in pieces. They nest no deeper than if they had travelled in one entry.
+pub(crate) fn decode_piece<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    decode(bytes, ENTRY_DEPTH_MAX).map_err(|source| DecodeError { what, source })
 }
 
 /// Returns the header of a snapshot.

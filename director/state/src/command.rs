@@ -186,6 +186,9 @@ pub struct DraftPart {
     /// More units of its waves, in order.
     #[serde(default)]
     pub units: Vec<DraftUnit>,
+    /// More bytes of its record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::records::bytes")]
+    pub record: Vec<u8>,
 }
 
 /// A unit that travels apart from its wave.

@@ -4,7 +4,7 @@ use model::plan::Plan;
 use model::{Epoch, TaskId};
 use serde::Serialize;
 
-use crate::codec;
+use crate::codec::{self, DecodeError};
 use crate::command::{Command, DraftPart, DraftUnit};
 
 /// Aim for a part. Half of the log's limit for an entry, since one piece may go over it.
@@ -24,6 +24,11 @@ pub fn cut(task: TaskId, epoch: Epoch, draft: u64, mut plan: Plan) -> Vec<Comman
         for unit in take_units(&mut plan) {
             parts.room_for(&unit).units.push(unit);
         }
+        // The manifest is in it twice, and the links of the whole deployment. It is cut anywhere.
+        let record = plan.record.take().map(|record| codec::encode(&record)).unwrap_or_default();
+        for piece in record.chunks(PART_BYTES) {
+            parts.room_of(piece.len()).record.extend_from_slice(piece);
+        }
     }
     let count = number(parts.done.len());
     let drafts = parts.done.into_iter().enumerate().map(|(part, content)| Command::PlanDraft {
@@ -36,19 +41,35 @@ pub fn cut(task: TaskId, epoch: Epoch, draft: u64, mut plan: Plan) -> Vec<Comman
     drafts.chain([Command::PlanCommit { task, epoch, draft, parts: count, plan: Box::new(plan) }]).collect()
 }
 
-/// Puts a part's pieces back into `plan`. A unit whose place does not exist is dropped and reported.
-pub(crate) fn merge(plan: &mut Plan, part: DraftPart) -> Result<(), DraftUnit> {
-    plan.targets.extend(part.targets);
-    plan.reservations.extend(part.reservations);
-    for piece in part.units {
-        let phase = plan.phases.get_mut(piece.phase as usize);
-        let stage = phase.and_then(|phase| phase.stages.get_mut(piece.stage as usize));
-        match stage.and_then(|stage| stage.waves.get_mut(piece.wave as usize)) {
-            Some(wave) => wave.units.push(piece.unit),
-            None => return Err(piece),
+/// Why the parts of a draft give no plan.
+#[derive(Debug)]
+pub(crate) enum Misfit {
+    /// A unit whose place does not exist.
+    Unit(Box<DraftUnit>),
+    /// The pieces of the deployment's record are not one.
+    Record(DecodeError),
+}
+
+/// Puts the pieces of all parts, in their order, back into `plan`.
+pub(crate) fn merge(mut plan: Plan, parts: Vec<DraftPart>) -> Result<Plan, Misfit> {
+    let mut record = Vec::new();
+    for part in parts {
+        plan.targets.extend(part.targets);
+        plan.reservations.extend(part.reservations);
+        for piece in part.units {
+            let phase = plan.phases.get_mut(piece.phase as usize);
+            let stage = phase.and_then(|phase| phase.stages.get_mut(piece.stage as usize));
+            match stage.and_then(|stage| stage.waves.get_mut(piece.wave as usize)) {
+                Some(wave) => wave.units.push(piece.unit),
+                None => return Err(Misfit::Unit(Box::new(piece))),
+            }
         }
+        record.extend(part.record);
     }
-    Ok(())
+    if !record.is_empty() {
+        plan.record = Some(codec::decode_piece("the record of a plan", &record).map_err(Misfit::Record)?);
+    }
+    Ok(plan)
 }
 
 #[derive(Default)]
@@ -60,7 +81,10 @@ struct Parts {
 impl Parts {
     /// Returns the part that `piece` goes into: the last one, or a new one if that is full.
     fn room_for<T: Serialize>(&mut self, piece: &T) -> &mut DraftPart {
-        let bytes = codec::encode(piece).len();
+        self.room_of(codec::encode(piece).len())
+    }
+
+    fn room_of(&mut self, bytes: usize) -> &mut DraftPart {
         if self.done.is_empty() || self.bytes + bytes > PART_BYTES {
             self.done.push(DraftPart::default());
             self.bytes = 0;

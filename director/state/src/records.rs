@@ -20,7 +20,7 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-mod bytes {
+pub(crate) mod bytes {
     //! MessagePack's own byte strings, instead of an array of numbers.
     use serde::{Deserializer, Serializer, de};
 

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use expect_test::expect;
 use model::plan::{Fate, Plan, Stage, Wave};
-use model::step::Action;
+use model::step::{Action, StepOutcome};
 use model::*;
 use state::command::*;
 use state::records::UnitState;
@@ -74,6 +74,38 @@ fn a_large_plan_travels_in_parts_and_arrives_whole() {
     assert_eq!(waves, [1, 2_999]);
     let order: Vec<u32> = phases[0].stages[0].waves[1].units.iter().map(|unit| unit.no.0).collect();
     assert!(order.is_sorted());
+}
+
+#[test]
+fn a_plan_with_a_large_manifest_travels_in_parts_and_saves_the_whole_of_it() {
+    let mut world = World::new();
+    let task = world.deploying();
+    let mut plan = plan_of(vec![Action::SaveDeployment]);
+    let record = plan.record.as_mut().unwrap();
+    record.manifest_text = "x".repeat(1_500_000);
+    record.manifest =
+        serde_json::json!({ "name": record.manifest_text, "deep": vec![vec![vec!["\u{1f980}"; 3]; 3]; 3] });
+    record.links = serde_json::json!([{ "instances": "y".repeat(900_000) }]);
+    for command in state::draft::cut(task, EPOCH, 7, plan.clone()) {
+        let bytes = entry(None, 0, command.clone()).encode().len();
+        assert!(bytes < 1024 * 1024, "an entry of {bytes} bytes");
+        world.must(command);
+    }
+    let done = vec![finished(1, 0, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records: done });
+    assert_eq!(world.state().deployment(&"web".into()).unwrap().record, plan.record);
+}
+
+#[test]
+fn pieces_that_are_no_record_refuse_the_plan() {
+    let mut world = World::new();
+    let task = world.deploying();
+    let content = Box::new(DraftPart { record: vec![0xc1, 1, 2], ..DraftPart::default() });
+    world.must(Command::PlanDraft { task, epoch: EPOCH, draft: 1, part: 0, content });
+    let plan = Box::new(Plan { record: None, ..plan_of(Vec::new()) });
+    let commit = Command::PlanCommit { task, epoch: EPOCH, draft: 1, parts: 1, plan };
+    expect!["refused: the plan's record makes no sense here: failed to decode the record of a plan"]
+        .assert_eq(&world.say(commit));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::task::{working, wrong_state};
 use super::tx::{Tx, invalid, not_found};
 use super::{address, deployment, instance, line};
 use crate::command::{DraftPart, Outcome, Refusal};
-use crate::draft;
+use crate::draft::{self, Misfit};
 use crate::records::{PlannedUnit, UnitProgress, UnitState};
 use crate::rows::{PlanInfo, TaskRow};
 use crate::tables::*;
@@ -113,15 +113,16 @@ fn plannable(tx: &Tx<'_>, by: (TaskId, Epoch)) -> Result<TaskRow, Refusal> {
     Ok(task)
 }
 
-fn merge(tx: &Tx<'_>, task: TaskId, drafted: (u64, u32), mut plan: Plan) -> Result<Plan, Refusal> {
+fn merge(tx: &Tx<'_>, task: TaskId, drafted: (u64, u32), plan: Plan) -> Result<Plan, Refusal> {
     let (draft, parts) = drafted;
-    for part in 0..parts {
-        let content = tx.get(&PLAN_PARTS, &(task, draft, part)).ok_or(Refusal::DraftIncomplete { part })?;
-        draft::merge(&mut plan, content).map_err(|piece| {
+    let part = |part| tx.get(&PLAN_PARTS, &(task, draft, part)).ok_or(Refusal::DraftIncomplete { part });
+    let parts = (0..parts).map(part).collect::<Result<Vec<_>, _>>()?;
+    draft::merge(plan, parts).map_err(|misfit| match misfit {
+        Misfit::Unit(piece) => {
             invalid(format!("unit {}", piece.unit.no), "its place in the plan does not exist")
-        })?;
-    }
-    Ok(plan)
+        }
+        Misfit::Record(error) => invalid("the plan's record", error.to_string()),
+    })
 }
 
 fn check_generation(tx: &Tx<'_>, task: &TaskRow, plan: &Plan) -> Result<(), Refusal> {
