@@ -7,17 +7,17 @@ use model::TaskId;
 use model::task::{Task, TaskError, TaskKind, TaskState};
 use owned_tasks::OwnedTasks;
 use state::State;
-use state::command::{Command, Refusal, TaskEnd};
+use state::command::{Command, TaskEnd};
 use state::log::{CommandLog, Proposal};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
 
 use crate::context::TaskContext;
-use crate::error::Interrupted;
+use crate::error::{Interrupted, recordable};
 use crate::journal::Journal;
 use crate::lease::Fence;
 use crate::ports::Ports;
-use crate::prepare::{self, Prepared};
+use crate::prepare::{self, NotCommitted, Prepared};
 use crate::stages::{self, PlanEnd};
 use crate::tasks;
 
@@ -68,10 +68,9 @@ pub fn drive(
 }
 
 /// Ends a task that can't go on, so that nobody waits for it and its locks are free.
-pub async fn give_up(ports: &Ports, fence: &Fence, id: TaskId, refusal: &Refusal) -> Result<(), Interrupted> {
+pub async fn give_up(ports: &Ports, fence: &Fence, id: TaskId, why: &Interrupted) -> Result<(), Interrupted> {
     fence.check()?;
-    let error =
-        TaskError::plain(format!("task {id} can't go on, since the state refuses its records: {refusal}"));
+    let error = recordable(TaskError::plain(format!("task {id} can't go on: {why}")));
     let finish = Command::TaskFinish { task: id, epoch: fence.epoch(), end: TaskEnd::Error(error) };
     ports.log.propose(Proposal::own(finish)).await?.outcome.accepted()?;
     Ok(())
@@ -156,11 +155,12 @@ async fn plan(context: &TaskContext) -> Result<Planning, Interrupted> {
         };
         match prepare::commit(context, *plan).await? {
             Ok(()) => return Ok(Planning::Committed),
-            Err(refusal) if attempt < PLANNINGS_MAX => {
+            Err(NotCommitted::TooLarge(error)) => return Ok(Planning::Ended(TaskEnd::Error(error))),
+            Err(NotCommitted::Overtaken(refusal)) if attempt < PLANNINGS_MAX => {
                 info!(task = %context.id(), attempt, error = %refusal, "the plan was overtaken, planning again");
                 context.debug(&format!("plan {attempt} was refused: {refusal}"));
             }
-            Err(refusal) => {
+            Err(NotCommitted::Overtaken(refusal)) => {
                 let text = format!("planning was overtaken {PLANNINGS_MAX} times, last because {refusal}");
                 return Ok(Planning::Ended(TaskEnd::Error(TaskError::plain(text))));
             }
@@ -173,6 +173,10 @@ async fn finish(context: &TaskContext, end: TaskEnd) -> Result<(), Interrupted> 
     context.ports.output.flush(context.id()).await;
     context.fence.check()?;
     info!(task = %context.id(), end = end_name(&end), "task ended");
+    let end = match end {
+        TaskEnd::Error(error) => TaskEnd::Error(recordable(error)),
+        other => other,
+    };
     let finish = Command::TaskFinish { task: context.id(), epoch: context.fence.epoch(), end };
     context.ports.log.propose(Proposal::own(finish)).await?.outcome.accepted()?;
     Ok(())

@@ -92,6 +92,21 @@ impl From<Refusal> for StepError {
     }
 }
 
+/// The longest error text that is recorded. It goes into an entry, the journal, an event line, an audit event and the
+/// task's row, which every list of tasks reads; agents and templates may have much more to say.
+const ERROR_BYTES_MAX: usize = 32 << 10;
+
+/// Cuts the middle out of an error's text that is too long to be recorded: its beginning says what failed, its end why.
+pub fn recordable(mut error: TaskError) -> TaskError {
+    let text = &mut error.message;
+    if let Some(beyond) = text.len().checked_sub(ERROR_BYTES_MAX).filter(|beyond| *beyond > 0) {
+        let head = (0..=ERROR_BYTES_MAX / 2).rfind(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        let tail = (head + beyond..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+        text.replace_range(head..tail, &format!("\n[{} bytes left out]\n", tail - head));
+    }
+    error
+}
+
 /// Returns whether a failed call may have done its deed all the same.
 pub fn leaves_open(error: &CpiError) -> bool {
     matches!(error.kind, CpiErrorKind::TimedOut | CpiErrorKind::InvalidResponse)
@@ -107,15 +122,51 @@ pub enum Interrupted {
     #[error(transparent)]
     Log(#[from] LogError),
     /// The state refused what only a bug or another leader explains.
-    #[error("the state refused: {0}")]
+    #[error("the state refuses its records: {0}")]
     Refused(Refusal),
+    /// The code that drives tasks has a defect, which the director's own log shows.
+    #[error("the director met a defect of its own, see its log")]
+    Panicked,
 }
 
+/// Times that what may be chance is met before a task is given up. The state may refuse a record once because the task
+/// was changed at the same moment; more is a defect that no repetition mends.
+const CHANCES_MAX: u32 = 3;
+
+impl Interrupted {
+    /// Returns how often it may be met before the task is given up; none if time alone may mend it.
+    pub fn times_max(&self) -> Option<u32> {
+        match self {
+            // The same words are not shorter the next time.
+            Self::Log(LogError::TooLarge { .. }) => Some(1),
+            Self::Refused(_) | Self::Panicked => Some(CHANCES_MAX),
+            Self::Lost(_) | Self::Log(_) => None,
+        }
+    }
+}
 impl From<Refusal> for Interrupted {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::StaleEpoch { given, .. } => Self::Lost(Lost { epoch: given }),
             other => Self::Refused(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_keeps_its_beginning_and_its_end() {
+        let short = TaskError::plain("disk full");
+        assert_eq!(recordable(short.clone()), short);
+        // Characters of three bytes: no cut may fall inside one.
+        let text = format!("begin {} end", "\u{20ac}".repeat(40_000));
+        let cut = recordable(TaskError::plain(text.clone())).message;
+        assert!(cut.len() < ERROR_BYTES_MAX + 64, "{}", cut.len());
+        assert!(cut.starts_with("begin \u{20ac}") && cut.ends_with("\u{20ac} end"));
+        let left_out: usize = cut.split(['[', ' ']).find_map(|word| word.parse().ok()).unwrap();
+        assert_eq!(cut.len() - format!("\n[{left_out} bytes left out]\n").len() + left_out, text.len());
     }
 }

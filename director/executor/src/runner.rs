@@ -4,9 +4,11 @@
 //! the old one was doing.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::FutureExt as _;
 use model::{Epoch, Revision, TaskId};
 use owned_tasks::{OnExit, OwnedTasks};
 use retry::Policy;
@@ -27,10 +29,6 @@ const LEASE_POLL: Duration = Duration::from_millis(25);
 
 /// How long drivers may take to stop. They stop at once: what they wait for is dropped.
 const DRIVERS_STOP: Duration = Duration::from_secs(5);
-
-/// Times that the state may refuse what a task's driver records before the task is given up. Once may be chance, since
-/// the task was changed at the same moment; more is a defect that no repetition mends.
-const REFUSALS_MAX: u32 = 3;
 
 /// Pause before a task that could not be driven is taken up again.
 const AGAIN: Policy =
@@ -147,20 +145,26 @@ fn start_runnable(ports: &Ports, own: &OwnedTasks, fence: &Fence, running: &Arc<
 /// Drives a task, again if it was interrupted by something that may pass.
 async fn drive_to_end(ports: Ports, fence: Fence, task: TaskId, owner: OwnedTasks) {
     let mut waits = AGAIN.waits();
-    let mut refusals = 0;
+    let mut failures = 0;
     loop {
-        match driver::drive(ports.clone(), fence.clone(), task, owner.clone()).await {
+        let drive = driver::drive(ports.clone(), fence.clone(), task, owner.clone());
+        // A defect of ours must not be met again at once, and again, for as long as this replica leads.
+        let end = AssertUnwindSafe(drive).catch_unwind().await;
+        let interrupted = match end.unwrap_or(Err(Interrupted::Panicked)) {
             Ok(()) | Err(Interrupted::Lost(_)) => return,
-            Err(Interrupted::Refused(refusal)) if refusals + 1 >= REFUSALS_MAX => {
-                warn!(task = %task, error = %refusal, "giving the task up");
-                if let Err(error) = driver::give_up(&ports, &fence, task, &refusal).await {
-                    warn!(task = %task, error = %error, "the task could not be given up");
-                }
+            Err(interrupted) => interrupted,
+        };
+        let is_hopeless = interrupted.times_max().is_some_and(|max| {
+            failures += 1;
+            failures >= max
+        });
+        if is_hopeless {
+            warn!(task = %task, error = %interrupted, "giving the task up");
+            if let Err(error) = driver::give_up(&ports, &fence, task, &interrupted).await {
+                warn!(task = %task, error = %error, "the task could not be given up");
             }
-            Err(interrupted) => {
-                refusals += u32::from(matches!(interrupted, Interrupted::Refused(_)));
-                warn!(task = %task, error = %interrupted, "task interrupted, taking it up again");
-            }
+        } else {
+            warn!(task = %task, error = %interrupted, "task interrupted, taking it up again");
         }
         if fence.check().is_err() || ended(&ports, task) {
             return;

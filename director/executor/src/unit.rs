@@ -12,7 +12,7 @@ use state::command::{StepEvent, StepRecord};
 use tracing::{info, warn};
 
 use crate::context::{How, StepContext, TaskContext};
-use crate::error::{Interrupted, StepError};
+use crate::error::{Interrupted, StepError, recordable};
 use crate::recover::{Decision, decide};
 use crate::steps;
 
@@ -114,11 +114,12 @@ async fn run_step(
             }
             Err(StepError::Again(error)) if attempt < ATTEMPTS_MAX => {
                 warn!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed, trying again");
-                pending.push(record(no, attempt, StepEvent::Retrying(error.message)));
+                pending.push(record(no, attempt, StepEvent::Retrying(recordable(error).message)));
                 attempt += 1;
                 tokio::time::sleep(pauses.next().unwrap_or_default()).await;
             }
             Err(StepError::Again(error) | StepError::Failed(error)) => {
+                let error = recordable(error);
                 info!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed");
                 task.debug(&format!("step {no} {} failed: {error}", step.action.name()));
                 pending.push(record(

@@ -1,25 +1,47 @@
 //! Committing a plan: whole if it fits into an entry, else in parts that one small entry makes count.
 
 use model::plan::Plan;
+use model::task::TaskError;
 use rand::Rng as _;
 use state::command::Refusal;
-use state::log::Proposal;
+use state::log::{LogError, Proposal};
 
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 
-/// Commits the plan. The inner error says that the world moved on: plan again.
-pub async fn commit(context: &TaskContext, plan: Plan) -> Result<Result<(), Refusal>, Interrupted> {
+/// Why a plan does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotCommitted {
+    /// The world moved on: plan again.
+    Overtaken(Refusal),
+    /// A piece of it is larger than an entry may be, and would be the next time.
+    TooLarge(TaskError),
+}
+
+/// Commits the plan.
+pub async fn commit(context: &TaskContext, plan: Plan) -> Result<Result<(), NotCommitted>, Interrupted> {
     let draft: u64 = rand::rng().random();
     for command in state::draft::cut(context.id(), context.fence.epoch(), draft, plan) {
         context.fence.check()?;
-        match context.ports.log.propose(Proposal::own(command)).await?.outcome.accepted() {
+        let committed = match context.ports.log.propose(Proposal::own(command)).await {
+            Err(LogError::TooLarge { bytes, max }) => {
+                let text = format!(
+                    "the plan can't be recorded: a single piece of it, such as the description of one instance with its \
+                     properties and links, has {bytes} bytes, and {max} are allowed"
+                );
+                return Ok(Err(NotCommitted::TooLarge(TaskError::plain(text))));
+            }
+            answer => answer?,
+        };
+        match committed.outcome.accepted() {
             Ok(_) => {}
             Err(refusal @ (Refusal::GenerationMoved { .. } | Refusal::AddressTaken { .. })) => {
-                return Ok(Err(refusal));
+                return Ok(Err(NotCommitted::Overtaken(refusal)));
             }
             // Asked to stop while it was being planned: the planner sees it before it begins anew.
-            Err(refusal @ Refusal::TaskState { .. }) if context.is_cancelling() => return Ok(Err(refusal)),
+            Err(refusal @ Refusal::TaskState { .. }) if context.is_cancelling() => {
+                return Ok(Err(NotCommitted::Overtaken(refusal)));
+            }
             Err(other) => return Err(other.into()),
         }
     }

@@ -7,7 +7,7 @@ use state::records::LineState;
 
 use super::Prepared;
 use crate::context::TaskContext;
-use crate::error::Interrupted;
+use crate::error::{Interrupted, recordable};
 
 /// Writes lines; the state drops those that an earlier leader has already written.
 pub struct Lines<'a> {
@@ -50,7 +50,8 @@ impl<'a> Lines<'a> {
         index: u32,
         error: &TaskError,
     ) -> Result<(), Interrupted> {
-        self.write(stage, task, index, LineState::Failed, Some(error.message.clone())).await
+        let error = recordable(error.clone()).message;
+        self.write(stage, task, index, LineState::Failed, Some(error)).await
     }
 
     async fn write(

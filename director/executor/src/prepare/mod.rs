@@ -10,7 +10,7 @@ use model::plan::Plan;
 use model::task::{DeployOptions, InstanceFilter, StateChange, Task, TaskError, TaskKind};
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 
-pub use commit::commit;
+pub use commit::{NotCommitted, commit};
 
 use crate::context::TaskContext;
 use crate::error::Interrupted;

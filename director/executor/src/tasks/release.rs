@@ -6,7 +6,7 @@ use release::archive::{ArchiveError, ImportedCompiledPackage, KnownParts, Releas
 use release::blobstore::StoreSink;
 use state::State;
 use state::command::{Command, Refusal, TaskEnd};
-use state::log::Proposal;
+use state::log::{LogError, Proposal};
 use tokio::runtime::Handle;
 
 use crate::blobs;
@@ -41,7 +41,17 @@ pub async fn upload_release(
     let release = Box::new(imported.into_version(Timestamp::default()));
     let put = Command::ReleasePut { task: context.id(), epoch: context.fence.epoch(), release, compiled };
     context.fence.check()?;
-    match context.ports.log.propose(Proposal::own(put)).await?.outcome.accepted() {
+    let committed = match context.ports.log.propose(Proposal::own(put)).await {
+        Err(LogError::TooLarge { bytes, max }) => {
+            let text = format!(
+                "release '{named}' can't be filed: the descriptions of its jobs and packages have {bytes} bytes, and \
+                 {max} are allowed"
+            );
+            return Ok(TaskEnd::Error(TaskError::plain(text)));
+        }
+        answer => answer?,
+    };
+    match committed.outcome.accepted() {
         Ok(_) => Ok(TaskEnd::Done(Some(format!("Created release '{named}'")))),
         Err(Refusal::StaleEpoch { given, .. }) => Err(crate::lease::Lost { epoch: given }.into()),
         Err(refusal) => {

@@ -17,7 +17,7 @@ fn sha256(content: &[u8]) -> String {
 }
 
 /// A release with a job that serves, a job that checks, and two packages, one needing the other.
-pub fn release() -> Vec<u8> {
+pub fn release(name: &str) -> Vec<u8> {
     let server = json!({
         "name": "server", "templates": {"config.erb": "config/config"}, "packages": ["app"],
         "properties": {"port": {"default": 8080}, "password": {"default": ""}},
@@ -40,7 +40,7 @@ pub fn release() -> Vec<u8> {
             json!({"name": name, "version": format!("fp-{name}"), "fingerprint": format!("fp-{name}"), "sha1": sha256(archive), "dependencies": needs})
         })
         .collect();
-    let manifest = json!({"name": "tiny", "version": "1", "commit_hash": "0", "uncommitted_changes": false,
+    let manifest = json!({"name": name, "version": "1", "commit_hash": "0", "uncommitted_changes": false,
         "jobs": job_rows, "packages": package_rows});
     let mut archive = TgzWriter::new(Vec::new());
     archive.file("release.MF", 0o644, manifest.to_string().as_bytes()).unwrap();

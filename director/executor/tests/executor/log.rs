@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use model::step::Action;
-use model::{Revision, StepNo, TaskId};
+use model::{Revision, StepNo, TaskId, Timestamp};
 use state::State;
-use state::command::{Command, Outcome, Refusal, StepEvent};
+use state::command::{Actor, Command, ENTRY_VERSION, Entry, Outcome, Refusal, StepEvent};
 use state::log::{BoxFuture, CommandLog, Committed, LogError, MemoryLog, Proposal, View};
 
 use crate::gate::Gate;
@@ -25,7 +25,14 @@ pub struct GatedLog {
     pub refuse: Mutex<Option<&'static str>>,
     /// The next proposal of this name gets no answer but an error.
     pub hiccup: Mutex<Option<&'static str>>,
+    /// Proposals of this name are larger than an entry may be, always.
+    pub too_large: Mutex<Option<&'static str>>,
+    /// Whoever proposes this meets a defect of ours.
+    pub defect: Mutex<Option<&'static str>>,
 }
+
+/// The longest entry, as the real log has it.
+const ENTRY_BYTES_MAX: usize = 2 << 20;
 
 impl GatedLog {
     pub fn new(gate: Arc<Gate>) -> Self {
@@ -36,6 +43,8 @@ impl GatedLog {
             ambush: Mutex::default(),
             refuse: Mutex::default(),
             hiccup: Mutex::default(),
+            too_large: Mutex::default(),
+            defect: Mutex::default(),
         }
     }
 
@@ -60,6 +69,13 @@ impl GatedLog {
     }
 }
 
+/// Returns how long the entry with this command is.
+fn bytes(command: &Command) -> usize {
+    let (request_id, actor, proposed_at) = (None, Actor::default(), Timestamp(0));
+    let command = command.clone();
+    Entry { version: ENTRY_VERSION, request_id, actor, proposed_at, command }.encode().len()
+}
+
 /// Returns what a step of a task does.
 pub fn action_of(log: &MemoryLog, task: TaskId, step: StepNo) -> Option<Action> {
     let view = log.view();
@@ -76,6 +92,12 @@ impl CommandLog for GatedLog {
             let ambush = self.ambush.lock().unwrap().take_if(|(name, _)| is_one(name));
             if let Some((_, ambush)) = ambush {
                 ambush(&self.memory, &proposal.command);
+            }
+            let defect = *self.defect.lock().unwrap();
+            assert!(!defect.is_some_and(is_one), "the test says so");
+            let bytes = bytes(&proposal.command);
+            if bytes > ENTRY_BYTES_MAX || self.too_large.lock().unwrap().is_some_and(is_one) {
+                return Err(LogError::TooLarge { bytes, max: ENTRY_BYTES_MAX });
             }
             if self.refuse.lock().unwrap().is_some_and(is_one) {
                 let refusal =

@@ -106,7 +106,7 @@ impl TestWorld {
             expected_latest: None,
         });
         self.lead();
-        let blob = self.put(artifacts::release()).await;
+        let blob = self.put(artifacts::release("tiny")).await;
         self.run(TaskKind::UploadRelease { blob, rebase: false, fix: false }).await.done();
         let blob = self.put(artifacts::stemcell()).await;
         self.run(TaskKind::UploadStemcell { blob, fix: false }).await.done();
