@@ -258,6 +258,22 @@ pub struct Vm {
     pub created_at: Timestamp,
     /// Whether it is the instance's current VM.
     pub active: bool,
+    /// Whether it was introduced to its instance. One that was not comes from a creation that was broken off: nobody
+    /// works with it, and the next plan deletes it.
+    #[serde(default = "is_bound")]
+    pub bound: bool,
+}
+
+impl Vm {
+    /// Returns whether this is the VM that the instance works with.
+    pub fn is_current(&self) -> bool {
+        self.active && self.bound
+    }
+}
+
+/// Rows of earlier versions do not say; most of their VMs are.
+fn is_bound() -> bool {
+    true
 }
 
 /// A persistent disk.

@@ -305,7 +305,39 @@ pub enum StepOutcome {
     /// An errand ended; the line goes into the task's result.
     ErrandRan { exit_code: i32, result_line: String },
     /// The step failed; the instance stays dirty.
-    Failed { error: crate::task::TaskError },
+    Failed {
+        error: crate::task::TaskError,
+        /// What of it may exist all the same.
+        #[serde(default, skip_serializing_if = "Left::is_nothing")]
+        left: Left,
+        /// What an errand has to tell although it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result_line: Option<String>,
+    },
     /// A cleanup step could not tell whether something still exists out there.
     MayHaveLeaked { what: String },
+}
+
+impl StepOutcome {
+    /// Makes the outcome of a failure that left nothing and has nothing else to tell.
+    pub fn failed(error: crate::task::TaskError) -> Self {
+        Self::Failed { error, left: Left::Nothing, result_line: None }
+    }
+}
+
+/// What a failed step may have left in the world outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What it was to make may exist, and nobody could be asked: its row stays, so that whoever deletes it looks for it.
+    Perhaps,
+}
+
+impl Left {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Nothing
+    }
 }

@@ -239,12 +239,7 @@ impl<'a> Deploy<'a> {
                 continue;
             }
             let mut steps = Steps::default();
-            for vm in &known.stale_vms {
-                steps.push(Action::DeleteVm {
-                    instance: known.instance.spec.id.clone(),
-                    agent: vm.agent.clone(),
-                });
-            }
+            update::delete_vms(&mut steps, &known.instance.spec.id, &known.stale_vms);
             units.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
         }
         if !units.is_empty() {

@@ -165,7 +165,8 @@ fn place_all(
     placed.obsolete.extend(leftovers);
     let mut indexes = Indexes::of(facts.instances);
     let mut ids = SeededIds::new(facts.seed, "instances");
-    let with_vm: BTreeSet<&InstanceId> = facts.vms.iter().filter(|v| v.active).map(|v| &v.instance).collect();
+    let with_vm: BTreeSet<&InstanceId> =
+        facts.vms.iter().filter(|v| v.is_current()).map(|v| &v.instance).collect();
     for bound in groups {
         let existing = adopted.take(&bound.group.name);
         ignored::check(bound.group, &existing)?;

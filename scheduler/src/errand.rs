@@ -142,6 +142,7 @@ impl Errand<'_> {
             let id = &known.instance.spec.id;
             let agent = AgentId::new(self.agents.next());
             let mut steps = Steps::default();
+            update::delete_vms(&mut steps, id, &known.stale_vms);
             update::create_vm(&mut steps, id, &agent, known.disk);
             missing.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
             agents.insert(id.clone(), agent);

@@ -14,7 +14,7 @@ pub(crate) struct Known<'a> {
     pub(crate) instance: &'a Instance,
     /// The current VM.
     pub(crate) vm: Option<&'a Vm>,
-    /// VMs that an interrupted task left behind.
+    /// VMs that an interrupted task left behind, among them those that were never introduced to the instance.
     pub(crate) stale_vms: Vec<&'a Vm>,
     /// The current disk.
     pub(crate) disk: Option<&'a Disk>,
@@ -64,7 +64,7 @@ impl<'a> Facts<'a> {
             .collect();
         for vm in deployment.vms {
             let Some(owner) = known.get_mut(&vm.instance) else { continue };
-            if vm.active && owner.vm.is_none() {
+            if vm.is_current() && owner.vm.is_none() {
                 owner.vm = Some(vm);
             } else {
                 owner.stale_vms.push(vm);

@@ -115,7 +115,7 @@ impl<'f, 'a> Changing<'f, 'a> {
         let settled = match state {
             InstanceState::Started => known.vm.is_some() && known.is_running(),
             InstanceState::Stopped => known.vm.is_some(),
-            InstanceState::Detached => known.vm.is_none(),
+            InstanceState::Detached => known.vm.is_none() && known.stale_vms.is_empty(),
         };
         let same = instance.state == state && instance.update_completed && settled;
         if reason == Change::State && same {
@@ -161,6 +161,7 @@ impl<'f, 'a> Changing<'f, 'a> {
             watch,
         };
         let mut steps = Steps::default();
+        update::delete_vms(&mut steps, id, &self.known.stale_vms);
         if let VmFate::Fresh(agent) = &self.vm {
             update::create_vm(&mut steps, id, agent, self.known.disk);
         }

@@ -1,6 +1,6 @@
 //! The step sequences of one instance: update in place, new VM, stop, detach, delete (`spec/lifecycle.md` §1, §3).
 
-use model::instance::{Disk, InstanceState};
+use model::instance::{Disk, InstanceState, Vm};
 use model::step::{Action, DrainKind, StopIntent, WatchKind};
 use model::*;
 
@@ -142,12 +142,7 @@ impl Turn<'_> {
             steps.push(Action::CheckDisks { instance: self.instance.clone(), agent: agent.clone() });
         }
         disk::steps(steps, &self.disk, self.instance, agent);
-        for stale in &self.stale_disks {
-            let disk = stale.id.clone();
-            let (instance, agent) = (self.instance.clone(), agent.clone());
-            steps.push(Action::DetachDisk { instance: instance.clone(), agent, disk: disk.clone() });
-            steps.push(Action::OrphanDisk { instance, disk });
-        }
+        self.give_up_stale_disks(steps);
         if matches!(self.vm, VmFate::Keep(_) | VmFate::Fresh(_)) {
             steps.push(Action::UpdateSettings { instance: self.instance.clone(), agent: agent.clone() });
         }
@@ -158,6 +153,24 @@ impl Turn<'_> {
         steps.apply(self.instance, agent);
         steps.push(Action::SaveInstance { instance: self.instance.clone() });
         steps.start(self.instance, agent, self.watch);
+    }
+
+    /// Disks that no longer count may still be mounted, where a copy was broken off. A new VM never had them, and one
+    /// whose creation was broken off was attached to none.
+    fn give_up_stale_disks(&self, steps: &mut Steps) {
+        for stale in &self.stale_disks {
+            let (instance, disk) = (self.instance.clone(), stale.id.clone());
+            if let (VmFate::Keep(agent), Some(_)) = (&self.vm, &stale.cid) {
+                let (instance, disk) = (instance.clone(), disk.clone());
+                steps.push(Action::UnmountDisk {
+                    instance: instance.clone(),
+                    agent: agent.clone(),
+                    disk: disk.clone(),
+                });
+                steps.push(Action::DetachDisk { instance, agent: agent.clone(), disk });
+            }
+            steps.push(Action::OrphanDisk { instance, disk });
+        }
     }
 
     fn replace_vm(&self, steps: &mut Steps, old: &AgentId, new: &AgentId) {
@@ -177,6 +190,13 @@ impl Turn<'_> {
         if let (Some(disk), DiskChange::Keep) = (self.active_disk, &self.disk) {
             steps.push(Action::SetDiskMetadata { instance, disk: disk.id.clone() });
         }
+    }
+}
+
+/// Deletes VMs that an interrupted task left behind: the next one takes their addresses.
+pub(crate) fn delete_vms(steps: &mut Steps, instance: &InstanceId, vms: &[&Vm]) {
+    for vm in vms {
+        steps.push(Action::DeleteVm { instance: instance.clone(), agent: vm.agent.clone() });
     }
 }
 

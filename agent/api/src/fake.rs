@@ -162,6 +162,11 @@ impl FakeAgents {
         self.agents().get(agent).map(|agent| agent.deeds.clone()).unwrap_or_default()
     }
 
+    /// Returns the cids of the disks that an agent has mounted.
+    pub fn mounted(&self, agent: &AgentId) -> Vec<String> {
+        self.agents().get(agent).map(|agent| agent.mounted.clone()).unwrap_or_default()
+    }
+
     fn agents(&self) -> MutexGuard<'_, HashMap<AgentId, Agent>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -18,6 +18,9 @@ pub enum StepError {
     /// It failed in a way that another attempt may mend.
     #[error(transparent)]
     Again(TaskError),
+    /// It was asked for, nobody knows whether it was done, and nobody could be asked just now. Another attempt asks first.
+    #[error(transparent)]
+    Unclear(TaskError),
     /// Somebody asked for the task to be cancelled, and this was a checkpoint.
     #[error("the task was cancelled")]
     Cancelled,

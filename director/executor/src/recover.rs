@@ -44,8 +44,9 @@ pub fn decide(action: &Action, journal: &StepState, epoch: Epoch) -> Decision {
         return Decision::Record;
     }
     let attempt = journal.attempts;
-    if attempt == 0 {
-        return Decision::Run { attempt: 1 };
+    if !journal.is_open() {
+        // Never begun, or the last attempt has ended and another one was due.
+        return Decision::Run { attempt: attempt + 1 };
     }
     // The same epoch never asks twice: its runner holds the step until it has recorded the end.
     debug_assert!(journal.epoch <= epoch, "a journal from the future");
@@ -77,10 +78,15 @@ mod tests {
 
     #[test]
     fn every_case() {
-        let failed = StepOutcome::Failed { error: TaskError::plain("no") };
+        let failed = StepOutcome::failed(TaskError::plain("no"));
         let table = [
             (create_vm(), journal(0, None), Decision::Run { attempt: 1 }),
             (create_vm(), journal(1, None), Decision::Probe { attempt: 1 }),
+            (
+                create_vm(),
+                StepState { retrying: Some("no room".into()), ..journal(1, None) },
+                Decision::Run { attempt: 2 },
+            ),
             (create_vm(), journal(1, Some(StepOutcome::Done)), Decision::Ended),
             (create_vm(), journal(1, Some(failed)), Decision::Failed),
             (mount(), journal(2, None), Decision::Rerun { attempt: 2 }),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::plan::{Step, Unit};
-use model::step::StepOutcome;
+use model::step::{Left, StepOutcome};
 use model::task::TaskError;
 use model::{ErrorCode, StepNo};
 use retry::Policy;
@@ -68,7 +68,7 @@ async fn run_step(
         let view = task.view();
         State::new(&*view).step_state(task.id(), no)
     };
-    let (mut attempt, how) = match decide(&step.action, &journal, task.fence.epoch()) {
+    let (attempt, how) = match decide(&step.action, &journal, task.fence.epoch()) {
         Decision::Ended => return Ok(StepEnd::Done),
         Decision::Failed => return Ok(StepEnd::Ended(recorded_failure(journal))),
         Decision::Record => {
@@ -83,62 +83,99 @@ async fn run_step(
                  then run the command again",
                 step.action.name()
             ));
-            let failed = StepEvent::Finished(StepOutcome::Failed { error: error.clone() });
+            let failed = StepEvent::Finished(StepOutcome::failed(error.clone()));
             pending.push(record(no, journal.attempts, failed));
             return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
         }
     };
+    let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup: unit.cleanup };
+    attempts(context, unit, step, pending).await
+}
+
+/// Attempts the step until it has ended.
+async fn attempts(
+    mut cx: StepContext,
+    unit: &Unit,
+    step: &Step,
+    pending: &mut Vec<StepRecord>,
+) -> Result<StepEnd, Interrupted> {
+    let (task, no, name) = (cx.task.clone(), cx.step, step.action.name());
     let mut pauses = ATTEMPT_PAUSE.waits();
     loop {
+        let attempt = cx.attempt;
         pending.push(record(no, attempt, StepEvent::Started));
-        submit(task, pending).await?;
-        let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup: unit.cleanup };
-        task.debug(&format!("step {no} {} attempt {attempt}: {}", step.action.name(), unit.label));
+        submit(&task, pending).await?;
+        task.debug(&format!("step {no} {name} attempt {attempt}: {}", unit.label));
         let begun = std::time::Instant::now();
-        match steps::perform(&context, &step.action).await {
-            Ok(outcome) => {
-                task.debug(&format!(
-                    "step {no} {} done in {} ms",
-                    step.action.name(),
-                    begun.elapsed().as_millis()
-                ));
-                pending.push(record(no, attempt, StepEvent::Finished(outcome)));
-                return Ok(StepEnd::Done);
-            }
-            Err(StepError::Lost(lost)) => return Err(lost.into()),
-            Err(StepError::Log(error)) => return Err(error.into()),
-            Err(StepError::Cancelled) => {
-                let error = TaskError::new(ErrorCode::TaskCancelled, format!("Task {} cancelled", task.id()));
-                pending.push(record(no, attempt, StepEvent::Finished(StepOutcome::Failed { error })));
-                return Ok(StepEnd::Ended(UnitEnd::Cancelled));
-            }
-            Err(StepError::Again(error)) if attempt < ATTEMPTS_MAX => {
-                warn!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed, trying again");
+        let verdict = judge(&cx, steps::perform(&cx, &step.action).await)?;
+        let took_ms = begun.elapsed().as_millis();
+        let (outcome, end) = match verdict {
+            Verdict::Again { error, how } => {
+                warn!(task = %task.id(), step = name, attempt, error = %error, "step failed, trying again");
                 pending.push(record(no, attempt, StepEvent::Retrying(recordable(error).message)));
-                attempt += 1;
+                (cx.attempt, cx.how) = (attempt + 1, how);
                 tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+                continue;
             }
-            Err(StepError::Again(error) | StepError::Failed(error)) => {
-                let error = recordable(error);
-                info!(task = %task.id(), step = step.action.name(), attempt, error = %error, "step failed");
-                task.debug(&format!("step {no} {} failed: {error}", step.action.name()));
-                pending.push(record(
-                    no,
-                    attempt,
-                    StepEvent::Finished(StepOutcome::Failed { error: error.clone() }),
-                ));
-                return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
+            Verdict::Done(outcome) => {
+                task.debug(&format!("step {no} {name} done in {took_ms} ms"));
+                (outcome, StepEnd::Done)
             }
-        }
+            Verdict::Failed(outcome, end) => {
+                if let UnitEnd::Failed(error) = &end {
+                    info!(task = %task.id(), step = name, attempt, error = %error, "step failed");
+                    task.debug(&format!("step {no} {name} failed: {error}"));
+                }
+                (outcome, StepEnd::Ended(end))
+            }
+        };
+        pending.push(record(no, attempt, StepEvent::Finished(outcome)));
+        return Ok(end);
     }
+}
+
+/// What becomes of a step after an attempt.
+enum Verdict {
+    /// It is done.
+    Done(StepOutcome),
+    /// Another attempt follows.
+    Again { error: TaskError, how: How },
+    /// It failed, and with it its unit.
+    Failed(StepOutcome, UnitEnd),
+}
+
+fn judge(
+    cx: &StepContext,
+    result: Result<StepOutcome, StepError>,
+) -> Result<Verdict, Interrupted> {
+    let may_repeat = cx.attempt < ATTEMPTS_MAX;
+    let error = match result {
+        Ok(outcome) => return Ok(Verdict::Done(outcome)),
+        Err(error) => error,
+    };
+    let (error, left) = match error {
+        StepError::Lost(lost) => return Err(lost.into()),
+        StepError::Log(error) => return Err(error.into()),
+        StepError::Cancelled => {
+            let text = format!("Task {} cancelled", cx.task.id());
+            let outcome = StepOutcome::failed(TaskError::new(ErrorCode::TaskCancelled, text));
+            return Ok(Verdict::Failed(outcome, UnitEnd::Cancelled));
+        }
+        StepError::Again(error) if may_repeat => return Ok(Verdict::Again { error, how: cx.how }),
+        StepError::Unclear(error) if may_repeat => return Ok(Verdict::Again { error, how: How::Again }),
+        StepError::Failed(error) | StepError::Again(error) => (recordable(error), Left::Nothing),
+        StepError::Unclear(error) => (recordable(error), Left::Perhaps),
+    };
+    let outcome = StepOutcome::Failed { error: error.clone(), left, result_line: None };
+    Ok(Verdict::Failed(outcome, UnitEnd::Failed(error)))
 }
 
 fn recorded_failure(journal: state::records::StepState) -> UnitEnd {
     match journal.outcome {
-        Some(StepOutcome::Failed { error }) if error.code == ErrorCode::TaskCancelled.number() => {
+        Some(StepOutcome::Failed { error, .. }) if error.code == ErrorCode::TaskCancelled.number() => {
             UnitEnd::Cancelled
         }
-        Some(StepOutcome::Failed { error }) => UnitEnd::Failed(error),
+        Some(StepOutcome::Failed { error, .. }) => UnitEnd::Failed(error),
         _ => UnitEnd::Failed(TaskError::new(ErrorCode::Unknown, "the step failed earlier")),
     }
 }

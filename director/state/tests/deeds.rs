@@ -6,8 +6,8 @@ use common::*;
 use expect_test::expect;
 use model::instance::NetworkKind;
 use model::plan::{Change, Fate};
-use model::step::{Action, StepOutcome};
-use model::task::OutputKind;
+use model::step::{Action, Left, StepOutcome};
+use model::task::{OutputKind, TaskError};
 use model::*;
 use state::command::*;
 
@@ -54,6 +54,44 @@ fn a_second_attempt_keeps_the_vm_row_and_a_certain_failure_removes_it() {
     assert_eq!(world.state().vm(&"a1".into()), None);
     assert_eq!(world.state().agents(), []);
     expect!["4 <- 3 create vm - error: quota"].assert_eq(world.audit().lines().last().unwrap());
+}
+
+#[test]
+fn what_may_exist_keeps_its_row_and_a_disk_of_it_becomes_an_orphan() {
+    let mut world = World::new();
+    let unclear = || StepOutcome::Failed {
+        error: TaskError::plain("nobody answers"),
+        left: Left::Perhaps,
+        result_line: None,
+    };
+    let mut plan = plan_of(vec![create_vm()]);
+    let units = &mut plan.phases[0].stages[0].waves[0].units;
+    units.push(unit(2, "disk", vec![create_disk("d1")]));
+    units.push(unit(3, "end", vec![Action::OrphanDisk { instance: "i1".into(), disk: "d1".into() }]));
+    let task = world.planned(plan);
+    world.step(task, 1, 0, unclear());
+    world.step(task, 2, 0, unclear());
+    let vm = world.state().vm(&"a1".into()).unwrap();
+    assert_eq!((vm.cid.clone(), vm.is_current()), (None, false));
+    assert_eq!(world.state().disks(&"i1".into()).len(), 1);
+    let records = vec![finished(3, 0, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    assert_eq!(world.state().disks(&"i1".into()), []);
+    assert_eq!(world.state().orphaned_disk(&"d1".into()).unwrap().disk.cid, None);
+}
+
+#[test]
+fn a_vm_is_the_instances_once_it_was_introduced() {
+    let bind = Action::BindVm { instance: "i1".into(), agent: "a1".into() };
+    let learned = StepOutcome::Bound { networks: vec![network(Some("10.9.9.9"))] };
+    for outcome in [StepOutcome::Done, learned] {
+        let mut world = World::new();
+        let task = world.planned(plan_of(vec![create_vm(), bind.clone()]));
+        world.step(task, 1, 0, vm_created("vm-1"));
+        assert!(!world.state().active_vm(&"i1".into()).unwrap().is_current());
+        world.step(task, 1, 1, outcome);
+        assert!(world.state().active_vm(&"i1".into()).unwrap().is_current());
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn task_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         started(1, 0, 1),
         finished(1, 0, 1, vm_created("vm-1")),
         finished(1, 1, 1, StepOutcome::Bound { networks: vec![network(Some("10.0.0.5"))] }),
-        finished(1, 2, 1, StepOutcome::Failed { error: error.clone() }),
+        finished(1, 2, 1, StepOutcome::failed(error.clone())),
         StepRecord { step: step_no(1, 3), attempt: 2, event: StepEvent::Retrying("timeout".into()) },
         StepRecord { step: step_no(1, 4), attempt: 1, event: StepEvent::Skipped },
     ];

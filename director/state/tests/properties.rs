@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
 use model::plan::{Fate, Plan};
-use model::step::{Action, StepOutcome};
+use model::step::{Action, Left, StepOutcome};
 use model::task::{OutputKind, TaskError, TaskKind, TaskState};
 use model::*;
 use proptest::prelude::*;
@@ -75,7 +75,12 @@ fn outcome() -> impl Strategy<Value = StepOutcome> {
         1 => Just(StepOutcome::Bound { networks: vec![network(Some("10.0.0.7"))] }),
         1 => Just(StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: BTreeMap::new() }),
         1 => Just(StepOutcome::Compiled { blob: "b".into(), digest: "d".into(), size_bytes: 1 }),
-        1 => Just(StepOutcome::Failed { error: TaskError { code: 1, message: "no".into() } }),
+        1 => Just(StepOutcome::failed(TaskError { code: 1, message: "no".into() })),
+        1 => Just(StepOutcome::Failed {
+            error: TaskError { code: 1, message: "no".into() },
+            left: Left::Perhaps,
+            result_line: Some("{}".into()),
+        }),
         1 => Just(StepOutcome::MayHaveLeaked { what: "something".into() }),
     ]
 }

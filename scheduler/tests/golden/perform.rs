@@ -199,6 +199,7 @@ impl Run<'_> {
                     networks: spec.networks.clone(),
                     created_at: Timestamp(0),
                     active: true,
+                    bound: true,
                 });
             }
             Action::DeleteVm { instance, agent } => {

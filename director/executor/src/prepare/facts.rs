@@ -91,7 +91,7 @@ impl Facts {
     /// Returns whether an instance should have a living VM and has none.
     pub fn needs_vm(&self, id: &InstanceId) -> bool {
         let wanted = self.instances.iter().any(|i| i.spec.id == *id && i.expects_vm() && !i.ignore);
-        let has_vm = self.vms.iter().any(|vm| vm.instance == *id && vm.active);
+        let has_vm = self.vms.iter().any(|vm| vm.instance == *id && vm.is_current());
         let answered = matches!(self.agents.get(id), Some(AgentObservation::Answered { .. }));
         wanted && !(has_vm && answered)
     }

@@ -33,7 +33,7 @@ pub async fn observe(
 ) -> Result<BTreeMap<InstanceId, AgentObservation>, Interrupted> {
     let slugs: BTreeMap<&InstanceId, String> =
         instances.iter().filter(|i| !i.ignore && !i.compilation).map(|i| (&i.spec.id, i.slug())).collect();
-    let asked = vms.iter().filter(|vm| vm.active).filter_map(|vm| Some((vm, slugs.get(&vm.instance)?)));
+    let asked = vms.iter().filter(|vm| vm.is_current()).filter_map(|vm| Some((vm, slugs.get(&vm.instance)?)));
     let mut questions: Vec<BoxFuture<'_, _>> = Vec::new();
     for (vm, slug) in asked {
         questions.push(ask(context, vm, slug).boxed());

@@ -1,16 +1,19 @@
 //! Persistent disks: create, attach, mount, copy, detach.
 
+use std::sync::Arc;
+
 use agent_api::Method;
-use cpi_api::{CpiErrorKind, CreateDisk, Found};
-use model::instance::{Disk, InstanceSpec};
+use cpi_api::{Cpi, CpiErrorKind, CreateDisk, Found};
+use model::instance::Disk;
 use model::step::StepOutcome;
 use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
 use state::State;
 
 use super::calls::{INSTALL, QUICK, SCRIPT};
+use super::once::{self, Search};
 use super::vm::{base_metadata, optional, rfc3339};
 use crate::context::StepContext;
-use crate::error::{StepError, leaves_open};
+use crate::error::StepError;
 use crate::variables::Resolver;
 
 fn row(cx: &StepContext, disk: &DiskId) -> Result<Disk, StepError> {
@@ -38,59 +41,32 @@ pub async fn create(
             cx.slug(instance)
         ))
     })?;
-    if cx.is_repeat()
-        && let Some(cid) = find(cx, &target.spec, disk).await?
-    {
-        return Ok(StepOutcome::DiskCreated { cid });
-    }
-    let (_, vm_cid) = cx.vm_with_cid(agent, instance)?;
-    let request = CreateDisk {
-        disk_id: disk.clone(),
-        size_mib: wanted.size_mib,
-        cloud_properties: Resolver::for_task(&cx.task)?.resolve(&wanted.cloud_properties)?,
-        vm: Some(vm_cid),
+    let spec = &target.spec;
+    let search = Search {
+        cpi: &spec.cpi,
+        part: "find-disk",
+        find: |cpi: Arc<dyn Cpi>, call| {
+            let disk = disk.clone();
+            async move { cpi.find_disk(&call, &disk).await }
+        },
+        what: format!(
+            "a disk of {} MiB for '{}/{}' with disk id {disk}",
+            wanted.size_mib, spec.group, spec.id
+        ),
     };
-    let created = cx
-        .cloud_raw(&target.spec.cpi, "create-disk", None, |cpi, call| async move {
-            cpi.create_disk(&call, request).await
-        })
-        .await?;
-    let error = match created {
-        Ok(cid) => return Ok(StepOutcome::DiskCreated { cid }),
-        Err(error) => error,
+    let making = async {
+        let (_, vm_cid) = cx.vm_with_cid(agent, instance)?;
+        let request = CreateDisk {
+            disk_id: disk.clone(),
+            size_mib: wanted.size_mib,
+            cloud_properties: Resolver::for_task(&cx.task)?.resolve(&wanted.cloud_properties)?,
+            vm: Some(vm_cid),
+        };
+        let call = |cpi: Arc<dyn Cpi>, call| async move { cpi.create_disk(&call, request).await };
+        cx.cloud_raw(&spec.cpi, "create-disk", None, call).await
     };
-    if leaves_open(&error)
-        && let Some(cid) = find(cx, &target.spec, disk).await?
-    {
-        cx.task.debug(&format!("disk {cid} was created although the call failed: {error}"));
-        return Ok(StepOutcome::DiskCreated { cid });
-    }
-    Err(StepError::from_cpi(error, cx.task.fence.epoch()))
-}
-
-/// Looks for a disk that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
-async fn find(cx: &StepContext, spec: &InstanceSpec, disk: &DiskId) -> Result<Option<DiskCid>, StepError> {
-    let id = disk.clone();
-    let found = cx
-        .cloud_raw(&spec.cpi, "find-disk", None, |cpi, call| async move { cpi.find_disk(&call, &id).await })
-        .await?;
-    let why = match found {
-        Ok(Found::Yes(cid)) => return Ok(Some(cid)),
-        Ok(Found::No) => return Ok(None),
-        Ok(Found::CannotTell) => "its cloud can't search for it".to_owned(),
-        Err(error) if error.kind == CpiErrorKind::Fenced => {
-            return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
-        }
-        Err(error) => format!("its cloud did not answer: {error}"),
-    };
-    let what = format!(
-        "a disk for '{}/{}' may have been created by a call whose answer was lost, and {why}: look for one of {} MiB \
-         without a use, with disk id {disk}, then deploy again",
-        spec.group,
-        spec.id,
-        spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib)
-    );
-    Err(cx.leaked(what).await)
+    let cid = once::make(cx, search, making).await?;
+    Ok(StepOutcome::DiskCreated { cid })
 }
 
 /// Attaches the disk and tells the agent where it is.
@@ -226,7 +202,11 @@ pub async fn unmount(
     agent: &AgentId,
     disk: &DiskId,
 ) -> Result<StepOutcome, StepError> {
-    let (_, cid) = row_with_cid(cx, disk)?;
+    let (row, cid) = row_with_cid(cx, disk)?;
+    // A leftover may never have got so far as to be mounted; agents know nothing of disks that they were not given.
+    if !row.active && !mounted(cx, instance, agent).await?.contains(&cid) {
+        return Ok(StepOutcome::Done);
+    }
     cx.agent(agent, instance, "unmount", Method::UnmountDisk { disk: cid }, INSTALL).await?;
     Ok(StepOutcome::Done)
 }
@@ -267,8 +247,24 @@ pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutc
     let Some(orphan) = orphan else {
         return Ok(StepOutcome::Done);
     };
-    let Some(cid) = orphan.disk.cid else {
-        return Ok(StepOutcome::Done);
+    let cid = match orphan.disk.cid {
+        Some(cid) => cid,
+        // Its creation was broken off, and nobody could be asked what came of it.
+        None => {
+            let id = disk.clone();
+            let call = |cpi: Arc<dyn Cpi>, call| async move { cpi.find_disk(&call, &id).await };
+            match cx.cloud(&orphan.disk.cpi, "find-disk", None, call).await? {
+                Found::Yes(cid) => cid,
+                Found::No => return Ok(StepOutcome::Done),
+                Found::CannotTell => {
+                    let what = format!(
+                        "disk of {} MiB with disk id {disk} of '{}', created by a call whose answer was lost",
+                        orphan.disk.spec.size_mib, orphan.slug
+                    );
+                    return Ok(StepOutcome::MayHaveLeaked { what });
+                }
+            }
+        }
     };
     let answer = cx
         .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move {

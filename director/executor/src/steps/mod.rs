@@ -7,6 +7,7 @@ mod compile;
 mod disk;
 mod errand;
 mod jobs;
+mod once;
 mod spec;
 mod vm;
 mod watch;

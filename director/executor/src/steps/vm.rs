@@ -1,10 +1,11 @@
 //! VMs: create, describe, wait for, introduce, delete.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::Method;
-use cpi_api::{CpiErrorKind, CreateVm, Found, Metadata};
+use cpi_api::{Cpi, CpiError, CpiErrorKind, CreateVm, Found, Metadata};
 use model::instance::{InstanceSpec, NetworkKind, NetworkSettings};
 use model::step::StepOutcome;
 use model::{AgentId, ErrorCode, InstanceId, PackageName, VmCid};
@@ -15,9 +16,10 @@ use state::command::Command;
 use state::log::Proposal;
 
 use super::calls::QUICK;
+use super::once::{self, Search};
 use super::spec;
 use crate::context::StepContext;
-use crate::error::{StepError, leaves_open};
+use crate::error::StepError;
 use crate::variables::Resolver;
 
 /// Pause between two pings of a new agent.
@@ -33,13 +35,30 @@ pub async fn create(
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
+    if !cx.is_repeat() {
+        cx.checkpoint()?;
+    }
     let target = cx.task.target(instance)?;
     let spec = &target.spec;
-    if cx.is_repeat()
-        && let Some(cid) = find(cx, spec, agent).await?
-    {
-        return Ok(StepOutcome::VmCreated { cid });
-    }
+    let search = Search {
+        cpi: &spec.cpi,
+        part: "find-vm",
+        find: |cpi: Arc<dyn Cpi>, call| {
+            let agent = agent.clone();
+            async move { cpi.find_vm(&call, &agent).await }
+        },
+        what: format!("a VM for '{}/{}' with agent id {agent}", spec.group, spec.id),
+    };
+    let cid = once::make(cx, search, call_for(cx, spec, agent)).await?;
+    Ok(StepOutcome::VmCreated { cid })
+}
+
+/// Has the cloud create the VM.
+async fn call_for(
+    cx: &StepContext,
+    spec: &InstanceSpec,
+    agent: &AgentId,
+) -> Result<Result<VmCid, CpiError>, StepError> {
     if cx.is_repeat() || cx.attempt > 1 {
         renew_token(cx, agent).await?;
     }
@@ -49,27 +68,13 @@ pub async fn create(
         stemcell: spec.stemcell.cid.clone(),
         cloud_properties: resolver.resolve(&spec.cloud_properties)?,
         networks: resolved_networks(&resolver, spec)?,
-        disks: disks_of(cx, instance),
+        disks: disks_of(cx, &spec.id),
         env: env(cx, spec, &resolver)?,
         bootstrap: cx.task.ports.enrollment.bootstrap(agent),
     };
     let version = Some(spec.stemcell.api_version);
-    let created =
-        cx.cloud_raw(&spec.cpi, "create-vm", version, |cpi, call| async move {
-            cpi.create_vm(&call, request).await
-        })
-        .await?;
-    let error = match created {
-        Ok(created) => return Ok(StepOutcome::VmCreated { cid: created.cid }),
-        Err(error) => error,
-    };
-    if leaves_open(&error)
-        && let Some(cid) = find(cx, spec, agent).await?
-    {
-        cx.task.debug(&format!("VM {cid} was created although the call failed: {error}"));
-        return Ok(StepOutcome::VmCreated { cid });
-    }
-    Err(StepError::from_cpi(error, cx.task.fence.epoch()))
+    let call = |cpi: Arc<dyn Cpi>, call| async move { cpi.create_vm(&call, request).await };
+    Ok(cx.cloud_raw(&spec.cpi, "create-vm", version, call).await?.map(|created| created.cid))
 }
 
 /// Voids the token that a VM of an earlier attempt got. It is gone, but its agent may have enrolled before it went: the
@@ -78,29 +83,6 @@ async fn renew_token(cx: &StepContext, agent: &AgentId) -> Result<(), StepError>
     let (task, epoch) = (cx.task.id(), cx.task.fence.epoch());
     let renew = Command::AgentTokenRenew { task, epoch, agent: agent.clone() };
     cx.propose(Proposal::own(renew)).await
-}
-
-/// Looks for a VM that a lost call may have made. Where nobody can tell, it is remembered as a possible leak.
-async fn find(cx: &StepContext, spec: &InstanceSpec, agent: &AgentId) -> Result<Option<VmCid>, StepError> {
-    let wanted = agent.clone();
-    let found = cx
-        .cloud_raw(&spec.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await })
-        .await?;
-    let why = match found {
-        Ok(Found::Yes(cid)) => return Ok(Some(cid)),
-        Ok(Found::No) => return Ok(None),
-        Ok(Found::CannotTell) => "its cloud can't search for it".to_owned(),
-        Err(error) if error.kind == CpiErrorKind::Fenced => {
-            return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
-        }
-        Err(error) => format!("its cloud did not answer: {error}"),
-    };
-    let what = format!(
-        "a VM for '{}/{}' may have been created by a call whose answer was lost, and {why}: look for a VM with agent id \
-         {agent}, then deploy again",
-        spec.group, spec.id
-    );
-    Err(cx.leaked(what).await)
 }
 
 fn disks_of(cx: &StepContext, instance: &InstanceId) -> Vec<model::DiskCid> {

@@ -36,7 +36,7 @@ async fn a_creation_that_was_never_answered_and_not_done_fails() {
 
 #[tokio::test]
 async fn what_nobody_can_tell_is_reported_as_a_leak() {
-    for (method, at) in [("create_vm", "look for a VM with agent id"), ("create_disk", "with disk id")] {
+    for (method, at) in [("create_vm", "with agent id"), ("create_disk", "with disk id")] {
         let world = TestWorld::seed().await;
         *world.outside.blind.lock().unwrap() = true;
         world.outside.cloud.inject(method, Fault::LoseAnswer);

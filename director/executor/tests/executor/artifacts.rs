@@ -79,6 +79,7 @@ pub struct Shape {
     pub instances: u32,
     pub port: Value,
     pub disk_mib: u32,
+    pub smoke_disk_mib: u32,
     pub vm_type: &'static str,
     pub password: &'static str,
     pub variables: Value,
@@ -93,6 +94,7 @@ impl Default for Shape {
             instances: 2,
             port: json!(8080),
             disk_mib: 1024,
+            smoke_disk_mib: 0,
             vm_type: "small",
             password: "",
             variables: json!([]),
@@ -122,6 +124,9 @@ impl Shape {
         }
         let mut smoke = group("smoke", 1, json!({"name": "check", "release": "tiny"}));
         smoke["lifecycle"] = json!("errand");
+        if self.smoke_disk_mib > 0 {
+            smoke["persistent_disk"] = json!(self.smoke_disk_mib);
+        }
         json!({
             "name": self.name, "releases": [{"name": "tiny", "version": "1"}],
             "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
@@ -157,4 +162,9 @@ pub fn become_state(state: InstanceState) -> TaskKind {
 /// The errand of group `smoke`.
 pub fn errand() -> TaskKind {
     TaskKind::RunErrand { errand: "smoke".into(), keep_alive: false, instances: Vec::new() }
+}
+
+/// The same, whose VM stays.
+pub fn errand_kept_alive() -> TaskKind {
+    TaskKind::RunErrand { errand: "smoke".into(), keep_alive: true, instances: Vec::new() }
 }

@@ -10,6 +10,7 @@ mod dry_run;
 mod failover;
 mod faults;
 mod gate;
+mod leftovers;
 mod limits;
 mod log;
 mod ports;

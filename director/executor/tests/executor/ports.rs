@@ -37,6 +37,8 @@ pub struct Outside {
     answers: Mutex<BTreeMap<&'static str, Behaviour>>,
     /// The cloud can't be searched.
     pub blind: Mutex<bool>,
+    /// The cloud answers no search.
+    pub deaf: Mutex<bool>,
     /// Creations of what was there already; a cloud that is less kind would have made a second one.
     doubles: Mutex<Vec<String>>,
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
@@ -60,6 +62,7 @@ impl Outside {
             failing: Mutex::default(),
             answers: Mutex::default(),
             blind: Mutex::new(false),
+            deaf: Mutex::new(false),
             doubles: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
@@ -107,6 +110,18 @@ impl Outside {
         };
         if is_there {
             self.doubles.lock().unwrap().push(format!("{} {}", call.method(), call.object()));
+        }
+    }
+
+    /// A device that is in use can't be taken away: real clouds wait for it, for an hour.
+    fn refuse_while_mounted(&self, call: &Call) -> Result<(), CpiError> {
+        let Call::DetachDisk(vm, disk) = call else { return Ok(()) };
+        let agent = self.cloud.cloud().vms.get(vm).map(|vm| vm.request.agent_id.clone());
+        match agent.is_some_and(|agent| self.agents.mounted(&agent).iter().any(|cid| cid == disk.as_str())) {
+            true => {
+                Err(CpiError::new(CpiErrorKind::Other, call.method(), format!("disk `{disk}` is mounted")))
+            }
+            false => Ok(()),
         }
     }
 
@@ -218,7 +233,12 @@ impl CallPort for Outside {
         self.gate
             .pass(&names, async {
                 self.note_doubles(&call);
-                if *self.blind.lock().unwrap() && matches!(call, Call::FindVm(_) | Call::FindDisk(_)) {
+                self.refuse_while_mounted(&call)?;
+                let searches = matches!(call, Call::FindVm(_) | Call::FindDisk(_));
+                if searches && *self.deaf.lock().unwrap() {
+                    return Err(CpiError::new(CpiErrorKind::Other, method, "socket restarted"));
+                }
+                if searches && *self.blind.lock().unwrap() {
                     return Ok(serde_json::to_value(Found::<VmCid>::CannotTell).unwrap());
                 }
                 let answer = self.cloud.call(context, call).await;

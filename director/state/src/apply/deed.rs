@@ -2,7 +2,7 @@
 
 use model::plan::Target;
 use model::release::CompiledPackage;
-use model::step::{Action, StepOutcome};
+use model::step::{Action, Left, StepOutcome};
 use model::*;
 
 use super::event::{Audit, audit, report_leak};
@@ -71,10 +71,10 @@ pub(super) fn done(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> R
 }
 
 /// The step failed, and with it its unit.
-pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str) {
-    match deed.action {
-        Action::CreateVm { agent, .. } => vm::not_created(tx, agent),
-        Action::CreateDisk { disk, .. } => disk::not_created(tx, disk),
+pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str, left: Left) {
+    match (deed.action, left) {
+        (Action::CreateVm { agent, .. }, Left::Nothing) => vm::not_created(tx, agent),
+        (Action::CreateDisk { disk, .. }, Left::Nothing) => disk::not_created(tx, disk),
         _ => {}
     }
     let name = object_name(tx, deed.action, None);
@@ -114,6 +114,7 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::RunErrand { .. }, O::ErrandRan { result_line, .. }) => {
             task::result_line(tx, deed.task.id, result_line)
         }
+        (A::BindVm { agent, .. }, O::Done) => vm::introduced(tx, agent),
 
         (A::BeginUpdate { instance }, O::Done) => instance::begin_update(tx, deed, instance)?,
         (A::CompleteUpdate { instance }, O::Done) => instance::complete_update(tx, deed, instance)?,

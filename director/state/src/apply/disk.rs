@@ -47,7 +47,7 @@ pub(super) fn created(tx: &mut Tx<'_>, id: &DiskId, cid: &DiskCid) -> Result<(),
     Ok(())
 }
 
-/// `CreateDisk` failed for certain.
+/// `CreateDisk` failed, and there is no disk.
 pub(super) fn not_created(tx: &mut Tx<'_>, id: &DiskId) {
     if let Some(disk) = tx.get(&DISKS, id).filter(|disk| disk.cid.is_none()) {
         forget(tx, &disk);
@@ -80,12 +80,10 @@ pub(super) fn give_up(tx: &mut Tx<'_>, id: &DiskId) {
     }
 }
 
-/// Moves a disk to the orphans; one that never came to be is just forgotten.
+/// Moves a disk to the orphans. Also one without a cloud's id, whose creation was broken off: it may exist, and whoever
+/// deletes the orphan looks for it.
 pub(super) fn orphan(tx: &mut Tx<'_>, disk: Disk) {
     forget(tx, &disk);
-    if disk.cid.is_none() {
-        return;
-    }
     let owner = tx.get(&INSTANCES, &disk.instance);
     let orphan = OrphanedDisk {
         deployment: owner.as_ref().map(|owner| owner.spec.deployment.clone()).unwrap_or_default(),

@@ -10,7 +10,7 @@ use model::task::TaskState;
 use model::*;
 
 use super::deed::{self, Deed};
-use super::task::working;
+use super::task::{self, working};
 use super::tx::{Tx, not_found};
 use super::unit;
 use crate::command::{Outcome, Refusal, StepEvent, StepRecord};
@@ -134,8 +134,11 @@ impl Recording<'_> {
             self.journal.started_at = tx.at;
         }
         match outcome {
-            StepOutcome::Failed { error } => {
-                deed::failed(tx, &self.deed(), &error.message);
+            StepOutcome::Failed { error, left, result_line } => {
+                if let Some(line) = result_line {
+                    task::result_line(tx, self.task.id, line);
+                }
+                deed::failed(tx, &self.deed(), &error.message, *left);
                 unit::fail(tx, self.task.id, self.unit, &mut self.progress, &error.message);
             }
             _ => {

@@ -39,6 +39,7 @@ pub(super) fn begin_create(
         networks: spec.networks,
         created_at: tx.at,
         active: true,
+        bound: false,
     };
     tx.put(&VMS, agent, &vm);
     tx.put(&VMS_OF, &(instance.clone(), agent.clone()), &());
@@ -72,13 +73,19 @@ pub(super) fn bound(
     networks: &[NetworkSettings],
 ) -> Result<(), Refusal> {
     let (instance, agent) = place;
-    let mut vm = tx.need(&VMS, agent, "VM of agent")?;
-    vm.networks = networks.to_vec();
-    tx.put(&VMS, agent, &vm);
+    let vm = tx.need(&VMS, agent, "VM of agent")?;
+    tx.put(&VMS, agent, &Vm { networks: networks.to_vec(), bound: true, ..vm });
     let mut target = deed.target(tx, instance)?;
     target.spec.networks = networks.to_vec();
     tx.put(&TARGETS, &(deed.task.id, instance.clone()), &target);
     Ok(())
+}
+
+/// `BindVm` is done, and there was nothing to learn.
+pub(super) fn introduced(tx: &mut Tx<'_>, agent: &AgentId) {
+    if let Some(vm) = tx.get(&VMS, agent) {
+        tx.put(&VMS, agent, &Vm { bound: true, ..vm });
+    }
 }
 
 /// The VM does not exist (any more): its row goes, and its agent may not connect again.
@@ -95,8 +102,7 @@ pub(super) fn deleted(tx: &mut Tx<'_>, agent: &AgentId) {
     }
 }
 
-/// `CreateVm` failed for certain: there is no VM, so there is no row either. (Uncertain cases are leaks, which the
-/// executor reports as such.)
+/// `CreateVm` failed, and there is no VM, so there is no row either.
 pub(super) fn not_created(tx: &mut Tx<'_>, agent: &AgentId) {
     if let Some(vm) = tx.get(&VMS, agent).filter(|vm| vm.cid.is_none()) {
         forget(tx, &vm);

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use model::instance::*;
 use model::plan::{
-    Change, DeploymentRecord, Fate, Phase, Plan, Reservation, Stage, Step, Target, Unit, Wave,
+    Change, DeploymentRecord, Fate, Phase, Plan, Reservation, Stage, Step, Target, Unit,
+    Wave,
 };
 use model::release::*;
 use model::stemcell::StemcellRecord;
@@ -303,7 +304,10 @@ pub fn reservation(id: &str, ip: &str) -> Reservation {
 }
 
 pub fn unit(no: u32, label: &str, actions: Vec<Action>) -> Unit {
-    let steps = actions.into_iter().map(|action| Step { action, progress: None }).collect();
+    let steps = actions
+        .into_iter()
+        .map(|action| Step { action, progress: None })
+        .collect();
     Unit { no: UnitNo(no), label: label.into(), after: Vec::new(), cleanup: false, steps }
 }
 
@@ -401,5 +405,5 @@ pub fn journal(unit: u32, index: u32, attempt: u32, event: StepEvent) -> StepRec
 }
 
 pub fn failed(text: &str) -> StepOutcome {
-    StepOutcome::Failed { error: TaskError { code: 450_001, message: text.into() } }
+    StepOutcome::failed(TaskError { code: 450_001, message: text.into() })
 }
