@@ -2,7 +2,8 @@
 //!
 //! Phases run one after the other; the stages of a phase run side by side; the waves of a stage one after the other;
 //! the units of a wave up to `max_in_flight` at once, in order, each after the units it names; the steps of a unit in order.
-//! The first unit that fails stops new ones from starting (cleanup units excepted); those under way run on.
+//! The first unit that fails stops new ones from starting, cleanup units excepted, unless the plan says otherwise of it;
+//! those under way run on.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -103,6 +104,40 @@ pub struct Progress {
     pub percent: u8,
 }
 
+/// What a failure does to what comes after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Nothing new begins: no other step of the unit, no other unit of the plan.
+    #[default]
+    Stop,
+    /// The rest goes on. A failed step is told as a warning, a failed unit still fails its task in the end.
+    GoOn,
+}
+
+impl OnFailure {
+    fn is_stop(&self) -> bool {
+        *self == Self::Stop
+    }
+}
+
+/// How many of the units that a unit comes after must have ended well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// All of them.
+    #[default]
+    All,
+    /// At least one; the others have ended somehow.
+    Any,
+}
+
+impl Needs {
+    fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+}
+
 /// A step of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -110,6 +145,9 @@ pub struct Step {
     pub action: Action,
     /// Shown while it runs, if anything.
     pub progress: Option<Progress>,
+    /// What becomes of its unit if it fails.
+    #[serde(default, skip_serializing_if = "OnFailure::is_stop")]
+    pub on_failure: OnFailure,
 }
 
 /// A line of the task's progress: some steps done in order, usually for one instance.
@@ -121,6 +159,12 @@ pub struct Unit {
     pub label: String,
     /// Units that must have ended well before this one starts (for a cleanup unit: ended at all).
     pub after: Vec<UnitNo>,
+    /// Whether one of them is enough.
+    #[serde(default, skip_serializing_if = "Needs::is_all")]
+    pub needs: Needs,
+    /// What becomes of the plan if it fails.
+    #[serde(default, skip_serializing_if = "OnFailure::is_stop")]
+    pub on_failure: OnFailure,
     /// Runs even when others failed or the task was cancelled, if any unit in `after` was started.
     pub cleanup: bool,
     /// The deeds in order.

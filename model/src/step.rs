@@ -316,6 +316,8 @@ pub enum StepOutcome {
     },
     /// A cleanup step could not tell whether something still exists out there.
     MayHaveLeaked { what: String },
+    /// The step failed, and its unit goes on without what it should have done.
+    PassedOver { error: crate::task::TaskError },
 }
 
 impl StepOutcome {

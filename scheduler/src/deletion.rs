@@ -37,7 +37,11 @@ pub fn plan_delete_deployment(
             intent: StopIntent::DeleteDeployment,
             drain: DrainMode::Drain,
         };
-        deletions.push(units.unit(label(&instance.spec), BTreeSet::new(), departure.steps()));
+        let steps = match deletion {
+            Deletion::Forced => departure.steps().passing_over_failures(),
+            Deletion::Orderly => departure.steps(),
+        };
+        deletions.push(units.unit(label(&instance.spec), BTreeSet::new(), steps));
         targets.push(Target {
             spec: instance.spec.clone(),
             state: instance.state,

@@ -228,7 +228,9 @@ impl Errand<'_> {
             let Some(agent) = agents.get(id) else { continue };
             let mut steps = Steps::default();
             if let Some(disk) = known.disk {
+                // So that the disk is written out. Where that can't be, the VM goes all the same, and its disk stays.
                 steps.unmount(id, agent, &disk.id);
+                steps = steps.passing_over_failures();
             }
             steps.push(Action::DeleteVm { instance: id.clone(), agent: agent.clone() });
             let unit = self.units.unit(label(&known.instance.spec), started.clone(), steps);

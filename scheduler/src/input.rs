@@ -195,6 +195,6 @@ pub enum Afterwards {
 pub enum Deletion {
     /// Every step must succeed.
     Orderly,
-    /// Failures are passed over; jobs are not stopped where the agent does not answer.
+    /// Failures are passed over, and what they leave in the cloud is reported; jobs are not stopped.
     Forced,
 }

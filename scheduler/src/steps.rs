@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::plan::{Progress, Step, Unit};
+use model::plan::{Needs, OnFailure, Progress, Step, Unit};
 use model::step::{Action, DrainKind, Script, StopIntent, WatchKind};
 use model::*;
 
@@ -17,7 +17,9 @@ impl Units {
     pub(crate) fn unit(&mut self, label: String, after: BTreeSet<UnitNo>, steps: Steps) -> Unit {
         let no = UnitNo(self.0);
         self.0 += 1;
-        Unit { no, label, after: after.into_iter().collect(), cleanup: false, steps: steps.0 }
+        let (needs, on_failure) = (Needs::All, OnFailure::Stop);
+        let after = after.into_iter().collect();
+        Unit { no, label, after, needs, on_failure, cleanup: false, steps: steps.0 }
     }
 }
 
@@ -36,11 +38,18 @@ pub(crate) struct Steps(Vec<Step>);
 impl Steps {
     /// Adds a deed without a progress text.
     pub(crate) fn push(&mut self, action: Action) {
-        self.0.push(Step { action, progress: None });
+        self.0.push(Step { action, progress: None, on_failure: OnFailure::Stop });
     }
 
     fn show(&mut self, status: &str, percent: u8, action: Action) {
-        self.0.push(Step { action, progress: Some(Progress { status: status.into(), percent }) });
+        let progress = Some(Progress { status: status.into(), percent });
+        self.0.push(Step { action, progress, on_failure: OnFailure::Stop });
+    }
+
+    /// Lets the sequence go on where one of its steps fails.
+    pub(crate) fn passing_over_failures(mut self) -> Self {
+        self.0.iter_mut().for_each(|step| step.on_failure = OnFailure::GoOn);
+        self
     }
 
     /// Adds what another sequence does.

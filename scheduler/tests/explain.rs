@@ -14,7 +14,7 @@ mod world;
 
 use expect_test::{Expect, expect};
 use model::instance::InstanceState;
-use model::plan::Plan;
+use model::plan::{OnFailure, Plan};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
 use model::{DeploymentName, DiskId};
 use perform::{Faults, perform};
@@ -296,13 +296,42 @@ fn resurrection_replaces_only_what_is_dead() {
     check(
         &plan,
         expect![[r#"
-        recreate web/1 az=z1 ip=10.0.0.3 disk=1024M because of recreate
-        Applying problem resolutions
-          #0 web/1: begin_update create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm apply save_instance run_script start watch run_script complete_update
-        (silent)
-          #1 web/1: run_script
-    "#]],
+            recreate web/1 az=z1 ip=10.0.0.3 disk=1024M because of recreate
+            Applying problem resolutions
+              #0 web/1: begin_update create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm apply save_instance run_script start watch run_script complete_update
+            (silent)
+              #1 web/1 after 0: run_script
+              #2 web/0 after 0: run_script
+        "#]],
     );
+}
+
+#[test]
+fn repairs_keep_to_the_order_of_groups_and_to_max_in_flight() {
+    let group = |name: &str, serial: bool| {
+        let mut group = manifest(3, 1)["instance_groups"][0].clone();
+        group["name"] = json!(name);
+        group["update"] = json!({"serial": serial, "max_in_flight": 2});
+        group
+    };
+    let mut manifest = manifest(1, 1);
+    manifest["instance_groups"] =
+        json!([group("a", true), group("b", false), group("c", false), group("d", true)]);
+    let mut world = new_world();
+    let plan = deploy(&mut world, &manifest, &DeployOptions::default()).unwrap();
+    perform(&mut world, &plan, &Faults::default());
+    let all: Vec<_> = world.instances.iter().map(|i| i.spec.id.clone()).collect();
+    world.vms.clear();
+    let facts = view(&mut world);
+    let plan = scheduler::plan_resurrection(&world.director, &facts.facts(), &all).unwrap();
+    let shape = |phase: &model::plan::Phase| -> Vec<(u32, usize)> {
+        phase.stages.iter().flat_map(|s| &s.waves).map(|w| (w.max_in_flight, w.units.len())).collect()
+    };
+    let (afterwards, repairs) = plan.phases.split_last().unwrap();
+    let repairs: Vec<_> = repairs.iter().map(shape).collect();
+    assert_eq!(repairs, [vec![(2, 3)], vec![(2, 3), (2, 3)], vec![(2, 3)]]);
+    assert_eq!(shape(afterwards), [(32, 12)]);
+    assert!(plan.units().all(|unit| unit.on_failure == OnFailure::GoOn));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What one task's work has at hand.
 
-use model::plan::Target;
+use model::plan::{OnFailure, Target};
 use model::task::{OutputKind, Task, TaskState};
 use model::{InstanceId, StepNo, TaskId};
 use state::State;
@@ -92,6 +92,8 @@ pub struct StepContext {
     pub how: How,
     /// Whether it belongs to a cleanup unit, which is not cancelled.
     pub cleanup: bool,
+    /// Whether its unit goes on without it.
+    pub on_failure: OnFailure,
 }
 
 impl StepContext {

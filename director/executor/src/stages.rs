@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use model::UnitNo;
-use model::plan::{Phase, Stage, Unit, Wave};
+use model::plan::{Needs, OnFailure, Phase, Stage, Unit, Wave};
 use model::task::TaskError;
 use state::State;
 use state::records::UnitState;
@@ -22,7 +22,7 @@ use crate::unit::{self, UnitEnd};
 pub enum PlanEnd {
     /// All of it is done.
     Done,
-    /// Something failed: the first failure, and how many there were.
+    /// Something failed: what stopped the plan, or all that went wrong in one that went on.
     Failed(TaskError),
     /// It was cancelled.
     Cancelled,
@@ -54,11 +54,33 @@ impl From<UnitState> for Standing {
     }
 }
 
+/// What went wrong.
+#[derive(Default)]
+struct Failures {
+    /// What stopped the plan first.
+    stopping: Option<TaskError>,
+    /// Units that failed and stopped nobody, by number: what an operator has to look at is all of them.
+    others: BTreeMap<UnitNo, (String, TaskError)>,
+}
+
+impl Failures {
+    /// Returns the error that the task ends with.
+    fn told(mut self) -> Option<TaskError> {
+        if self.stopping.is_some() || self.others.len() < 2 {
+            return self.stopping.or_else(|| self.others.pop_first().map(|(_, (_, error))| error));
+        }
+        let lines: Vec<String> =
+            self.others.values().map(|(label, error)| format!("{label}: {error}")).collect();
+        let code = self.others.first_key_value().map_or(0, |(_, (_, error))| error.code);
+        Some(TaskError { code, message: lines.join("\n") })
+    }
+}
+
 /// What the units of a plan share.
 struct Progress {
-    /// Set by the first failure: nothing new starts after it, cleanup excepted.
+    /// Set by the first failure that stops the plan: nothing new starts after it, cleanup excepted.
     halt: AtomicBool,
-    first_failure: Mutex<Option<TaskError>>,
+    failures: Mutex<Failures>,
     /// How each unit stands: from the journal at first, then as they end.
     units: Mutex<BTreeMap<UnitNo, Standing>>,
     /// Moves when a unit's standing does: stages that run side by side wait for each other's units.
@@ -66,10 +88,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(units: BTreeMap<UnitNo, Standing>) -> Self {
+    fn new(phases: &[Phase], units: BTreeMap<UnitNo, Standing>) -> Self {
         // What failed under an earlier leader has halted the plan then; nothing new starts before it is read again.
-        let halt = AtomicBool::new(units.values().any(|standing| *standing == Standing::Failed));
-        Self { halt, first_failure: Mutex::default(), units: Mutex::new(units), moved: watch::channel(0).0 }
+        let stopped = |unit: &Unit| {
+            unit.on_failure == OnFailure::Stop && units.get(&unit.no) == Some(&Standing::Failed)
+        };
+        let halt = AtomicBool::new(phases.iter().flat_map(units_of).any(stopped));
+        Self { halt, failures: Mutex::default(), units: Mutex::new(units), moved: watch::channel(0).0 }
     }
 
     fn of(&self, unit: UnitNo) -> Standing {
@@ -85,9 +110,17 @@ impl Progress {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, error: TaskError) {
-        self.halt.store(true, Ordering::Relaxed);
-        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    fn fail(&self, unit: &Unit, error: TaskError) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match unit.on_failure {
+            OnFailure::Stop => {
+                self.halt.store(true, Ordering::Relaxed);
+                failures.stopping.get_or_insert(error);
+            }
+            OnFailure::GoOn => {
+                failures.others.insert(unit.no, (unit.label.clone(), error));
+            }
+        }
     }
 
     /// Returns whether something was left undone because the task was cancelled.
@@ -113,7 +146,7 @@ fn units_of(phase: &Phase) -> impl Iterator<Item = &Unit> {
 
 /// Carries out the task's plan from wherever its journal says that it is.
 pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interrupted> {
-    let progress = Progress::new(recorded(task, phases));
+    let progress = Progress::new(phases, recorded(task, phases));
     for phase in phases {
         let mut stages: Vec<BoxFuture<'_, _>> = Vec::with_capacity(phase.stages.len());
         for stage in &phase.stages {
@@ -124,8 +157,8 @@ pub async fn run(task: &TaskContext, phases: &[Phase]) -> Result<PlanEnd, Interr
         progress.drop_pending(phase);
     }
     let incomplete = progress.is_incomplete();
-    let failure = progress.first_failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(match failure {
+    let failures = progress.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(match failures.told() {
         Some(error) => PlanEnd::Failed(error),
         // Who cancels a task whose work was done by then has cancelled nothing.
         None if incomplete && task.cancelled.is_cancelled() => PlanEnd::Cancelled,
@@ -205,10 +238,18 @@ fn readiness(task: &TaskContext, unit: &Unit, progress: &Progress) -> Readiness 
     if unit.cleanup {
         return cleanup_readiness(&before, halted);
     }
-    if halted || before.iter().any(|s| matches!(s, Standing::Failed | Standing::Dropped)) {
+    if halted {
         return Readiness::Drop;
     }
-    if before.iter().all(|s| *s == Standing::Done) { Readiness::Start } else { Readiness::Wait }
+    let left = before.iter().any(|s| matches!(s, Standing::Pending | Standing::Running));
+    let well = before.iter().filter(|s| **s == Standing::Done).count();
+    let lost = before.iter().any(|s| matches!(s, Standing::Failed | Standing::Dropped));
+    match unit.needs {
+        Needs::All if lost => Readiness::Drop,
+        _ if left => Readiness::Wait,
+        Needs::Any if well == 0 && lost => Readiness::Drop,
+        Needs::All | Needs::Any => Readiness::Start,
+    }
 }
 
 /// A cleanup unit runs once nothing before it runs any more or will, if anything before it was ever begun.
@@ -241,7 +282,7 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
             Standing::Failed
         }
         UnitEnd::Failed(error) => {
-            progress.fail(error);
+            progress.fail(unit, error);
             Standing::Failed
         }
     };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use model::plan::{Step, Unit};
-use model::step::{Left, StepOutcome};
+use model::plan::{OnFailure, Step, Unit};
+use model::step::{Action, Left, StepOutcome};
 use model::task::TaskError;
 use model::{ErrorCode, StepNo};
 use retry::Policy;
@@ -88,7 +88,8 @@ async fn run_step(
             return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
         }
     };
-    let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup: unit.cleanup };
+    let (cleanup, on_failure) = (unit.cleanup, step.on_failure);
+    let context = StepContext { task: task.clone(), step: no, attempt, how, cleanup, on_failure };
     attempts(context, unit, step, pending).await
 }
 
@@ -107,7 +108,7 @@ async fn attempts(
         submit(&task, pending).await?;
         task.debug(&format!("step {no} {name} attempt {attempt}: {}", unit.label));
         let begun = std::time::Instant::now();
-        let verdict = judge(&cx, steps::perform(&cx, &step.action).await)?;
+        let verdict = judge(&cx, &step.action, steps::perform(&cx, &step.action).await)?;
         let took_ms = begun.elapsed().as_millis();
         let (outcome, end) = match verdict {
             Verdict::Again { error, how } => {
@@ -119,6 +120,11 @@ async fn attempts(
             }
             Verdict::Done(outcome) => {
                 task.debug(&format!("step {no} {name} done in {took_ms} ms"));
+                (outcome, StepEnd::Done)
+            }
+            Verdict::PassedOver(outcome, error) => {
+                info!(task = %task.id(), step = name, attempt, error = %error, "step failed, its unit goes on");
+                task.debug(&format!("step {no} {name} failed and is passed over: {error}"));
                 (outcome, StepEnd::Done)
             }
             Verdict::Failed(outcome, end) => {
@@ -140,12 +146,15 @@ enum Verdict {
     Done(StepOutcome),
     /// Another attempt follows.
     Again { error: TaskError, how: How },
+    /// It failed, and its unit goes on.
+    PassedOver(StepOutcome, TaskError),
     /// It failed, and with it its unit.
     Failed(StepOutcome, UnitEnd),
 }
 
 fn judge(
     cx: &StepContext,
+    action: &Action,
     result: Result<StepOutcome, StepError>,
 ) -> Result<Verdict, Interrupted> {
     let may_repeat = cx.attempt < ATTEMPTS_MAX;
@@ -166,8 +175,13 @@ fn judge(
         StepError::Failed(error) | StepError::Again(error) => (recordable(error), Left::Nothing),
         StepError::Unclear(error) => (recordable(error), Left::Perhaps),
     };
-    let outcome = StepOutcome::Failed { error: error.clone(), left, result_line: None };
-    Ok(Verdict::Failed(outcome, UnitEnd::Failed(error)))
+    Ok(match cx.on_failure {
+        OnFailure::GoOn => Verdict::PassedOver(steps::passed_over(cx, action, &error), error),
+        OnFailure::Stop => {
+            let outcome = StepOutcome::Failed { error: error.clone(), left, result_line: None };
+            Verdict::Failed(outcome, UnitEnd::Failed(error))
+        }
+    })
 }
 
 fn recorded_failure(journal: state::records::StepState) -> UnitEnd {

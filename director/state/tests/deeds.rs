@@ -95,6 +95,20 @@ fn a_vm_is_the_instances_once_it_was_introduced() {
 }
 
 #[test]
+fn a_step_that_is_passed_over_changes_nothing_and_is_told() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm(), delete_vm(), watch()]));
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, StepOutcome::PassedOver { error: TaskError::plain("the cloud is closed") });
+    world.step(task, 1, 2, StepOutcome::Done);
+    assert!(world.state().vm(&"a1".into()).is_some());
+    assert_eq!(world.state().unit_progress(task, UnitNo(1)).state, state::records::UnitState::Done);
+    let events = world.events(task);
+    let warning = events.lines().find(|line| line.contains("warning")).unwrap();
+    assert!(warning.ends_with(r#""message":"Passed over: the cloud is closed"}"#), "{warning}");
+}
+
+#[test]
 fn ids_belong_to_one_instance() {
     let mut world = World::new();
     let mut plan = plan_of(vec![create_vm(), create_disk("d1")]);

@@ -81,6 +81,7 @@ fn outcome() -> impl Strategy<Value = StepOutcome> {
             left: Left::Perhaps,
             result_line: Some("{}".into()),
         }),
+        1 => Just(StepOutcome::PassedOver { error: TaskError { code: 1, message: "no".into() } }),
         1 => Just(StepOutcome::MayHaveLeaked { what: "something".into() }),
     ]
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use expect_test::{Expect, expect};
-use model::plan::{Progress, Step};
+use model::plan::{OnFailure, Progress, Step};
 use model::step::{Action, DrainKind, StepOutcome};
 use model::*;
 use state::command::*;
@@ -208,6 +208,7 @@ fn lines_are_byte_for_byte_as_bosh_writes_them() {
     let shown = |action, status: &str, percent| Step {
         action,
         progress: Some(Progress { status: status.into(), percent }),
+        on_failure: OnFailure::Stop,
     };
     let units = &mut plan.phases[0].stages[0].waves[0].units;
     units[0].label = "api/i1 (0) (canary)".into();

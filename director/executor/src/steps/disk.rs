@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agent_api::Method;
 use cpi_api::{Cpi, CpiErrorKind, CreateDisk, Found};
 use model::instance::Disk;
+use model::plan::OnFailure;
 use model::step::StepOutcome;
 use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
 use state::State;
@@ -207,7 +208,9 @@ pub async fn unmount(
     if !row.active && !mounted(cx, instance, agent).await?.contains(&cid) {
         return Ok(StepOutcome::Done);
     }
-    cx.agent(agent, instance, "unmount", Method::UnmountDisk { disk: cid }, INSTALL).await?;
+    // Where the unit goes on without it, nobody waits long for an agent that is away.
+    let patience = if cx.on_failure == OnFailure::GoOn { QUICK } else { INSTALL };
+    cx.agent(agent, instance, "unmount", Method::UnmountDisk { disk: cid }, patience).await?;
     Ok(StepOutcome::Done)
 }
 

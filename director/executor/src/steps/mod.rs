@@ -13,11 +13,29 @@ mod vm;
 mod watch;
 
 use model::step::{Action, StepOutcome};
+use model::task::TaskError;
 
 pub use spec::networks as networks_for_templates;
 
 use crate::context::StepContext;
 use crate::error::StepError;
+
+/// Returns what is to be remembered of a step that failed in a unit that goes on. A VM that could not be deleted may run on
+/// without anybody knowing it.
+pub fn passed_over(cx: &StepContext, action: &Action, error: &TaskError) -> StepOutcome {
+    match action {
+        Action::DeleteVm { instance, agent } => {
+            let cid =
+                cx.vm(agent).and_then(|vm| vm.cid).map_or_else(|| "unknown".into(), |cid| cid.to_string());
+            let what = format!(
+                "VM with agent id {agent} and cloud id {cid} of '{}', which could not be deleted: {error}",
+                cx.slug(instance)
+            );
+            StepOutcome::MayHaveLeaked { what }
+        }
+        _ => StepOutcome::PassedOver { error: error.clone() },
+    }
+}
 
 /// Does the deed of `action` and returns what is to be remembered of it.
 pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, StepError> {

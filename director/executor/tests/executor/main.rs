@@ -15,6 +15,7 @@ mod limits;
 mod log;
 mod ports;
 mod queueing;
+mod repairs;
 mod scenes;
 mod stories;
 mod summary;

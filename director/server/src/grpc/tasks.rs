@@ -55,6 +55,7 @@ fn unit(view: UnitView) -> pb::TaskUnit {
         let (outcome, error) = match journal.outcome {
             None => (String::new(), String::new()),
             Some(StepOutcome::Failed { error, .. }) => ("failed".into(), error.message),
+            Some(StepOutcome::PassedOver { error }) => ("passed over".into(), error.message),
             Some(_) => ("done".into(), String::new()),
         };
         pb::TaskStep { name: name.into(), attempts: journal.attempts, epoch: journal.epoch.0, outcome, error }

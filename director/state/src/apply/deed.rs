@@ -65,6 +65,9 @@ pub(super) fn done(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> R
         report_leak(tx, Some(deed.task), Some(deed.task.id), what);
         line::warning(tx, deed.task.id, &format!("Something may have been left behind: {what}"));
     }
+    if let StepOutcome::PassedOver { error } = outcome {
+        line::warning(tx, deed.task.id, &format!("Passed over: {error}"));
+    }
     change(tx, deed, outcome)?;
     deed.event(tx, name, None);
     Ok(())
@@ -127,7 +130,7 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::CreateVm { .. } | A::CreateDisk { .. } | A::Apply { .. } | A::RunErrand { .. }, O::Done) => {
             return Err(mismatch(deed, "it gives no result"));
         }
-        (_, O::Done | O::MayHaveLeaked { .. }) => {}
+        (_, O::Done | O::MayHaveLeaked { .. } | O::PassedOver { .. }) => {}
         (_, _) => return Err(mismatch(deed, "the result is another step's")),
     }
     Ok(())

@@ -99,9 +99,12 @@ fn open_units(state: &State<'_>, task: TaskId) -> Vec<Unit> {
     units.filter(|unit| !state.unit_progress(task, unit.no).state.is_final()).collect()
 }
 
-/// Returns an outcome that goes with the step; failures and leaks stay what they are.
+/// Returns an outcome that goes with the step; failures, passed over or not, and leaks stay what they are.
 fn natural(action: &Action, guess: StepOutcome) -> StepOutcome {
-    if matches!(guess, StepOutcome::Failed { .. } | StepOutcome::MayHaveLeaked { .. }) {
+    if matches!(
+        guess,
+        StepOutcome::Failed { .. } | StepOutcome::MayHaveLeaked { .. } | StepOutcome::PassedOver { .. }
+    ) {
         return guess;
     }
     match action {

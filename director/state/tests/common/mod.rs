@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use model::instance::*;
 use model::plan::{
-    Change, DeploymentRecord, Fate, Phase, Plan, Reservation, Stage, Step, Target, Unit,
+    Change, DeploymentRecord, Fate, Needs, OnFailure, Phase, Plan, Reservation, Stage, Step, Target, Unit,
     Wave,
 };
 use model::release::*;
@@ -306,9 +306,10 @@ pub fn reservation(id: &str, ip: &str) -> Reservation {
 pub fn unit(no: u32, label: &str, actions: Vec<Action>) -> Unit {
     let steps = actions
         .into_iter()
-        .map(|action| Step { action, progress: None })
+        .map(|action| Step { action, progress: None, on_failure: OnFailure::Stop })
         .collect();
-    Unit { no: UnitNo(no), label: label.into(), after: Vec::new(), cleanup: false, steps }
+    let (needs, on_failure) = (Needs::All, OnFailure::Stop);
+    Unit { no: UnitNo(no), label: label.into(), after: Vec::new(), needs, on_failure, cleanup: false, steps }
 }
 
 pub fn stage(title: Option<&str>, units: Vec<Unit>) -> Stage {
