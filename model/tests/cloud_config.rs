@@ -94,6 +94,17 @@ fn the_other_sections_are_checked() {
     check("/compilation/vm_type", json!("zz"), 120003);
     check("/compilation/cloud_properties", json!({"a": 1}), 120007);
     check("/compilation/vm_extensions", json!(["zz"]), 120005);
+    let resources = json!({"cpu": 1, "ram": 2, "ephemeral_disk_size": 3});
+    check("/compilation/vm_resources", resources.clone(), 120007);
+    let mut sized = good();
+    let compilation = sized["compilation"].as_object_mut().expect("a mapping");
+    compilation.remove("vm_type");
+    compilation.insert("vm_resources".into(), resources);
+    assert_eq!(code(&sized), None);
+    sized["compilation"]["vm_resources"]["ram"] = json!(-2);
+    assert_eq!(code(&sized), Some(100));
+    sized["compilation"]["vm_resources"] = json!({"cpu": 1});
+    assert_eq!(code(&sized), Some(40001));
     let mut bare = good();
     bare.as_object_mut().expect("a mapping").remove("compilation");
     assert_eq!(code(&bare), Some(40001));

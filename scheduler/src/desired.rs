@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::instance::{Instance, InstanceSpec, InstanceState, JobSpec, NetworkSettings, StemcellRef};
+use model::manifest::group::VmSize;
 use model::manifest::{InstanceGroup, Stock};
 use model::task::{InstanceFilter, StateChange, TaskError};
 use model::*;
@@ -13,6 +14,7 @@ use crate::bind::{BoundGroup, dig, plant};
 use crate::documents::Documents;
 use crate::draft::Seat;
 use crate::input::PlanInput;
+use crate::sizes;
 
 /// Builds the spec of one instance; `settle` gives it its networks.
 pub(crate) fn spec(
@@ -24,9 +26,16 @@ pub(crate) fn spec(
 ) -> Result<InstanceSpec, TaskError> {
     let group = bound.group;
     let zone = seat.az.as_ref().and_then(|az| documents.cloud.azs.get(az));
-    let cpi = zone.map(|z| z.cpi.clone()).unwrap_or_default();
+    let cpi = sizes::cpi(&documents.cloud, seat.az.as_ref());
     let mut cloud_properties = zone.and_then(|z| z.cloud_properties.as_object().cloned()).unwrap_or_default();
     cloud_properties.extend(group.cloud_properties.clone());
+    let vm_type = match &group.vm {
+        VmSize::Type(name) => Some(name.clone()),
+        VmSize::Resources(wanted) => {
+            cloud_properties.extend(sizes::calculated(input.vm_properties, &cpi, *wanted)?);
+            None
+        }
+    };
     let who = Seeker {
         id: &seat.id,
         label: format!("{}/{} ({})", group.name, seat.id, seat.index),
@@ -49,7 +58,7 @@ pub(crate) fn spec(
         networks,
         stemcell: stemcell(input, documents, group, &cpi)?,
         cpi,
-        vm_type: Some(group.vm_type.clone()),
+        vm_type,
         cloud_properties: Value::Object(cloud_properties),
         env: env(group, documents.manifest.features.use_tmpfs_config),
         persistent_disk: group.disk.clone(),
@@ -118,7 +127,7 @@ pub(crate) fn state(
 ) -> (InstanceState, Option<StateChange>) {
     // A new instance always starts, whatever the manifest says of its group: there is nothing to stop yet.
     let Some(before) = before else { return (InstanceState::Started, None) };
-    let asked = input.change.filter(|(_, filter)| matches(filter, spec)).map(|(change, _)| change);
+    let asked = input.change.filter(|request| request.is_for(spec)).map(|request| request.change);
     let own = || {
         let by_id = group.instance_states.get(spec.id.as_str());
         by_id.or_else(|| group.instance_states.get(&spec.index.to_string())).copied()

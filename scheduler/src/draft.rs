@@ -17,7 +17,7 @@ use crate::input::{AgentObservation, PlanInput};
 use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
 use crate::placement::{self, Existing, Placement, Slot};
-use crate::{desired, ignored, network, statics, variables};
+use crate::{desired, ignored, network, state_change, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub struct DraftInstance {
     pub spec: InstanceSpec,
     /// What the operator wants of it.
     pub state: InstanceState,
-    /// Whether it must be rendered: ignored instances and errand groups without VMs need not.
+    /// Whether it must be rendered: instances that are left alone and errand groups without VMs need not.
     pub render: bool,
     /// What was asked for beyond a state.
     pub(crate) request: Option<StateChange>,
@@ -88,6 +88,7 @@ impl Draft {
 
 /// Decides everything that does not depend on rendered templates.
 pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
+    let notes = state_change::check(input)?;
     let documents = documents::read(input)?;
     let stock = Stock { releases: input.releases, stemcells: input.stemcells };
     documents.manifest.check_sources(stock)?;
@@ -118,18 +119,16 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         reservations: placed.book.into_reservations(),
         variables,
         record,
-        warnings: documents.manifest.warnings.clone(),
+        warnings: documents.manifest.warnings.iter().cloned().chain(notes).collect(),
         groups: documents.manifest.groups,
         compile,
     })
 }
 
-/// A dead agent fails the deploy before anything is touched, unless it is to be fixed (450002).
+/// A dead agent fails the deploy before anything is touched, unless nobody needs it (450002).
 fn check_agents(input: &PlanInput<'_>) -> Result<(), TaskError> {
-    if input.options.fix {
-        return Ok(());
-    }
-    for instance in input.deployment.instances.iter().filter(|i| !i.ignore && !i.compilation) {
+    let needed = |i: &&Instance| !i.compilation && !state_change::may_be_silent(input, i);
+    for instance in input.deployment.instances.iter().filter(needed) {
         if let Some(AgentObservation::Unresponsive { error }) = input.deployment.agents.get(&instance.spec.id)
         {
             return Err(TaskError {
@@ -180,8 +179,8 @@ fn place_all(
         for (slot, seat) in placement.slots.iter().zip(seats) {
             let before = slot.existing.map(|at| existing[at].instance);
             let spec = desired::spec(input, documents, bound, &seat, |who: &Seeker<'_>| match before {
-                // Its VM is left alone, so it has what it has, whatever the cloud config says by now.
-                Some(left_alone) if left_alone.ignore => Ok(left_alone.spec.networks.clone()),
+                // It has what it has, whatever the cloud config says by now.
+                Some(known) if state_change::is_left_alone(input, known) => Ok(known.spec.networks.clone()),
                 _ => {
                     let known = before.map_or(&[][..], |i| &i.spec.networks);
                     network::settle(bound.group, &documents.cloud, slot, known, &mut placed.book, who)
@@ -189,7 +188,8 @@ fn place_all(
             })?;
             let (state, request) = desired::state(input, bound.group, &spec, before);
             let errand_at_rest = spec.lifecycle == Lifecycle::Errand && !with_vm.contains(&spec.id);
-            let render = !errand_at_rest && !before.is_some_and(|i| i.ignore);
+            let left_alone = before.is_some_and(|known| state_change::is_left_alone(input, known));
+            let render = !errand_at_rest && !left_alone;
             placed.instances.push(DraftInstance { spec, state, render, request });
         }
     }
@@ -285,13 +285,28 @@ fn attach_links(
         let content = content::of(source, providers, input.deployment.name, &specs, input.director)?;
         contents.entry((group, job)).or_default().push((link, content));
     }
+    let stored = stored_links(input);
     for spec in instances.iter_mut().map(|i| &mut i.spec) {
         for job in &mut spec.jobs {
+            if let Some(links) = stored.get(&(&spec.id, &job.name)) {
+                job.links = (*links).clone();
+                continue;
+            }
             let found = contents.get(&(&spec.group, &job.name)).into_iter().flatten();
             job.links = found.map(|(link, content)| ((*link).to_owned(), content.clone())).collect();
         }
     }
     Ok(())
+}
+
+type Links = BTreeMap<String, Value>;
+
+/// A change of state resolves no links anew: instances keep what they have. Those that are not up have what they had
+/// when they went down, which later deploys may have changed.
+fn stored_links<'a>(input: &PlanInput<'a>) -> BTreeMap<(&'a InstanceId, &'a JobName), &'a Links> {
+    let up = |i: &&Instance| i.state == InstanceState::Started && i.update_completed;
+    let instances = input.deployment.instances.iter().filter(|_| input.change.is_some()).filter(up);
+    instances.flat_map(|i| i.spec.jobs.iter().map(|job| ((&i.spec.id, &job.name), &job.links))).collect()
 }
 
 fn record(input: &PlanInput<'_>, documents: &Documents, providers: Vec<links::Provider>) -> DeploymentRecord {

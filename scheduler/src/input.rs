@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use model::cloud_config::VmResources;
 use model::config::StoredConfig;
 use model::instance::{AddressKind, Disk, Instance, Vm};
 use model::plan::DeploymentRecord;
@@ -126,8 +127,8 @@ pub struct PlanInput<'a> {
     pub manifest_text: &'a str,
     /// Options of the deploy.
     pub options: &'a DeployOptions,
-    /// A change of state to make along the way (`PUT /deployments/d/jobs/…`), with the stored manifest.
-    pub change: Option<(StateChange, &'a InstanceFilter)>,
+    /// A change of state: then manifest and configs must be those of the last success.
+    pub change: Option<&'a StateChangeRequest<'a>>,
     /// The configs to plan with: the newest of each type and name, or those that were pinned.
     pub configs: &'a [StoredConfig],
     /// All addresses held in the director, this deployment's included.
@@ -144,9 +145,14 @@ pub struct PlanInput<'a> {
     pub teams: &'a [String],
     /// Variables.
     pub variables: &'a VariableFacts,
+    /// What clouds said that [`crate::vm_sizes`] come to.
+    pub vm_properties: &'a VmProperties,
 }
 
-/// A change of state that uses stored specs, without planning the whole deployment anew.
+/// Cloud properties of VMs that should have certain resources, by the cloud that calculated them.
+pub type VmProperties = BTreeMap<(CpiName, VmResources), Value>;
+
+/// A change of state of some instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChangeRequest<'a> {
     /// What to do.

@@ -2,8 +2,8 @@
 //!
 //! A deploy is planned in two halves, because templates are Ruby and Ruby is not pure: [`draft`] validates, places
 //! instances and reserves addresses; the caller renders [`Draft::to_render`]; [`plan`] then sees what changed and
-//! orders the work. Other tasks ([`plan_delete_deployment`], [`plan_state_change`], [`plan_errand`],
-//! [`plan_resurrection`], [`plan_orphaned_disks`]) use stored specs and need no rendering.
+//! orders the work. A change of state is a deploy of [`stored_manifest`]. Other tasks ([`plan_delete_deployment`],
+//! [`plan_errand`], [`plan_resurrection`], [`plan_orphaned_disks`]) use stored specs and need no rendering.
 //!
 //! Deliberately *not* here: reading state, rendering, secrets, clocks. Invariant: identical input gives an identical
 //! plan, and a plan leaves no choice open.
@@ -33,6 +33,7 @@ mod network;
 mod order;
 mod placement;
 mod resurrection;
+mod sizes;
 mod state_change;
 mod statics;
 mod steps;
@@ -47,4 +48,5 @@ pub use draft::{Draft, DraftInstance, RenderedHashes, VariableDefinition, draft}
 pub use errand::plan_errand;
 pub use explain::explain;
 pub use resurrection::{plan_orphaned_disks, plan_resurrection};
-pub use state_change::plan_state_change;
+pub use sizes::vm_sizes;
+pub use state_change::stored_manifest;

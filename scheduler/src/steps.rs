@@ -52,11 +52,6 @@ impl Steps {
         self
     }
 
-    /// Adds what another sequence does.
-    pub(crate) fn append(&mut self, other: Steps) {
-        self.0.extend(other.0);
-    }
-
     /// Makes a VM and waits for its agent.
     pub(crate) fn create_vm(&mut self, instance: &InstanceId, agent: &AgentId) {
         let (instance, agent) = (instance.clone(), agent.clone());

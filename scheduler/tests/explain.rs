@@ -19,7 +19,7 @@ use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
 use model::{DeploymentName, DiskId};
 use perform::{Faults, perform};
 use scheduler::input::{
-    Afterwards, AgentObservation, Deletion, DrainMode, ErrandRequest, PlanInput, StateChangeRequest,
+    Afterwards, AgentObservation, Deletion, DrainMode, ErrandRequest, StateChangeRequest,
 };
 use serde_json::{Value, json};
 use world::{View, World};
@@ -72,23 +72,9 @@ fn plan_with(
     options: &DeployOptions,
 ) -> Result<Plan, TaskError> {
     let text = manifest.to_string();
-    let input = PlanInput {
-        director: &world.director,
-        deployment: view.facts(),
-        manifest_text: &text,
-        options,
-        change: None,
-        configs: &world.configs,
-        addresses: &world.addresses,
-        releases: &world.releases,
-        stemcells: &world.stemcells,
-        compiled: &world.compiled,
-        others: &view.others,
-        teams: &[],
-        variables: &world.variables,
-    };
+    let input = view.input(world, &text, options);
     let draft = scheduler::draft(&input)?;
-    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec))).collect();
+    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
     scheduler::plan(&input, &draft, &rendered)
 }
 
@@ -106,6 +92,17 @@ fn check(plan: &Plan, expect: Expect) {
     let is_uuid = |word: &&str| word.len() == 36 && word.matches('-').count() == 4;
     let words: Vec<String> = text.split(['/', ' ', '\n']).filter(is_uuid).map(str::to_owned).collect();
     expect.assert_eq(&words.iter().fold(text, |text, word| text.replace(word.as_str(), "<uuid>")));
+}
+
+/// Plans a change of state as the executor does: a deploy of what was deployed last.
+fn changed(world: &World, view: &View, request: &StateChangeRequest<'_>) -> Result<Plan, TaskError> {
+    let facts = view.facts();
+    let (manifest, options) = (scheduler::stored_manifest(&facts)?, request.options());
+    let mut input = view.input(world, &manifest, &options);
+    input.change = Some(request);
+    let draft = scheduler::draft(&input)?;
+    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
+    scheduler::plan(&input, &draft, &rendered)
 }
 
 fn change(change: StateChange, filter: &InstanceFilter) -> StateChangeRequest<'_> {
@@ -200,7 +197,7 @@ fn a_hard_stop_keeps_the_disk_and_a_start_brings_it_back() {
     let filter = one();
     let stop = change(StateChange::Become(InstanceState::Detached), &filter);
     let facts = view(&mut world);
-    let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &stop).unwrap();
+    let plan = changed(&world, &facts, &stop).unwrap();
     check(
         &plan,
         expect![[r#"
@@ -212,18 +209,22 @@ fn a_hard_stop_keeps_the_disk_and_a_start_brings_it_back() {
     perform(&mut world, &plan, &Faults::default());
     let start = change(StateChange::Become(InstanceState::Started), &filter);
     let facts = view(&mut world);
-    let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &start).unwrap();
+    let plan = changed(&world, &facts, &start).unwrap();
     check(
         &plan,
         expect![[r#"
-        update web/0 az=z1 ip=10.0.0.2 disk=1024M because of state
+        update web/0 az=z1 ip=10.0.0.2 disk=1024M because of packages, configuration, state
+        Creating missing vms
+          #0 web/0: create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm
         Updating instance [web]
-          #0 web/0 (canary): create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm begin_update check_disks update_settings release_addresses apply save_instance run_script start watch run_script complete_update
+          #1 web/0 (canary): begin_update check_disks update_settings release_addresses apply save_instance run_script start watch run_script complete_update
+        (silent)
+          #2 web/0: run_script
     "#]],
     );
     perform(&mut world, &plan, &Faults::default());
     let facts = view(&mut world);
-    let again = scheduler::plan_state_change(&world.director, &facts.facts(), &start).unwrap();
+    let again = changed(&world, &facts, &start).unwrap();
     assert_eq!(again.units().count(), 0, "it is started already");
 }
 
@@ -233,13 +234,16 @@ fn a_recreate_of_one_instance_moves_its_disk() {
     let filter = one();
     let facts = view(&mut world);
     let request = change(StateChange::Recreate, &filter);
-    let plan = scheduler::plan_state_change(&world.director, &facts.facts(), &request).unwrap();
+    let plan = changed(&world, &facts, &request).unwrap();
     check(
         &plan,
         expect![[r#"
         recreate web/0 az=z1 ip=10.0.0.2 disk=1024M because of recreate
         Updating instance [web]
           #0 web/0 (canary): begin_update run_script drain stop run_script check_disks unmount_disk detach_disk delete_vm create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm check_disks release_addresses apply save_instance run_script start watch run_script complete_update
+        (silent)
+          #1 web/0: run_script
+          #2 web/1: run_script
     "#]],
     );
 }
@@ -251,7 +255,7 @@ fn a_state_change_of_an_ignored_or_unknown_instance_is_refused() {
     let facts = view(&mut world);
     let refuse = |filter: &InstanceFilter| {
         let request = change(StateChange::Restart, filter);
-        scheduler::plan_state_change(&world.director, &facts.facts(), &request).map_err(|e| e.code)
+        changed(&world, &facts, &request).map_err(|e| e.code)
     };
     assert_eq!(refuse(&one()).unwrap_err(), 140021);
     let unknown = InstanceFilter { id_or_index: Some("9".into()), ..one() };

@@ -11,7 +11,6 @@ mod world;
 
 use model::DeploymentName;
 use model::task::{DeployOptions, TaskError};
-use scheduler::input::PlanInput;
 use serde_json::Value;
 use world::World;
 
@@ -29,21 +28,7 @@ fn refusal(cloud_config: &str, manifest: &str) -> Option<TaskError> {
     world.put_config("cloud", "default", cloud_config.to_owned());
     let view = world.view(&DeploymentName::from("bad"), &[]);
     let options = DeployOptions::default();
-    let input = PlanInput {
-        director: &world.director,
-        deployment: view.facts(),
-        manifest_text: manifest,
-        options: &options,
-        change: None,
-        configs: &world.configs,
-        addresses: &world.addresses,
-        releases: &world.releases,
-        stemcells: &world.stemcells,
-        compiled: &world.compiled,
-        others: &view.others,
-        teams: &[],
-        variables: &world.variables,
-    };
+    let input = view.input(&world, manifest, &options);
     scheduler::draft(&input).err()
 }
 

@@ -20,7 +20,6 @@ use model::task::{DeployOptions, TaskError};
 use model::{DeploymentName, step::Action};
 use perform::{Faults, perform};
 use proptest::prelude::*;
-use scheduler::input::PlanInput;
 use serde_json::{Value, json};
 use world::World;
 
@@ -98,23 +97,9 @@ fn manifest(groups: &[Group]) -> String {
 fn plan(world: &mut World, manifest: &str) -> Result<Plan, TaskError> {
     let view = world.view(&DeploymentName::from("p"), &[]);
     let options = DeployOptions::default();
-    let input = PlanInput {
-        director: &world.director,
-        deployment: view.facts(),
-        manifest_text: manifest,
-        options: &options,
-        change: None,
-        configs: &world.configs,
-        addresses: &world.addresses,
-        releases: &world.releases,
-        stemcells: &world.stemcells,
-        compiled: &world.compiled,
-        others: &view.others,
-        teams: &[],
-        variables: &world.variables,
-    };
+    let input = view.input(world, manifest, &options);
     let draft = scheduler::draft(&input)?;
-    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec))).collect();
+    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
     scheduler::plan(&input, &draft, &rendered)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::CloudConfig;
+use super::{CloudConfig, VmResources};
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
@@ -21,6 +21,8 @@ pub struct Compilation {
     pub vm_type: Option<String>,
     /// Zone, VM type and extension properties merged.
     pub cloud_properties: Value,
+    /// What the cloud is to find properties for, which go over those.
+    pub vm_resources: Option<VmResources>,
     /// Whether a worker compiles one package after the other instead of one only.
     pub reuse_vms: bool,
     /// The workers' env.
@@ -65,13 +67,14 @@ impl Compilation {
         let reuse_vms = fields.boolean_opt("reuse_compilation_vms")?.unwrap_or(false);
         refuse_orphaned_workers(&fields)?;
         let env = fields.mapping_or_empty("env")?;
-        let (vm_type, cloud_properties) = vm_properties(&fields, cloud, az.as_ref())?;
+        let vm = vm_properties(&fields, cloud, az.as_ref())?;
         Ok(Self {
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
             network: network.name.clone(),
             az,
-            vm_type,
-            cloud_properties,
+            vm_type: vm.vm_type,
+            cloud_properties: vm.cloud_properties,
+            vm_resources: vm.resources,
             reuse_vms,
             env,
         })
@@ -87,23 +90,23 @@ fn refuse_orphaned_workers(fields: &Fields<'_>) -> Checked<()> {
     Ok(())
 }
 
-fn vm_properties(
-    fields: &Fields<'_>,
-    cloud: &CloudConfig,
-    az: Option<&AzName>,
-) -> Checked<(Option<String>, Value)> {
+/// What the workers' VMs are like.
+struct WorkerVm {
+    vm_type: Option<String>,
+    cloud_properties: Value,
+    resources: Option<VmResources>,
+}
+
+fn vm_properties(fields: &Fields<'_>, cloud: &CloudConfig, az: Option<&AzName>) -> Checked<WorkerVm> {
     let bad = |what: &str| TaskError::new(ErrorCode::CompilationConfigBadVmConfiguration, what.to_owned());
     let vm_type = fields.text_opt("vm_type")?;
     let own = fields.mapping_opt("cloud_properties")?;
-    let resources = fields.mapping_opt("vm_resources")?;
+    let resources = VmResources::parse(fields, "Compilation config")?;
     let own_given = own.is_some_and(|p| !p.is_empty());
     if [vm_type.is_some(), own_given, resources.is_some()].into_iter().filter(|b| *b).count() > 1 {
         return Err(bad(
             "Compilation config specifies more than one of the following: 'vm_type', 'vm_resources' and 'cloud_properties'. Choose one.",
         ));
-    }
-    if resources.is_some() {
-        return Err(TaskError::plain("Compilation config: 'vm_resources' is not supported by this release"));
     }
     let mut merged = az
         .and_then(|az| cloud.azs.get(az))
@@ -124,8 +127,10 @@ fn vm_properties(
     }
     for item in fields.list_or_empty("vm_extensions")? {
         let name = item.as_str().unwrap_or_default();
-        if vm_type.is_none() {
-            return Err(bad("Compilation config specifies 'vm_extensions' without 'vm_type'."));
+        if vm_type.is_none() && resources.is_none() {
+            return Err(bad(
+                "Compilation config specifies 'vm_extensions' without 'vm_type' or 'vm_resources'.",
+            ));
         }
         let properties = cloud.vm_extensions.get(name).ok_or_else(|| {
             TaskError::new(
@@ -135,5 +140,5 @@ fn vm_properties(
         })?;
         merged.extend(properties.as_object().cloned().unwrap_or_default());
     }
-    Ok((vm_type, Value::Object(merged)))
+    Ok(WorkerVm { vm_type, cloud_properties: Value::Object(merged), resources })
 }

@@ -28,6 +28,37 @@ pub struct Az {
     pub cpi: CpiName,
 }
 
+/// How large a VM should be, whatever its cloud calls that (`vm_resources`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmResources {
+    /// Number of CPUs.
+    pub cpu: u32,
+    /// Memory in MiB.
+    pub ram_mib: u64,
+    /// Ephemeral disk in MiB.
+    pub ephemeral_disk_mib: u64,
+}
+
+impl VmResources {
+    /// Reads the `vm_resources` of `owner`, if it has any.
+    pub(crate) fn parse(fields: &Fields<'_>, owner: &str) -> Checked<Option<Self>> {
+        let Some(section) = fields.mapping_opt("vm_resources")? else { return Ok(None) };
+        let fields = Fields::new(section);
+        let size = |key: &str| {
+            let value = fields.integer(key)?;
+            u64::try_from(value).map_err(|_| {
+                TaskError::plain(format!(
+                    "{owner} wants a negative amount of '{key}' in 'vm_resources': {value}"
+                ))
+            })
+        };
+        let cpu = size("cpu")?;
+        let cpu = u32::try_from(cpu)
+            .map_err(|_| TaskError::plain(format!("{owner} wants too many CPUs in 'vm_resources': {cpu}")))?;
+        Ok(Some(Self { cpu, ram_mib: size("ram")?, ephemeral_disk_mib: size("ephemeral_disk_size")? }))
+    }
+}
+
 /// A disk type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiskType {

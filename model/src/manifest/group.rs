@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::sources::{ManifestRelease, Stemcell};
 use super::update::UpdateConfig;
 use super::{Context, GroupJob, GroupNetwork, job, network};
+use crate::cloud_config::VmResources;
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
@@ -24,9 +25,9 @@ pub struct InstanceGroup {
     pub azs: Vec<AzName>,
     /// Its jobs, in order; addons append theirs.
     pub jobs: Vec<GroupJob>,
-    /// The VM type's name.
-    pub vm_type: String,
-    /// VM type and extensions merged; the zone's properties go below them.
+    /// How large its VMs are.
+    pub vm: VmSize,
+    /// VM type and extensions merged; the zone's properties go below them, what a cloud calculates above.
     pub cloud_properties: Map<String, Value>,
     /// The stemcell's alias.
     pub stemcell: String,
@@ -48,6 +49,15 @@ pub struct InstanceGroup {
     pub instance_states: BTreeMap<String, StateChange>,
     /// Tags of its VMs at their creation.
     pub tags: Vec<(String, String)>,
+}
+
+/// How large a group's VMs are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmSize {
+    /// As the cloud config's VM type of this name says.
+    Type(String),
+    /// So that they have this much; each cloud calculates the properties.
+    Resources(VmResources),
 }
 
 /// A group that became another one.
@@ -77,7 +87,7 @@ impl InstanceGroup {
         let jobs = job::parse_all(fields, &name, scope)?;
         let disk = parse_disk(fields, &name, scope)?;
         let stemcell = parse_stemcell(fields, &name, scope)?;
-        let (vm_type, cloud_properties) = parse_vm(fields, &name, scope)?;
+        let (vm, cloud_properties) = parse_vm(fields, &name, scope)?;
         let env = fields.mapping_or_empty("env")?;
         let update =
             UpdateConfig::parse_group(fields.mapping_opt("update")?, scope.update, scope.context.overrides)?;
@@ -98,7 +108,7 @@ impl InstanceGroup {
             instances,
             azs,
             jobs,
-            vm_type,
+            vm,
             cloud_properties,
             stemcell,
             networks,
@@ -209,39 +219,36 @@ fn resource_pool(group: &str) -> TaskError {
     )
 }
 
-fn parse_vm(fields: &Fields<'_>, group: &str, scope: &Scope<'_>) -> Checked<(String, Map<String, Value>)> {
+fn parse_vm(fields: &Fields<'_>, group: &str, scope: &Scope<'_>) -> Checked<(VmSize, Map<String, Value>)> {
     if fields.has("resource_pool") {
         return Err(resource_pool(group));
     }
     let cloud = scope.context.cloud;
     let bad = |message: String| TaskError::new(ErrorCode::InstanceGroupBadVmConfiguration, message);
     let vm_type = fields.text_opt("vm_type")?;
-    let resources = fields.mapping_opt("vm_resources")?.is_some();
-    let vm_type = match (vm_type, resources) {
-        (Some(_), true) => {
+    let resources = VmResources::parse(fields, &format!("Instance group '{group}'"))?;
+    let (vm, mut merged) = match (vm_type, resources) {
+        (Some(_), Some(_)) => {
             return Err(bad(format!(
                 "Instance group '{group}' can only specify one of 'vm_type' or 'vm_resources' keys."
             )));
         }
-        (None, false) => {
+        (None, None) => {
             return Err(bad(format!(
                 "Instance group '{group}' is missing either 'vm_type' or 'vm_resources' section."
             )));
         }
-        (None, true) => {
-            return Err(TaskError::plain(format!(
-                "Instance group '{group}' uses 'vm_resources', which is not supported by this release, use 'vm_type'"
-            )));
+        (None, Some(resources)) => (VmSize::Resources(resources), Map::new()),
+        (Some(vm_type), None) => {
+            let properties = cloud.vm_types.get(&vm_type).ok_or_else(|| {
+                TaskError::new(
+                    ErrorCode::InstanceGroupUnknownVmType,
+                    format!("Instance group '{group}' references an unknown vm type '{vm_type}'"),
+                )
+            })?;
+            (VmSize::Type(vm_type), properties.as_object().cloned().unwrap_or_default())
         }
-        (Some(vm_type), false) => vm_type,
     };
-    let properties = cloud.vm_types.get(&vm_type).ok_or_else(|| {
-        TaskError::new(
-            ErrorCode::InstanceGroupUnknownVmType,
-            format!("Instance group '{group}' references an unknown vm type '{vm_type}'"),
-        )
-    })?;
-    let mut merged = properties.as_object().cloned().unwrap_or_default();
     for item in fields.list_or_empty("vm_extensions")? {
         let name = item.as_str().unwrap_or_default();
         let properties = cloud.vm_extensions.get(name).ok_or_else(|| {
@@ -249,7 +256,7 @@ fn parse_vm(fields: &Fields<'_>, group: &str, scope: &Scope<'_>) -> Checked<(Str
         })?;
         merged.extend(properties.as_object().cloned().unwrap_or_default());
     }
-    Ok((vm_type, merged))
+    Ok((vm, merged))
 }
 
 fn parse_azs(

@@ -7,6 +7,7 @@ use model::instance::{InstanceSpec, Lifecycle, StemcellRef, WatchTime};
 use model::stemcell::StemcellVersion;
 use model::task::TaskError;
 use model::*;
+use serde_json::Value;
 
 use super::Job;
 use super::search::Missing;
@@ -14,7 +15,7 @@ use crate::address::{AddressBook, Seeker};
 use crate::chance::{Ids, SeededIds};
 use crate::documents::Documents;
 use crate::input::PlanInput;
-use crate::network;
+use crate::{network, sizes};
 
 /// A VM that compiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +145,11 @@ fn worker(
     ids: &mut dyn Ids,
 ) -> Result<InstanceSpec, TaskError> {
     let compilation = &documents.cloud.compilation;
-    let zone = compilation.az.as_ref().and_then(|az| documents.cloud.azs.get(az));
-    let cpi = zone.map(|z| z.cpi.clone()).unwrap_or_default();
+    let cpi = sizes::cpi(&documents.cloud, compilation.az.as_ref());
+    let mut cloud_properties = compilation.cloud_properties.as_object().cloned().unwrap_or_default();
+    if let Some(wanted) = compilation.vm_resources {
+        cloud_properties.extend(sizes::calculated(input.vm_properties, &cpi, wanted)?);
+    }
     let id = InstanceId::new(ids.next());
     let group = GroupName::new(format!("compilation-{}", ids.next()));
     let who = Seeker {
@@ -169,7 +173,7 @@ fn worker(
         stemcell: stemcell_for(input, wanted, &cpi)?,
         cpi,
         vm_type: compilation.vm_type.clone(),
-        cloud_properties: compilation.cloud_properties.clone(),
+        cloud_properties: Value::Object(cloud_properties),
         env: compilation.env.clone(),
         persistent_disk: None,
         canary_watch_time: no_wait,

@@ -93,14 +93,16 @@ fn rewrite_links(world: &mut World, deployment: &DeploymentName, moves: &[(Insta
             }
         }
     };
-    for Instance { spec, .. } in world.instances.iter_mut().filter(|i| i.spec.deployment == *deployment) {
+    let mut instances = std::mem::take(&mut world.instances);
+    for Instance { spec, .. } in instances.iter_mut().filter(|i| i.spec.deployment == *deployment) {
         for job in &mut spec.jobs {
             job.links.values_mut().for_each(rewrite);
         }
         if spec.configuration_hash.is_some() {
-            let hashes = render(spec);
+            let hashes = render(spec, world);
             spec.configuration_hash = Some(hashes.configuration_hash);
             spec.template_hashes = hashes.template_hashes;
         }
     }
+    world.instances = instances;
 }

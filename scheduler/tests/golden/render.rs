@@ -8,10 +8,12 @@ use model::instance::{InstanceSpec, JobSpec};
 use scheduler::RenderedHashes;
 use serde_json::{Value, json};
 
-/// Renders all jobs of an instance.
-pub fn render(spec: &InstanceSpec) -> RenderedHashes {
-    let texts: BTreeMap<_, _> =
-        spec.jobs.iter().map(|j| (j.name.clone(), job(spec, j).to_string())).collect();
+use super::world::World;
+
+/// Renders all jobs of an instance, with the secrets that the world knows.
+pub fn render(spec: &InstanceSpec, world: &World) -> RenderedHashes {
+    let text = |j: &JobSpec| world.reveal_known(&job(spec, j), &spec.deployment).to_string();
+    let texts: BTreeMap<_, _> = spec.jobs.iter().map(|j| (j.name.clone(), text(j))).collect();
     let all: Vec<String> = texts.iter().map(|(name, text)| format!("{name}:{text}")).collect();
     RenderedHashes { configuration_hash: all.join("\n"), template_hashes: texts }
 }

@@ -7,12 +7,13 @@ use model::release::CompiledPackage;
 use model::step::PackageRefKey;
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
 use model::{instance::InstanceState, *};
-use scheduler::input::{Deletion, PlanInput};
+use scheduler::input::{Deletion, DrainMode, StateChangeRequest};
 use serde_json::Value;
 
-use super::compare::{self, Labels, Sequence};
+use super::compare::{self, Labels, Sequence, list};
 use super::fixture;
-use super::perform::{Faults, Performed, perform};
+use super::perform::{Performed, perform};
+use super::recorded;
 use super::render::render;
 use super::world::{View, World};
 
@@ -20,41 +21,42 @@ use super::world::{View, World};
 struct Request {
     deployment: DeploymentName,
     options: DeployOptions,
-    change: Option<(StateChange, InstanceFilter)>,
+    change: Option<Change>,
     delete: bool,
 }
 
-/// Addresses that the recorded director still held from the scenario before.
-const HELD_BEFORE: &[(&str, &[&str])] =
-    &[("dns-custom-provider", &["10.1.1.5", "10.1.1.6", "10.1.2.5", "10.1.2.6"])];
-
-/// Values of the recorded config server from a step on, as later calls show them.
-const SECRETS: &[(&str, usize, &str, &str)] = &[
-    ("variables-errors", 0, "/TestDirector/p/pw", "generated-password-1"),
-    ("variables-env-and-cloud-properties", 0, "/TestDirector/p/pw", "generated-password-14"),
-    ("variables-env-and-cloud-properties", 0, "/cp", "one"),
-    ("variables-env-and-cloud-properties", 1, "/TestDirector/p/pw", "other"),
-    ("variables-env-and-cloud-properties", 2, "/cp", "two"),
-];
+/// A change of state.
+struct Change {
+    change: StateChange,
+    filter: InstanceFilter,
+    max_in_flight: Option<String>,
+}
 
 /// Runs a scenario; the error says which step differs and how.
-pub fn run(name: &str, scenario: &Value, skipped: &[usize]) -> Result<(), String> {
+pub fn run(scenario: &Value, skipped: &[usize]) -> Result<(), String> {
+    let steps = list(&scenario["steps"]);
     let mut world = World::new();
-    // The recordings say it: these ran with local DNS on, those with a config server as well.
-    world.director.local_dns = name.starts_with("dns-") || name.starts_with("variables-");
-    world.variables.available = name.starts_with("variables-");
-    for ip in HELD_BEFORE.iter().filter(|(scenario, _)| *scenario == name).flat_map(|(_, ips)| *ips) {
+    world.director.local_dns = recorded::has_local_dns(steps);
+    world.variables.available = recorded::has_config_server(steps);
+    for ip in recorded::held_by_others(steps) {
         world.hold(ip);
     }
     compile_what_was_compiled_before(&mut world, scenario);
     let mut labels = Labels::default();
-    for (at, step) in scenario["steps"].as_array().unwrap().iter().enumerate() {
+    let mut cloud_config = &Value::Null;
+    for (at, step) in steps.iter().enumerate() {
         let action = step["action"].as_str().unwrap_or_default();
         if !step["cloud_config"].is_null() {
-            world.put_config("cloud", "default", step["cloud_config"].to_string());
+            cloud_config = &step["cloud_config"];
+            world.put_config("cloud", "default", cloud_config.to_string());
         }
-        for (_, _, name, value) in SECRETS.iter().filter(|s| (s.0, s.1) == (name, at)) {
-            world.put_secret(name, value);
+        let deployment = parse_request(step).map(|r| r.deployment).unwrap_or_default();
+        world.variables.rotated.clear();
+        for (name, value) in recorded::secrets(steps, at, cloud_config, deployment.as_str()) {
+            world.put_secret(&name, value);
+        }
+        for (resources, properties) in recorded::sizes(step) {
+            world.vm_properties.insert((CpiName::default(), resources), properties);
         }
         if skipped.contains(&at) {
             compare::remember_vms(&mut labels, &step["outcome"]);
@@ -118,16 +120,15 @@ fn run_step(world: &mut World, labels: &mut Labels, step: &Value, action: &str) 
         return Ok(());
     }
     let Some(request) = parse_request(step) else { return Ok(()) };
-    let faults = faults(world, action, step);
+    let trouble = recorded::trouble(world, &request.deployment, step);
     let parallel = step["manifest"].to_string().contains("\"serial\":false");
     let sequence = if parallel { Sequence::Parallel } else { Sequence::Serial };
     let before = Snapshot::of(world);
-    let failing = if action.contains("failing") { faults.failing.clone() } else { Vec::new() };
-    let view = world.view(&request.deployment, &failing);
+    let view = world.view(&request.deployment, &trouble.failing_before);
     let outcome = match plan(world, &view, step, &request) {
         Ok(plan) if request.options.dry_run => Outcome { plan: Some(plan), ..Outcome::default() },
         Ok(plan) => {
-            let performed = perform(world, &plan, &faults);
+            let performed = perform(world, &plan, &trouble.faults);
             Outcome { error: performed.error.clone(), plan: Some(plan), performed }
         }
         Err(error) => Outcome { error: Some(error), ..Outcome::default() },
@@ -154,45 +155,26 @@ impl Snapshot {
     }
 }
 
-fn faults(world: &World, action: &str, step: &Value) -> Faults {
-    let mut faults = Faults::default();
-    let message = step["outcome"]["error"]["message"].as_str().unwrap_or_default();
-    if action.starts_with("g/2 ") {
-        faults.failing =
-            world.instances.iter().filter(|i| i.spec.index == 2).map(|i| i.spec.id.clone()).collect();
-    }
-    if message.contains("no room") {
-        faults.no_room.push("h".into());
-    }
-    faults
-}
-
 fn plan(world: &World, view: &View, step: &Value, request: &Request) -> Result<Plan, TaskError> {
     let facts = view.facts();
     if request.delete {
         return scheduler::plan_delete_deployment(&world.director, &facts, Deletion::Orderly);
     }
-    let manifest = match &step["manifest"] {
-        Value::Null => view.record.as_ref().map(|r| r.manifest_text.clone()).unwrap_or_default(),
-        manifest => manifest.to_string(),
+    let change = request.change.as_ref().map(|change| StateChangeRequest {
+        change: change.change,
+        filter: &change.filter,
+        drain: DrainMode::Drain,
+        max_in_flight: change.max_in_flight.as_deref(),
+        canaries: None,
+    });
+    let (manifest, options) = match &change {
+        Some(change) => (scheduler::stored_manifest(&facts)?, change.options()),
+        None => (step["manifest"].to_string(), request.options.clone()),
     };
-    let input = PlanInput {
-        director: &world.director,
-        deployment: facts,
-        manifest_text: &manifest,
-        options: &request.options,
-        change: request.change.as_ref().map(|(change, filter)| (*change, filter)),
-        configs: &world.configs,
-        addresses: &world.addresses,
-        releases: &world.releases,
-        stemcells: &world.stemcells,
-        compiled: &world.compiled,
-        others: &view.others,
-        teams: &[],
-        variables: &world.variables,
-    };
+    let mut input = view.input(world, &manifest, &options);
+    input.change = change.as_ref();
     let draft = scheduler::draft(&input)?;
-    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render(spec))).collect();
+    let rendered = draft.to_render().map(|spec| (spec.id.clone(), render(spec, world))).collect();
     scheduler::plan(&input, &draft, &rendered)
 }
 
@@ -220,7 +202,7 @@ fn parse_request(step: &Value) -> Option<Request> {
             "recreate" => StateChange::Recreate,
             other => panic!("state {other}"),
         };
-        (change, filter)
+        Change { change, filter, max_in_flight: query.get("max_in_flight").map(|s| (*s).to_owned()) }
     });
     let name = match &step["manifest"]["name"] {
         Value::String(name) => name.as_str(),

@@ -1,14 +1,19 @@
 //! A world in memory: what the director's state and the cloud would hold.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
+use model::task::DeployOptions;
 use model::*;
-use scheduler::input::{AgentObservation, DeploymentFacts, Director, HeldAddress, Seed, VariableFacts};
+use scheduler::input::{
+    AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, VariableFacts, VmProperties,
+};
+use serde_json::Value;
 
 /// Everything there is.
 pub struct World {
@@ -23,6 +28,7 @@ pub struct World {
     pub releases: Vec<ReleaseVersion>,
     pub stemcells: Vec<StemcellRecord>,
     pub variables: VariableFacts,
+    pub vm_properties: VmProperties,
     pub seed: u8,
 }
 
@@ -56,6 +62,7 @@ impl World {
             releases: super::fixture::releases(),
             stemcells: super::fixture::stemcells(),
             variables: VariableFacts::default(),
+            vm_properties: VmProperties::new(),
             seed: 0,
         }
     }
@@ -103,27 +110,56 @@ impl World {
     }
 
     /// Resolves placeholders, as the executor does at the moment of use.
-    pub fn reveal(&self, value: &serde_json::Value) -> serde_json::Value {
+    pub fn reveal(&self, value: &Value) -> Value {
         let map = value.as_object().expect("a mapping");
         let lookup = |name: &str| {
             let absolute = manifest::variable::absolute_name(name, &self.director.name, "p")?;
             let found = self.variables.values.get(absolute.as_str()).cloned();
             found.ok_or_else(|| task::TaskError::plain(format!("no value for {absolute}")))
         };
-        serde_json::Value::Object(interpolate::resolve(map, &[], &lookup).expect("all values are known"))
+        Value::Object(interpolate::resolve(map, &[], &lookup).expect("all values are known"))
+    }
+
+    /// Replaces the placeholders whose values are known, in what templates print.
+    pub fn reveal_known(&self, value: &Value, deployment: &DeploymentName) -> Value {
+        match value {
+            Value::String(text) => self.reveal_text(text, deployment),
+            Value::Array(items) => items.iter().map(|item| self.reveal_known(item, deployment)).collect(),
+            Value::Object(map) => {
+                map.iter().map(|(key, item)| (key.clone(), self.reveal_known(item, deployment))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn reveal_text(&self, text: &str, deployment: &DeploymentName) -> Value {
+        let mut out = text.to_owned();
+        for placeholder in interpolate::placeholders(text) {
+            let (name, keys) = interpolate::split_keys(placeholder);
+            let absolute = manifest::variable::absolute_name(name, &self.director.name, deployment.as_str());
+            let value = absolute.ok().and_then(|name| self.variables.values.get(name.as_str()));
+            let value = value.and_then(|value| keys.iter().try_fold(value, |value, key| value.get(*key)));
+            match value {
+                Some(whole) if text == format!("(({placeholder}))") => return whole.clone(),
+                Some(Value::String(part)) => out = out.replace(&format!("(({placeholder}))"), part),
+                _ => {}
+            }
+        }
+        Value::String(out)
     }
 
     /// Stores a secret; instances that were updated with another value will see that it was rotated.
-    pub fn put_secret(&mut self, name: &str, value: &str) {
-        if self.variables.values.insert(name.into(), value.into()).is_some() {
+    pub fn put_secret(&mut self, name: &str, value: Value) {
+        let before = self.variables.values.insert(name.into(), value.clone());
+        if before.is_some_and(|before| before != value) {
             self.variables.rotated.entry(VariableSetId(0)).or_default().insert(name.into());
         }
     }
 
     /// Takes an address for somebody outside the scenario.
-    pub fn hold(&mut self, ip: &str) {
+    pub fn hold(&mut self, ip: IpAddr) {
         self.addresses.push(HeldAddress {
-            ip: ip.parse().unwrap(),
+            ip,
             network: "a".into(),
             kind: instance::AddressKind::Automatic,
             instance: None,
@@ -157,6 +193,31 @@ impl World {
 }
 
 impl View {
+    /// Puts together what a deploy is planned from.
+    pub fn input<'a>(
+        &'a self,
+        world: &'a World,
+        manifest_text: &'a str,
+        options: &'a DeployOptions,
+    ) -> PlanInput<'a> {
+        PlanInput {
+            director: &world.director,
+            deployment: self.facts(),
+            manifest_text,
+            options,
+            change: None,
+            configs: &world.configs,
+            addresses: &world.addresses,
+            releases: &world.releases,
+            stemcells: &world.stemcells,
+            compiled: &world.compiled,
+            others: &self.others,
+            teams: &[],
+            variables: &world.variables,
+            vm_properties: &world.vm_properties,
+        }
+    }
+
     pub fn facts(&self) -> DeploymentFacts<'_> {
         DeploymentFacts {
             name: &self.name,

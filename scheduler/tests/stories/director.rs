@@ -6,7 +6,6 @@ use model::instance::Instance;
 use model::plan::Plan;
 use model::task::{DeployOptions, TaskError};
 use model::{DeploymentName, GroupName};
-use scheduler::input::PlanInput;
 use serde_json::{Value, json};
 
 use crate::perform::{Faults, perform};
@@ -84,23 +83,9 @@ impl Director {
         options: &DeployOptions,
     ) -> Result<Plan, TaskError> {
         let (text, world) = (manifest.to_string(), &self.world);
-        let input = PlanInput {
-            director: &world.director,
-            deployment: view.facts(),
-            manifest_text: &text,
-            options,
-            change: None,
-            configs: &world.configs,
-            addresses: &world.addresses,
-            releases: &world.releases,
-            stemcells: &world.stemcells,
-            compiled: &world.compiled,
-            others: &view.others,
-            teams: &[],
-            variables: &world.variables,
-        };
+        let input = view.input(world, &text, options);
         let draft = scheduler::draft(&input)?;
-        let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec))).collect();
+        let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
         scheduler::plan(&input, &draft, &rendered)
     }
 

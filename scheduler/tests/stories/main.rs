@@ -8,6 +8,8 @@ mod director;
 mod ignored;
 mod links;
 mod repairs;
+mod sizes;
+mod states;
 mod statics;
 mod updates;
 

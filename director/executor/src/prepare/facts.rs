@@ -7,15 +7,16 @@ use model::instance::{Disk, Instance, Vm};
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
-use model::task::{DeployOptions, InstanceFilter, StateChange};
+use model::task::{DeployOptions, TaskError};
 use model::{DeploymentName, InstanceId, VariableName, VariableSetId};
 use rand::Rng as _;
 use scheduler::input::{
-    AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, VariableFacts,
+    AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, StateChangeRequest,
+    VariableFacts, VmProperties,
 };
 use state::State;
 
-use super::observe;
+use super::{observe, sizes};
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::variables::references;
@@ -42,6 +43,18 @@ pub struct Facts {
     compiled: Vec<CompiledPackage>,
     others: Vec<DeploymentRecord>,
     variables: VariableFacts,
+    vm_properties: VmProperties,
+}
+
+/// What an operator wants of a deployment.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    /// The manifest.
+    pub manifest_text: &'a str,
+    /// How to go about it.
+    pub options: &'a DeployOptions,
+    /// Other states for some instances.
+    pub change: Option<&'a StateChangeRequest<'a>>,
 }
 
 impl Facts {
@@ -65,6 +78,7 @@ impl Facts {
             director,
             exists: deployment.is_some(),
             releases: state.releases(),
+            vm_properties: VmProperties::new(),
             generation: deployment.as_ref().map_or(0, |d| d.generation),
             record: deployment.and_then(|d| d.record),
             vms: state.deployment_vms(&name),
@@ -134,19 +148,39 @@ impl Facts {
         }
     }
 
+    /// Takes configs and versions of variables from the last success instead of the newest.
+    pub fn take_back_to_last_success(&mut self, context: &TaskContext, manifest_text: &str) {
+        let view = context.view();
+        let state = State::new(&*view);
+        let record = self.record.as_ref();
+        self.configs = record.iter().flat_map(|r| &r.configs).filter_map(|id| state.config(*id)).collect();
+        // They counted then, whatever became of them since.
+        self.configs.iter_mut().for_each(|config| config.deleted = false);
+        let set = record.map(|r| r.variable_set).unwrap_or_default();
+        self.set_variables(context, set, manifest_text);
+    }
+
+    /// Asks clouds what VMs of the sizes need that are wanted. The inner error is a document's or a cloud's.
+    pub async fn ask_for_sizes(
+        &mut self,
+        context: &TaskContext,
+        wish: Wish<'_>,
+    ) -> Result<Result<(), TaskError>, Interrupted> {
+        let wanted = match scheduler::vm_sizes(&self.plan_input(wish)) {
+            Ok(wanted) => wanted,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(sizes::ask(context, &wanted).await?.map(|properties| self.vm_properties = properties))
+    }
+
     /// Borrows everything.
-    pub fn plan_input<'a>(
-        &'a self,
-        manifest_text: &'a str,
-        options: &'a DeployOptions,
-        change: Option<(StateChange, &'a InstanceFilter)>,
-    ) -> PlanInput<'a> {
+    pub fn plan_input<'a>(&'a self, wish: Wish<'a>) -> PlanInput<'a> {
         PlanInput {
             director: &self.director,
             deployment: self.deployment(),
-            manifest_text,
-            options,
-            change,
+            manifest_text: wish.manifest_text,
+            options: wish.options,
+            change: wish.change,
             configs: &self.configs,
             addresses: &self.addresses,
             releases: &self.releases,
@@ -155,6 +189,7 @@ impl Facts {
             others: &self.others,
             teams: &[],
             variables: &self.variables,
+            vm_properties: &self.vm_properties,
         }
     }
 }

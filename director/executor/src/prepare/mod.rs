@@ -4,18 +4,20 @@ mod commit;
 mod facts;
 mod lines;
 mod observe;
+mod sizes;
 
 use model::VariableSetId;
 use model::plan::Plan;
-use model::task::{DeployOptions, InstanceFilter, StateChange, Task, TaskError, TaskKind};
+use model::task::{DeployOptions, Task, TaskError, TaskKind};
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 
 pub use commit::{NotCommitted, commit};
 
 use crate::context::TaskContext;
 use crate::error::Interrupted;
-use crate::{render, variables};
-use facts::Facts;
+use crate::render;
+use crate::variables::{self, StandIns};
+use facts::{Facts, Wish};
 pub use lines::Lines;
 
 /// How much of a plan's explanation a dry run gives as its result: some hundred instances. The result is a part of the
@@ -110,14 +112,30 @@ async fn from_facts(
     Ok(plan(&facts))
 }
 
+/// Plans a change of state: a deploy of what was deployed last, with the versions of variables and configs of then.
 async fn change_state(
     context: &TaskContext,
     request: &StateChangeRequest<'_>,
 ) -> Result<Result<Prepared, TaskError>, Interrupted> {
-    from_facts(context, |facts| {
-        scheduler::plan_state_change(&facts.director, &facts.deployment(), request).map(boxed)
-    })
-    .await
+    let lines = Lines::new(context);
+    lines.started("Preparing deployment", "Preparing deployment", 1).await?;
+    let mut facts = Facts::read(context);
+    facts.observe(context).await?;
+    let (manifest_text, options) = match scheduler::stored_manifest(&facts.deployment()) {
+        Ok(text) => (text, request.options()),
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
+    facts.take_back_to_last_success(context, &manifest_text);
+    let wish = Wish { manifest_text: &manifest_text, options: &options, change: Some(request) };
+    if let Err(error) = facts.ask_for_sizes(context, wish).await? {
+        return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
+    }
+    let draft = match scheduler::draft(&facts.plan_input(wish)) {
+        Ok(draft) => draft,
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
+    lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
+    render_and_plan(context, &facts, wish, &draft, None).await
 }
 
 /// Plans new VMs for instances that were found dead, unless they have come back meanwhile: the agent itself is asked
@@ -158,8 +176,11 @@ async fn deploy(
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
     facts.set_variables(context, set, manifest_text);
-    let change: Option<(StateChange, &InstanceFilter)> = None;
-    let draft = match scheduler::draft(&facts.plan_input(manifest_text, options, change)) {
+    let wish = Wish { manifest_text, options, change: None };
+    if let Err(error) = facts.ask_for_sizes(context, wish).await? {
+        return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
+    }
+    let draft = match scheduler::draft(&facts.plan_input(wish)) {
         Ok(draft) => draft,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
@@ -171,19 +192,31 @@ async fn deploy(
     }
     lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
 
+    render_and_plan(context, &facts, wish, &draft, dry_run.as_ref()).await
+}
+
+/// The second half: templates are rendered, then the plan is made. A dry run ends with its explanation.
+async fn render_and_plan(
+    context: &TaskContext,
+    facts: &Facts,
+    wish: Wish<'_>,
+    draft: &scheduler::Draft,
+    dry_run: Option<&StandIns>,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let lines = Lines::new(context);
     lines.started("Preparing deployment", "Rendering templates", 2).await?;
     let specs: Vec<_> = draft.to_render().collect();
-    let rendered = match render::hashes(context, &specs, dry_run.as_ref()).await {
+    let rendered = match render::hashes(context, &specs, dry_run).await {
         Ok(rendered) => rendered,
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
-    let planned = scheduler::plan(&facts.plan_input(manifest_text, options, change), &draft, &rendered);
+    let planned = scheduler::plan(&facts.plan_input(wish), draft, &rendered);
     let plan = match planned {
         Ok(plan) => plan,
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
     lines.finished("Preparing deployment", "Rendering templates", 2).await?;
-    if options.dry_run {
+    if dry_run.is_some() {
         return Ok(Ok(Prepared::Nothing(Some(shortened(scheduler::explain(&plan))))));
     }
     lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;

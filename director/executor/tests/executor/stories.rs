@@ -234,3 +234,34 @@ async fn a_dead_agent_fails_a_deploy_unless_it_may_fix() {
     world.run(Shape::default().deploy_with(options)).await.done();
     assert_eq!(summary(&world), up);
 }
+
+#[tokio::test]
+async fn a_cloud_says_what_a_vm_of_a_size_needs() {
+    let world = TestWorld::seed().await;
+    let mut manifest: serde_json::Value = serde_json::from_str(&Shape::default().manifest()).unwrap();
+    let web = manifest["instance_groups"][0].as_object_mut().unwrap();
+    web.remove("vm_type");
+    web.insert("vm_resources".into(), json!({"cpu": 7, "ram": 512, "ephemeral_disk_size": 1024}));
+    let options = DeployOptions::default();
+    world.run(TaskKind::Deploy { manifest_text: manifest.to_string(), options }).await.done();
+    assert_eq!(summary(&world).matches("cpu=7").count(), 2, "{}", summary(&world));
+    assert_eq!(world.outside.cloud.count("calculate_vm_cloud_properties"), 1, "once for both");
+}
+
+#[tokio::test]
+async fn a_start_brings_up_what_was_deployed_while_it_was_stopped() {
+    let world = deployed().await;
+    world.run(become_state(InstanceState::Detached)).await.done();
+    world.run(Shape { port: json!(9090), ..Shape::default() }.deploy()).await.done();
+    let started = world.run(become_state(InstanceState::Started)).await.done();
+    assert!(started.events.contains("Creating missing vms"), "{}", started.events);
+    let after = summary(&world);
+    let fresh = TestWorld::seed().await;
+    fresh.run(Shape { port: json!(9090), ..Shape::default() }.deploy()).await.done();
+    let hashes = |text: &str| -> Vec<String> {
+        let of_line =
+            |l: &str| l.split("config=").nth(1).and_then(|l| l.split(' ').next()).map(str::to_owned);
+        text.lines().filter_map(of_line).collect()
+    };
+    assert_eq!(hashes(&after), hashes(&summary(&fresh)));
+}

@@ -1,25 +1,25 @@
 //! The second half of planning a deploy: what changed, and the work in its order (`spec/lifecycle.md` §1).
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceSpec, InstanceState, Lifecycle, Vm};
+use model::instance::InstanceState;
 use model::manifest::InstanceGroup;
 use model::manifest::update::Turns;
-use model::plan::{Change, Fate, Phase, Plan, Stage, Target, Unit, Wave};
-use model::step::{Action, Script, StopIntent, WatchKind};
+use model::plan::{Fate, Phase, Plan, Stage, Target, Unit, Wave};
+use model::step::{Action, Script, StopIntent};
 use model::task::TaskError;
 use model::*;
-use serde_json::Value;
 
-use crate::chance::{Ids, SeededIds};
-use crate::diff::{self, Comparison};
-use crate::disk::{self, DiskChange, SameDisk};
-use crate::draft::{Draft, DraftInstance, RenderedHashes};
+use crate::chance::SeededIds;
+use crate::draft::{Draft, RenderedHashes};
 use crate::facts::{Facts, Known};
 use crate::input::{DrainMode, PlanInput};
 use crate::order::{self, History, InLine, label};
 use crate::steps::{Steps, Units};
-use crate::update::{self, Departure, Jobs, Metadata, Turn, VmFate};
+use crate::update::{self, Departure, Jobs, VmFate};
+use members::{Member, turn_steps};
 
 /// Finds what changed and orders the work of a deploy.
 pub fn plan(
@@ -57,20 +57,10 @@ pub fn plan(
         targets: deploy.targets.into_values().collect(),
         reservations: draft.reservations.clone(),
         phases: deploy.phases,
-        record: Some(draft.record.clone()),
+        // A change of state stores no success: what was deployed stays what it was.
+        record: input.change.is_none().then(|| draft.record.clone()),
         warnings: draft.warnings.clone(),
     })
-}
-
-/// A desired instance with what happens to it.
-struct Member<'a> {
-    draft: DraftInstance,
-    known: Option<&'a Known<'a>>,
-    changes: Vec<Change>,
-    fate: Fate,
-    vm: VmFate,
-    disk: DiskChange,
-    ignored: bool,
 }
 
 struct Deploy<'a> {
@@ -91,121 +81,6 @@ fn stage(title: Option<&str>, tags: Vec<String>, max_in_flight: u32, units: Vec<
 }
 
 impl<'a> Deploy<'a> {
-    /// Decides each desired instance's fate.
-    fn members(&mut self, rendered: &BTreeMap<InstanceId, RenderedHashes>) -> Vec<Member<'a>> {
-        let comparison = Comparison {
-            input: self.input,
-            group_tags_before: tags_of_record(self.input),
-            group_tags_now: (self.draft.groups.iter())
-                .map(|g| (g.name.clone(), g.tags.iter().map(|(k, _)| k.clone()).collect()))
-                .collect(),
-        };
-        let with_vm: BTreeSet<&GroupName> = (self.draft.instances.iter())
-            .filter(|i| self.facts.get(&i.spec.id).is_some_and(|k| k.vm.is_some()))
-            .map(|i| &i.spec.group)
-            .collect();
-        let mut members = Vec::with_capacity(self.draft.instances.len());
-        for instance in &self.draft.instances {
-            let mut instance = instance.clone();
-            let known = self.facts.get(&instance.spec.id);
-            if let Some(hashes) = rendered.get(&instance.spec.id) {
-                instance.spec.configuration_hash = Some(hashes.configuration_hash.clone());
-                instance.spec.template_hashes = hashes.template_hashes.clone();
-            }
-            let at_rest =
-                instance.spec.lifecycle == Lifecycle::Errand && !with_vm.contains(&instance.spec.group);
-            members.push(self.member(instance, known, &comparison, at_rest));
-        }
-        members
-    }
-
-    fn member(
-        &mut self,
-        draft: DraftInstance,
-        known: Option<&'a Known<'a>>,
-        comparison: &Comparison<'_>,
-        at_rest: bool,
-    ) -> Member<'a> {
-        let ignored = known.is_some_and(|k| k.instance.ignore);
-        let mut member = Member {
-            fate: if known.is_some() { Fate::Untouched } else { Fate::New },
-            draft,
-            known,
-            changes: Vec::new(),
-            vm: known.and_then(|k| k.vm).map_or(VmFate::None, |vm| VmFate::Keep(vm.agent.clone())),
-            disk: DiskChange::Keep,
-            ignored,
-        };
-        if let Some(known) = known.filter(|_| ignored) {
-            // Left alone, but somebody must be the bootstrap instance.
-            let bootstrap = member.draft.spec.bootstrap;
-            member.draft.spec = InstanceSpec { bootstrap, ..known.instance.spec.clone() };
-            member.draft.state = known.instance.state;
-        }
-        // An errand group without VMs gets its instances on paper only, and keeps what its last errand rendered.
-        if let Some(known) = known.filter(|_| at_rest) {
-            let stored = &known.instance.spec;
-            member.draft.spec.configuration_hash = stored.configuration_hash.clone();
-            member.draft.spec.template_hashes = stored.template_hashes.clone();
-        }
-        if ignored || at_rest {
-            return member;
-        }
-        if let Some(known) = known {
-            member.changes = comparison.changes(known, &member.draft);
-            let errand = member.draft.spec.lifecycle == Lifecycle::Errand;
-            if member.changes.is_empty() && !errand {
-                return member;
-            }
-            member.fate = Fate::Updated;
-        }
-        let wants_vm = member.draft.state != InstanceState::Detached;
-        match known.and_then(|k| k.vm) {
-            Some(vm) if wants_vm && member.draft.state == InstanceState::Started => {
-                self.decide_vm(&mut member, vm);
-            }
-            // Nobody can be asked to stop or unmount anything there.
-            Some(vm) if known.is_some_and(Known::is_unresponsive) => {
-                member.vm =
-                    VmFate::ReplaceDead { old: vm.agent.clone(), new: AgentId::new(self.agents.next()) };
-            }
-            Some(_) => {}
-            None if wants_vm => member.vm = VmFate::Fresh(AgentId::new(self.agents.next())),
-            None => {}
-        }
-        if member.draft.state == InstanceState::Started {
-            self.decide_disk(&mut member);
-        }
-        member
-    }
-
-    fn decide_vm(&mut self, member: &mut Member<'_>, vm: &Vm) {
-        if !diff::needs_new_vm(&member.changes) {
-            return;
-        }
-        member.fate = Fate::Recreated;
-        let (old, new) = (vm.agent.clone(), AgentId::new(self.agents.next()));
-        member.vm = match member.known.is_some_and(Known::is_unresponsive) {
-            true => VmFate::ReplaceDead { old, new },
-            false => VmFate::Replace { old, new },
-        };
-    }
-
-    fn decide_disk(&mut self, member: &mut Member<'_>) {
-        // The comparison found a difference that size and properties do not show: a rotated secret.
-        let same = match member
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::RecreatePersistentDisks | Change::PersistentDisk))
-        {
-            true => SameDisk::Replace,
-            false => SameDisk::Keep,
-        };
-        let active = member.known.and_then(|k| k.disk);
-        let wanted = member.draft.spec.persistent_disk.as_ref();
-        member.disk = disk::change(active, wanted, same, || DiskId::new(self.disks.next()));
-    }
-
     fn target(&mut self, member: &Member<'_>) {
         let target = Target {
             spec: member.draft.spec.clone(),
@@ -391,7 +266,8 @@ impl<'a> Deploy<'a> {
         Ok(Some(Stage { title: Some("Updating instance".into()), tags, total, waves }))
     }
 
-    /// Instances that nobody touches may still have to be written down anew; then the deployment as a whole.
+    /// Instances that nobody touches may still have to be written down anew; then the deployment as a whole, unless only
+    /// states were to change.
     fn save(&mut self, members: &[Member<'_>]) {
         let mut units = Vec::new();
         for member in members {
@@ -416,6 +292,9 @@ impl<'a> Deploy<'a> {
         if !units.is_empty() {
             self.phase(vec![stage(None, Vec::new(), self.input.director.threads_max, units)]);
         }
+        if self.input.change.is_some() {
+            return;
+        }
         let mut steps = Steps::default();
         steps.push(Action::SaveDeployment);
         let unit = self.units.unit(self.input.deployment.name.to_string(), BTreeSet::new(), steps);
@@ -425,7 +304,7 @@ impl<'a> Deploy<'a> {
     /// Runs on every instance that is up, changed or not, once anything changed.
     fn post_deploy(&mut self, members: &[Member<'_>]) {
         let mut units = Vec::new();
-        for member in members.iter().filter(|m| !m.ignored && m.draft.state == InstanceState::Started) {
+        for member in members.iter().filter(|m| !m.left_alone && m.draft.state == InstanceState::Started) {
             let agent = match &member.vm {
                 VmFate::None => continue,
                 VmFate::Keep(agent) | VmFate::Fresh(agent) => agent,
@@ -451,43 +330,4 @@ impl<'a> Deploy<'a> {
         let listed = |text: &String| text.split(',').any(|g| g == "*" || g == group.as_str());
         if skip.iter().any(listed) { DrainMode::Skip } else { DrainMode::Drain }
     }
-}
-
-fn turn_steps(member: &Member<'_>, drain: DrainMode, watch: WatchKind) -> Steps {
-    let known = member.known;
-    let tags = member.changes.contains(&Change::Tags);
-    let jobs = match (known, &member.vm) {
-        (None, _) => Jobs::Running,
-        (Some(known), VmFate::Fresh(_)) if known.instance.state == InstanceState::Started => Jobs::Running,
-        (Some(known), _) => known.jobs(),
-    };
-    let turn = Turn {
-        instance: &member.draft.spec.id,
-        state: member.draft.state,
-        vm: member.vm.clone(),
-        jobs,
-        active_disk: known.and_then(|k| k.disk),
-        stale_disks: known.map(|k| k.stale_disks.clone()).unwrap_or_default(),
-        disk: member.disk.clone(),
-        metadata: if tags { Metadata::Stale } else { Metadata::Fresh },
-        drain,
-        watch,
-    };
-    let errand = member.draft.spec.lifecycle == Lifecycle::Errand;
-    if known.is_some() && diff::is_minimal(&member.changes) && !errand {
-        return turn.metadata_steps();
-    }
-    turn.steps()
-}
-
-/// Tags that groups gave their VMs when the deployment last succeeded.
-fn tags_of_record(input: &PlanInput<'_>) -> BTreeMap<GroupName, BTreeSet<String>> {
-    let groups =
-        input.deployment.record.and_then(|r| r.manifest.get("instance_groups")).and_then(Value::as_array);
-    let entry = |group: &Value| {
-        let name = GroupName::new(group.get("name")?.as_str()?);
-        let tags = group.get("tags")?.as_object()?.keys().cloned().collect();
-        Some((name, tags))
-    };
-    groups.into_iter().flatten().filter_map(entry).collect()
 }
