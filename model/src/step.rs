@@ -183,6 +183,14 @@ impl PackageRefKey {
     }
 }
 
+impl PackageRefKey {
+    /// Returns the lock under which the package is compiled, by one task at a time.
+    pub fn lock(&self) -> LockName {
+        let Self { name, fingerprint, os, stemcell_version, .. } = self;
+        LockName::new(format!("lock:compile:{name}/{fingerprint}:{os}/{stemcell_version}"))
+    }
+}
+
 impl Action {
     /// Returns what to do with this step if it was started and nobody recorded how it ended.
     pub fn recovery(&self) -> Recovery {

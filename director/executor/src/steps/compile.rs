@@ -3,7 +3,7 @@
 use agent_api::{BlobRef, Method, PackageBlob};
 use model::release::CompiledPackage;
 use model::step::{PackageRefKey, StepOutcome};
-use model::{AgentId, BlobDigest, ErrorCode, InstanceId};
+use model::{AgentId, BlobDigest, ErrorCode, InstanceId, Revision};
 use state::State;
 
 use super::calls::SCRIPT;
@@ -19,6 +19,7 @@ pub async fn compile(
     compiled_elsewhere: &[PackageRefKey],
 ) -> Result<StepOutcome, StepError> {
     cx.checkpoint()?;
+    its_turn(cx, key).await?;
     let (source, dependencies) = {
         let view = cx.task.view();
         let state = State::new(&*view);
@@ -46,6 +47,31 @@ pub async fn compile(
     };
     let size_bytes = result.get("size").and_then(serde_json::Value::as_u64).unwrap_or_default();
     Ok(StepOutcome::Compiled { blob: BlobDigest::new(blob), digest, size_bytes })
+}
+
+/// Waits until no other task compiles the package. Its result, if there is one, is ours too; if there is none, it is our turn.
+async fn its_turn(cx: &StepContext, key: &PackageRefKey) -> Result<(), StepError> {
+    let (lock, log) = (key.lock(), &cx.task.ports.log);
+    let free = async {
+        let mut seen = Revision(0);
+        loop {
+            let holder = {
+                let view = cx.task.view();
+                State::new(&*view).lock(&lock).map(|lock| lock.holder)
+            };
+            if holder.is_none_or(|holder| holder == cx.task.id()) {
+                return;
+            }
+            seen = log.changed(seen).await;
+        }
+    };
+    tokio::select! {
+        // Whoever compiles it has no more time than we would have.
+        waited = cx.fenced(tokio::time::timeout(SCRIPT, free)) => waited?.map_err(|_| {
+            StepError::plain(format!("package '{}' has been compiled by another task for too long", key.name))
+        }),
+        () = cx.task.cancelled.cancelled(), if !cx.cleanup => Err(StepError::Cancelled),
+    }
 }
 
 fn source(state: &State<'_>, key: &PackageRefKey) -> Result<BlobRef, StepError> {

@@ -51,6 +51,68 @@ async fn two_deployments_are_deployed_side_by_side() {
     world.assert_consistent();
 }
 
+#[tokio::test]
+async fn a_package_that_two_deployments_want_at_once_is_compiled_once() {
+    let world = TestWorld::seed().await;
+    world.outside.behave("compile_package", hang());
+    let first = world.queue(Shape::default().deploy());
+    world.until_open(first, "compile_package").await;
+    world.until_asked("compile_package", 1).await;
+    let second = world.queue(Shape { name: "q", ..Shape::default() }.deploy());
+    world.until_open(second, "compile_package").await;
+    let lock = LockName::new("lock:compile:lib/fp-lib:toronto-os/1");
+    let lock = world.read(|state| state.lock(&lock)).unwrap();
+    assert_eq!((lock.holder, lock.waiters), (first, vec![second]));
+    world.outside.behave_as_usual();
+    world.outside.release();
+    world.ended(first).await.done();
+    world.ended(second).await.done();
+    assert_eq!(world.outside.done("compile_package"), 2, "each of the two packages once");
+    assert!(world.read(|state| state.locks()).is_empty());
+    world.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_package_whose_compilation_is_given_up_is_compiled_by_who_waits_for_it() {
+    for loses_leader in [false, true] {
+        let world = TestWorld::seed().await;
+        world.outside.behave("compile_package", hang());
+        let first = world.queue(Shape::default().deploy());
+        world.until_open(first, "compile_package").await;
+        world.until_asked("compile_package", 1).await;
+        let second = world.queue(Shape { name: "q", ..Shape::default() }.deploy());
+        world.until_open(second, "compile_package").await;
+        if loses_leader {
+            world.depose().await;
+            world.lead();
+        }
+        world.outside.behave_as_usual();
+        world.apply(Command::TaskCancel { task: first });
+        assert_eq!(world.ended(first).await.task.state, TaskState::Cancelled);
+        world.ended(second).await.done();
+        assert_eq!(world.read(|state| state.compiled_packages()).len(), 2);
+        assert!(world.read(|state| state.locks()).is_empty());
+        world.assert_consistent();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_package_can_be_cancelled() {
+    let world = TestWorld::seed().await;
+    world.outside.behave("compile_package", hang());
+    let first = world.queue(Shape::default().deploy());
+    world.until_open(first, "compile_package").await;
+    let second = world.queue(Shape { name: "q", ..Shape::default() }.deploy());
+    world.until_open(second, "compile_package").await;
+    world.apply(Command::TaskCancel { task: second });
+    assert_eq!(world.ended(second).await.task.state, TaskState::Cancelled);
+    world.outside.behave_as_usual();
+    world.outside.release();
+    world.ended(first).await.done();
+    assert!(world.read(|state| state.locks()).is_empty());
+    world.assert_consistent();
+}
+
 /// Takes an address that `plan` wants, for an instance of another deployment, as a task that was faster does.
 fn take_an_address_of(log: &MemoryLog, plan: &Plan) {
     let apply = |command| log.apply(Proposal::own(command)).outcome.accepted().unwrap();

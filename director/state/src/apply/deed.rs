@@ -7,7 +7,7 @@ use model::*;
 
 use super::event::{Audit, audit, report_leak};
 use super::tx::{Tx, invalid};
-use super::{deployment, disk, instance, line, release, task, vm};
+use super::{deployment, disk, instance, line, lock, release, task, vm};
 use crate::command::Refusal;
 use crate::rows::TaskRow;
 use crate::tables::*;
@@ -49,6 +49,8 @@ pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>,
     match deed.action {
         Action::CreateVm { instance, agent } => vm::begin_create(tx, deed, instance, agent)?,
         Action::CreateDisk { instance, disk, .. } => disk::begin_create(tx, deed, instance, disk)?,
+        // One task compiles it; others that want it too wait for what comes of that.
+        Action::CompilePackage { package, .. } => lock::join(tx, deed.task.id, &[package.lock()]),
         _ => {}
     }
     if deed.audit.is_some() {
@@ -69,8 +71,16 @@ pub(super) fn done(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> R
         line::warning(tx, deed.task.id, &format!("Passed over: {error}"));
     }
     change(tx, deed, outcome)?;
+    let_go(tx, deed);
     deed.event(tx, name, None);
     Ok(())
+}
+
+/// The next task in line for the package, if there is one, has its turn.
+fn let_go(tx: &mut Tx<'_>, deed: &Deed<'_>) {
+    if let Action::CompilePackage { package, .. } = deed.action {
+        lock::leave(tx, deed.task.id, &[package.lock()]);
+    }
 }
 
 /// The step failed, and with it its unit.
@@ -80,6 +90,7 @@ pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str, left: Left) 
         (Action::CreateDisk { disk, .. }, Left::Nothing) => disk::not_created(tx, disk),
         _ => {}
     }
+    let_go(tx, deed);
     let name = object_name(tx, deed.action, None);
     deed.event(tx, name, Some(error.to_owned()));
     if let Some(id) = deed.action.instance() {

@@ -198,7 +198,7 @@ fn end(tx: &mut Tx<'_>, mut task: TaskRow, how: &TaskEnd) {
     }
     task.finished_at = Some(tx.at);
     task.updated_at = tx.at;
-    lock::leave(tx, task.id, &task.locks);
+    lock::leave_all(tx, task.id);
     tx.put(&TASKS, &task.id, &task);
     tx.delete(&TASKS_OPEN, &task.id);
     tx.count(OPEN_COUNTER, -1);
