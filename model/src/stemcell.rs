@@ -36,4 +36,11 @@ pub struct StemcellRecord {
     pub formats: Vec<String>,
     /// When it was uploaded.
     pub uploaded_at: Timestamp,
+    /// Whether it is being deleted: its image may be gone, so nothing new is made from it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retired: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

@@ -2,14 +2,16 @@
 
 use model::plan::{OnFailure, Target};
 use model::task::{OutputKind, Task, TaskState};
-use model::{InstanceId, StepNo, TaskId};
+use model::{EventId, InstanceId, RequestId, StepNo, TaskId, Timestamp};
 use state::State;
-use state::log::View;
+use state::command::{Command, Outcome, Refusal};
+use state::log::{LogError, Proposal, View};
+use state::records::Leak;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::StepError;
+use crate::error::{Interrupted, StepError};
 use crate::journal::Journal;
-use crate::lease::Fence;
+use crate::lease::{Fence, Lost};
 use crate::ports::Ports;
 
 /// One task being worked on, under one epoch. Cheap to clone.
@@ -51,6 +53,30 @@ impl TaskContext {
         let view = self.view();
         let task = State::new(&*view).task(self.id());
         self.cancelled.is_cancelled() || task.is_some_and(|t| t.state == TaskState::Cancelling)
+    }
+
+    /// Has a command of this task committed, for as long as the right to act lasts. It must be one that may come twice, or
+    /// carry an id by which the state knows it again. The inner error is the state's refusal.
+    pub async fn propose(&self, proposal: Proposal) -> Result<Result<Outcome, Refusal>, Interrupted> {
+        loop {
+            self.fence.check()?;
+            match self.ports.log.propose(proposal.clone()).await {
+                Ok(committed) => match committed.outcome.accepted() {
+                    Err(Refusal::StaleEpoch { given, .. }) => return Err(Lost { epoch: given }.into()),
+                    answer => return Ok(answer),
+                },
+                Err(LogError::NoLeader(_)) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    /// Has it remembered that something may exist which nobody knows by id. The same `id` is reported once.
+    pub async fn leaked(&self, id: &str, what: String) -> Result<(), Interrupted> {
+        let leak = Leak { id: EventId::default(), what, task: Some(self.id()), at: Timestamp::default() };
+        let request_id = Some(RequestId::new(format!("t{}-leak-{id}", self.id())));
+        self.propose(Proposal { request_id, ..Proposal::own(Command::LeakPut { leak }) }).await??;
+        Ok(())
     }
 
     /// Adds a line to the task's debug output: when, on which replica, under which epoch, what.

@@ -103,8 +103,8 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         TaskKind::DeleteRelease { name, version } => {
             tasks::delete_release(context, name, version.as_ref()).await
         }
-        TaskKind::DeleteStemcell { name, version, .. } => {
-            tasks::delete_stemcell(context, name, version).await
+        TaskKind::DeleteStemcell { name, version, force } => {
+            tasks::delete_stemcell(context, name, version, *force).await
         }
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }

@@ -95,6 +95,17 @@ impl From<Refusal> for StepError {
     }
 }
 
+impl From<Interrupted> for StepError {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Lost(lost) => Self::Lost(lost),
+            Interrupted::Log(error) => Self::Log(error),
+            Interrupted::Refused(refusal) => refusal.into(),
+            Interrupted::Panicked => Self::plain(interrupted.to_string()),
+        }
+    }
+}
+
 /// The longest error text that is recorded. It goes into an entry, the journal, an event line, an audit event and the
 /// task's row, which every list of tasks reads; agents and templates may have much more to say.
 const ERROR_BYTES_MAX: usize = 32 << 10;

@@ -77,11 +77,11 @@ pub enum Command {
     BlobLost { digest: BlobDigest, node: NodeId },
     /// Files a release version. The same content again is fine; other content is refused.
     ReleasePut { task: TaskId, epoch: Epoch, release: Box<ReleaseVersion>, compiled: Vec<CompiledPackage> },
-    /// Removes release versions; refused while a deployment uses one.
+    /// Removes release versions; refused while a deployment or an open task uses one.
     ReleaseDelete { task: TaskId, epoch: Epoch, name: ReleaseName, version: Option<Version> },
-    /// Files a stemcell for one CPI.
+    /// Files a stemcell for one CPI; refused if another image is filed under that name, or if it is being deleted.
     StemcellPut { task: TaskId, epoch: Epoch, stemcell: StemcellRecord },
-    /// Removes a stemcell's row of one CPI; refused while a deployment uses it.
+    /// Removes a stemcell's row of one CPI; refused while a deployment or an open task uses it.
     StemcellDelete { task: TaskId, epoch: Epoch, name: String, version: Version, cpi: CpiName },
 
     // --- tasks ---
@@ -137,6 +137,9 @@ pub enum Command {
     /// The VM that an earlier attempt may have made is not there (any more), and another is about to be: the token that
     /// the first one got, and the key that it enrolled with, are void. Refused once the VM is known.
     AgentTokenRenew { task: TaskId, epoch: Epoch, agent: AgentId },
+    /// A stemcell is about to be deleted from all clouds: from here on nobody may plan with it. Refused while anybody uses
+    /// it, and if there is none.
+    StemcellRetire { task: TaskId, epoch: Epoch, name: String, version: Version },
 }
 
 /// Fields that later versions added are left out while they say what their absence says: old bytes stay what they are.

@@ -4,8 +4,12 @@ mod common;
 
 use common::*;
 use expect_test::{Expect, expect};
-use model::step::StepOutcome;
+use model::instance::{JobSpec, ReleaseRef};
+use model::plan::{Fate, Plan};
+use model::step::{Action, StepOutcome};
+use model::task::TaskKind;
 use model::*;
+use serde_json::Value;
 use state::command::*;
 use state::records::Sealed;
 
@@ -41,6 +45,23 @@ fn put_stemcell(version: &str, digest: &str) -> Command {
 fn delete_stemcell(version: &str) -> Command {
     let (name, cpi) = ("ubuntu".into(), "".into());
     Command::StemcellDelete { task: TASK, epoch: EPOCH, name, version: version.into(), cpi }
+}
+
+fn retire_stemcell(version: &str) -> Command {
+    Command::StemcellRetire { task: TASK, epoch: EPOCH, name: "ubuntu".into(), version: version.into() }
+}
+
+fn job(release: &str, version: &str) -> JobSpec {
+    JobSpec {
+        name: "server".into(),
+        release: ReleaseRef { name: release.into(), version: version.into() },
+        fingerprint: "fp".into(),
+        digest: String::new(),
+        blob: "b1".into(),
+        properties: Value::Null,
+        links: Default::default(),
+        logs: Value::Null,
+    }
 }
 
 #[test]
@@ -160,6 +181,75 @@ fn what_a_deployment_uses_is_not_deleted() {
     world.must(delete_stemcell("2"));
     assert_eq!(world.state().releases().len(), 1);
     assert_eq!(world.state().stemcells().len(), 1);
+}
+
+#[test]
+fn what_an_open_task_or_a_left_over_vm_uses_is_not_deleted() {
+    let mut world = World::new();
+    // Never deployed: nothing but the plan says what it uses.
+    let mut plan = plan_of(vec![create_vm(), Action::SaveInstance { instance: "i1".into() }]);
+    plan.targets[0].spec.jobs.push(job("golden", "1"));
+    let task = world.planned(plan);
+    for version in ["1", "2"] {
+        world.must(put_release(release("golden", version)));
+        world.must(put_stemcell(version, "x"));
+    }
+    expect!["refused: release golden/1 is in use by web"]
+        .assert_eq(&world.say(delete_release("golden", Some("1"))));
+    expect!["refused: stemcell ubuntu/1 is in use by web"].assert_eq(&world.say(retire_stemcell("1")));
+    expect!["refused: stemcell ubuntu/1 is in use by web"].assert_eq(&world.say(delete_stemcell("1")));
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, StepOutcome::Done);
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+
+    // The next plan is broken off when the instance is another's already, and its VM still the old one's.
+    let mut plan = plan_of(vec![Action::SaveInstance { instance: "i1".into() }]);
+    plan.targets[0].spec.stemcell = stemcell("2");
+    plan.targets[0].fate = Fate::Updated;
+    plan.record = None;
+    let task = world.planned(plan);
+    let retire = |version: &str| {
+        let (name, version) = ("ubuntu".into(), version.into());
+        Command::StemcellRetire { task, epoch: EPOCH, name, version }
+    };
+    expect!["refused: stemcell ubuntu/2 is in use by web"].assert_eq(&world.say(retire("2")));
+    world.step(task, 1, 0, StepOutcome::Done);
+    expect!["refused: stemcell ubuntu/1 is in use by web"].assert_eq(&world.say(retire("1")));
+}
+
+#[test]
+fn nobody_plans_with_what_is_being_deleted() {
+    let mut world = World::new();
+    world.must(Command::TaskQueue {
+        kind: TaskKind::DeleteStemcell { name: "ubuntu".into(), version: "1".into(), force: false },
+        deployment: None,
+        context_id: String::new(),
+        locks: Vec::new(),
+    });
+    world.must(Command::TaskTake { task: TASK, epoch: EPOCH });
+    world.must(put_stemcell("1", "x"));
+    world.must(put_release(release("golden", "1")));
+    // It has read what there is, and has not committed its plan.
+    let deploying = world.deploying();
+    let commit = |generation| Command::PlanCommit {
+        task: deploying,
+        epoch: EPOCH,
+        draft: 1,
+        parts: 0,
+        plan: Box::new(Plan { generation, ..plan_of(Vec::new()) }),
+    };
+    expect!["refused: no such stemcell: ubuntu/9"].assert_eq(&world.say(retire_stemcell("9")));
+    world.must(retire_stemcell("1"));
+    assert!(world.state().stemcells()[0].retired);
+    expect!["refused: deployment web is at generation 1, the plan was made for 0"]
+        .assert_eq(&world.say(commit(0)));
+    expect!["refused: stemcell ubuntu/1 makes no sense here: it is being deleted"]
+        .assert_eq(&world.say(put_stemcell("1", "x")));
+    world.must(delete_release("golden", None));
+    expect!["refused: deployment web is at generation 2, the plan was made for 1"]
+        .assert_eq(&world.say(commit(1)));
+    world.must(delete_stemcell("1"));
+    assert_eq!(world.state().stemcells(), []);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::ReleaseDelete { task, epoch, name: "golden".into(), version: Some("1".into()) },
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "sha1") },
         Command::StemcellDelete { task, epoch, name: "ubuntu".into(), version: "1".into(), cpi: "".into() },
+        Command::StemcellRetire { task, epoch, name: "ubuntu".into(), version: "1".into() },
     ]
 }
 

@@ -213,6 +213,15 @@ fn task_command() -> impl Strategy<Value = Command> {
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::ReleaseDelete {
             task, epoch, name: "golden".into(), version: None
         }),
+        1 => (task(), epoch(), small()).prop_map(|(task, epoch, version)| Command::StemcellPut {
+            task, epoch, stemcell: stemcell_record(&version.to_string(), "x")
+        }),
+        1 => (task(), epoch(), small()).prop_map(|(task, epoch, version)| Command::StemcellRetire {
+            task, epoch, name: "ubuntu".into(), version: version.to_string().into()
+        }),
+        1 => (task(), epoch(), small()).prop_map(|(task, epoch, version)| Command::StemcellDelete {
+            task, epoch, name: "ubuntu".into(), version: version.to_string().into(), cpi: "".into()
+        }),
         1 => (task(), epoch(), small(), 0..2u32).prop_map(|(task, epoch, draft, part)| Command::PlanDraft {
             task, epoch, draft, part, content: Box::default()
         }),

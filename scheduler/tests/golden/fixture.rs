@@ -102,6 +102,7 @@ pub fn stemcells() -> Vec<StemcellRecord> {
             cloud_properties: Value::Null,
             formats: vec!["dummy".into()],
             uploaded_at: Timestamp(0),
+            retired: false,
         })
         .collect()
 }

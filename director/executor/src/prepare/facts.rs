@@ -88,7 +88,7 @@ impl Facts {
             seed: Seed(rand::rng().random()),
             configs: state.latest_configs(),
             addresses: held(&state),
-            stemcells: state.stemcells(),
+            stemcells: state.stemcells().into_iter().filter(|s| !s.retired).collect(),
             compiled: state.compiled_packages(),
             others: others.collect(),
             variables: VariableFacts { available: true, ..VariableFacts::default() },

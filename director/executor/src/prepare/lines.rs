@@ -1,6 +1,7 @@
 //! Lines of progress that come before there is a plan.
 
 use model::task::TaskError;
+use state::State;
 use state::command::{Command, PrepareLine};
 use state::log::Proposal;
 use state::records::LineState;
@@ -18,6 +19,14 @@ impl<'a> Lines<'a> {
     /// Returns the writer for a task.
     pub fn new(context: &'a TaskContext) -> Self {
         Self { context }
+    }
+
+    /// Returns how far this task, under whichever leader, was seen to get with a part.
+    pub fn seen(&self, stage: &str, task: &str) -> Option<LineState> {
+        let view = self.context.view();
+        let state = State::new(&*view);
+        let has = |line| state.has_line(self.context.id(), stage, task, line);
+        [LineState::Finished, LineState::Failed, LineState::Started].into_iter().find(|line| has(*line))
     }
 
     /// A part of the preparation begins.
@@ -65,7 +74,7 @@ impl<'a> Lines<'a> {
         let line = PrepareLine { stage: stage.into(), task: task.into(), total: 1, index, state, error };
         let (task, epoch) = (self.context.id(), self.context.fence.epoch());
         let proposal = Proposal::own(Command::TaskLine { task, epoch, line });
-        self.context.ports.log.propose(proposal).await?.outcome.accepted()?;
+        self.context.propose(proposal).await??;
         Ok(())
     }
 }

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use agent_api::{Method, Mode, Reply, Request};
+use agent_api::{AgentError, Method, Mode, Reply, Request};
 use cpi_api::{CallContext, Cpi, CpiError, CpiErrorKind};
 use model::instance::Vm;
 use model::{AgentId, CpiName, ErrorCode, InstanceId, VmCid};
 use state::State;
-use state::command::Command;
-use state::log::{LogError, Proposal};
-use state::records::Leak;
+use state::log::Proposal;
 
 use crate::context::{How, StepContext};
 use crate::error::StepError;
@@ -66,11 +64,28 @@ impl StepContext {
         timeout: Duration,
         mode: Mode,
     ) -> Result<Reply, StepError> {
+        let answer = self.agent_raw(agent, part, method, timeout, mode).await?;
+        answer.map_err(|error| self.told(error, instance))
+    }
+
+    /// As [`StepContext::agent_with`], and leaves it to the caller what the agent's errors mean.
+    pub async fn agent_raw(
+        &self,
+        agent: &AgentId,
+        part: &str,
+        method: Method,
+        timeout: Duration,
+        mode: Mode,
+    ) -> Result<Result<Reply, AgentError>, StepError> {
         let epoch = self.task.fence.epoch();
         let id = if is_read(&method) { self.fresh_id(part) } else { self.request_id(part) };
         let request = Request { id, epoch, mode, timeout, method };
-        let answer = self.fenced(self.task.ports.agents.call(agent, request)).await?;
-        answer.map_err(|error| StepError::from_agent(error, &self.slug(instance), epoch))
+        self.fenced(self.task.ports.agents.call(agent, request)).await
+    }
+
+    /// Translates an agent's error.
+    pub fn told(&self, error: AgentError, instance: &InstanceId) -> StepError {
+        StepError::from_agent(error, &self.slug(instance), self.task.fence.epoch())
     }
 
     /// Sends a request to an agent; if the task is cancelled meanwhile, has the agent give it up.
@@ -103,26 +118,16 @@ impl StepContext {
     /// Has it remembered that something may exist which nobody knows by id, and returns the failure that says so. To be
     /// called before the failure is recorded: that removes the row by which it would be found.
     pub async fn leaked(&self, what: String) -> StepError {
-        let (id, at) = (model::EventId::default(), model::Timestamp::default());
-        let leak = Leak { id, what: what.clone(), task: Some(self.task.id()), at };
-        // The request id keeps a repeat from being reported as another one.
-        let request_id = Some(self.request_id("leak"));
-        match self.propose(Proposal { request_id, ..Proposal::own(Command::LeakPut { leak }) }).await {
+        match self.task.leaked(&format!("{}-{}", self.step, self.attempt), what.clone()).await {
             Ok(()) => StepError::plain(what),
-            Err(error) => error,
+            Err(error) => error.into(),
         }
     }
 
     /// Has a command of this step committed, for as long as the right to act lasts.
     pub async fn propose(&self, proposal: Proposal) -> Result<(), StepError> {
-        loop {
-            self.task.fence.check()?;
-            match self.task.ports.log.propose(proposal.clone()).await {
-                Ok(committed) => return committed.outcome.accepted().map(|_| ()).map_err(StepError::from),
-                Err(LogError::NoLeader(_)) => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
+        self.task.propose(proposal).await??;
+        Ok(())
     }
 
     /// Calls a cloud.

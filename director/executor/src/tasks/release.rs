@@ -1,7 +1,7 @@
 //! Filing and deleting releases.
 
 use model::task::TaskError;
-use model::{BlobDigest, ReleaseName, Timestamp, Version};
+use model::{BlobDigest, ReleaseName, RequestId, Timestamp, Version};
 use release::archive::{ArchiveError, ImportedCompiledPackage, KnownParts, ReleaseArchive};
 use release::blobstore::StoreSink;
 use state::State;
@@ -25,6 +25,9 @@ pub async fn upload_release(
     _rebase: bool,
     fix: bool,
 ) -> Result<TaskEnd, Interrupted> {
+    if context.is_cancelling() {
+        return Ok(TaskEnd::Cancelled);
+    }
     let lines = Lines::new(context);
     lines.started(STAGE, "Extracting release", 1).await?;
     let imported = match import(context, blob, fix).await {
@@ -35,14 +38,16 @@ pub async fn upload_release(
         }
     };
     lines.finished(STAGE, "Extracting release", 1).await?;
+    if context.is_cancelling() {
+        return Ok(TaskEnd::Cancelled);
+    }
     let named = format!("{}/{}", imported.release.name, imported.release.version);
     let compiled = imported.compiled.iter().map(compiled_package).collect();
     // The state stamps the time of the entry; what is sent only fills the field.
     let release = Box::new(imported.into_version(Timestamp::default()));
     let put = Command::ReleasePut { task: context.id(), epoch: context.fence.epoch(), release, compiled };
-    context.fence.check()?;
-    let committed = match context.ports.log.propose(Proposal::own(put)).await {
-        Err(LogError::TooLarge { bytes, max }) => {
+    let filed = match context.propose(Proposal::own(put)).await {
+        Err(Interrupted::Log(LogError::TooLarge { bytes, max })) => {
             let text = format!(
                 "release '{named}' can't be filed: the descriptions of its jobs and packages have {bytes} bytes, and \
                  {max} are allowed"
@@ -51,13 +56,12 @@ pub async fn upload_release(
         }
         answer => answer?,
     };
-    match committed.outcome.accepted() {
-        Ok(_) => Ok(TaskEnd::Done(Some(format!("Created release '{named}'")))),
-        Err(Refusal::StaleEpoch { given, .. }) => Err(crate::lease::Lost { epoch: given }.into()),
+    Ok(match filed {
+        Ok(_) => TaskEnd::Done(Some(format!("Created release '{named}'"))),
         Err(refusal) => {
-            Ok(TaskEnd::Error(TaskError::new(model::ErrorCode::ReleaseAlreadyExists, refusal.to_string())))
+            TaskEnd::Error(TaskError::new(model::ErrorCode::ReleaseAlreadyExists, refusal.to_string()))
         }
-    }
+    })
 }
 
 async fn import(
@@ -107,27 +111,32 @@ fn compiled_package(imported: &ImportedCompiledPackage) -> model::release::Compi
     }
 }
 
-/// Deletes a release version, or all of them, unless a deployment uses one.
+/// Deletes a release version, or all of them, unless somebody uses one.
 pub async fn delete_release(
     context: &TaskContext,
     name: &ReleaseName,
     version: Option<&Version>,
 ) -> Result<TaskEnd, Interrupted> {
-    context.fence.check()?;
+    if context.is_cancelling() {
+        return Ok(TaskEnd::Cancelled);
+    }
     let named = version.map_or_else(|| name.to_string(), |v| format!("{name}/{v}"));
-    let delete = Command::ReleaseDelete {
-        task: context.id(),
-        epoch: context.fence.epoch(),
-        name: name.clone(),
-        version: version.cloned(),
-    };
-    match context.ports.log.propose(Proposal::own(delete)).await?.outcome.accepted() {
-        Ok(_) => Ok(TaskEnd::Done(Some(format!("/release/{named}")))),
-        Err(Refusal::StaleEpoch { given, .. }) => Err(crate::lease::Lost { epoch: given }.into()),
-        Err(refusal) => Ok(TaskEnd::Error(super::told_refusal(
-            &refusal,
-            model::ErrorCode::ReleaseNotFound,
-            model::ErrorCode::ReleaseInUse,
-        ))),
+    let (task, epoch) = (context.id(), context.fence.epoch());
+    let delete = Command::ReleaseDelete { task, epoch, name: name.clone(), version: version.cloned() };
+    // The first answer counts: a new leader would find nothing left to delete.
+    let request_id = Some(RequestId::new(format!("t{task}-delete-release")));
+    let deleted = context.propose(Proposal { request_id, ..Proposal::own(delete) }).await?;
+    Ok(match deleted {
+        Ok(_) => TaskEnd::Done(Some(format!("/release/{named}"))),
+        Err(refusal) => TaskEnd::Error(told_refusal(&refusal)),
+    })
+}
+
+/// Tells a refusal with the number that BOSH has for it.
+fn told_refusal(refusal: &Refusal) -> TaskError {
+    match refusal {
+        Refusal::NotFound { .. } => TaskError::new(model::ErrorCode::ReleaseNotFound, refusal.to_string()),
+        Refusal::InUse { .. } => TaskError::new(model::ErrorCode::ReleaseInUse, refusal.to_string()),
+        other => TaskError::plain(other.to_string()),
     }
 }

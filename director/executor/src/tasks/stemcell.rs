@@ -1,6 +1,6 @@
 //! Handing stemcells to clouds and taking them back.
 
-use cpi_api::{CallContext, CpiError, CreateStemcell};
+use cpi_api::{CallContext, CpiError, CpiErrorKind, CreateStemcell};
 use model::instance::StemcellRef;
 use model::stemcell::StemcellRecord;
 use model::task::TaskError;
@@ -10,11 +10,13 @@ use release::blobstore::StoreSink;
 use state::State;
 use state::command::{Command, Refusal, TaskEnd};
 use state::log::Proposal;
+use state::records::LineState;
 use tokio::runtime::Handle;
 
 use crate::blobs;
 use crate::context::TaskContext;
-use crate::error::Interrupted;
+use crate::error::{Interrupted, leaves_open};
+use crate::lease::Lost;
 use crate::prepare::Lines;
 
 const STAGE: &str = "Update stemcell";
@@ -24,42 +26,109 @@ const CLOUD: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Reads a stemcell archive out of a blob and hands its image to every CPI that has not got it yet.
 ///
-/// What was filed is skipped, so a new leader hands over only what is missing. An image whose hand-over was broken off may
-/// be in the cloud twice: the cloud's own clean-up, or an operator's, finds it by its name.
+/// What was filed is skipped, so a new leader hands over only what is missing. Clouds can't be asked for an image by a name
+/// of ours: one whose hand-over was broken off is reported as a possible leak, and handed over again.
 pub async fn upload_stemcell(
     context: &TaskContext,
     blob: &BlobDigest,
     fix: bool,
 ) -> Result<TaskEnd, Interrupted> {
+    const EXTRACTING: &str = "Extracting stemcell archive";
+    if context.is_cancelling() {
+        return Ok(TaskEnd::Cancelled);
+    }
     let lines = Lines::new(context);
-    lines.started(STAGE, "Extracting stemcell archive", 1).await?;
+    lines.started(STAGE, EXTRACTING, 1).await?;
     let imported = match import(context, blob).await {
+        Ok(imported) => check(context, &imported).map(|()| imported),
+        Err(error) => Err(error),
+    };
+    let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
-            lines.ended_badly(STAGE, "Extracting stemcell archive", 1, &error).await?;
+            lines.ended_badly(STAGE, EXTRACTING, 1, &error).await?;
             return Ok(TaskEnd::Error(error));
         }
     };
-    lines.finished(STAGE, "Extracting stemcell archive", 1).await?;
-    let named = format!("{}/{}", imported.manifest.name, imported.manifest.version);
+    lines.finished(STAGE, EXTRACTING, 1).await?;
     for (index, cpi) in context.ports.cpis.names().into_iter().enumerate() {
-        let index = index as u32 + 2;
-        if !fix && filed(context, &imported, &cpi) {
+        if context.is_cancelling() {
+            return Ok(TaskEnd::Cancelled);
+        }
+        if !fix && filed(context, &imported, &cpi).is_some() {
             continue;
         }
-        let task = format!("Uploading stemcell {named} to the cloud");
-        lines.started(STAGE, &task, index).await?;
-        let cid = match hand_over(context, &imported, &cpi).await? {
-            Ok(cid) => cid,
-            Err(error) => {
-                lines.ended_badly(STAGE, &task, index, &error).await?;
-                return Ok(TaskEnd::Error(error));
-            }
-        };
-        file(context, &imported, &cpi, cid).await?;
-        lines.finished(STAGE, &task, index).await?;
+        if let Err(error) = upload(context, &lines, &imported, &cpi, index as u32 + 2).await? {
+            return Ok(TaskEnd::Error(error));
+        }
     }
-    Ok(TaskEnd::Done(Some(format!("/stemcells/{named}"))))
+    Ok(TaskEnd::Done(Some(format!("/stemcells/{}", slug(&imported)))))
+}
+
+fn slug(imported: &ImportedStemcell) -> String {
+    format!("{}/{}", imported.manifest.name, imported.manifest.version)
+}
+
+/// Refuses what could not be filed, before any cloud makes an image of it.
+fn check(context: &TaskContext, imported: &ImportedStemcell) -> Result<(), TaskError> {
+    let slug = slug(imported);
+    for cpi in context.ports.cpis.names() {
+        let Some(row) = filed(context, imported, &cpi) else { continue };
+        let message = match row.digest != imported.manifest.digest {
+            true => format!(
+                "Stemcell '{slug}' exists already with another image ({}, this one is {}): delete it first, or give this \
+                 one a version of its own",
+                row.digest, imported.manifest.digest
+            ),
+            false if row.retired => {
+                format!(
+                    "Stemcell '{slug}' is being deleted: delete it again until that has succeeded, then upload it"
+                )
+            }
+            false => continue,
+        };
+        return Err(TaskError::new(ErrorCode::StemcellAlreadyExists, message));
+    }
+    Ok(())
+}
+
+/// Hands the image to one CPI and files it. The line that says so is committed first: a new leader that finds it without
+/// its end knows that there may be an image already.
+async fn upload(
+    context: &TaskContext,
+    lines: &Lines<'_>,
+    imported: &ImportedStemcell,
+    cpi: &CpiName,
+    index: u32,
+) -> Result<Result<(), TaskError>, Interrupted> {
+    let of_cpi = if cpi.as_str().is_empty() { String::new() } else { format!(" (cpi: {cpi})") };
+    let task = format!("Uploading stemcell {} to the cloud{of_cpi}", slug(imported));
+    match lines.seen(STAGE, &task) {
+        Some(LineState::Finished) => return Ok(Ok(())),
+        Some(LineState::Started) => {
+            let id = format!("stemcell-{cpi}-{}", context.fence.epoch());
+            context.leaked(&id, second_image(imported, &of_cpi, "was broken off")).await?;
+        }
+        Some(LineState::Failed) | None => {}
+    }
+    lines.started(STAGE, &task, index).await?;
+    let uploaded = match hand_over(context, imported, cpi).await? {
+        Ok(cid) => file(context, imported, cpi, cid).await?,
+        Err(error) => Err(error),
+    };
+    match &uploaded {
+        Ok(()) => lines.finished(STAGE, &task, index).await?,
+        Err(error) => lines.ended_badly(STAGE, &task, index, error).await?,
+    }
+    Ok(uploaded)
+}
+
+fn second_image(imported: &ImportedStemcell, of_cpi: &str, how: &str) -> String {
+    format!(
+        "an image of stemcell '{}' may be in the cloud{of_cpi} without anybody knowing its id, since a call that was to make \
+         it {how}",
+        slug(imported)
+    )
 }
 
 async fn import(context: &TaskContext, blob: &BlobDigest) -> Result<ImportedStemcell, TaskError> {
@@ -72,9 +141,9 @@ async fn import(context: &TaskContext, blob: &BlobDigest) -> Result<ImportedStem
     imported.map_err(super::release::told)
 }
 
-fn filed(context: &TaskContext, imported: &ImportedStemcell, cpi: &CpiName) -> bool {
+fn filed(context: &TaskContext, imported: &ImportedStemcell, cpi: &CpiName) -> Option<StemcellRecord> {
     let view = context.view();
-    State::new(&*view).stemcell(&imported.manifest.name, &imported.manifest.version, cpi).is_some()
+    State::new(&*view).stemcell(&imported.manifest.name, &imported.manifest.version, cpi)
 }
 
 fn call_context(context: &TaskContext, part: &str) -> CallContext {
@@ -125,18 +194,31 @@ async fn hand_over(
     };
     context.fence.check()?;
     let call = call_context(context, "create-stemcell");
-    tokio::select! {
-        created = handle.create_stemcell(&call, stemcell) => Ok(created.map_err(|e| told(&e))),
-        lost = context.fence.lost() => Err(lost.into()),
+    let created = tokio::select! {
+        created = handle.create_stemcell(&call, stemcell) => created,
+        lost = context.fence.lost() => return Err(lost.into()),
+    };
+    let error = match created {
+        Ok(cid) => return Ok(Ok(cid)),
+        Err(error) if error.kind == CpiErrorKind::Fenced => {
+            return Err(Lost { epoch: context.fence.epoch() }.into());
+        }
+        Err(error) => error,
+    };
+    if leaves_open(&error) {
+        let id = format!("stemcell-{cpi}-{}-unanswered", context.fence.epoch());
+        context.leaked(&id, second_image(imported, "", &format!("was not answered: {error}"))).await?;
     }
+    Ok(Err(told(&error)))
 }
 
+/// Files an image that was made. One that the state does not take is nobody's.
 async fn file(
     context: &TaskContext,
     imported: &ImportedStemcell,
     cpi: &CpiName,
     cid: StemcellCid,
-) -> Result<(), Interrupted> {
+) -> Result<Result<(), TaskError>, Interrupted> {
     let manifest = &imported.manifest;
     let stemcell = StemcellRecord {
         stemcell: StemcellRef {
@@ -144,68 +226,101 @@ async fn file(
             os: manifest.os.clone(),
             version: manifest.version.clone(),
             cpi: cpi.clone(),
-            cid,
+            cid: cid.clone(),
             api_version: manifest.api_version,
         },
         digest: manifest.digest.clone(),
         cloud_properties: manifest.cloud_properties.clone(),
         formats: manifest.formats.clone(),
         uploaded_at: Timestamp::default(),
+        retired: false,
     };
     let put = Command::StemcellPut { task: context.id(), epoch: context.fence.epoch(), stemcell };
-    context.ports.log.propose(Proposal::own(put)).await?.outcome.accepted()?;
-    Ok(())
+    let Err(refusal) = context.propose(Proposal::own(put)).await? else { return Ok(Ok(())) };
+    let what = format!("image '{cid}' of stemcell '{}', which could not be filed: {refusal}", slug(imported));
+    context.leaked(&format!("stemcell-{cid}"), what).await?;
+    Ok(Err(TaskError::new(ErrorCode::StemcellAlreadyExists, refusal.to_string())))
 }
 
-/// Takes a stemcell back from every CPI that has it, unless a deployment uses it.
+/// Takes a stemcell back from every CPI that has it, unless somebody uses it.
+///
+/// It is retired first, so that nobody begins to use it while the clouds delete it; a new leader goes on with what is left.
 pub async fn delete_stemcell(
     context: &TaskContext,
     name: &str,
     version: &Version,
+    force: bool,
 ) -> Result<TaskEnd, Interrupted> {
-    let (rows, users) = {
+    if context.is_cancelling() {
+        return Ok(TaskEnd::Cancelled);
+    }
+    let (task, epoch) = (context.id(), context.fence.epoch());
+    let retire = Command::StemcellRetire { task, epoch, name: name.to_owned(), version: version.clone() };
+    // The first answer counts: a new leader may find nothing left to retire.
+    let request_id = Some(RequestId::new(format!("t{task}-retire-stemcell")));
+    if let Err(refusal) = context.propose(Proposal { request_id, ..Proposal::own(retire) }).await? {
+        return Ok(TaskEnd::Error(not_retired(context, name, version, &refusal)));
+    }
+    let rows: Vec<StemcellRecord> = {
         let view = context.view();
-        let state = State::new(&*view);
-        let rows: Vec<StemcellRecord> = state
-            .stemcells()
-            .into_iter()
-            .filter(|s| s.stemcell.name == name && s.stemcell.version == *version)
-            .collect();
-        (rows, state.deployments_with_stemcell(name, version))
+        let rows = State::new(&*view).stemcells().into_iter();
+        rows.filter(|row| row.stemcell.name == name && row.stemcell.version == *version).collect()
     };
-    if rows.is_empty() {
-        let message = format!("Stemcell '{name}/{version}' doesn't exist");
-        return Ok(TaskEnd::Error(TaskError::new(ErrorCode::StemcellNotFound, message)));
-    }
-    if !users.is_empty() {
-        let users: Vec<String> = users.iter().map(ToString::to_string).collect();
-        let message = format!("Stemcell '{name}/{version}' is still in use by: {}", users.join(", "));
-        return Ok(TaskEnd::Error(TaskError::new(ErrorCode::StemcellInUse, message)));
-    }
-    for row in rows {
-        if let Some(handle) = context.ports.cpis.get(&row.stemcell.cpi) {
-            context.fence.check()?;
-            let call = call_context(context, "delete-stemcell");
-            if let Err(error) = handle.delete_stemcell(&call, &row.stemcell.cid).await {
-                return Ok(TaskEnd::Error(told(&error)));
-            }
+    for StemcellRecord { stemcell, .. } in rows {
+        if context.is_cancelling() {
+            return Ok(TaskEnd::Cancelled);
         }
-        let delete = Command::StemcellDelete {
-            task: context.id(),
-            epoch: context.fence.epoch(),
-            name: name.to_owned(),
-            version: version.clone(),
-            cpi: row.stemcell.cpi,
-        };
-        match context.ports.log.propose(Proposal::own(delete)).await?.outcome.accepted() {
-            Ok(_) | Err(Refusal::NotFound { .. }) => {}
-            Err(Refusal::StaleEpoch { given, .. }) => return Err(crate::lease::Lost { epoch: given }.into()),
-            Err(refusal) => {
-                let error =
-                    super::told_refusal(&refusal, ErrorCode::StemcellNotFound, ErrorCode::StemcellInUse);
+        if let Err(error) = take_back(context, &stemcell).await? {
+            if !force {
                 return Ok(TaskEnd::Error(error));
             }
+            let what = format!("image '{}' of stemcell '{name}/{version}': {error}", stemcell.cid);
+            context.leaked(&format!("stemcell-{}", stemcell.cid), what).await?;
+        }
+        let (name, version, cpi) = (name.to_owned(), version.clone(), stemcell.cpi);
+        let delete = Command::StemcellDelete { task, epoch, name, version, cpi };
+        match context.propose(Proposal::own(delete)).await? {
+            Ok(_) | Err(Refusal::NotFound { .. }) => {}
+            Err(refusal) => return Err(refusal.into()),
         }
     }
     Ok(TaskEnd::Done(Some(format!("/stemcells/{name}/{version}"))))
+}
+
+fn not_retired(context: &TaskContext, name: &str, version: &Version, refusal: &Refusal) -> TaskError {
+    match refusal {
+        Refusal::NotFound { .. } => {
+            let message = format!("Stemcell '{name}/{version}' doesn't exist");
+            TaskError::new(ErrorCode::StemcellNotFound, message)
+        }
+        Refusal::InUse { .. } => {
+            let view = context.view();
+            let users = State::new(&*view).users_of_stemcell(name, version);
+            let users: Vec<String> = users.iter().map(ToString::to_string).collect();
+            let message = format!("Stemcell '{name}/{version}' is still in use by: {}", users.join(", "));
+            TaskError::new(ErrorCode::StemcellInUse, message)
+        }
+        other => TaskError::plain(other.to_string()),
+    }
+}
+
+/// Has the cloud delete an image. One that is gone already is fine with every CPI.
+async fn take_back(
+    context: &TaskContext,
+    stemcell: &StemcellRef,
+) -> Result<Result<(), TaskError>, Interrupted> {
+    let Some(handle) = context.ports.cpis.get(&stemcell.cpi) else {
+        let message = format!("CPI '{}' is not configured", stemcell.cpi);
+        return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, message)));
+    };
+    context.fence.check()?;
+    let call = call_context(context, "delete-stemcell");
+    let deleted = tokio::select! {
+        deleted = handle.delete_stemcell(&call, &stemcell.cid) => deleted,
+        lost = context.fence.lost() => return Err(lost.into()),
+    };
+    match deleted {
+        Err(error) if error.kind == CpiErrorKind::Fenced => Err(Lost { epoch: context.fence.epoch() }.into()),
+        answer => Ok(answer.map_err(|error| told(&error))),
+    }
 }

@@ -55,8 +55,12 @@ pub fn release(name: &str) -> Vec<u8> {
 
 /// A stemcell with an image of a few bytes.
 pub fn stemcell() -> Vec<u8> {
-    let image = "not a disk";
-    let manifest = json!({"name": "small-stemcell", "version": "1", "operating_system": "toronto-os",
+    stemcell_with("1", "not a disk")
+}
+
+/// As [`stemcell`], with a version and an image.
+pub fn stemcell_with(version: &str, image: &str) -> Vec<u8> {
+    let manifest = json!({"name": "small-stemcell", "version": version, "operating_system": "toronto-os",
         "sha1": sha256(image.as_bytes()), "cloud_properties": {}, "api_version": 3});
     tgz(&[("stemcell.MF", &manifest.to_string()), ("image", image)])
 }

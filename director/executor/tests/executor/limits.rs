@@ -36,9 +36,9 @@ async fn an_errand_that_prints_much_leaves_the_end_of_it_and_the_whole_as_a_blob
 
 /// Every way into the log that a task has, and the task that takes it.
 async fn ways_into_the_log(world: &TestWorld) -> BTreeMap<&'static str, TaskKind> {
-    let blob = world.ports.blobs.put(&mut release("other").as_slice()).await.unwrap().digest;
+    let blob = world.put(release("other")).await;
     let release = TaskKind::UploadRelease { blob, rebase: false, fix: false };
-    let blob = world.ports.blobs.put(&mut stemcell().as_slice()).await.unwrap().digest;
+    let blob = world.put(stemcell()).await;
     let stemcell = TaskKind::UploadStemcell { blob, fix: true };
     let deploy = Shape::default().deploy();
     BTreeMap::from([

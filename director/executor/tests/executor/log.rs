@@ -25,6 +25,8 @@ pub struct GatedLog {
     pub refuse: Mutex<Option<&'static str>>,
     /// The next proposal of this name gets no answer but an error.
     pub hiccup: Mutex<Option<&'static str>>,
+    /// The next proposal of this name finds no leader.
+    pub no_leader: Mutex<Option<&'static str>>,
     /// Proposals of this name are larger than an entry may be, always.
     pub too_large: Mutex<Option<&'static str>>,
     /// Whoever proposes this meets a defect of ours.
@@ -43,6 +45,7 @@ impl GatedLog {
             ambush: Mutex::default(),
             refuse: Mutex::default(),
             hiccup: Mutex::default(),
+            no_leader: Mutex::default(),
             too_large: Mutex::default(),
             defect: Mutex::default(),
         }
@@ -103,6 +106,9 @@ impl CommandLog for GatedLog {
                 let refusal =
                     Refusal::Invalid { what: "the record".into(), reason: "the test says so".into() };
                 return Ok(Committed { revision: self.revision(), outcome: Outcome::Refused(refusal) });
+            }
+            if self.no_leader.lock().unwrap().take_if(|name| is_one(name)).is_some() {
+                return Err(LogError::NoLeader("the test says so".into()));
             }
             if self.hiccup.lock().unwrap().take_if(|name| is_one(name)).is_some() {
                 return Err(LogError::Other("the test says so".into()));

@@ -17,6 +17,7 @@ mod ports;
 mod queueing;
 mod repairs;
 mod scenes;
+mod stemcells;
 mod stories;
 mod summary;
 mod world;

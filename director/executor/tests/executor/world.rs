@@ -112,7 +112,8 @@ impl TestWorld {
         self.run(TaskKind::UploadStemcell { blob, fix: false }).await.done();
     }
 
-    async fn put(&self, content: Vec<u8>) -> BlobDigest {
+    /// Stores a blob.
+    pub async fn put(&self, content: Vec<u8>) -> BlobDigest {
         self.ports.blobs.put(&mut content.as_slice()).await.unwrap().digest
     }
 

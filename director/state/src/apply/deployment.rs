@@ -26,6 +26,13 @@ pub(super) fn bump(tx: &mut Tx<'_>, name: &DeploymentName) {
     }
 }
 
+/// Moves the generation of every deployment that a task works on: what it planned with may be gone.
+pub(super) fn bump_in_work(tx: &mut Tx<'_>) {
+    for name in tx.state().deployments_in_work() {
+        bump(tx, &name);
+    }
+}
+
 /// Returns releases and stemcells as audit events show them.
 pub(super) fn summary(record: Option<&DeploymentRecord>) -> Value {
     let Some(record) = record else { return json!({}) };

@@ -119,6 +119,10 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
             stemcell::delete(tx, (*task, *epoch), (name, version, cpi))
         }
 
+        StemcellRetire { task, epoch, name, version } => {
+            stemcell::retire(tx, (*task, *epoch), (name, version))
+        }
+
         TaskQueue { kind, deployment, context_id, locks } => {
             task::queue(tx, kind, deployment.as_ref(), context_id, locks)
         }

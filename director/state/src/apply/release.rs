@@ -3,6 +3,7 @@
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::*;
 
+use super::deployment;
 use super::event::{Audit, audit};
 use super::task::working;
 use super::tx::{Tx, not_found};
@@ -61,7 +62,7 @@ pub(super) fn delete(
     }
     for version in versions {
         let slug = format!("{name}/{version}");
-        if let Some(user) = tx.state().deployments_with_release(name, &version).first() {
+        if let Some(user) = tx.state().users_of_release(name, &version).first() {
             return Err(Refusal::InUse { what: "release".into(), name: slug, by: user.to_string() });
         }
         tx.delete(&RELEASES, &(name.clone(), version));
@@ -77,6 +78,7 @@ pub(super) fn delete(
             },
         );
     }
+    deployment::bump_in_work(tx);
     Ok(Outcome::Done)
 }
 

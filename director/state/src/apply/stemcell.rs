@@ -3,9 +3,10 @@
 use model::stemcell::StemcellRecord;
 use model::*;
 
+use super::deployment;
 use super::event::{Audit, audit};
 use super::task::working;
-use super::tx::{Tx, not_found};
+use super::tx::{Tx, invalid, not_found};
 use crate::command::{Outcome, Refusal};
 use crate::tables::*;
 
@@ -18,6 +19,9 @@ pub(super) fn put(tx: &mut Tx<'_>, by: (TaskId, Epoch), record: &StemcellRecord)
     match tx.get(&STEMCELLS, &key) {
         Some(stored) if stored.digest != record.digest => {
             return Err(Refusal::Exists { what: "stemcell".into(), name: slug });
+        }
+        Some(stored) if stored.retired => {
+            return Err(invalid(format!("stemcell {slug}"), "it is being deleted"));
         }
         Some(stored) if (StemcellRecord { uploaded_at: stored.uploaded_at, ..record.clone() }) == stored => {}
         _ => {
@@ -38,6 +42,39 @@ pub(super) fn put(tx: &mut Tx<'_>, by: (TaskId, Epoch), record: &StemcellRecord)
     Ok(Outcome::Done)
 }
 
+/// `StemcellRetire`; `which` is name and version. Whoever has planned with it and not yet committed plans again.
+pub(super) fn retire(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    which: (&String, &Version),
+) -> Result<Outcome, Refusal> {
+    working(tx, by)?;
+    let (name, version) = which;
+    let rows: Vec<StemcellRecord> = (tx.state().stemcells().into_iter())
+        .filter(|row| row.stemcell.name == *name && row.stemcell.version == *version)
+        .collect();
+    if rows.is_empty() {
+        return Err(not_found("stemcell", format!("{name}/{version}")));
+    }
+    refuse_if_used(tx, name, version)?;
+    for row in rows {
+        let key = (name.clone(), version.clone(), row.stemcell.cpi.clone());
+        tx.put(&STEMCELLS, &key, &StemcellRecord { retired: true, ..row });
+    }
+    deployment::bump_in_work(tx);
+    Ok(Outcome::Done)
+}
+
+fn refuse_if_used(tx: &Tx<'_>, name: &str, version: &Version) -> Result<(), Refusal> {
+    match tx.state().users_of_stemcell(name, version).first() {
+        Some(user) => {
+            let slug = format!("{name}/{version}");
+            Err(Refusal::InUse { what: "stemcell".into(), name: slug, by: user.to_string() })
+        }
+        None => Ok(()),
+    }
+}
+
 /// `StemcellDelete`; `which` is name, version and CPI.
 pub(super) fn delete(
     tx: &mut Tx<'_>,
@@ -51,9 +88,7 @@ pub(super) fn delete(
     if !tx.has(&STEMCELLS, &key) {
         return Err(not_found("stemcell", slug));
     }
-    if let Some(user) = tx.state().deployments_with_stemcell(name, version).first() {
-        return Err(Refusal::InUse { what: "stemcell".into(), name: slug, by: user.to_string() });
-    }
+    refuse_if_used(tx, name, version)?;
     tx.delete(&STEMCELLS, &key);
     let object_name = Some(slug);
     audit(

@@ -1,5 +1,9 @@
-//! Deployments, and where they are used.
+//! Deployments, and what they use.
 
+use std::collections::BTreeSet;
+
+use model::instance::{InstanceSpec, StemcellRef};
+use model::plan::DeploymentRecord;
 use model::*;
 
 use super::State;
@@ -27,12 +31,53 @@ impl State<'_> {
         self.deployments().into_iter().filter(uses).map(|deployment| deployment.name).collect()
     }
 
-    /// Returns the deployments whose last success used a stemcell.
-    pub fn deployments_with_stemcell(&self, name: &str, version: &Version) -> Vec<DeploymentName> {
-        let uses = |deployment: &Deployment| {
-            let stemcells = deployment.record.iter().flat_map(|record| &record.stemcells);
-            stemcells.into_iter().any(|(used, used_version)| used == name && used_version == version)
-        };
-        self.deployments().into_iter().filter(uses).map(|deployment| deployment.name).collect()
+    /// Returns the deployments that can't do without a release version: as [`Uses`] says. Reads every instance.
+    pub fn users_of_release(&self, name: &ReleaseName, version: &Version) -> BTreeSet<DeploymentName> {
+        let is_it = |used: &model::instance::ReleaseRef| used.name == *name && used.version == *version;
+        self.who_uses(Uses {
+            record: &|record| record.releases.iter().any(is_it),
+            spec: &|spec| spec.jobs.iter().any(|job| is_it(&job.release)),
+            vm: &|_| false,
+        })
     }
+
+    /// Returns the deployments that can't do without a stemcell: as [`Uses`] says. Reads every instance.
+    pub fn users_of_stemcell(&self, name: &str, version: &Version) -> BTreeSet<DeploymentName> {
+        let is_it = |used: &StemcellRef| used.name == name && used.version == *version;
+        self.who_uses(Uses {
+            record: &|record| record.stemcells.iter().any(|(used, at)| used == name && at == version),
+            spec: &|spec| is_it(&spec.stemcell),
+            vm: &is_it,
+        })
+    }
+
+    fn who_uses(&self, uses: Uses<'_>) -> BTreeSet<DeploymentName> {
+        let mut users = BTreeSet::new();
+        for deployment in self.deployments() {
+            if deployment.record.is_some_and(|record| (uses.record)(&record)) {
+                users.insert(deployment.name);
+            }
+        }
+        for (_, instance) in INSTANCES.rows(self.kv, Direction::Forward) {
+            let spec = instance.spec;
+            if (uses.spec)(&spec) || self.vms(&spec.id).iter().any(|vm| (uses.vm)(&vm.stemcell)) {
+                users.insert(spec.deployment);
+            }
+        }
+        for (task, ()) in TASKS_OPEN.rows(self.kv, Direction::Forward) {
+            let record = PLAN_RECORDS.get(self.kv, &task).filter(|record| (uses.record)(record));
+            users.extend(record.map(|record| record.name));
+            let targets = TARGETS.rows_of(self.kv, &task, Direction::Forward);
+            users.extend(targets.map(|(_, t)| t.spec).filter(uses.spec).map(|spec| spec.deployment));
+        }
+        users
+    }
+}
+
+/// How something that was uploaded is found to be in use: by a last success or what an open task is about to save as one,
+/// by what instances are or are about to be, and by VMs, which may lag behind.
+struct Uses<'a> {
+    record: &'a dyn Fn(&DeploymentRecord) -> bool,
+    spec: &'a dyn Fn(&InstanceSpec) -> bool,
+    vm: &'a dyn Fn(&StemcellRef) -> bool,
 }

@@ -90,6 +90,11 @@ impl State<'_> {
         LOCKS.get(self.kv, name).and_then(|queue| lock_view(name.clone(), queue))
     }
 
+    /// Returns whether a task has written a line of progress outside its plan.
+    pub fn has_line(&self, task: TaskId, stage: &str, text: &str, state: LineState) -> bool {
+        PREPARE_LINES.get(self.kv, &(task, stage.to_owned(), text.to_owned(), state)).is_some()
+    }
+
     /// Returns the skeleton of a committed plan; its units have no steps.
     pub fn plan_phases(&self, task: TaskId) -> Option<PlanPhases> {
         PLAN_PHASES.get(self.kv, &task)

@@ -53,6 +53,15 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::ReleaseDelete { task, name, version, .. } => {
             Command::ReleaseDelete { task: working(task), epoch, name, version }
         }
+        Command::StemcellPut { task, stemcell, .. } => {
+            Command::StemcellPut { task: working(task), epoch, stemcell }
+        }
+        Command::StemcellRetire { task, name, version, .. } => {
+            Command::StemcellRetire { task: working(task), epoch, name, version }
+        }
+        Command::StemcellDelete { task, name, version, cpi, .. } => {
+            Command::StemcellDelete { task: working(task), epoch, name, version, cpi }
+        }
         Command::OutputSeal { task, kind, segment, .. } => {
             Command::OutputSeal { task: working(task), epoch, kind, segment }
         }

@@ -229,6 +229,7 @@ pub fn stemcell_record(version: &str, digest: &str) -> StemcellRecord {
         cloud_properties: json!({ "disk": 3 }),
         formats: vec!["raw".into()],
         uploaded_at: Timestamp(START),
+        retired: false,
     }
 }
 
