@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_api::Method;
+use agent_api::{AgentError, Method, Mode};
 use model::instance::InstanceSpec;
 use model::release::CompiledPackage;
 use model::step::{DrainKind, Script, StepOutcome, StopIntent};
@@ -130,32 +130,40 @@ pub async fn drain(
 ) -> Result<StepOutcome, StepError> {
     cx.checkpoint()?;
     let target = cx.task.target(instance)?;
-    let spec = match kind {
-        DrainKind::Shutdown => None,
-        DrainKind::Update => {
-            let packages = compiled(cx, &target.spec)?;
-            let hash = target.spec.configuration_hash.clone().unwrap_or_default();
-            Some(spec::full_spec(&target.spec, &packages, &hash, &target.spec.template_hashes, ("", "")))
-        }
+    let packages = match kind {
+        DrainKind::Update => compiled(cx, &target.spec)?,
+        // Scripts are told of no changed packages then, and what goes away may never have been compiled.
+        DrainKind::Shutdown => Vec::new(),
     };
-    let method = Method::Drain { kind, spec };
-    cx.agent_cancellable(agent, instance, "drain", method, SCRIPT, agent_api::Mode::Submit).await?;
+    let hash = target.spec.configuration_hash.clone().unwrap_or_default();
+    let next = spec::full_spec(&target.spec, &packages, &hash, &target.spec.template_hashes, ("", ""));
+    let method = Method::Drain { kind, spec: Some(next) };
+    cx.agent_cancellable(agent, instance, "drain", method, SCRIPT, Mode::Submit).await?;
     Ok(StepOutcome::Done)
 }
 
-/// Stops the jobs. As in BOSH, jobs that do not stop in time do not hold up the deploy.
+/// Stops the jobs. As in BOSH, jobs that do not stop in time do not hold up the deploy, nor does an agent that does not say
+/// in time whether they have.
 pub async fn stop(
     cx: &StepContext,
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    match cx.agent(agent, instance, "stop", Method::Stop, STOP).await {
-        Err(StepError::Failed(error)) if error.message.contains("Timed out waiting for service") => {
+    match cx.agent_raw(agent, "stop", Method::Stop, STOP, Mode::Submit).await? {
+        Ok(_) => Ok(StepOutcome::Done),
+        Err(error) if is_late(&error) => {
             cx.task.debug(&format!("jobs of '{}' did not stop in time: {error}", cx.slug(instance)));
             Ok(StepOutcome::Done)
         }
-        Err(other) => Err(other),
-        Ok(_) => Ok(StepOutcome::Done),
+        Err(error) => Err(cx.told(error, instance)),
+    }
+}
+
+fn is_late(error: &AgentError) -> bool {
+    match error {
+        AgentError::TimedOut { .. } => true,
+        AgentError::Failed { message, .. } => message.contains("Timed out waiting for service"),
+        _ => false,
     }
 }
 

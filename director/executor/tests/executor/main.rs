@@ -18,6 +18,7 @@ mod queueing;
 mod repairs;
 mod scenes;
 mod stemcells;
+mod stopping;
 mod stories;
 mod summary;
 mod world;
