@@ -60,6 +60,25 @@ impl Block {
         Self { family, first, last: first }
     }
 
+    /// Returns the block of a length that begins at an address; one address if none is given or it is longer than any.
+    /// An address that begins no such block gives what there is from it on.
+    pub fn starting(ip: IpAddr, prefix: Option<u8>) -> Self {
+        let (family, first) = number(ip);
+        let bits = family.bits().saturating_sub(prefix.map_or(family.bits(), u32::from));
+        Self { family, first, last: first | host_mask(bits) }
+    }
+
+    /// Returns the blocks of a length that lie in it whole, by their first addresses.
+    pub fn bases(&self, prefix: u32) -> impl Iterator<Item = IpAddr> + use<> {
+        let (family, last) = (self.family, self.last);
+        let host = host_mask(family.bits().saturating_sub(prefix));
+        let first = align(self.first, host);
+        let next = move |base: &u128| base.checked_add(host)?.checked_add(1);
+        std::iter::successors(first, next)
+            .take_while(move |base| base.checked_add(host).is_some_and(|end| end <= last))
+            .map(move |base| family.address(base))
+    }
+
     /// Reads `a.b.c.d/n`, or an address as a block of one; bits below the prefix are cleared.
     pub fn parse_cidr(text: &str) -> Option<(Self, u32)> {
         let (address, prefix) = match text.trim().split_once('/') {
@@ -98,7 +117,13 @@ impl Block {
     }
 }
 
-fn host_mask(bits: u32) -> u128 {
+/// Returns the first number from `from` on at which a block with these host bits can begin.
+pub fn align(from: u128, host: u128) -> Option<u128> {
+    if from & host == 0 { Some(from) } else { (from | host).checked_add(1) }
+}
+
+/// Returns a number whose lowest bits are set.
+pub fn host_mask(bits: u32) -> u128 {
     1_u128.checked_shl(bits).map_or(u128::MAX, |n| n - 1)
 }
 
@@ -139,5 +164,21 @@ mod tests {
         assert_eq!(netmask(Family::V4, 29), "255.255.255.248");
         assert!(Block::parse_cidr("fd00::/64").unwrap().0.contains("fd00::1".parse().unwrap()));
         assert_eq!(Block::parse_cidr("::/0").unwrap().0.last, u128::MAX);
+    }
+
+    #[test]
+    fn blocks_within_a_block_begin_where_they_may() {
+        let bases = |range: &str, prefix| -> Vec<String> {
+            parse_range(range).unwrap().bases(prefix).map(|ip| ip.to_string()).collect()
+        };
+        assert_eq!(bases("10.0.0.0/30", 32), ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        assert_eq!(bases("10.0.0.1-10.0.0.64", 28), ["10.0.0.16", "10.0.0.32", "10.0.0.48"]);
+        assert_eq!(bases("10.0.0.0/30", 28), Vec::<String>::new());
+        assert_eq!(bases("255.255.255.0/24", 25), ["255.255.255.0", "255.255.255.128"]);
+        assert_eq!(bases("ffff::/16", 17), ["ffff::", "ffff:8000::"]);
+        let block = Block::starting("10.0.0.16".parse().unwrap(), Some(28));
+        assert_eq!((block.first & 0xff, block.last & 0xff), (16, 31));
+        let single = Block::starting("10.0.0.16".parse().unwrap(), None);
+        assert_eq!(single, Block::single("10.0.0.16".parse().unwrap()));
     }
 }

@@ -93,6 +93,9 @@ pub struct Reservation {
     pub instance: InstanceId,
     /// Picked or named.
     pub kind: AddressKind,
+    /// The length of the block that begins there, if it is more than one address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u8>,
 }
 
 /// Progress text that a step shows while it runs, and how much of the unit is then done.

@@ -17,7 +17,7 @@ fn good() -> Value {
 }
 
 fn code(config: &Value) -> Option<u32> {
-    CloudConfig::parse(config.as_object().expect("a mapping")).err().map(|e| e.code)
+    CloudConfig::parse(config.as_object().expect("a mapping"), &[]).err().map(|e| e.code)
 }
 
 #[track_caller]
@@ -36,7 +36,7 @@ fn check(pointer: &str, value: Value, wanted: u32) {
 
 #[test]
 fn a_good_one_passes_and_its_subnet_knows_its_addresses() {
-    let config = CloudConfig::parse(good().as_object().expect("a mapping")).expect("valid");
+    let config = CloudConfig::parse(good().as_object().expect("a mapping"), &[]).expect("valid");
     let subnet = &config.networks[0].subnets[0];
     let ip = |text: &str| text.parse().expect("an address");
     assert!(subnet.is_static(ip("10.0.0.15")) && !subnet.is_static(ip("10.0.0.20")));
@@ -82,6 +82,58 @@ fn networks_are_checked() {
 }
 
 #[test]
+fn subnets_may_give_blocks() {
+    const SUBNET: &str = "/networks/0/subnets/0";
+    check(&format!("{SUBNET}/prefix"), json!(20), 16013);
+    for odd in [json!(0), json!(33), json!("x"), json!(-1)] {
+        check(&format!("{SUBNET}/prefix"), odd, 160008);
+    }
+    let other = json!({"range": "10.0.1.0/24", "gateway": "10.0.1.1", "az": "z2", "prefix": 28});
+    check("/networks/0/subnets/-", other, 16014);
+    let mut config = good();
+    let subnet = &mut config["networks"][0]["subnets"][0];
+    subnet["prefix"] = json!("28");
+    subnet["static"] = json!("10.0.0.32 - 10.0.0.70");
+    let config = CloudConfig::parse(config.as_object().expect("a mapping"), &[]).expect("valid");
+    let subnet = &config.networks[0].subnets[0];
+    let ip = |text: &str| text.parse().expect("an address");
+    assert!(subnet.is_static(ip("10.0.0.32")) && subnet.is_static(ip("10.0.0.48")));
+    assert!(!subnet.is_static(ip("10.0.0.64")), "not all of its block is");
+    assert!(subnet.is_reserved(ip("10.0.0.0")) && subnet.is_reserved(ip("10.0.0.240")));
+    assert!(!subnet.is_reserved(ip("10.0.0.16")));
+    let mut whole = good();
+    whole["networks"][0]["subnets"][0]["prefix"] = json!(32);
+    let whole = CloudConfig::parse(whole.as_object().expect("a mapping"), &[]).expect("valid");
+    assert_eq!(whole.networks[0].subnets[0].prefix, None, "a block of one address is an address");
+}
+
+#[test]
+fn vip_networks_may_have_addresses_of_their_own() {
+    let vip = |subnets: Value| json!({"name": "v", "type": "vip", "subnets": subnets});
+    check("/networks/-", vip(json!([{"static": ["1.1.1.1"], "az": "z9"}])), 160007);
+    check("/networks/-", vip(json!([{"static": ["1.1.1.1"], "az": "z1"}, {"static": ["1.1.1.2"]}])), 140016);
+    check("/networks/-", vip(json!([{"static": ["1.1.1.0/30"]}, {"static": ["1.1.1.2"]}])), 160001);
+    check("/networks/-", vip(json!([{"static": ["1.1.1"]}])), 160010);
+    let mut config = good();
+    let subnets = json!([{"static": ["1.1.1.1"], "az": "z1"}, {"static": ["1.1.1.2"], "az": "z2"}]);
+    config["networks"].as_array_mut().expect("a list").push(vip(subnets));
+    config["networks"].as_array_mut().expect("a list").push(json!({"name": "w", "type": "vip"}));
+    let config = CloudConfig::parse(config.as_object().expect("a mapping"), &[]).expect("valid");
+    let gives: Vec<bool> = config.networks.iter().map(|n| n.gives_vips()).collect();
+    assert_eq!(gives, [false, true, false]);
+    assert!(config.networks[1].fits(&[]) && config.networks[1].fits(&["z2".into()]), "vips fit always");
+}
+
+#[test]
+fn nobody_is_given_an_address_of_a_director() {
+    let own = ["10.0.0.12", "10.0.0.50", "192.168.1.1"].map(|ip| ip.parse().expect("an address"));
+    let clash = CloudConfig::parse(good().as_object().expect("a mapping"), &own).expect_err("refused");
+    assert_eq!(clash.code, 160006, "a static pool must leave it out");
+    let config = CloudConfig::parse(good().as_object().expect("a mapping"), &own[1..]).expect("valid");
+    assert!(config.networks[0].subnets[0].is_reserved(own[1]));
+}
+
+#[test]
 fn the_other_sections_are_checked() {
     check("/azs/-", json!({"name": "z1"}), 190017);
     check("/vm_types/-", json!({"name": "small"}), 190004);
@@ -115,6 +167,6 @@ fn several_configs_are_joined_but_compile_in_one_way() {
     let map = |value: Value| value.as_object().expect("a mapping").clone();
     let more = map(json!({"vm_types": [{"name": "large"}]}));
     let merged = merge(vec![map(good()), more]).expect("valid");
-    assert_eq!(CloudConfig::parse(&merged).expect("valid").vm_types.len(), 2);
+    assert_eq!(CloudConfig::parse(&merged, &[]).expect("valid").vm_types.len(), 2);
     assert_eq!(merge(vec![map(good()), map(good())]).expect_err("refused").code, 570000);
 }

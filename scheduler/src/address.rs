@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::cloud_config::{Network, Subnet};
-use model::instance::AddressKind;
+use model::instance::{AddressKind, NetworkKind};
+use model::ip::{self, Block};
 use model::manifest::network::with_prefix;
 use model::plan::Reservation;
 use model::task::TaskError;
@@ -17,13 +18,17 @@ use crate::input::HeldAddress;
 struct Holder {
     instance: Option<InstanceId>,
     label: String,
+    /// What it holds: one address, or a block that begins there.
+    block: Block,
+    prefix: Option<u8>,
 }
 
 /// Everything that is held, and what this plan adds.
 pub(crate) struct AddressBook {
+    /// By the first address. No two overlap, unless one instance holds both for a moment.
     held: BTreeMap<IpAddr, Holder>,
-    /// How far each subnet was searched: addresses are never given back while planning.
-    cursors: BTreeMap<(NetworkName, usize), u128>,
+    /// How far each pool of each subnet was searched: addresses are never given back while planning.
+    cursors: BTreeMap<(NetworkName, usize, usize), u128>,
     new: Vec<Reservation>,
 }
 
@@ -43,7 +48,8 @@ impl AddressBook {
                 Some(_) => format!("instance '{}' from deployment '{}'", h.holder, h.deployment),
                 None => format!("orphaned instance '{}' from deployment '{}'", h.holder, h.deployment),
             };
-            Holder { instance: h.instance.clone(), label }
+            let block = Block::starting(h.ip, h.prefix);
+            Holder { instance: h.instance.clone(), label, block, prefix: h.prefix }
         };
         Self {
             held: held.iter().map(|h| (h.ip, holder(h))).collect(),
@@ -57,36 +63,54 @@ impl AddressBook {
         self.new
     }
 
-    /// Takes an address that the manifest names (130008 if somebody else has it).
+    /// Returns who holds any of these addresses, other than `but`.
+    fn holder(&self, wanted: &Block, but: Option<&InstanceId>) -> Option<&Holder> {
+        let first = wanted.family.address(wanted.first);
+        let last = wanted.family.address(wanted.last);
+        let before = self.held.range(..first).next_back();
+        let within = self.held.range(first..=last);
+        let mut others = before.into_iter().chain(within).map(|(_, holder)| holder);
+        others.find(|h| h.block.overlaps(wanted) && (but.is_none() || h.instance.as_ref() != but))
+    }
+
+    /// Takes an address that the manifest names (130008 if somebody else has it); the whole block where the network
+    /// gives blocks.
     pub(crate) fn take_static(
         &mut self,
         ip: IpAddr,
+        prefix: Option<u8>,
         network: &NetworkName,
         who: &Seeker<'_>,
     ) -> Result<(), TaskError> {
-        match self.held.get(&ip) {
-            Some(holder) if holder.instance.as_ref() == Some(who.id) => Ok(()),
-            Some(holder) => Err(TaskError::new(
+        if let Some(holder) = self.holder(&Block::starting(ip, prefix), Some(who.id)) {
+            return Err(TaskError::new(
                 ErrorCode::NetworkReservationAlreadyInUse,
                 format!(
                     "Failed to reserve IP '{}' for instance '{}': already reserved by {}",
-                    with_prefix(ip),
+                    assigned(ip, prefix),
                     who.label,
                     holder.label
                 ),
-            )),
-            None => {
-                self.take(ip, network, AddressKind::Static, who);
-                Ok(())
-            }
+            ));
         }
+        let known = self.held.get(&ip);
+        if !known.is_some_and(|h| h.instance.as_ref() == Some(who.id) && h.prefix == prefix) {
+            self.take(ip, prefix, network, AddressKind::Static, who);
+        }
+        Ok(())
     }
 
     /// Keeps an address that the instance had in this or another network, if this one may give it out.
     pub(crate) fn keep_automatic(&mut self, ip: IpAddr, network: &Network, who: &Seeker<'_>) -> bool {
-        let own = self.held.get(&ip).is_some_and(|h| h.instance.as_ref() == Some(who.id));
-        let subnet = network.subnets.iter().find(|s| s.contains(ip) && s.serves(who.az));
-        own && subnet.is_some_and(|s| is_automatic(s, ip))
+        let Some(own) = self.held.get(&ip).filter(|h| h.instance.as_ref() == Some(who.id)) else {
+            return false;
+        };
+        let gives = |subnet: &&Subnet| match network.kind {
+            NetworkKind::Vip => subnet.is_static(ip),
+            _ => subnet.contains(ip) && is_automatic(subnet, ip),
+        };
+        let serving = network.subnets.iter().filter(|s| s.serves(who.az) && s.prefix == own.prefix);
+        serving.into_iter().any(|subnet| gives(&subnet))
     }
 
     /// Takes the lowest free address in the subnets of the instance's zone (130011 if there is none).
@@ -94,44 +118,77 @@ impl AddressBook {
         &mut self,
         network: &Network,
         who: &Seeker<'_>,
-    ) -> Result<(IpAddr, usize), TaskError> {
+    ) -> Result<IpAddr, TaskError> {
         for (at, subnet) in network.subnets.iter().enumerate().filter(|(_, s)| s.serves(who.az)) {
             if let Some(ip) = self.next_free(network, at, subnet) {
-                self.take(ip, &network.name, AddressKind::Automatic, who);
-                return Ok((ip, at));
+                self.take(ip, subnet.prefix, &network.name, AddressKind::Automatic, who);
+                return Ok(ip);
             }
         }
+        let kind = if network.kind == NetworkKind::Vip { "vip" } else { "manual" };
         Err(TaskError::new(
             ErrorCode::NetworkReservationNotEnoughCapacity,
             format!(
-                "Failed to reserve IP for '{}' for manual network '{}': no more available",
+                "Failed to reserve IP for '{}' for {kind} network '{}': no more available",
                 who.label, network.name
             ),
         ))
     }
 
+    /// Returns the first address from which on there is room for what the subnet gives.
     fn next_free(&mut self, network: &Network, at: usize, subnet: &Subnet) -> Option<IpAddr> {
-        let (range, _) = subnet.range?;
-        let cursor = self.cursors.entry((network.name.clone(), at)).or_insert(range.first);
-        while *cursor <= range.last {
-            let ip = range.family.address(*cursor);
-            // Whole blocks are stepped over at once: a subnet of IPv6 can reserve more than anybody can count to.
-            let blocked = subnet.reserved.iter().chain(&subnet.statics).find(|b| b.contains(ip));
-            match blocked {
-                Some(block) => *cursor = block.last.checked_add(1)?,
-                None if self.held.contains_key(&ip) => *cursor += 1,
-                None => return Some(ip),
+        // A vip network gives out what it lists, every other one what it does not.
+        let pools: Vec<Block> = match network.kind {
+            NetworkKind::Vip => subnet.statics.clone(),
+            _ => subnet.range.iter().map(|(range, _)| *range).collect(),
+        };
+        let closed = |block: &Block| match network.kind {
+            NetworkKind::Vip => None,
+            _ => subnet.reserved.iter().chain(&subnet.statics).find(|b| b.overlaps(block)).copied(),
+        };
+        for (number, pool) in pools.iter().enumerate() {
+            let bits = pool.family.bits();
+            let host = ip::host_mask(bits.saturating_sub(subnet.prefix.map_or(bits, u32::from)));
+            let cursor = (network.name.clone(), at, number);
+            let mut from = self.cursors.get(&cursor).copied().unwrap_or(pool.first);
+            while let Some(first) = ip::align(from, host).filter(|first| first | host <= pool.last) {
+                let wanted = Block { family: pool.family, first, last: first | host };
+                // Whole blocks are stepped over at once: a subnet of IPv6 can reserve more than anybody can count to.
+                let taken = closed(&wanted).or_else(|| self.holder(&wanted, None).map(|h| h.block));
+                let Some(taken) = taken else {
+                    self.cursors.insert(cursor, first);
+                    return Some(pool.family.address(first));
+                };
+                match taken.last.checked_add(1) {
+                    Some(next) => from = next,
+                    None => break,
+                }
             }
+            self.cursors.insert(cursor, from);
         }
         None
     }
 
-    fn take(&mut self, ip: IpAddr, network: &NetworkName, kind: AddressKind, who: &Seeker<'_>) {
+    fn take(
+        &mut self,
+        ip: IpAddr,
+        prefix: Option<u8>,
+        network: &NetworkName,
+        kind: AddressKind,
+        who: &Seeker<'_>,
+    ) {
         let slug = who.label.split(' ').next().unwrap_or_default();
         let label = format!("instance '{slug}' from deployment '{}'", who.deployment);
-        self.held.insert(ip, Holder { instance: Some(who.id.clone()), label });
-        self.new.push(Reservation { ip, network: network.clone(), instance: who.id.clone(), kind });
+        let block = Block::starting(ip, prefix);
+        self.held.insert(ip, Holder { instance: Some(who.id.clone()), label, block, prefix });
+        let (network, instance) = (network.clone(), who.id.clone());
+        self.new.push(Reservation { ip, network, instance, kind, prefix });
     }
+}
+
+/// Returns what an instance is given as messages show it: `10.0.0.5/32`.
+fn assigned(ip: IpAddr, prefix: Option<u8>) -> String {
+    prefix.map_or_else(|| with_prefix(ip), |prefix| format!("{ip}/{prefix}"))
 }
 
 /// Returns whether a subnet gives this address out by itself.

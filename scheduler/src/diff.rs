@@ -177,6 +177,7 @@ fn networks_differ(old: &[NetworkSettings], new: &[NetworkSettings]) -> bool {
         address
             && a.name == b.name
             && a.kind == b.kind
+            && a.prefix == b.prefix
             && a.dns == b.dns
             && a.defaults == b.defaults
             && a.cloud_properties == b.cloud_properties

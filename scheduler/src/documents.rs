@@ -51,7 +51,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
         parsed.push(resolve(&yaml::parse_mapping(&config.content)?, CLOUD_LATER, Names::AbsoluteOnly)?);
     }
     let document = resolve(&posted, MANIFEST_LATER, Names::Relative)?;
-    let cloud = CloudConfig::parse(&cloud_config::merge(parsed)?)?;
+    let cloud = CloudConfig::parse(&cloud_config::merge(parsed)?, &input.director.addresses)?;
     let overrides = Overrides {
         canaries: input.options.canaries.as_deref(),
         max_in_flight: input.options.max_in_flight.as_deref(),

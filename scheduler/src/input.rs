@@ -29,6 +29,8 @@ pub struct Director {
     pub threads_max: u32,
     /// The root of DNS names.
     pub dns_domain: String,
+    /// Addresses of the directors, which nobody else is given.
+    pub addresses: Vec<IpAddr>,
     /// Whether agents get local DNS records; without, names are useless and addresses are given instead.
     pub local_dns: bool,
     /// Whether addresses in links and specs are names unless the manifest says otherwise.
@@ -41,6 +43,7 @@ impl Default for Director {
             name: "directorate".into(),
             uuid: String::new(),
             threads_max: 32,
+            addresses: Vec::new(),
             dns_domain: "bosh".into(),
             local_dns: false,
             use_dns_addresses: false,
@@ -68,6 +71,8 @@ pub enum AgentObservation {
 pub struct HeldAddress {
     /// The address; unique in the director.
     pub ip: IpAddr,
+    /// The length of the block that begins there, if it is more than one address.
+    pub prefix: Option<u8>,
     /// The network it was taken in.
     pub network: NetworkName,
     /// Picked or named.

@@ -29,13 +29,20 @@ pub(crate) fn settle(
         let Some(network) = cloud.network(wanted.name.as_str()) else { continue };
         let settings = match (network.kind, slot.statics.get(&wanted.name)) {
             (_, Some(ip)) => {
-                book.take_static(*ip, &wanted.name, who)?;
+                let prefix = network.subnets.iter().find(|s| s.contains(*ip)).and_then(|s| s.prefix);
+                book.take_static(*ip, prefix, &wanted.name, who)?;
                 settings(wanted, network, Some(*ip), AddressKind::Static, who)
             }
-            (NetworkKind::Manual, None) => {
+            (NetworkKind::Vip, None) if !network.gives_vips() => {
+                return Err(TaskError::plain(format!(
+                    "Instance group '{}' gives no static IPs for vip network '{}'",
+                    group.name, wanted.name
+                )));
+            }
+            (NetworkKind::Manual | NetworkKind::Vip, None) => {
                 let ip = match keep(wanted, network, group, before, &used, book, who) {
                     Some(ip) => ip,
-                    None => book.take_automatic(network, who)?.0,
+                    None => book.take_automatic(network, who)?,
                 };
                 used.insert(ip);
                 settings(wanted, network, Some(ip), AddressKind::Automatic, who)
@@ -48,12 +55,6 @@ pub(crate) fn settle(
                 settings.netmask = known.and_then(|n| n.netmask.clone());
                 settings.gateway = known.and_then(|n| n.gateway);
                 settings
-            }
-            (NetworkKind::Vip, None) => {
-                return Err(TaskError::plain(format!(
-                    "Instance group '{}' gives no static IPs for vip network '{}'",
-                    group.name, wanted.name
-                )));
             }
         };
         settled.push(settings);
@@ -71,9 +72,9 @@ fn keep(
     book: &mut AddressBook,
     who: &Seeker<'_>,
 ) -> Option<IpAddr> {
-    let manual = || before.iter().filter(|n| n.kind == NetworkKind::Manual);
-    let same = manual().filter(|n| n.name == wanted.name);
-    let left = manual().filter(|n| !group.networks.iter().any(|g| g.name == n.name));
+    let alike = || before.iter().filter(|n| n.kind == network.kind);
+    let same = alike().filter(|n| n.name == wanted.name);
+    let left = alike().filter(|n| !group.networks.iter().any(|g| g.name == n.name));
     let candidates: Vec<IpAddr> = same.chain(left).filter_map(|n| n.ip).collect();
     candidates.into_iter().find(|ip| !used.contains(ip) && book.keep_automatic(*ip, network, who))
 }
@@ -87,6 +88,7 @@ fn settings(
 ) -> NetworkSettings {
     let subnet = match ip {
         Some(ip) if network.kind == NetworkKind::Manual => network.subnets.iter().find(|s| s.contains(ip)),
+        Some(ip) if network.gives_vips() => network.subnets.iter().find(|s| s.is_static(ip)),
         _ => network.subnets.iter().find(|s| s.serves(who.az)),
     };
     let range = subnet.and_then(|s| s.range);
@@ -95,7 +97,11 @@ fn settings(
         kind: network.kind,
         ip,
         address,
-        prefix: if ip.is_some_and(|ip| ip.is_ipv6()) { "128".into() } else { "32".into() },
+        prefix: match subnet.and_then(|s| s.prefix) {
+            Some(prefix) => prefix.to_string(),
+            None if ip.is_some_and(|ip| ip.is_ipv6()) => "128".into(),
+            None => "32".into(),
+        },
         netmask: range.map(|(block, prefix)| ip::netmask(block.family, prefix)),
         gateway: subnet.and_then(|s| s.gateway),
         dns: subnet.map(|s| s.dns.clone()).unwrap_or_default(),
@@ -126,7 +132,7 @@ pub(crate) fn for_worker(
         nic_group: None,
     };
     let ip = match network.kind {
-        NetworkKind::Manual => Some(book.take_automatic(network, who)?.0),
+        NetworkKind::Manual => Some(book.take_automatic(network, who)?),
         NetworkKind::Dynamic | NetworkKind::Vip => None,
     };
     Ok(settings(&wanted, network, ip, AddressKind::Automatic, who))

@@ -169,6 +169,9 @@ pub struct Deployment {
 pub struct AddressRecord {
     /// The address.
     pub ip: IpAddr,
+    /// The length of the block that begins there, if it is more than one address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u8>,
     /// The network it was taken in.
     pub network: NetworkName,
     /// Picked or named.

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use expect_test::expect;
-use model::plan::{Fate, Plan, Stage, Wave};
+use model::plan::{Fate, Plan, Reservation, Stage, Wave};
 use model::step::{Action, StepOutcome};
 use model::*;
 use state::command::*;
@@ -256,6 +256,38 @@ fn the_next_plan_may_keep_an_address_and_take_no_other_ones() {
     second.reservations[1] = reservation("i2", "10.0.0.6");
     world.must(commit(task, second));
     assert_eq!(world.state().addresses().len(), 2);
+}
+
+#[test]
+fn blocks_of_addresses_do_not_overlap() {
+    let block = |id: &str, ip: &str, prefix| Reservation { prefix, ..reservation(id, ip) };
+    let mut world = World::new();
+    let mut first = plan_of(Vec::new());
+    first.reservations.push(block("i1", "10.0.0.16", Some(28)));
+    first.reservations.push(reservation("i1", "10.0.0.40"));
+    let task = world.planned(first);
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    let task = world.deploying();
+    let mut say = |taken: Reservation| {
+        let mut plan = plan_of(Vec::new());
+        plan.generation = 1;
+        plan.targets = vec![target("i2", None, Fate::New)];
+        plan.reservations = vec![taken];
+        world.say(commit(task, plan))
+    };
+    for (ip, prefix) in
+        [("10.0.0.16", None), ("10.0.0.31", None), ("10.0.0.16", Some(29)), ("10.0.0.0", Some(27))]
+    {
+        assert_eq!(say(block("i2", ip, prefix)), format!("refused: address {ip} is held by api/i1"));
+    }
+    expect!["refused: address 10.0.0.32 is held by api/i1"].assert_eq(&say(block(
+        "i2",
+        "10.0.0.32",
+        Some(28),
+    )));
+    assert_eq!(say(block("i2", "10.0.0.48", Some(28))), "Done");
+    let held = world.state().address("10.0.0.48".parse().unwrap()).unwrap();
+    assert_eq!((held.prefix, held.instance.as_str()), (Some(28), "i2"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod compilation;
 pub mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
@@ -88,11 +89,11 @@ pub struct CloudConfig {
 }
 
 impl CloudConfig {
-    /// Checks a merged config, in BOSH's order.
-    pub fn parse(config: &Map<String, Value>) -> Checked<Self> {
+    /// Checks a merged config, in BOSH's order. Nobody is given one of the directors' `own` addresses.
+    pub fn parse(config: &Map<String, Value>, own: &[IpAddr]) -> Checked<Self> {
         let fields = Fields::new(config);
         let azs = parse_azs(&fields)?;
-        let networks = network::parse_all(fields.list("networks")?, &azs)?;
+        let networks = network::parse_all(fields.list("networks")?, &network::Scope { azs: &azs, own })?;
         let vm_types = named(&fields, "vm_types", ErrorCode::DeploymentDuplicateVmTypeName, "vm type")?;
         let vm_extensions =
             named(&fields, "vm_extensions", ErrorCode::DeploymentDuplicateVmExtensionName, "vm extension")?;

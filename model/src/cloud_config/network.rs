@@ -1,5 +1,7 @@
 //! Networks and their subnets: which addresses there are, and which of them are spoken for by the config.
 
+mod vip;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -10,7 +12,7 @@ use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields, canonical};
 use crate::ids::*;
 use crate::instance::NetworkKind;
-use crate::ip::{self, Block};
+use crate::ip::{self, Block, Family};
 use crate::task::TaskError;
 
 /// A network.
@@ -20,11 +22,11 @@ pub struct Network {
     pub name: NetworkName,
     /// How addresses come about.
     pub kind: NetworkKind,
-    /// Its subnets; a vip network has one without zones.
+    /// Its subnets. A vip network whose addresses groups name has one without any.
     pub subnets: Vec<Subnet>,
 }
 
-/// A part of a network. Dynamic and vip networks have no range.
+/// A part of a network. Those of dynamic and vip networks have no range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subnet {
     /// Its zones; none if the network has no zones at all.
@@ -37,8 +39,10 @@ pub struct Subnet {
     pub dns: Vec<IpAddr>,
     /// Addresses that are never given out.
     pub reserved: Vec<Block>,
-    /// Addresses that are given out by name only.
+    /// Addresses that are given out by name only; in a vip network, those that are given out at all.
     pub statics: Vec<Block>,
+    /// The length of the blocks that instances are given, if they are given more than one address each.
+    pub prefix: Option<u8>,
     /// What the CPI is told.
     pub cloud_properties: Value,
 }
@@ -53,23 +57,33 @@ impl Subnet {
         }
     }
 
+    /// Returns what an instance is given that is given this address.
+    pub fn given(&self, ip: IpAddr) -> Block {
+        Block::starting(ip, self.prefix)
+    }
+
     /// Returns whether the address is in its range.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.range.is_some_and(|(block, _)| block.contains(ip))
+        self.range.is_some_and(|(block, _)| block.covers(&self.given(ip)))
     }
 
     /// Returns whether the address is in its static pool.
     pub fn is_static(&self, ip: IpAddr) -> bool {
-        self.statics.iter().any(|b| b.contains(ip))
+        self.statics.iter().any(|b| b.covers(&self.given(ip)))
     }
 
     /// Returns whether the address must not be given out at all.
     pub fn is_reserved(&self, ip: IpAddr) -> bool {
-        self.reserved.iter().any(|b| b.contains(ip))
+        self.reserved.iter().any(|b| b.overlaps(&self.given(ip)))
     }
 }
 
 impl Network {
+    /// Returns whether it is a vip network that we give addresses out of, instead of groups naming them.
+    pub fn gives_vips(&self) -> bool {
+        self.kind == NetworkKind::Vip && self.subnets.iter().any(|s| !s.statics.is_empty())
+    }
+
     /// Returns whether a group with these zones can be in it (`spec/manifest.md` §6.2).
     pub fn fits(&self, azs: &[AzName]) -> bool {
         if self.kind == NetworkKind::Vip {
@@ -88,14 +102,22 @@ impl Network {
     }
 }
 
+/// What networks are read with.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) azs: &'a BTreeMap<AzName, Az>,
+    /// The directors' own addresses, which nobody else may have.
+    pub(super) own: &'a [IpAddr],
+}
+
 /// Checks the `networks` list.
-pub(super) fn parse_all(items: &[Value], azs: &BTreeMap<AzName, Az>) -> Checked<Vec<Network>> {
+pub(super) fn parse_all(items: &[Value], scope: &Scope<'_>) -> Checked<Vec<Network>> {
     if items.is_empty() {
         return Err(TaskError::new(ErrorCode::DeploymentNoNetworks, "No networks specified"));
     }
     let (mut networks, mut taken) = (Vec::with_capacity(items.len()), BTreeSet::new());
     for item in items {
-        let network = parse(&Fields::of(item)?, azs)?;
+        let network = parse(&Fields::of(item)?, scope)?;
         if !taken.insert(canonical(network.name.as_str())?) {
             return Err(TaskError::new(
                 ErrorCode::DeploymentCanonicalNetworkNameTaken,
@@ -107,13 +129,13 @@ pub(super) fn parse_all(items: &[Value], azs: &BTreeMap<AzName, Az>) -> Checked<
     Ok(networks)
 }
 
-fn parse(fields: &Fields<'_>, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
+fn parse(fields: &Fields<'_>, scope: &Scope<'_>) -> Checked<Network> {
     let kind = fields.text_opt("type")?.unwrap_or_else(|| "manual".into());
     let name = || fields.text("name").map(NetworkName::new);
     match kind.as_str() {
-        "manual" => parse_manual(fields, name()?, azs),
-        "dynamic" => parse_dynamic(fields, name()?, azs),
-        "vip" => parse_vip(fields, name()?),
+        "manual" => parse_manual(fields, name()?, scope),
+        "dynamic" => parse_dynamic(fields, name()?, scope.azs),
+        "vip" => vip::parse(fields, name()?, scope.azs),
         other => Err(TaskError::new(
             ErrorCode::DeploymentInvalidNetworkType,
             format!("Invalid network type '{other}', valid types are: 'manual', 'dynamic' and 'vip'"),
@@ -121,15 +143,15 @@ fn parse(fields: &Fields<'_>, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
     }
 }
 
-fn parse_manual(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, Az>) -> Checked<Network> {
+fn parse_manual(fields: &Fields<'_>, name: NetworkName, scope: &Scope<'_>) -> Checked<Network> {
     if fields.boolean_opt("managed")?.unwrap_or(false) {
         return Err(TaskError::plain(format!(
-            "Network '{name}' is 'managed', which is not supported by this release"
+            "Network '{name}' is 'managed': directors make no networks; make it in the cloud and give its range and gateway here"
         )));
     }
     let mut subnets: Vec<Subnet> = Vec::new();
     for item in fields.list("subnets")? {
-        let subnet = parse_manual_subnet(&Fields::of(item)?, &name, azs)?;
+        let subnet = parse_manual_subnet(&Fields::of(item)?, &name, scope)?;
         if let Some((new, _)) = subnet.range {
             let overlap = subnets.iter().filter_map(|s| s.range).any(|(other, _)| other.overlaps(&new));
             if overlap {
@@ -142,14 +164,11 @@ fn parse_manual(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, A
         subnets.push(subnet);
     }
     check_all_or_none(&name, &subnets)?;
+    check_prefixes(&name, &subnets)?;
     Ok(Network { name, kind: NetworkKind::Manual, subnets })
 }
 
-fn parse_manual_subnet(
-    fields: &Fields<'_>,
-    network: &NetworkName,
-    azs: &BTreeMap<AzName, Az>,
-) -> Checked<Subnet> {
+fn parse_manual_subnet(fields: &Fields<'_>, network: &NetworkName, scope: &Scope<'_>) -> Checked<Subnet> {
     let range_text = fields.text("range")?;
     let plain = |text: &str| TaskError::plain(format!("Invalid IP or CIDR format: {text}"));
     let (range, prefix) = Block::parse_cidr(&range_text).ok_or_else(|| plain(&range_text))?;
@@ -159,14 +178,19 @@ fn parse_manual_subnet(
             format!("Invalid network range '{range_text}', should include at least 2 IPs"),
         ));
     }
-    if fields.has("prefix") {
-        return Err(TaskError::plain(format!(
-            "Network '{network}' sets a subnet's 'prefix', which is not supported by this release"
-        )));
+    let given = parse_prefix(fields, network, range.family)?;
+    if given.is_some_and(|given| u32::from(given) < prefix) {
+        return Err(TaskError::new(
+            ErrorCode::NetworkPrefixSizeTooBig,
+            format!(
+                "Network '{network}': 'prefix' /{} is larger than the range '{range_text}'",
+                given.unwrap_or_default()
+            ),
+        ));
     }
     let gateway = parse_gateway(&fields.text("gateway")?, range, network)?;
     let dns = parse_dns(fields, network)?;
-    let zones = parse_zones(fields, network, azs)?;
+    let zones = parse_zones(fields, network, scope.azs)?;
     let cloud_properties = fields.mapping_or_empty("cloud_properties")?;
     let mut reserved = Vec::new();
     for block in parse_blocks(fields, "reserved")? {
@@ -183,6 +207,7 @@ fn parse_manual_subnet(
     }
     let single = |n| Block { family: range.family, first: n, last: n };
     reserved.extend([single(range.first), single(range.last), Block::single(gateway)]);
+    reserved.extend(scope.own.iter().filter(|ip| range.contains(**ip)).map(|ip| Block::single(*ip)));
     let statics = parse_statics(fields, network, range, &reserved)?;
     Ok(Subnet {
         azs: zones,
@@ -191,8 +216,35 @@ fn parse_manual_subnet(
         dns,
         reserved,
         statics,
+        prefix: given,
         cloud_properties,
     })
+}
+
+/// Reads a subnet's `prefix`; none if it gives single addresses.
+fn parse_prefix(fields: &Fields<'_>, network: &NetworkName, family: Family) -> Checked<Option<u8>> {
+    let Some(text) = fields.text_opt("prefix")? else { return Ok(None) };
+    let prefix = text.parse::<u8>().ok().filter(|prefix| (1..=family.bits()).contains(&u32::from(*prefix)));
+    let prefix = prefix.ok_or_else(|| {
+        TaskError::new(
+            ErrorCode::NetworkInvalidProperty,
+            format!(
+                "Network '{network}' has a subnet whose 'prefix' is '{text}', which is no length of a prefix"
+            ),
+        )
+    })?;
+    Ok(Some(prefix).filter(|prefix| u32::from(*prefix) < family.bits()))
+}
+
+/// All subnets of a network give blocks of one length (16014).
+fn check_prefixes(network: &NetworkName, subnets: &[Subnet]) -> Checked<()> {
+    if subnets.windows(2).all(|pair| pair[0].prefix == pair[1].prefix) {
+        return Ok(());
+    }
+    Err(TaskError::new(
+        ErrorCode::NetworkPrefixStaticIpsMismatch,
+        format!("Network '{network}' has subnets that differ in their 'prefix'"),
+    ))
 }
 
 fn parse_statics(
@@ -323,6 +375,7 @@ fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, 
             dns: parse_dns(fields, &name)?,
             reserved: Vec::new(),
             statics: Vec::new(),
+            prefix: None,
             cloud_properties: fields.mapping_or_empty("cloud_properties")?,
         })
     };
@@ -344,22 +397,4 @@ fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, 
     }
     check_all_or_none(&name, &subnets)?;
     Ok(Network { name, kind: NetworkKind::Dynamic, subnets })
-}
-
-fn parse_vip(fields: &Fields<'_>, name: NetworkName) -> Checked<Network> {
-    if fields.has("subnets") {
-        return Err(TaskError::plain(format!(
-            "Network '{name}' is a vip network with 'subnets', which is not supported by this release"
-        )));
-    }
-    let subnet = Subnet {
-        azs: None,
-        range: None,
-        gateway: None,
-        dns: Vec::new(),
-        reserved: Vec::new(),
-        statics: Vec::new(),
-        cloud_properties: fields.mapping_or_empty("cloud_properties")?,
-    };
-    Ok(Network { name, kind: NetworkKind::Vip, subnets: vec![subnet] })
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::cloud_config::CloudConfig;
+use crate::cloud_config::{CloudConfig, Network};
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
@@ -56,7 +56,15 @@ fn parse(fields: &Fields<'_>, group: &str, cloud: &CloudConfig) -> Checked<Group
             format!("Instance group '{group}' references an unknown network '{name}'"),
         )
     })?;
-    let static_ips = parse_static_ips(fields, group)?;
+    let static_ips = parse_static_ips(fields, group, network)?;
+    if static_ips.is_some() && network.gives_vips() {
+        return Err(TaskError::new(
+            ErrorCode::NetworkReservationVipMisconfigured,
+            format!(
+                "Instance group '{group}' lists static IPs in vip network '{name}', which has subnets to take them from"
+            ),
+        ));
+    }
     if static_ips.is_some() && network.kind == NetworkKind::Dynamic {
         return Err(TaskError::new(
             ErrorCode::JobStaticIpNotSupportedOnDynamicNetwork,
@@ -86,16 +94,17 @@ fn parse(fields: &Fields<'_>, group: &str, cloud: &CloudConfig) -> Checked<Group
     })
 }
 
-fn parse_static_ips(fields: &Fields<'_>, group: &str) -> Checked<Option<Vec<IpAddr>>> {
+fn parse_static_ips(fields: &Fields<'_>, group: &str, network: &Network) -> Checked<Option<Vec<IpAddr>>> {
     let items: Vec<&Value> = match fields.raw("static_ips") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(items)) => items.iter().collect(),
         Some(one) => vec![one],
     };
+    let prefix = network.subnets.iter().find_map(|s| s.prefix);
     let (mut ips, mut seen) = (Vec::new(), BTreeSet::new());
     for item in items {
-        let block = ip::parse_range(item.as_str().unwrap_or_default())?;
-        for address in block.addresses() {
+        let block = static_range(item.as_str().unwrap_or_default(), prefix, group)?;
+        for address in block.bases(prefix.map_or(block.family.bits(), u32::from)) {
             if !seen.insert(address) {
                 return Err(TaskError::new(
                     ErrorCode::JobInvalidStaticIps,
@@ -115,6 +124,26 @@ fn parse_static_ips(fields: &Fields<'_>, group: &str) -> Checked<Option<Vec<IpAd
         }
     }
     Ok(Some(ips))
+}
+
+/// Reads an element of `static_ips`. Where blocks are given out, an address stands for the block that begins there.
+fn static_range(text: &str, prefix: Option<u8>, group: &str) -> Checked<ip::Block> {
+    let range = ip::parse_range(text)?;
+    let Some(prefix) = prefix else { return Ok(range) };
+    let range = match range.first == range.last {
+        true => ip::Block::starting(range.family.address(range.first), Some(prefix)),
+        false => range,
+    };
+    let begins_blocks = range.bases(u32::from(prefix)).next() == Some(range.family.address(range.first));
+    if begins_blocks {
+        return Ok(range);
+    }
+    Err(TaskError::new(
+        ErrorCode::JobInvalidStaticIps,
+        format!(
+            "Instance group '{group}' specifies static IP '{text}', where no block of length /{prefix} begins"
+        ),
+    ))
 }
 
 /// Returns an address as messages show it: `10.0.0.5/32`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::instance::{Disk, Instance, Vm};
+use model::ip::Block;
 use model::plan::{Plan, Target};
 use model::release::CompiledPackage;
 use model::step::{Action, DrainKind};
@@ -105,10 +106,12 @@ impl Run<'_> {
         for taken in &self.plan.reservations {
             let owner = self.world.instances.iter().find(|i| i.spec.id == taken.instance).expect("a holder");
             let (holder, deployment) = (owner.slug(), owner.spec.deployment.clone());
-            let free = self.world.addresses.iter().all(|a| a.ip != taken.ip);
+            let block = Block::starting(taken.ip, taken.prefix);
+            let free = self.world.addresses.iter().all(|a| !Block::starting(a.ip, a.prefix).overlaps(&block));
             assert!(free, "{} is given out twice", taken.ip);
             self.world.addresses.push(HeldAddress {
                 ip: taken.ip,
+                prefix: taken.prefix,
                 network: taken.network.clone(),
                 kind: taken.kind,
                 instance: Some(taken.instance.clone()),

@@ -31,7 +31,7 @@ pub fn has_config_server(steps: &[Value]) -> bool {
 pub fn held_by_others(steps: &[Value]) -> Vec<IpAddr> {
     let Some(first) = steps.iter().find(|s| !s["manifest"].is_null()) else { return Vec::new() };
     let config = steps.iter().find_map(|s| s["cloud_config"].as_object());
-    let Some(Ok(cloud)) = config.map(CloudConfig::parse) else { return Vec::new() };
+    let Some(Ok(cloud)) = config.map(|config| CloudConfig::parse(config, &[])) else { return Vec::new() };
     let rows = list(&first["outcome"]["instances"]).iter();
     let taken: BTreeSet<IpAddr> =
         rows.flat_map(|row| list(&row["ips"])).filter_map(|ip| text(ip).parse().ok()).collect();

@@ -160,6 +160,7 @@ impl World {
     pub fn hold(&mut self, ip: IpAddr) {
         self.addresses.push(HeldAddress {
             ip,
+            prefix: None,
             network: "a".into(),
             kind: instance::AddressKind::Automatic,
             instance: None,

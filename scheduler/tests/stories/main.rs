@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test support: a panic here is the report")]
 #![allow(dead_code, reason = "the world is shared with the golden tests, which use all of it")]
 
+mod addresses;
 mod compiling;
 mod director;
 mod ignored;

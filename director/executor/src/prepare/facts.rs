@@ -1,6 +1,7 @@
 //! The planner's input, read out of one revision of the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
@@ -71,6 +72,7 @@ impl Facts {
             name: cluster.as_ref().map(|c| c.director_name.clone()).unwrap_or_default(),
             uuid: cluster.map(|c| c.director_uuid).unwrap_or_default(),
             threads_max: context.ports.options.threads_max as u32,
+            addresses: own_addresses(&state),
             ..Director::default()
         };
         let others = state.deployments().into_iter().filter(|d| d.name != name).filter_map(|d| d.record);
@@ -194,9 +196,18 @@ impl Facts {
     }
 }
 
+/// Returns the addresses that directors listen on, as far as they are given as addresses.
+fn own_addresses(state: &State<'_>) -> Vec<IpAddr> {
+    let texts = |m: state::records::Member| [m.api_address, m.peer_address, m.agent_address];
+    let parse = |text: String| text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let found: BTreeSet<IpAddr> = state.members().into_iter().flat_map(texts).filter_map(parse).collect();
+    found.into_iter().collect()
+}
+
 fn held(state: &State<'_>) -> Vec<HeldAddress> {
     let held = |a: state::records::AddressRecord| HeldAddress {
         ip: a.ip,
+        prefix: a.prefix,
         network: a.network,
         kind: a.kind,
         instance: Some(a.instance),

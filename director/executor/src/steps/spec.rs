@@ -92,5 +92,38 @@ fn network(network: &NetworkSettings) -> Value {
     if let Some(gateway) = network.gateway {
         out.insert("gateway".into(), json!(gateway));
     }
+    if let Some(card) = &network.nic_group {
+        out.insert("nic_group".into(), json!(card));
+    }
     Value::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::instance::AddressKind;
+
+    use super::*;
+
+    #[test]
+    fn agents_see_which_networks_share_a_card_and_how_long_their_block_is() {
+        let settings = NetworkSettings {
+            name: "a".into(),
+            kind: NetworkKind::Vip,
+            ip: Some("1.1.1.16".parse().unwrap()),
+            address: AddressKind::Automatic,
+            prefix: "28".into(),
+            netmask: None,
+            gateway: None,
+            dns: Vec::new(),
+            defaults: Vec::new(),
+            cloud_properties: json!({}),
+            nic_group: Some("front".into()),
+        };
+        let wanted = json!({
+            "type": "vip", "ip": "1.1.1.16", "prefix": "28", "cloud_properties": {}, "nic_group": "front",
+        });
+        assert_eq!(network(&settings), wanted);
+        let alone = network(&NetworkSettings { nic_group: None, ..settings });
+        assert_eq!(alone.get("nic_group"), None);
+    }
 }

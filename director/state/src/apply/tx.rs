@@ -118,6 +118,15 @@ impl<'a> Tx<'a> {
         table.rows_from(&self.kv, start)
     }
 
+    /// Returns the rows before `end`, last one first.
+    pub fn rows_before<'s, K: Key, V: Serialize + DeserializeOwned>(
+        &'s self,
+        table: &Table<K, V>,
+        end: &K,
+    ) -> impl Iterator<Item = (K, V)> + use<'s, 'a, K, V> {
+        table.rows_before(&self.kv, end)
+    }
+
     /// Removes the rows whose keys begin with `prefix`.
     pub fn delete_of<K: Key, V: Serialize + DeserializeOwned, P: PrefixOf<K>>(
         &mut self,

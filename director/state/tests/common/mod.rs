@@ -301,6 +301,7 @@ pub fn reservation(id: &str, ip: &str) -> Reservation {
         network: "default".into(),
         instance: id.into(),
         kind: AddressKind::Automatic,
+        prefix: None,
     }
 }
 
