@@ -57,7 +57,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
         max_in_flight: input.options.max_in_flight.as_deref(),
     };
     let mut manifest = Manifest::parse(&document, &Context { cloud: &cloud, stock, overrides })?;
-    refuse_short_names(input, &manifest)?;
+    refuse_names(input, &manifest)?;
     let runtime_configs = of_kind(input.configs, "runtime");
     let mut parsed = Vec::with_capacity(runtime_configs.len());
     for config in &runtime_configs {
@@ -69,7 +69,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
         parsed.push(resolve(&content, RUNTIME_LATER, Names::Relative)?);
     }
     let runtime = runtime_config::parse_all(&parsed)?;
-    apply_addons(input, &mut manifest, &runtime, stock)?;
+    apply_addons(&mut manifest, &runtime, stock)?;
     let variables = join_variables(&manifest, &runtime)?;
     let mut tags: Vec<(String, String)> = runtime.iter().flat_map(|r| r.tags.clone()).collect();
     tags.extend(manifest.tags.clone());
@@ -88,17 +88,19 @@ fn refuse_cpi_configs(configs: &[StoredConfig]) -> Result<(), TaskError> {
     }
 }
 
-/// Short names need numbers that are unique in the director. Without local DNS nobody sees a name, short or long.
-fn refuse_short_names(input: &PlanInput<'_>, manifest: &Manifest) -> Result<(), TaskError> {
+/// Names that nobody resolves are of no use, and short ones need numbers that are unique in the director.
+fn refuse_names(input: &PlanInput<'_>, manifest: &Manifest) -> Result<(), TaskError> {
+    let features = &manifest.features;
     let asked = [
-        ("use_link_dns_names", manifest.features.use_link_dns_names),
-        ("use_short_dns_addresses", manifest.features.use_short_dns_addresses),
+        ("use_link_dns_names", features.use_link_dns_names, false),
+        ("use_short_dns_addresses", features.use_short_dns_addresses, false),
+        ("use_dns_addresses", features.use_dns_addresses, input.director.local_dns),
     ];
-    match asked.into_iter().find(|(_, on)| *on == Some(true)) {
-        Some((feature, _)) if input.director.local_dns => {
-            Err(TaskError::plain(format!("Feature '{feature}' is not supported by this release")))
-        }
-        _ => Ok(()),
+    match asked.into_iter().find(|(_, on, has_effect)| *on == Some(true) && !has_effect) {
+        Some((feature, ..)) => Err(TaskError::plain(format!(
+            "Feature '{feature}' is not supported by this release, whose agents have no local DNS"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -146,32 +148,29 @@ fn resolve(
 
 /// Adds the jobs of every addon that matches, manifest first, then runtime configs in order.
 fn apply_addons(
-    input: &PlanInput<'_>,
     manifest: &mut Manifest,
     runtime: &[RuntimeConfig],
     stock: Stock<'_>,
 ) -> Result<(), TaskError> {
     for addon in manifest.addons.clone() {
-        apply(input, manifest, &addon, stock, None)?;
+        apply(manifest, &addon, stock, None)?;
     }
     for config in runtime {
         for addon in &config.addons {
-            apply(input, manifest, addon, stock, Some(config))?;
+            apply(manifest, addon, stock, Some(config))?;
         }
     }
     Ok(())
 }
 
 fn apply(
-    input: &PlanInput<'_>,
     manifest: &mut Manifest,
     addon: &Addon,
     stock: Stock<'_>,
     runtime: Option<&RuntimeConfig>,
 ) -> Result<(), TaskError> {
-    let matching: Vec<usize> = (0..manifest.groups.len())
-        .filter(|at| addon.applies(&candidate(input, manifest, *at, stock)))
-        .collect();
+    let matching: Vec<usize> =
+        (0..manifest.groups.len()).filter(|at| addon.applies(&candidate(manifest, *at, stock))).collect();
     if matching.is_empty() {
         return Ok(());
     }
@@ -247,18 +246,12 @@ fn add_releases(
     Ok(())
 }
 
-fn candidate<'a>(
-    input: &'a PlanInput<'_>,
-    manifest: &'a Manifest,
-    at: usize,
-    stock: Stock<'a>,
-) -> Candidate<'a> {
+fn candidate<'a>(manifest: &'a Manifest, at: usize, stock: Stock<'a>) -> Candidate<'a> {
     let group = &manifest.groups[at];
     let stemcell = manifest.stemcells.iter().find(|s| s.alias == group.stemcell);
     let record = stemcell.and_then(|s| stock.stemcells(s).ok()).and_then(|found| found.first().copied());
     Candidate {
         deployment: manifest.name.as_str(),
-        teams: input.teams,
         group: group.name.as_str(),
         jobs: group.jobs.iter().map(|j| (j.name.as_str(), j.release.name.as_str())).collect(),
         os: record.map_or("", |s| s.os.as_str()),

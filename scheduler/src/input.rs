@@ -146,8 +146,6 @@ pub struct PlanInput<'a> {
     pub compiled: &'a [CompiledPackage],
     /// Records of the other deployments, whose shared links can be consumed.
     pub others: &'a [DeploymentRecord],
-    /// Teams that own the deployment.
-    pub teams: &'a [String],
     /// Variables.
     pub variables: &'a VariableFacts,
     /// What clouds said that [`crate::vm_sizes`] come to.

@@ -55,7 +55,6 @@ pub struct Filter {
     jobs: Option<Vec<(String, String)>>,
     stemcells: Option<Vec<String>>,
     networks: Option<Vec<String>>,
-    teams: Option<Vec<String>>,
     azs: Option<Vec<String>>,
     lifecycle: Option<String>,
 }
@@ -65,8 +64,6 @@ pub struct Filter {
 pub struct Candidate<'a> {
     /// The deployment.
     pub deployment: &'a str,
-    /// Teams that own it.
-    pub teams: &'a [String],
     /// The group.
     pub group: &'a str,
     /// Its jobs so far, as (name, release); addons that came before count.
@@ -94,12 +91,10 @@ impl Filter {
         let any = |wanted: &Option<Vec<String>>, has: &[&str]| {
             wanted.as_ref().is_none_or(|w| w.iter().any(|w| has.contains(&w.as_str())))
         };
-        let teams: Vec<&str> = c.teams.iter().map(String::as_str).collect();
         any(&self.deployments, &[c.deployment])
             && any(&self.groups, &[c.group])
             && any(&self.stemcells, &[c.os])
             && any(&self.networks, &c.networks)
-            && any(&self.teams, &teams)
             && any(&self.azs, &c.azs)
             && self.lifecycle.as_ref().is_none_or(|l| l == c.lifecycle)
             && self.jobs.as_ref().is_none_or(|jobs| {
@@ -186,7 +181,12 @@ fn parse_filter(section: Option<&Map<String, Value>>, level: Level) -> Checked<O
     }
     filter.groups = texts("instance_groups")?;
     filter.networks = texts("networks")?;
-    filter.teams = if level == Level::Runtime { texts("teams")? } else { None };
+    // In a deployment manifest BOSH passes it over.
+    if fields.has("teams") && level == Level::Runtime {
+        return Err(TaskError::plain(
+            "Addon filter 'teams' can't be used: deployments have no teams in this release",
+        ));
+    }
     filter.azs = texts("azs")?;
     filter.lifecycle = fields.text_opt("lifecycle")?;
     Ok(Some(filter))

@@ -213,7 +213,6 @@ impl View {
             stemcells: &world.stemcells,
             compiled: &world.compiled,
             others: &self.others,
-            teams: &[],
             variables: &world.variables,
             vm_properties: &world.vm_properties,
         }

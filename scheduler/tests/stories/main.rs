@@ -8,6 +8,7 @@ mod compiling;
 mod director;
 mod ignored;
 mod links;
+mod refusals;
 mod repairs;
 mod sizes;
 mod states;

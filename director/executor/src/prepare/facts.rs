@@ -189,7 +189,6 @@ impl Facts {
             stemcells: &self.stemcells,
             compiled: &self.compiled,
             others: &self.others,
-            teams: &[],
             variables: &self.variables,
             vm_properties: &self.vm_properties,
         }
