@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dns::ProvidedName;
 use crate::ids::*;
 use crate::stemcell::StemcellVersion;
 use crate::step::PackageRefKey;
@@ -87,6 +88,9 @@ pub struct JobSpec {
     /// The job's `logs` mapping, part of change detection.
     #[serde(default)]
     pub logs: Value,
+    /// Links that have a group in DNS because of this job: those it provides, and those the manifest gives it by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provides: Vec<ProvidedName>,
 }
 
 /// A package that the jobs of a group list directly.

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dns::DnsSubject;
 use crate::ids::*;
 use crate::instance::{AddressKind, InstanceSpec, InstanceState};
 use crate::step::Action;
@@ -243,6 +244,9 @@ pub struct Plan {
     pub record: Option<DeploymentRecord>,
     /// Shown in the task's output (deprecations, one-instance warnings …).
     pub warnings: Vec<String>,
+    /// What DNS names tell by number; whatever has none yet gets one when the plan is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_subjects: Vec<DnsSubject>,
 }
 
 impl Plan {

@@ -66,6 +66,7 @@ pub fn plan_delete_deployment(
         phases,
         record: None,
         warnings: Vec::new(),
+        dns_subjects: Vec::new(),
     })
 }
 

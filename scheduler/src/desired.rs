@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use model::dns::ProvidedName;
 use model::instance::{Instance, InstanceSpec, InstanceState, JobSpec, NetworkSettings, StemcellRef};
 use model::manifest::group::VmSize;
+use model::manifest::job::Consume;
 use model::manifest::{InstanceGroup, Stock};
 use model::task::{InstanceFilter, StateChange, TaskError};
 use model::*;
@@ -93,7 +95,23 @@ fn job_spec(job: &crate::bind::BoundJob<'_>) -> JobSpec {
         properties: job.properties.clone(),
         links: BTreeMap::new(),
         logs: job.info.logs.clone(),
+        provides: provided_names(job),
     }
+}
+
+fn provided_names(job: &crate::bind::BoundJob<'_>) -> Vec<ProvidedName> {
+    let offered = job.provided().filter_map(|link| {
+        let said = job.manifest.provides.get(&link.name);
+        let alias = said.and_then(|said| said.alias.as_ref());
+        let name = alias.unwrap_or(&link.name).clone();
+        said.is_none_or(|said| !said.blocked).then(|| ProvidedName { name, kind: link.kind.clone() })
+    });
+    let by_hand = job.info.consumes.iter().filter_map(|link| {
+        let said = job.manifest.consumes.get(&link.name)?;
+        let name = ProvidedName { name: link.name.clone(), kind: link.kind.clone() };
+        matches!(said, Consume::Manual(_)).then_some(name)
+    });
+    offered.chain(by_hand).collect()
 }
 
 /// Returns the group's stemcell as the zone's CPI knows it (50003).

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::dns::DnsSubject;
 use model::instance::{Instance, InstanceSpec, InstanceState, Lifecycle};
 use model::manifest::{InstanceGroup, Stock};
 use model::plan::{DeploymentRecord, Reservation};
@@ -71,6 +72,8 @@ pub struct Draft {
     pub record: DeploymentRecord,
     /// Deprecations and the like for the task's output.
     pub warnings: Vec<String>,
+    /// What DNS names tell by number, in the order in which what has none is given one.
+    pub dns_subjects: Vec<DnsSubject>,
     /// Those of them whose group stays, and that group.
     pub(crate) surplus: BTreeMap<InstanceId, GroupName>,
     /// Groups as the manifest describes them.
@@ -113,6 +116,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     }
     let record = record(input, &documents, providers);
     Ok(Draft {
+        dns_subjects: dns_subjects(input.deployment.name, &documents, &placed.instances),
         instances: placed.instances,
         obsolete: placed.obsolete,
         surplus: placed.surplus,
@@ -297,6 +301,21 @@ fn attach_links(
         }
     }
     Ok(())
+}
+
+fn dns_subjects(
+    deployment: &DeploymentName,
+    documents: &Documents,
+    instances: &[DraftInstance],
+) -> Vec<DnsSubject> {
+    let zones = documents.cloud.azs.keys().map(|az| DnsSubject::Zone(az.clone()));
+    let networks = documents.cloud.networks.iter().map(|n| DnsSubject::Network(n.name.clone()));
+    let groups = &documents.manifest.groups;
+    let groups = groups.iter().map(|g| DnsSubject::Group(deployment.clone(), g.name.clone()));
+    let links = instances.iter().flat_map(|i| &i.spec.jobs).flat_map(|job| &job.provides);
+    let links = links.map(|link| DnsSubject::Link(deployment.clone(), link.group_name()));
+    let mut seen = BTreeSet::new();
+    zones.chain(networks).chain(groups).chain(links).filter(|s| seen.insert(s.clone())).collect()
 }
 
 type Links = BTreeMap<String, Value>;

@@ -183,5 +183,6 @@ pub fn plan_orphaned_disks(disks: &[DiskId]) -> Plan {
         phases,
         record: None,
         warnings: Vec::new(),
+        dns_subjects: Vec::new(),
     }
 }

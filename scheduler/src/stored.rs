@@ -92,5 +92,6 @@ pub(crate) fn plan(
         phases,
         record: None,
         warnings,
+        dns_subjects: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod blobs;
 pub mod context;
+mod dns;
 pub mod driver;
 pub mod error;
 pub mod journal;

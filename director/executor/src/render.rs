@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::dns::DnsSubject;
 use model::instance::{InstanceSpec, JobSpec, NetworkKind};
 use model::task::TaskError;
 use model::{BlobDigest, ErrorCode, GroupName, InstanceId};
 use release::render::{
-    DnsIds, JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob,
+    JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob,
     deployment_failure_text, group_failure_text,
 };
-use scheduler::RenderedHashes;
+use scheduler::{Draft, RenderedHashes};
 use serde_json::{Map, Value, json};
+use state::State;
 
 use crate::context::TaskContext;
+use crate::dns::Numbers;
 use crate::error::StepError;
 use crate::steps::networks_for_templates;
 use crate::template_cache::TemplateCache;
@@ -25,12 +28,13 @@ static TEMPLATES: TemplateCache = TemplateCache::new(64 << 20);
 /// Renders all jobs of one instance.
 pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<RenderedInstance, TaskError> {
     let resolver = Resolver::for_task(task).map_err(told)?;
+    let numbers = numbers(task, &[spec], &[]);
     let mut jobs = Vec::with_capacity(spec.jobs.len());
     for job in &spec.jobs {
-        jobs.push((templates(task, job).await?, context(&resolver, spec, job)?));
+        jobs.push((templates(task, job).await?, context(&resolver, &numbers, spec, job)?));
     }
     let jobs: Vec<(&JobTemplates, RenderContext)> = jobs.iter().map(|(t, c)| (&**t, c.clone())).collect();
-    let rendered = task.ports.renderer.render_instance(spec.group.as_str(), &DnsIds::default(), &jobs).await;
+    let rendered = task.ports.renderer.render_instance(spec.group.as_str(), &numbers.ids(), &jobs).await;
     rendered.map_err(|error| match error {
         RenderError::Instance { group, failures } => {
             TaskError::plain(deployment_failure_text([group_failure_text(&group, &failures)]))
@@ -43,22 +47,26 @@ pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<Rendere
 /// A dry run brings stand-ins for the values that it does not generate.
 pub async fn hashes(
     task: &TaskContext,
-    specs: &[&InstanceSpec],
+    draft: &Draft,
     dry_run: Option<&StandIns>,
 ) -> Result<BTreeMap<InstanceId, RenderedHashes>, TaskError> {
+    let specs: Vec<&InstanceSpec> = draft.to_render().collect();
+    let numbers = numbers(task, &specs, &draft.dns_subjects);
+    let ids = numbers.ids();
     let mut rendered: BTreeMap<&InstanceId, Vec<RenderedJob>> =
         specs.iter().map(|s| (&s.id, Vec::new())).collect();
     let mut failures: Vec<(GroupName, Vec<JobFailure>)> = Vec::new();
-    for (job, users) in by_job(specs) {
+    for (job, users) in by_job(&specs) {
         let templates = templates(task, job).await?;
         let contexts = {
             let resolver = match dry_run {
                 Some(stand_ins) => Resolver::for_dry_run(task, stand_ins),
                 None => Resolver::for_task(task).map_err(told)?,
             };
-            users.iter().map(|(spec, job)| context(&resolver, spec, job)).collect::<Result<Vec<_>, _>>()?
+            let context = |(spec, job): &User<'_>| context(&resolver, &numbers, spec, job);
+            users.iter().map(context).collect::<Result<Vec<_>, _>>()?
         };
-        let answers = task.ports.renderer.render_many(&templates, &DnsIds::default(), &contexts).await;
+        let answers = task.ports.renderer.render_many(&templates, &ids, &contexts).await;
         let answers = answers.map_err(|e| TaskError::plain(e.to_string()))?;
         for ((spec, _), answer) in users.iter().zip(answers) {
             match answer {
@@ -79,6 +87,11 @@ pub async fn hashes(
         }
     };
     Ok(rendered.into_iter().map(|(id, jobs)| (id.clone(), hashes(jobs))).collect())
+}
+
+fn numbers(task: &TaskContext, specs: &[&InstanceSpec], planned: &[DnsSubject]) -> Numbers {
+    let view = task.view();
+    Numbers::read(&State::new(&*view), specs, planned)
 }
 
 /// Notes a failure once per group: instances of a group usually fail alike.
@@ -131,7 +144,12 @@ async fn templates(task: &TaskContext, job: &JobSpec) -> Result<Arc<JobTemplates
 }
 
 /// Builds what the templates of `job` see of `spec`, with secrets filled in.
-fn context(resolver: &Resolver, spec: &InstanceSpec, job: &JobSpec) -> Result<RenderContext, TaskError> {
+fn context(
+    resolver: &Resolver,
+    numbers: &Numbers,
+    spec: &InstanceSpec,
+    job: &JobSpec,
+) -> Result<RenderContext, TaskError> {
     let properties = resolver.resolve(&job.properties).map_err(told)?;
     let links: Map<String, Value> = job
         .links
@@ -157,7 +175,7 @@ fn context(resolver: &Resolver, spec: &InstanceSpec, job: &JobSpec) -> Result<Re
         "properties": { job.name.as_str(): properties },
         "links": { job.name.as_str(): links },
     });
-    Ok(RenderContext::new(&visible, Vec::new()))
+    Ok(RenderContext::new(&visible, numbers.links_of(spec, job)))
 }
 
 /// The instance's own address: that of the addressable network, else of the gateway's.

@@ -133,6 +133,8 @@ tables! {
     SHARD_MAP: () => ShardMap = 0x4b, "shard_map", Shown;
     /// Things that may exist out there.
     LEAKS: EventId => Leak = 0x4c, "leaks", Shown;
+    /// Numbers in DNS names, by deployment (none for zones and networks), kind and name.
+    DNS_NUMBERS: (DeploymentName, String, String) => u32 = 0x4d, "dns_numbers", Hidden;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

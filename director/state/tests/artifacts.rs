@@ -61,6 +61,7 @@ fn job(release: &str, version: &str) -> JobSpec {
         properties: Value::Null,
         links: Default::default(),
         logs: Value::Null,
+        provides: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use expect_test::expect;
+use model::dns::DnsSubject;
 use model::plan::{Fate, Plan, Reservation, Stage, Wave};
 use model::step::{Action, StepOutcome};
 use model::*;
@@ -311,4 +312,45 @@ fn plans_of_ended_tasks_are_kept_for_a_while() {
     assert_eq!(kept.iter().filter(|kept| **kept).count(), 16);
     assert!(!kept[0] && !kept[1] && kept[2]);
     assert_eq!((state.units(tasks[0]).len(), state.targets(tasks[0]).len()), (0, 0));
+}
+
+#[test]
+fn what_dns_names_tell_by_number_gets_one_for_good() {
+    let group = |deployment: &str, name: &str| DnsSubject::Group(deployment.into(), name.into());
+    let link = |name: &str| DnsSubject::Link("web".into(), name.into());
+    let (z1, z2, net) =
+        (DnsSubject::Zone("z1".into()), DnsSubject::Zone("z2".into()), DnsSubject::Network("a".into()));
+    let mut world = World::new();
+    let mut first = plan_of(Vec::new());
+    first.dns_subjects =
+        vec![z1.clone(), net.clone(), group("web", "api"), link("db-sql"), group("web", "api")];
+    let expected = world.state().dns_numbers_if_next(&first.dns_subjects[..4]);
+    let task = world.planned(first);
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    let mut known = world.state().dns_numbers(&"web".into());
+    known.sort();
+    let mut wanted = vec![(z1.clone(), 1), (net, 1), (group("web", "api"), 1), (link("db-sql"), 2)];
+    wanted.sort();
+    assert_eq!(known, wanted);
+    assert_eq!(expected, [wanted[0].clone(), wanted[1].clone(), wanted[2].clone(), wanted[3].clone()]);
+    let task = world.deploying();
+    let mut second =
+        plan_of(vec![Action::DeleteInstance { instance: "i1".into() }, Action::DeleteDeployment]);
+    second.generation = 1;
+    second.dns_subjects = vec![z2.clone(), z1.clone(), group("web", "other")];
+    assert_eq!(
+        world.state().dns_numbers_if_next(&second.dns_subjects),
+        [(z2.clone(), 2), (group("web", "other"), 3)]
+    );
+    world.must(commit(task, second));
+    assert_eq!(world.state().dns_number(&z2), Some(2));
+    world.step(task, 1, 0, StepOutcome::Done);
+    world.step(task, 1, 1, StepOutcome::Done);
+    assert_eq!(world.state().dns_number(&group("web", "api")), None, "the deployment is gone");
+    assert_eq!(
+        world.state().dns_numbers_if_next(&[group("web", "api")]),
+        [(group("web", "api"), 4)],
+        "never again 1"
+    );
+    assert_eq!(world.state().dns_number(&z1), Some(1));
 }

@@ -60,6 +60,7 @@ pub fn plan(
         // A change of state stores no success: what was deployed stays what it was.
         record: input.change.is_none().then(|| draft.record.clone()),
         warnings: draft.warnings.clone(),
+        dns_subjects: draft.dns_subjects.clone(),
     })
 }
 

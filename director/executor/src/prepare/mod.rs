@@ -205,8 +205,7 @@ async fn render_and_plan(
 ) -> Result<Result<Prepared, TaskError>, Interrupted> {
     let lines = Lines::new(context);
     lines.started("Preparing deployment", "Rendering templates", 2).await?;
-    let specs: Vec<_> = draft.to_render().collect();
-    let rendered = match render::hashes(context, &specs, dry_run).await {
+    let rendered = match render::hashes(context, draft, dry_run).await {
         Ok(rendered) => rendered,
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };

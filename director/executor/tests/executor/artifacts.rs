@@ -6,7 +6,8 @@ use release::archive::pack::TgzWriter;
 use release::digest::{Algorithm, Hashed};
 use serde_json::{Value, json};
 
-fn tgz(files: &[(&str, &str)]) -> Vec<u8> {
+/// Packs files.
+pub fn tgz(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = TgzWriter::new(Vec::new());
     files.iter().for_each(|(name, content)| archive.file(name, 0o644, content.as_bytes()).unwrap());
     archive.finish().unwrap()
@@ -30,6 +31,11 @@ pub fn release(name: &str) -> Vec<u8> {
     ];
     let packages = [("lib", vec![]), ("app", vec!["lib"])]
         .map(|(name, needs)| (name, needs, tgz(&[("packaging", &format!("make {name}\n"))])));
+    release_of(name, &jobs, &packages)
+}
+
+/// A release of these jobs, and of these packages with what they need.
+pub fn release_of(name: &str, jobs: &[(&str, Vec<u8>)], packages: &[(&str, Vec<&str>, Vec<u8>)]) -> Vec<u8> {
     let job_rows: Vec<Value> = jobs
         .iter()
         .map(|(name, archive)| json!({"name": name, "version": format!("fp-{name}"), "fingerprint": format!("fp-{name}"), "sha1": sha256(archive)}))
@@ -44,10 +50,10 @@ pub fn release(name: &str) -> Vec<u8> {
         "jobs": job_rows, "packages": package_rows});
     let mut archive = TgzWriter::new(Vec::new());
     archive.file("release.MF", 0o644, manifest.to_string().as_bytes()).unwrap();
-    for (name, content) in &jobs {
+    for (name, content) in jobs {
         archive.file(&format!("jobs/{name}.tgz"), 0o644, content).unwrap();
     }
-    for (name, _, content) in &packages {
+    for (name, _, content) in packages {
         archive.file(&format!("packages/{name}.tgz"), 0o644, content).unwrap();
     }
     archive.finish().unwrap()

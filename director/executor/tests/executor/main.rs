@@ -13,6 +13,7 @@ mod gate;
 mod leftovers;
 mod limits;
 mod log;
+mod names;
 mod ports;
 mod queueing;
 mod repairs;

@@ -4,6 +4,7 @@ use model::plan::DeploymentRecord;
 use model::*;
 use serde_json::{Value, json};
 
+use super::dns;
 use super::tx::{Tx, invalid};
 use crate::command::Refusal;
 use crate::records::{Deployment, VariableSet};
@@ -72,6 +73,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
         tx.delete(&VARIABLE_SETS, &set);
     }
     tx.delete_of(&VARIABLE_SETS_OF, name);
+    dns::forget(tx, name);
     tx.delete(&DEPLOYMENTS, name);
     Ok(())
 }

@@ -14,6 +14,7 @@ mod config;
 mod deed;
 mod deployment;
 mod disk;
+mod dns;
 mod event;
 mod fleet;
 mod instance;

@@ -9,7 +9,7 @@ use model::*;
 
 use super::task::{working, wrong_state};
 use super::tx::{Tx, invalid, not_found};
-use super::{address, deployment, instance, line};
+use super::{address, deployment, dns, instance, line};
 use crate::command::{DraftPart, Outcome, Refusal};
 use crate::draft::{self, Misfit};
 use crate::records::{PlannedUnit, UnitProgress, UnitState};
@@ -56,6 +56,7 @@ pub(super) fn commit(
     let info = info(tx, &task, &plan);
     store_targets(tx, &task, &plan, &info)?;
     store_units(tx, &task, &plan)?;
+    dns::number(tx, &plan.dns_subjects);
     if let Some(name) = &plan.deployment {
         deployment::bump(tx, name);
     }

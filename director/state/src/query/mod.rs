@@ -8,12 +8,14 @@
 
 mod artifact;
 mod deployment;
+mod dns;
 mod fleet;
 mod history;
 mod instance;
 mod task;
 mod variable;
 
+pub(crate) use dns::{dns_counter, dns_key};
 pub use history::{Compacted, EventFilter};
 pub use task::{LockView, TaskFilter};
 

@@ -346,6 +346,7 @@ pub fn plan(targets: Vec<Target>, reservations: Vec<Reservation>, stages: Vec<St
         phases: vec![Phase { stages }],
         record: Some(record(1)),
         warnings: Vec::new(),
+        dns_subjects: Vec::new(),
     }
 }
 

@@ -1,0 +1,70 @@
+//! DNS names that templates make for links.
+
+use model::task::{DeployOptions, TaskKind};
+use serde_json::{Value, json};
+
+use crate::artifacts::{release_of, tgz};
+use crate::world::TestWorld;
+
+/// A release whose job `client` fails unless it gets this name for the link's group in its own zone.
+async fn with_release(world: &TestWorld, name: &str) {
+    let provides = json!([{"name": "front", "type": "http"}]);
+    let site = json!({"name": "site", "templates": {}, "packages": [], "provides": provides});
+    let consumes = json!([{"name": "front", "type": "http"}]);
+    let templates = json!({"run.erb": "run"});
+    let client = json!({"name": "client", "templates": templates, "packages": [], "consumes": consumes});
+    let template = format!(
+        "<% got = link('front').address(azs: [spec.az]); raise \"it is #{{got}}\" unless got == '{name}' %>"
+    );
+    let jobs = [
+        ("site", tgz(&[("job.MF", &site.to_string()), ("monit", "")])),
+        ("client", tgz(&[("job.MF", &client.to_string()), ("monit", ""), ("templates/run.erb", &template)])),
+    ];
+    let blob = world.put(release_of("linked", &jobs, &[])).await;
+    world.run(TaskKind::UploadRelease { blob, rebase: false, fix: false }).await.done();
+}
+
+fn deploy() -> TaskKind {
+    let group = |name: &str| {
+        json!({
+            "name": name, "instances": 1, "azs": ["z1"], "vm_type": "small", "stemcell": "default",
+            "networks": [{"name": "a"}], "jobs": [{"name": name, "release": "linked"}],
+        })
+    };
+    let groups: Vec<Value> = ["site", "client"].map(group).into();
+    let manifest = json!({
+        "name": "p", "releases": [{"name": "linked", "version": "1"}],
+        "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
+        "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": 1, "update_watch_time": 1},
+        "instance_groups": groups,
+    });
+    TaskKind::Deploy { manifest_text: manifest.to_string(), options: DeployOptions::default() }
+}
+
+#[tokio::test]
+async fn a_template_can_ask_for_the_name_of_a_link_in_a_zone() {
+    let world = TestWorld::seed().await;
+    with_release(&world, "q-a1s0.site.a.p.bosh").await;
+    world.run(deploy()).await.done();
+    let hash = |world: &TestWorld| {
+        world.read(|state| {
+            let all = state.instances(&"p".into());
+            all.into_iter().map(|i| i.spec.configuration_hash).collect::<Vec<_>>()
+        })
+    };
+    let before = hash(&world);
+    let again = world.run(deploy()).await.done();
+    assert!(!again.events.contains("Updating instance"), "numbers stay: {}", again.events);
+    assert_eq!(hash(&world), before);
+    let link = model::dns::DnsSubject::Link("p".into(), "front-http".into());
+    assert_eq!(world.read(|state| state.dns_number(&link)), Some(3), "after the two groups");
+}
+
+#[tokio::test]
+async fn a_name_that_a_template_does_not_expect_fails_the_deploy() {
+    let world = TestWorld::seed().await;
+    with_release(&world, "q-s0.site.a.p.bosh").await;
+    let told = world.run(deploy()).await.error();
+    assert!(told.contains("it is q-a1s0.site.a.p.bosh"), "{told}");
+    assert!(world.read(|state| state.dns_numbers(&"p".into()).is_empty()), "nothing was accepted");
+}

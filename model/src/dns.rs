@@ -1,0 +1,36 @@
+//! What DNS names tell by number instead of by name: zones, networks, instance groups and links
+//! (`spec/manifest.md` §14).
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::*;
+
+/// Something that has a number in DNS names, unique in the director, for as long as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnsSubject {
+    /// A zone.
+    Zone(AzName),
+    /// A network.
+    Network(NetworkName),
+    /// An instance group of a deployment.
+    Group(DeploymentName, GroupName),
+    /// A link that a deployment provides, by [`ProvidedName::group_name`].
+    Link(DeploymentName, String),
+}
+
+/// A link by the name that consumers know it by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProvidedName {
+    /// The alias that the manifest gives it, or the name in the release.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+}
+
+impl ProvidedName {
+    /// Returns the name of the group that its providers form in DNS.
+    pub fn group_name(&self) -> String {
+        format!("{}-{}", self.name, self.kind)
+    }
+}
