@@ -53,7 +53,7 @@ pub enum Command {
     LeaderBegin { node: NodeId, epoch: Epoch },
     /// A replica introduces itself, or tells its new addresses or version.
     MemberPut { member: Member },
-    /// A replica is removed for good.
+    /// A replica is removed for good. Refused for the last one.
     MemberRemove { node: NodeId },
     /// Remembers a single-use token (only its hash).
     TokenPut { token: JoinToken },
@@ -140,6 +140,24 @@ pub enum Command {
     /// A stemcell is about to be deleted from all clouds: from here on nobody may plan with it. Refused while anybody uses
     /// it, and if there is none.
     StemcellRetire { task: TaskId, epoch: Epoch, name: String, version: Version },
+    /// Gives a user a token. Refused if there is no such user, the id is taken, or the user has too many.
+    UserTokenPut { token: UserToken },
+    /// Revokes a token.
+    UserTokenRemove { id: String },
+}
+
+/// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
+pub const FEATURE_LEVEL: u32 = 2;
+
+impl Command {
+    /// Returns the feature level that brought the command. It must not be proposed before every member has announced that
+    /// level: an older one would refuse what the others apply, and its state would be another one from there on.
+    pub fn feature_level(&self) -> u32 {
+        match self {
+            Self::StemcellRetire { .. } | Self::UserTokenPut { .. } | Self::UserTokenRemove { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Fields that later versions added are left out while they say what their absence says: old bytes stay what they are.

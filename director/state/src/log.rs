@@ -66,6 +66,14 @@ pub enum LogError {
         /// The bound.
         max: usize,
     },
+    /// A member of the fleet would not know the command.
+    #[error("a member of the fleet is at feature level {level}, and this needs {needed}: update it first")]
+    TooOld {
+        /// The oldest member's level.
+        level: u32,
+        /// The command's.
+        needed: u32,
+    },
     /// This replica can't take it for another reason.
     #[error("the log failed: {0}")]
     Other(String),

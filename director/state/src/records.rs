@@ -138,6 +138,35 @@ impl std::fmt::Debug for User {
     }
 }
 
+/// A token with which a user's programs log in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserToken {
+    /// Its name, which is no secret.
+    pub id: String,
+    /// Whose it is.
+    pub user: UserName,
+    /// SHA-256 of the secret, hex. The secret is 256 bits of chance: nobody finds it by trying.
+    pub hash: String,
+    /// What it may do of what its user may.
+    pub scopes: BTreeSet<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub note: String,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Timestamp,
+    /// It is refused after this.
+    pub expires_at: Timestamp,
+}
+
+impl std::fmt::Debug for UserToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("UserToken");
+        shown.field("id", &self.id).field("user", &self.user).field("scopes", &self.scopes);
+        shown.field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
 /// What is known of a blob. The bytes are beside the replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {

@@ -51,6 +51,8 @@ tables! {
     CHANGES: Revision => Vec<ChangeRow> = 0x0b, "changes", Hidden;
     /// The first revision whose changes are still known.
     CHANGES_FROM: () => Revision = 0x0c, "changes_from", Hidden;
+    /// Users' tokens by id.
+    USER_TOKENS: String => UserToken = 0x0d, "user_tokens", Shown;
 
     /// Configs by number.
     CONFIGS: ConfigId => StoredConfig = 0x10, "configs", Shown;

@@ -103,6 +103,8 @@ fn members_come_and_go_for_good() {
             Command::MemberPut { member: member(1) },
             Command::MemberPut { member: member(1) },
             Command::MemberRemove { node: NodeId(1) },
+            Command::MemberPut { member: member(2) },
+            Command::MemberRemove { node: NodeId(1) },
             Command::MemberRemove { node: NodeId(1) },
             Command::MemberPut { member: member(1) },
             Command::MemberPut { member: member(0) },
@@ -110,6 +112,8 @@ fn members_come_and_go_for_good() {
         ],
         expect![[r#"
             Done
+            Done
+            refused: removing member 1 makes no sense here: it is the last one
             Done
             Done
             refused: no such member: 1
@@ -186,6 +190,68 @@ fn users_and_settings() {
     world.must(init());
     world.must(pause);
     assert!(world.state().resurrection_paused());
+}
+
+#[test]
+fn tokens_of_users_are_given_revoked_and_end_with_their_user() {
+    let nobodys = Command::UserTokenPut { token: user_token("t0", "bob") };
+    let put = |id: &str| Command::UserTokenPut { token: user_token(id, "ann") };
+    let remove = |id: &str| Command::UserTokenRemove { id: id.into() };
+    check(
+        vec![
+            nobodys,
+            Command::UserPut { user: user("ann") },
+            put("t1"),
+            put("t1"),
+            put(""),
+            put("t2"),
+            remove("t1"),
+            remove("t1"),
+            Command::UserRemove { name: "ann".into() },
+            remove("t2"),
+        ],
+        expect![[r#"
+            refused: no such user: bob
+            Done
+            Done
+            refused: user token exists already: t1
+            refused: a token makes no sense here: it has no id or no hash
+            Done
+            Done
+            refused: no such user token: t1
+            Done
+            refused: no such user token: t2
+        "#]],
+    );
+    let mut world = World::new();
+    world.must(Command::UserPut { user: user("ann") });
+    for number in 0..100 {
+        world.must(put(&format!("t{number}")));
+    }
+    assert_eq!(
+        world.say(put("one more")),
+        "refused: another token makes no sense here: user ann has 100: revoke one"
+    );
+    let made = world.state().user_token("t7").unwrap();
+    assert!(made.created_at.0 > START, "the time is the entry's, whatever the token says");
+    // They have expired by now, and make room.
+    world.now += 2_000_000;
+    let mut late = user_token("late", "ann");
+    late.expires_at = Timestamp(world.now + 1_000_000);
+    world.must(Command::UserTokenPut { token: late });
+    assert_eq!(world.state().user_tokens(Some(&"ann".into())).len(), 1);
+    assert!(world.audit().contains("create user_token ann/late"), "{}", world.audit());
+}
+
+#[test]
+fn the_feature_level_is_that_of_the_oldest_member() {
+    let mut world = World::new();
+    assert_eq!(world.state().feature_level(), None);
+    world.must(Command::MemberPut { member: Member { feature_level: 2, ..member(1) } });
+    assert_eq!(world.state().feature_level(), Some(2));
+    world.must(Command::MemberPut { member: Member { feature_level: 1, ..member(2) } });
+    assert_eq!(world.state().feature_level(), Some(1));
+    assert_eq!(Command::UserTokenRemove { id: "t".into() }.feature_level(), FEATURE_LEVEL);
 }
 
 #[test]

@@ -38,6 +38,8 @@ fn fleet_commands() -> Vec<Command> {
         Command::UserPut { user: user("ann") },
         Command::UserRemove { name: "ann".into() },
         Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
+        Command::UserTokenPut { token: user_token("t1", "ann") },
+        Command::UserTokenRemove { id: "t1".into() },
     ]
 }
 

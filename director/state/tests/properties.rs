@@ -148,6 +148,8 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         (name("t"), name("k")).prop_map(|(hash, key_digest)| Command::TokenUse { hash, key_digest }),
         name("u").prop_map(|name| Command::UserPut { user: user(&name) }),
         name("u").prop_map(|name| Command::UserRemove { name: name.into() }),
+        (name("k"), name("u")).prop_map(|(id, user)| Command::UserTokenPut { token: user_token(&id, &user) }),
+        name("k").prop_map(|id| Command::UserTokenRemove { id }),
         any::<bool>().prop_map(|paused| Command::SettingPut { setting: Setting::ResurrectionPaused(paused) }),
         (name("c"), name("text")).prop_map(|(name, content)| Command::ConfigPut {
             kind: "cloud".into(),

@@ -11,7 +11,7 @@ use owned_tasks::OwnedTasks;
 use raft::Node;
 use rcgen::KeyPair;
 use serde_json::json;
-use state::command::Command;
+use state::command::{Command, FEATURE_LEVEL};
 use state::log::{CommandLog as _, Proposal};
 use state::records::{FleetSecrets, Member, User};
 
@@ -20,7 +20,6 @@ use crate::config::Config;
 use crate::files::write_private;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::log::RaftLog;
-use crate::fleet::membership::FEATURE_LEVEL;
 use crate::fleet::peers::PeerChannels;
 use crate::identity::{Authority, IdentityFiles, NodeIdentity};
 use crate::secrets::{Kek, KekVault};

@@ -17,12 +17,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use state::command::FEATURE_LEVEL;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Config;
-use crate::fleet::membership::FEATURE_LEVEL;
 use crate::identity::{IdentityFiles, NodeIdentity};
 use crate::secrets::Kek;
 use crate::wire::own_names;

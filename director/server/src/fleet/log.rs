@@ -6,13 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use executor::lease::{Held, Lease};
 use model::{Epoch, NodeId, RequestId, Revision, Timestamp};
 use raft::{Node, ProposeError, ReadError};
-use state::command::{Actor, ENTRY_VERSION, Entry, Outcome};
+use state::State;
+use state::command::{Actor, Command, ENTRY_VERSION, Entry, Outcome};
 use state::log::{BoxFuture, CommandLog, Committed, LogError, Proposal, View};
 
 use super::fsm::Look;
 
 /// How long a request may wait for a leader.
 pub const WAIT_FOR_LEADER: Duration = Duration::from_secs(20);
+
+/// Every member has this one.
+const OLDEST_LEVEL: u32 = 1;
 
 /// The log over Raft.
 #[derive(Clone)]
@@ -27,7 +31,21 @@ impl RaftLog {
         Self { node, id }
     }
 
+    /// Fails if a member is too old for a command: it would refuse what the others apply.
+    fn check_level(&self, command: &Command) -> Result<(), LogError> {
+        let needed = command.feature_level();
+        if needed == OLDEST_LEVEL {
+            return Ok(());
+        }
+        let view = self.view();
+        match State::new(&*view).feature_level() {
+            Some(level) if level < needed => Err(LogError::TooOld { level, needed }),
+            _ => Ok(()),
+        }
+    }
+
     async fn send(&self, proposal: Proposal) -> Result<Committed, LogError> {
+        self.check_level(&proposal.command)?;
         let entry = Entry {
             version: ENTRY_VERSION,
             // An id of our own where the caller gave none: carrying an entry to the leader may be repeated underneath.
@@ -100,5 +118,29 @@ impl Lease for RaftLog {
     fn held(&self) -> Option<Held> {
         let leadership = self.node.leadership()?;
         Some(Held { epoch: Epoch(leadership.term), until: leadership.until })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::records::Member;
+
+    use super::*;
+    use crate::test_support::replica::Replica;
+    use crate::test_support::state::member;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_an_older_member_does_not_know_is_not_proposed() {
+        let replica = Replica::start().await;
+        let old = Member { feature_level: 1, ..member(2) };
+        replica.must(Command::MemberPut { member: old.clone() }).await;
+        let before = replica.log.revision();
+        let new = || Proposal::own(Command::UserTokenRemove { id: "t".into() });
+        let refused = replica.log.propose(new()).await;
+        assert_eq!(refused, Err(LogError::TooOld { level: 1, needed: 2 }));
+        assert_eq!(replica.log.revision(), before, "nothing reached the log");
+        replica.must(Command::MemberPut { member: Member { feature_level: 2, ..old } }).await;
+        assert!(replica.log.propose(new()).await.is_ok());
+        replica.stop().await;
     }
 }

@@ -12,9 +12,9 @@ use raft::Node;
 use rcgen::KeyPair;
 use release::LocalBlobs;
 use service::Service;
-use state::command::{Command, Outcome};
+use state::command::{Command, FEATURE_LEVEL, Outcome};
 use state::log::{CommandLog as _, Proposal};
-use state::records::{FleetSecrets, User};
+use state::records::{FleetSecrets, Member, User};
 use tonic_health::server::HealthReporter;
 
 use crate::agents::AgentSide;
@@ -110,7 +110,8 @@ impl Replica {
             secrets,
         })
         .await;
-        self.must(Command::MemberPut { member: super::state::member(1) }).await;
+        let member = Member { feature_level: FEATURE_LEVEL, ..super::state::member(1) };
+        self.must(Command::MemberPut { member }).await;
         let epoch = super::state::EPOCH;
         self.must(Command::LeaderBegin { node: NodeId(1), epoch }).await;
         let password_hash = hash_password(PASSWORD);

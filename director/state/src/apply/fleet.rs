@@ -18,6 +18,9 @@ const NODE_MAX: u64 = u32::MAX as u64;
 /// Used and expired tokens are forgotten after this.
 const TOKEN_KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 
+/// Tokens that a user may have at once.
+const USER_TOKENS_MAX: usize = 100;
+
 /// `ClusterInit`; `names` are the cluster's id, the director's name and its UUID.
 pub(super) fn init(tx: &mut Tx<'_>, names: [&String; 3], secrets: &FleetSecrets) -> Result<Outcome, Refusal> {
     if tx.has(&CLUSTER, &()) {
@@ -70,9 +73,13 @@ pub(super) fn member_put(tx: &mut Tx<'_>, member: &Member) -> Result<Outcome, Re
     Ok(Outcome::Done)
 }
 
-/// `MemberRemove`. The number is never given again.
+/// `MemberRemove`. The number is never given again. The last one stays: two that are removed at the same time through one
+/// another would leave nobody.
 pub(super) fn member_remove(tx: &mut Tx<'_>, node: NodeId) -> Result<Outcome, Refusal> {
     let member = tx.need(&MEMBERS, &node, "member")?;
+    if tx.rows(&MEMBERS).count() == 1 {
+        return Err(invalid(format!("removing member {node}"), "it is the last one"));
+    }
     tx.delete(&MEMBERS, &node);
     tx.put(&MEMBERS_REMOVED, &node, &());
     audit_plain(tx, "delete", "member", member.name);
@@ -95,6 +102,8 @@ pub(super) fn token_put(tx: &mut Tx<'_>, token: &JoinToken) -> Result<Outcome, R
     }
     // A token begins unused, whatever the entry says.
     tx.put(&TOKENS, &token.hash, &JoinToken { used_by: None, ..token.clone() });
+    // Enough of the hash to tell tokens apart.
+    audit_plain(tx, "create", "join_token", token.hash.chars().take(8).collect());
     Ok(Outcome::Done)
 }
 
@@ -127,8 +136,46 @@ pub(super) fn user_put(tx: &mut Tx<'_>, user: &User) -> Result<Outcome, Refusal>
 pub(super) fn user_remove(tx: &mut Tx<'_>, name: &UserName) -> Result<Outcome, Refusal> {
     tx.need(&USERS, name, "user")?;
     tx.delete(&USERS, name);
+    for token in tokens_of(tx, name) {
+        tx.delete(&USER_TOKENS, &token.id);
+    }
     audit_plain(tx, "delete", "user", name.to_string());
     Ok(Outcome::Done)
+}
+
+/// `UserTokenPut`. Expired ones are forgotten here, where new ones come.
+pub(super) fn user_token_put(tx: &mut Tx<'_>, token: &UserToken) -> Result<Outcome, Refusal> {
+    tx.need(&USERS, &token.user, "user")?;
+    if token.id.is_empty() || token.hash.is_empty() {
+        return Err(invalid("a token", "it has no id or no hash"));
+    }
+    if tx.has(&USER_TOKENS, &token.id) {
+        return Err(Refusal::Exists { what: "user token".into(), name: token.id.clone() });
+    }
+    let (old, kept): (Vec<UserToken>, Vec<UserToken>) =
+        tokens_of(tx, &token.user).into_iter().partition(|t| t.expires_at < tx.at);
+    for expired in old {
+        tx.delete(&USER_TOKENS, &expired.id);
+    }
+    if kept.len() >= USER_TOKENS_MAX {
+        let reason = format!("user {} has {USER_TOKENS_MAX}: revoke one", token.user);
+        return Err(invalid("another token", reason));
+    }
+    tx.put(&USER_TOKENS, &token.id, &UserToken { created_at: tx.at, ..token.clone() });
+    audit_plain(tx, "create", "user_token", format!("{}/{}", token.user, token.id));
+    Ok(Outcome::Done)
+}
+
+/// `UserTokenRemove`.
+pub(super) fn user_token_remove(tx: &mut Tx<'_>, id: &String) -> Result<Outcome, Refusal> {
+    let token = tx.need(&USER_TOKENS, id, "user token")?;
+    tx.delete(&USER_TOKENS, id);
+    audit_plain(tx, "delete", "user_token", format!("{}/{id}", token.user));
+    Ok(Outcome::Done)
+}
+
+fn tokens_of(tx: &Tx<'_>, user: &UserName) -> Vec<UserToken> {
+    tx.rows(&USER_TOKENS).map(|(_, token)| token).filter(|token| token.user == *user).collect()
 }
 
 /// `SettingPut`.

@@ -60,8 +60,8 @@ pub fn apply<K: Kv>(kv: &mut K, revision: Revision, entry: &Entry) -> Applied {
     applied
 }
 
-/// Applies an entry's bytes and returns its outcome's bytes. Bytes that this version can't read are refused; the
-/// proposer sees to it that they are not proposed while a member is too old for them.
+/// Applies an entry's bytes and returns its outcome's bytes. Bytes that this version can't read are refused; who proposes
+/// asks [`Command::feature_level`] first, so that they are not proposed while a member is too old for them.
 pub fn apply_bytes<K: Kv>(kv: &mut K, revision: Revision, bytes: &[u8]) -> (Vec<u8>, Vec<Change>) {
     match Entry::decode(bytes) {
         Ok(entry) => {
@@ -154,5 +154,7 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         LeakClear { id } => event::leak_clear(tx, *id),
         BlobForget { digest } => blob::forget(tx, digest),
         EventPut { event } => event::put(tx, event),
+        UserTokenPut { token } => fleet::user_token_put(tx, token),
+        UserTokenRemove { id } => fleet::user_token_remove(tx, id),
     }
 }

@@ -11,7 +11,7 @@ use crate::kv::Direction;
 use crate::records::BlobRecord;
 use crate::tables::*;
 
-impl State<'_> {
+impl<'a> State<'a> {
     /// Returns a version of a config, deleted or not.
     pub fn config(&self, id: ConfigId) -> Option<StoredConfig> {
         CONFIGS.get(self.kv, &id)
@@ -44,6 +44,12 @@ impl State<'_> {
     /// Returns all versions of all configs, newest first, deleted ones included.
     pub fn configs(&self, limit: usize) -> Vec<StoredConfig> {
         CONFIGS.rows(self.kv, Direction::Reverse).map(|(_, config)| config).take(limit).collect()
+    }
+
+    /// Returns all versions of all configs before a number, newest first, deleted ones included, as they are read.
+    pub fn configs_before(&self, before: Option<ConfigId>) -> impl Iterator<Item = StoredConfig> + use<'a> {
+        let end = before.unwrap_or(ConfigId(u64::MAX));
+        CONFIGS.rows_before(self.kv, &end).map(|(_, config)| config)
     }
 
     fn config_versions(&self, kind: &str, name: &str) -> impl Iterator<Item = StoredConfig> {

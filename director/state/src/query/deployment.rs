@@ -11,10 +11,19 @@ use crate::kv::Direction;
 use crate::records::Deployment;
 use crate::tables::*;
 
-impl State<'_> {
+impl<'a> State<'a> {
     /// Returns all deployments, by name.
     pub fn deployments(&self) -> Vec<Deployment> {
         DEPLOYMENTS.rows(self.kv, Direction::Forward).map(|(_, deployment)| deployment).collect()
+    }
+
+    /// Returns the deployments from a name on, by name, as they are read.
+    pub fn deployments_from(
+        &self,
+        from: Option<&DeploymentName>,
+    ) -> impl Iterator<Item = Deployment> + use<'a> {
+        let start = from.cloned().unwrap_or_default();
+        DEPLOYMENTS.rows_from(self.kv, &start).map(|(_, deployment)| deployment)
     }
 
     /// Returns a deployment.

@@ -8,7 +8,7 @@ use crate::records::*;
 use crate::rows::Leader;
 use crate::tables::*;
 
-impl State<'_> {
+impl<'a> State<'a> {
     /// Returns the cluster's row; none before `ClusterInit`.
     pub fn cluster(&self) -> Option<Cluster> {
         let leader = self.leader();
@@ -46,6 +46,11 @@ impl State<'_> {
         TOKENS.rows(self.kv, Direction::Forward).map(|(_, token)| token).collect()
     }
 
+    /// Returns a join token by its hash.
+    pub fn join_token(&self, hash: &str) -> Option<JoinToken> {
+        TOKENS.get(self.kv, &hash.to_owned())
+    }
+
     /// Returns the users by name.
     pub fn users(&self) -> Vec<User> {
         USERS.rows(self.kv, Direction::Forward).map(|(_, user)| user).collect()
@@ -56,6 +61,22 @@ impl State<'_> {
         USERS.get(self.kv, name)
     }
 
+    /// Returns a user's token by its id.
+    pub fn user_token(&self, id: &str) -> Option<UserToken> {
+        USER_TOKENS.get(self.kv, &id.to_owned())
+    }
+
+    /// Returns the tokens of a user, or of all, by id; expired ones included.
+    pub fn user_tokens(&self, user: Option<&UserName>) -> Vec<UserToken> {
+        let all = USER_TOKENS.rows(self.kv, Direction::Forward).map(|(_, token)| token);
+        all.filter(|token| user.is_none_or(|user| token.user == *user)).collect()
+    }
+
+    /// Returns the highest feature level that every member reads; none before there is a member.
+    pub fn feature_level(&self) -> Option<u32> {
+        self.members().into_iter().map(|member| member.feature_level).min()
+    }
+
     /// Returns who watches which agents; number 0 and nobody before the first map.
     pub fn shard_map(&self) -> ShardMap {
         SHARD_MAP.get(self.kv, &()).unwrap_or_default()
@@ -64,6 +85,12 @@ impl State<'_> {
     /// Returns the agents that may connect.
     pub fn agents(&self) -> Vec<AgentRecord> {
         AGENTS.rows(self.kv, Direction::Forward).map(|(_, agent)| agent).collect()
+    }
+
+    /// Returns the agents that may connect from an id on, as they are read.
+    pub fn agents_from(&self, from: Option<&AgentId>) -> impl Iterator<Item = AgentRecord> + use<'a> {
+        let start = from.cloned().unwrap_or_default();
+        AGENTS.rows_from(self.kv, &start).map(|(_, agent)| agent)
     }
 
     /// Returns an agent that may connect.

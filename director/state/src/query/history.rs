@@ -3,6 +3,7 @@
 use model::*;
 
 use super::State;
+use crate::command::Outcome;
 use crate::kv::Direction;
 use crate::records::*;
 use crate::tables::*;
@@ -88,6 +89,11 @@ impl State<'_> {
             }));
         }
         Ok(changes)
+    }
+
+    /// Returns what was answered to a request, as long as that is remembered.
+    pub fn answer(&self, request: &RequestId) -> Option<Outcome> {
+        ANSWERS.get(self.kv, request).map(|answered| answered.outcome)
     }
 
     /// Returns what may exist out there without anybody knowing its id.

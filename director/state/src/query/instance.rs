@@ -10,11 +10,23 @@ use crate::kv::Direction;
 use crate::records::*;
 use crate::tables::*;
 
-impl State<'_> {
+impl<'a> State<'a> {
     /// Returns the instances of a deployment, compilation workers included, by UUID.
     pub fn instances(&self, deployment: &DeploymentName) -> Vec<Instance> {
         let ids = INSTANCES_OF.rows_of(self.kv, deployment, Direction::Forward);
         ids.filter_map(|((_, id), ())| self.instance(&id)).collect()
+    }
+
+    /// Returns the instances of a deployment from a UUID on, as they are read.
+    pub fn instances_from(
+        &self,
+        deployment: &DeploymentName,
+        from: Option<&InstanceId>,
+    ) -> impl Iterator<Item = Instance> + use<'a> {
+        let (kv, of) = (self.kv, deployment.clone());
+        let start = (of.clone(), from.cloned().unwrap_or_default());
+        let ids = INSTANCES_OF.rows_from(kv, &start).take_while(move |((other, _), ())| *other == of);
+        ids.filter_map(move |((_, id), ())| INSTANCES.get(kv, &id))
     }
 
     /// Returns an instance.

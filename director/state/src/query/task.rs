@@ -53,7 +53,7 @@ pub struct LockView {
     pub waiters: Vec<TaskId>,
 }
 
-impl State<'_> {
+impl<'a> State<'a> {
     /// Returns tasks, newest first.
     pub fn tasks(&self, filter: &TaskFilter) -> Vec<Task> {
         let before = filter.before.unwrap_or(TaskId(u64::MAX));
@@ -108,6 +108,17 @@ impl State<'_> {
     /// Returns the units of a committed plan, by number.
     pub fn units(&self, task: TaskId) -> Vec<PlannedUnit> {
         UNITS.rows_of(self.kv, &task, Direction::Forward).map(|(_, unit)| unit).collect()
+    }
+
+    /// Returns the units of a committed plan from a number on, as they are read.
+    pub fn units_from(&self, task: TaskId, from: UnitNo) -> impl Iterator<Item = PlannedUnit> + use<'a> {
+        let units = UNITS.rows_from(self.kv, &(task, from));
+        units.take_while(move |((of, _), _)| *of == task).map(|(_, unit)| unit)
+    }
+
+    /// Returns how many tasks have not ended.
+    pub fn open_tasks(&self) -> usize {
+        TASKS_OPEN.rows(self.kv, Direction::Forward).count()
     }
 
     /// Returns a unit of a committed plan.

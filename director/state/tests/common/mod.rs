@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use state::State;
 use state::command::*;
 use state::kv::MemoryKv;
-use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User};
+use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
 
 /// The world's clock at the start.
 pub const START: i64 = 1_700_000_000_000;
@@ -186,6 +186,18 @@ pub fn member(node: u64) -> Member {
 
 pub fn user(name: &str) -> User {
     User { name: name.into(), password_hash: "$argon2id$x".into(), scopes: ["bosh.admin".to_owned()].into() }
+}
+
+pub fn user_token(id: &str, user: &str) -> UserToken {
+    UserToken {
+        id: id.into(),
+        user: user.into(),
+        hash: "hash".into(),
+        scopes: ["bosh.read".to_owned()].into(),
+        note: "ci".into(),
+        created_at: Timestamp(0),
+        expires_at: Timestamp(START + 1_000_000),
+    }
 }
 
 pub fn token(hash: &str, expires_at: i64) -> JoinToken {
