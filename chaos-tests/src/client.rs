@@ -11,6 +11,7 @@ use dctl::settings::Profile;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::configs_client::ConfigsClient;
 use proto::v1::deployments_client::DeploymentsClient;
+use proto::v1::events_client::EventsClient;
 use proto::v1::follow_task_request::Kind as Output;
 use proto::v1::health_client::HealthClient;
 use proto::v1::instances_client::InstancesClient;
@@ -130,7 +131,9 @@ impl Client {
             page: page(),
             freshness: Freshness::Linearizable.into(),
         };
-        Ok(call!(self.fleet, InstancesClient.list(request)).await?.instances)
+        let mut instances = call!(self.fleet, InstancesClient.list(request)).await?.instances;
+        instances.sort_by(|a, b| (&a.group, a.index).cmp(&(&b.group, b.index)));
+        Ok(instances)
     }
 
     /// Returns a task.
@@ -173,17 +176,24 @@ impl Client {
 
     /// Returns the plan and the journal of a task.
     pub async fn steps(&self, id: u64) -> Result<Vec<TaskUnit>> {
-        Ok(call!(self.fleet, TasksClient.steps(GetTaskRequest { id })).await?.units)
+        Ok(call!(self.fleet, TasksClient.steps(GetTaskStepsRequest { id, page: page() })).await?.units)
     }
 
     /// Returns the locks that are held.
     pub async fn locks(&self) -> Result<Vec<Lock>> {
-        Ok(call!(self.fleet, LocksClient.list(ListLocksRequest {})).await?.locks)
+        Ok(call!(self.fleet, LocksClient.list(ListLocksRequest { page: page() })).await?.locks)
+    }
+
+    /// Returns the newest audit events of one action on one type of object.
+    pub async fn events(&self, action: &str, object_type: &str) -> Result<Vec<Event>> {
+        let request = ListEventsRequest { page: page(), ..ListEventsRequest::default() };
+        let events = call!(self.fleet, EventsClient.list(request)).await?.events;
+        Ok(events.into_iter().filter(|e| e.action == action && e.object_type == object_type).collect())
     }
 
     /// Returns what may have been left behind in the cloud.
     pub async fn leaks(&self) -> Result<Vec<Leak>> {
-        Ok(call!(self.fleet, HealthClient.leaks(ListLeaksRequest {})).await?.leaks)
+        Ok(call!(self.fleet, HealthClient.leaks(ListLeaksRequest { page: page() })).await?.leaks)
     }
 }
 

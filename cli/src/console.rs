@@ -84,7 +84,7 @@ impl Console {
     pub fn list(&mut self, listing: &Listing) -> Result<(), Error> {
         let text = match self.format {
             Format::People => listing.to_table(self.screen),
-            Format::Programs => pretty(&listing.to_json()),
+            Format::Programs => pretty(&listing.to_document()),
         };
         Ok(writeln!(self.out, "{text}")?)
     }
@@ -280,12 +280,13 @@ pub struct Listing {
     noun: &'static str,
     columns: &'static [Column],
     rows: Vec<Vec<Cell>>,
+    revision: Option<u64>,
 }
 
 impl Listing {
     /// Makes an empty list; `noun` is the plural that is counted below the table.
     pub fn new(noun: &'static str, columns: &'static [Column]) -> Self {
-        Self { noun, columns, rows: Vec::new() }
+        Self { noun, columns, rows: Vec::new(), revision: None }
     }
 
     /// Adds a row: one cell a column.
@@ -306,7 +307,18 @@ impl Listing {
         listing
     }
 
-    /// Returns the list for programs: an array of objects.
+    /// Says up to which revision of the state the list tells: `dctl watch --after` goes on from there.
+    pub fn as_of(mut self, revision: u64) -> Self {
+        self.revision = Some(revision);
+        self
+    }
+
+    /// Returns the list for programs: its rows, and the revision if it has one.
+    pub fn to_document(&self) -> Value {
+        json!({ "revision": self.revision, "rows": self.to_json() })
+    }
+
+    /// Returns the rows for programs: an array of objects.
     pub fn to_json(&self) -> Value {
         let object = |row: &Vec<Cell>| -> Map<String, Value> {
             self.columns.iter().zip(row).map(|(column, cell)| (column.key.into(), cell.json())).collect()

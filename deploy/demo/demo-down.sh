@@ -11,7 +11,7 @@ fi
 
 # The orderly way first: the fleet deletes its VMs and disks itself.
 if [ -x "$bin/dctl" ] && timeout 10 "$bin/dctl" cluster status >/dev/null 2>&1; then
-  for deployment in $(dctl --json deployments | json 'data.map { |row| row["name"] }.join("\n")'); do
+  for deployment in $(dctl --json deployments | json 'data["rows"].map { |row| row["name"] }.join("\n")'); do
     echo "demo-down: deleting deployment $deployment"
     timeout 120 "$bin/dctl" --yes -d "$deployment" delete-deployment --force >/dev/null ||
       echo "demo-down: $deployment was not deleted in order; its processes are ended below" >&2

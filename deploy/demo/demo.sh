@@ -123,7 +123,7 @@ smoke_tests() {
   grep -q "smoke tests: run $1 passed" "$demo/errand-$1.log"
 }
 
-replica() { dctl --json -d redis instances | json "data.select { |i| i['group'] == 'replica' }.min_by { |i| i['index'] }['$1']"; }
+replica() { dctl --json -d redis instances | json "data['rows'].select { |i| i['group'] == 'replica' }.min_by { |i| i['index'] }['$1']"; }
 has_new_vm() {
   local cid
   cid=$(replica vm_cid)

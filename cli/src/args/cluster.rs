@@ -68,6 +68,35 @@ pub enum UserCommand {
     },
     /// List users and their scopes
     List,
+    /// Make a token for a program to log in with (DCTL_TOKEN), and show it once
+    CreateToken {
+        /// Whose it will be, for admins; yours without it
+        #[arg(long = "for", value_name = "USER")]
+        user: Option<String>,
+        /// What it may do; all that its user may without it; repeat it for more
+        #[arg(long = "scope", value_enum)]
+        scopes: Vec<Scope>,
+        /// What it is for
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        note: String,
+        /// Days until it is worthless
+        #[arg(long, default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=366))]
+        days: u32,
+    },
+    /// List tokens
+    Tokens {
+        /// Whose, for admins; yours without it
+        #[arg(long = "for", value_name = "USER", conflicts_with = "all")]
+        user: Option<String>,
+        /// Everybody's, for admins
+        #[arg(long)]
+        all: bool,
+    },
+    /// Revoke a token
+    RevokeToken {
+        /// Its ID, as `user tokens` shows it
+        id: String,
+    },
 }
 
 /// `health …`
@@ -114,9 +143,9 @@ pub enum LeaksCommand {
 /// `watch`
 #[derive(Debug, Args)]
 pub struct Watch {
-    /// Begin after this revision
-    #[arg(long, default_value_t = 0, value_name = "REVISION")]
-    pub after: u64,
+    /// Begin after this revision, which every list tells with --json; from now on without it
+    #[arg(long, value_name = "REVISION")]
+    pub after: Option<u64>,
     /// Only these tables; repeat it, or separate with commas
     #[arg(long = "table", value_name = "TABLE", value_delimiter = ',')]
     pub tables: Vec<String>,

@@ -1,19 +1,17 @@
-//! `info`, `cluster …`, `user …`.
+//! `info` and `cluster …`.
 
 use std::io::Write as _;
 
-use camino::Utf8PathBuf;
 use proto::v1::cluster_client::ClusterClient;
 use proto::v1::*;
 use serde_json::json;
 
 use super::Context;
-use crate::args::{ClusterCommand, Scope, UserCommand};
+use crate::args::ClusterCommand;
 use crate::call;
 use crate::client::request_id;
 use crate::console::{Cell, Column, Listing, Record, column};
 use crate::error::Error;
-use crate::settings::read_secret;
 
 pub(super) async fn info(context: &mut Context<'_>) -> Result<(), Error> {
     let info = call!(context.fleet, ClusterClient.info(InfoRequest {})).await?;
@@ -59,12 +57,12 @@ async fn status(context: &mut Context<'_>) -> Result<(), Error> {
             member.peer_address.into(),
             member.agent_address.into(),
             Cell::State(member.role),
-            Cell::Number(member.term),
-            Cell::Number(member.last_log_index),
-            Cell::Number(member.applied_index),
-            Cell::Number(member.lag),
-            Cell::nonzero(member.snapshot_index),
-            Cell::Both(mebibytes(member.rss_bytes), json!(member.rss_bytes)),
+            number(member.term),
+            number(member.last_log_index),
+            number(member.applied_index),
+            number(member.lag),
+            member.snapshot_index.map_or(Cell::None, Cell::nonzero),
+            member.rss_bytes.map_or(Cell::None, |bytes| Cell::Both(mebibytes(bytes), json!(bytes))),
             member.version.into(),
         ]
     });
@@ -78,6 +76,11 @@ async fn status(context: &mut Context<'_>) -> Result<(), Error> {
     let mut value = head.to_json();
     value["members"] = members.to_json();
     context.console.say(&text, &value)
+}
+
+/// Returns what only a replica itself can tell: nothing while it is unreachable.
+fn number(told: Option<u64>) -> Cell {
+    told.map_or(Cell::None, Cell::Number)
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -104,59 +107,7 @@ async fn remove_member(context: &mut Context<'_>, id: u64) -> Result<(), Error> 
 }
 
 async fn transfer(context: &mut Context<'_>, node_id: u64) -> Result<(), Error> {
-    // No request id: asking again for the same leader changes nothing.
-    let answer =
-        call!(context.fleet, ClusterClient.transfer_leader(TransferLeaderRequest { node_id })).await?;
+    let request = TransferLeaderRequest { node_id, request_id: request_id() };
+    let answer = call!(context.fleet, ClusterClient.transfer_leader(request)).await?;
     context.console.say(&format!("Replica {} leads.", answer.leader), &json!({ "leader": answer.leader }))
-}
-
-const USERS: &[Column] = &[column("Name", "name"), column("Scopes", "scopes")];
-
-pub(super) async fn user(context: &mut Context<'_>, command: UserCommand) -> Result<(), Error> {
-    match command {
-        UserCommand::Add { name, password_file, scopes } => {
-            add_user(context, name, password_file, scopes).await
-        }
-        UserCommand::Remove { name } => {
-            let request = RemoveUserRequest { request_id: request_id(), name: name.clone() };
-            call!(context.fleet, ClusterClient.remove_user(request)).await?;
-            context.console.say(&format!("User `{name}` is removed."), &json!({ "name": name }))
-        }
-        UserCommand::List => {
-            let answer = call!(context.fleet, ClusterClient.list_users(ListUsersRequest {})).await?;
-            let users = Listing::of("users", USERS, answer.users, |user| {
-                [user.name.into(), Cell::Lines(user.scopes)]
-            });
-            context.console.list(&users)
-        }
-    }
-}
-
-async fn add_user(
-    context: &mut Context<'_>,
-    name: String,
-    password_file: Option<Utf8PathBuf>,
-    scopes: Vec<Scope>,
-) -> Result<(), Error> {
-    let (password, made) = match password_file {
-        Some(path) => (read_secret(&path)?, false),
-        // 122 random bits.
-        None => (uuid::Uuid::new_v4().simple().to_string(), true),
-    };
-    let scopes: Vec<String> = scopes.into_iter().map(|scope| scope.name().to_owned()).collect();
-    let request = PutUserRequest {
-        request_id: request_id(),
-        name: name.clone(),
-        password: password.clone(),
-        scopes: scopes.clone(),
-    };
-    call!(context.fleet, ClusterClient.put_user(request)).await?;
-    let shown = made.then_some(password);
-    let text = match &shown {
-        Some(password) => {
-            format!("User `{name}` may log in. The password, shown only now:\n{password}")
-        }
-        None => format!("User `{name}` may log in."),
-    };
-    context.console.say(&text, &json!({ "name": name, "scopes": scopes, "password": shown }))
 }

@@ -64,7 +64,7 @@ const CONFIGS: &[Column] = &[
 ];
 
 pub(super) async fn list(context: &mut Context<'_>, args: ListConfigs) -> Result<(), Error> {
-    let configs = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListConfigsRequest {
             r#type: args.kind.clone(),
             name: args.name.clone(),
@@ -72,10 +72,10 @@ pub(super) async fn list(context: &mut Context<'_>, args: ListConfigs) -> Result
             page: Some(page),
         };
         let answer = call!(context.fleet, ConfigsClient.list(request)).await?;
-        Ok((answer.configs, answer.next_page_token))
+        Ok((answer.configs, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("configs", CONFIGS, configs, |config| {
+    let listing = Listing::of("configs", CONFIGS, found.rows, |config| {
         [
             Cell::Number(config.id),
             config.r#type.into(),
@@ -84,7 +84,7 @@ pub(super) async fn list(context: &mut Context<'_>, args: ListConfigs) -> Result
             Cell::Time(config.created_at_unix_ms),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 pub(super) async fn show(context: &mut Context<'_>, args: ShowConfig) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use proto::v1::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ALL, Context, pages, tasks};
+use super::{ALL, Context, Found, pages, tasks};
 use crate::args::{
     DeleteDeployment, Deploy, DeployFlags, Diff, InstanceSlug, Interpolate, Plan, RunErrand, ShowVariable,
 };
@@ -59,10 +59,17 @@ fn options(flags: DeployFlags) -> DeployOptions {
 pub(super) async fn plan(context: &mut Context<'_>, args: Plan) -> Result<(), Error> {
     let document = Document::read(&args.manifest, &args.overlay)?;
     context.same_name(&document)?;
-    let request = PlanRequest { manifest: document.text, options: Some(options(args.flags)) };
-    let plan = call!(context.fleet, DeploymentsClient.plan(request)).await?;
-    let text = if plan.explanation.is_empty() { "Nothing to do." } else { &plan.explanation };
-    context.console.say(text, &json!({ "explanation": plan.explanation }))
+    let request = DeployRequest {
+        request_id: request_id(),
+        manifest: document.text,
+        options: Some(DeployOptions { dry_run: true, ..options(args.flags) }),
+        context_id: String::new(),
+    };
+    let started = call!(context.fleet, DeploymentsClient.deploy(request)).await?;
+    // Followed like any task: planning a large deployment takes longer than a call may.
+    let task = follow::quietly(&context.fleet, started.task_id).await?;
+    let text = if task.result.is_empty() { "Nothing to do." } else { &task.result };
+    context.console.say(text, &json!({ "explanation": task.result }))
 }
 
 /// Reads JSON that travels as bytes; no bytes are `null`.
@@ -111,17 +118,17 @@ const DEPLOYMENTS: &[Column] = &[
 ];
 
 pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
-    let deployments = all(context).await?;
-    let listing = Listing::of("deployments", DEPLOYMENTS, deployments, summary);
-    context.console.list(&listing)
+    let found = all(context).await?;
+    let listing = Listing::of("deployments", DEPLOYMENTS, found.rows, summary);
+    context.console.list(&listing.as_of(found.revision))
 }
 
 /// Returns every deployment.
-pub(super) async fn all(context: &Context<'_>) -> Result<Vec<DeploymentSummary>, Error> {
+pub(super) async fn all(context: &Context<'_>) -> Result<Found<DeploymentSummary>, Error> {
     pages(ALL, async |page| {
         let request = ListDeploymentsRequest { page: Some(page), freshness: Freshness::Linearizable.into() };
         let answer = call!(context.fleet, DeploymentsClient.list(request)).await?;
-        Ok((answer.deployments, answer.next_page_token))
+        Ok((answer.deployments, answer.next_page_token, answer.as_of_revision))
     })
     .await
 }
@@ -168,10 +175,15 @@ pub(super) async fn delete(context: &mut Context<'_>, args: DeleteDeployment) ->
 const ERRANDS: &[Column] = &[column("Name", "name")];
 
 pub(super) async fn errands(context: &mut Context<'_>) -> Result<(), Error> {
-    let request = GetDeploymentRequest { name: context.deployment()? };
-    let answer = call!(context.fleet, DeploymentsClient.list_errands(request)).await?;
-    let listing = Listing::of("errands", ERRANDS, answer.errands, |errand| [errand.into()]);
-    context.console.list(&listing)
+    let name = context.deployment()?;
+    let found = pages(ALL, async |page| {
+        let request = ListErrandsRequest { name: name.clone(), page: Some(page) };
+        let answer = call!(context.fleet, DeploymentsClient.list_errands(request)).await?;
+        Ok((answer.errands, answer.next_page_token, answer.as_of_revision))
+    })
+    .await?;
+    let listing = Listing::of("errands", ERRANDS, found.rows, |errand| [errand.into()]);
+    context.console.list(&listing.as_of(found.revision))
 }
 
 /// One line of an errand's result.
@@ -258,16 +270,16 @@ const VARIABLES: &[Column] = &[column("Name", "name"), column("Version", "versio
 
 pub(super) async fn variables(context: &mut Context<'_>) -> Result<(), Error> {
     let deployment = context.deployment()?;
-    let variables = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListVariablesRequest { deployment: deployment.clone(), page: Some(page) };
         let answer = call!(context.fleet, VariablesClient.list(request)).await?;
-        Ok((answer.variables, answer.next_page_token))
+        Ok((answer.variables, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("variables", VARIABLES, variables, |variable| {
+    let listing = Listing::of("variables", VARIABLES, found.rows, |variable| {
         [variable.name.into(), Cell::Number(variable.version), variable.r#type.into()]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 pub(super) async fn variable(context: &mut Context<'_>, args: ShowVariable) -> Result<(), Error> {
@@ -302,10 +314,10 @@ async fn full_name(context: &Context<'_>, deployment: &str, name: &str) -> Resul
     let variables = pages(ALL, async |page| {
         let request = ListVariablesRequest { deployment: deployment.to_owned(), page: Some(page) };
         let answer = call!(context.fleet, VariablesClient.list(request)).await?;
-        Ok((answer.variables, answer.next_page_token))
+        Ok((answer.variables, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    Ok(variables.into_iter().map(|variable| variable.name).find(|full| full.ends_with(&end)))
+    Ok(variables.rows.into_iter().map(|variable| variable.name).find(|full| full.ends_with(&end)))
 }
 
 impl Context<'_> {

@@ -29,13 +29,13 @@ const AGENTS: &[Column] = &[
 ];
 
 async fn agents(context: &mut Context<'_>) -> Result<(), Error> {
-    let agents = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListAgentsRequest { deployment: context.deployment_or_all(), page: Some(page) };
         let answer = call!(context.fleet, HealthClient.agents(request)).await?;
-        Ok((answer.agents, answer.next_page_token))
+        Ok((answer.agents, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("agents", AGENTS, agents, |agent| {
+    let listing = Listing::of("agents", AGENTS, found.rows, |agent| {
         [
             agent.id.into(),
             agent.deployment.into(),
@@ -45,7 +45,7 @@ async fn agents(context: &mut Context<'_>) -> Result<(), Error> {
             Cell::nonzero(agent.watcher),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 const SHARDS: &[Column] = &[
@@ -62,11 +62,27 @@ async fn shards(context: &mut Context<'_>) -> Result<(), Error> {
             Cell::Number(shard.node),
             Cell::Number(shard.agents.into()),
             Cell::Number(shard.connected.into()),
-            Cell::Lines(shard.deployments),
+            deployments(shard.deployments, shard.deployment_count),
         ]
     });
     let text = format!("Shard map {}\n\n{}", answer.map_number, listing.to_table(context.console.screen));
-    context.console.say(&text, &json!({ "map_number": answer.map_number, "shards": listing.to_json() }))
+    let whole = json!({
+        "map_number": answer.map_number,
+        "revision": answer.as_of_revision,
+        "shards": listing.to_json(),
+    });
+    context.console.say(&text, &whole)
+}
+
+/// Returns the names that were sent, and how many more there are.
+fn deployments(names: Vec<String>, count: u32) -> Cell {
+    let more = u64::from(count).saturating_sub(names.len() as u64);
+    let mut shown = names.clone();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    let text = if shown.is_empty() { "-".into() } else { shown.join("\n") };
+    Cell::Both(text, json!({ "count": count, "first": names }))
 }
 
 async fn resurrection(context: &mut Context<'_>, state: Switch) -> Result<(), Error> {
@@ -82,11 +98,16 @@ const LEAKS: &[Column] =
 
 pub(super) async fn leaks(context: &mut Context<'_>, args: Leaks) -> Result<(), Error> {
     let Some(LeaksCommand::Clear { id }) = args.command else {
-        let answer = call!(context.fleet, HealthClient.leaks(ListLeaksRequest {})).await?;
-        let listing = Listing::of("leaks", LEAKS, answer.leaks, |leak| {
+        let found = pages(ALL, async |page| {
+            let request = ListLeaksRequest { page: Some(page) };
+            let answer = call!(context.fleet, HealthClient.leaks(request)).await?;
+            Ok((answer.leaks, answer.next_page_token, answer.as_of_revision))
+        })
+        .await?;
+        let listing = Listing::of("leaks", LEAKS, found.rows, |leak| {
             [Cell::Number(leak.id), leak.what.into(), Cell::nonzero(leak.task), Cell::Time(leak.at_unix_ms)]
         });
-        return context.console.list(&listing);
+        return context.console.list(&listing.as_of(found.revision));
     };
     let request = ClearLeakRequest { request_id: request_id(), id };
     call!(context.fleet, HealthClient.clear_leak(request)).await?;

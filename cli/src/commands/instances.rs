@@ -61,9 +61,9 @@ const VITALS: &[Column] = &[
 pub(super) async fn list(context: &mut Context<'_>, args: ListInstances) -> Result<(), Error> {
     let deployments = match context.deployment_or_all() {
         name if !name.is_empty() => vec![name],
-        _ => deployments::all(context).await?.into_iter().map(|deployment| deployment.name).collect(),
+        _ => deployments::all(context).await?.rows.into_iter().map(|deployment| deployment.name).collect(),
     };
-    let mut instances = Vec::new();
+    let (mut instances, mut revision) = (Vec::new(), None);
     for deployment in deployments {
         let of_one = pages(ALL, async |page| {
             let request = ListInstancesRequest {
@@ -73,10 +73,14 @@ pub(super) async fn list(context: &mut Context<'_>, args: ListInstances) -> Resu
                 freshness: Freshness::Linearizable.into(),
             };
             let answer = call!(context.fleet, InstancesClient.list(request)).await?;
-            Ok((answer.instances, answer.next_page_token))
+            Ok((answer.instances, answer.next_page_token, answer.as_of_revision))
         });
-        instances.extend(of_one.await?);
+        let found = of_one.await?;
+        instances.extend(found.rows);
+        revision.get_or_insert(found.revision);
     }
+    // The directors list them by UUID; people look for a group, and an index in it.
+    instances.sort_by(|a, b| (&a.deployment, &a.group, a.index).cmp(&(&b.deployment, &b.group, b.index)));
     if args.failing {
         instances.retain(is_failing);
     }
@@ -93,7 +97,10 @@ pub(super) async fn list(context: &mut Context<'_>, args: ListInstances) -> Resu
             listing
         }
     };
-    context.console.list(&listing)
+    context.console.list(&match revision {
+        Some(revision) => listing.as_of(revision),
+        None => listing,
+    })
 }
 
 fn is_failing(instance: &Instance) -> bool {
@@ -288,13 +295,13 @@ const DISKS: &[Column] = &[
 ];
 
 pub(super) async fn orphaned_disks(context: &mut Context<'_>) -> Result<(), Error> {
-    let disks = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListOrphanedDisksRequest { page: Some(page) };
         let answer = call!(context.fleet, DisksClient.list_orphaned(request)).await?;
-        Ok((answer.disks, answer.next_page_token))
+        Ok((answer.disks, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("disks", DISKS, disks, |disk| {
+    let listing = Listing::of("disks", DISKS, found.rows, |disk| {
         [
             disk.cid.into(),
             disk.id.into(),
@@ -305,7 +312,7 @@ pub(super) async fn orphaned_disks(context: &mut Context<'_>) -> Result<(), Erro
             Cell::Time(disk.orphaned_at_unix_ms),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 pub(super) async fn delete_disk(context: &mut Context<'_>, cid: String) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod instances;
 mod releases;
 mod stemcells;
 mod tasks;
+mod users;
 mod watch;
 
 use std::io::Write as _;
@@ -55,7 +56,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
     match command {
         Command::Info => cluster::info(context).await,
         Command::Cluster(command) => cluster::cluster(context, command).await,
-        Command::User(command) => cluster::user(context, command).await,
+        Command::User(command) => users::user(context, command).await,
         Command::UploadRelease(args) => releases::upload(context, args).await,
         Command::Releases => releases::list(context).await,
         Command::InspectRelease(args) => releases::inspect(context, args.slug).await,
@@ -140,21 +141,32 @@ impl Context<'_> {
     }
 }
 
-/// Fetches page after page until there are no more, or `max` entries are there.
+/// What a list holds.
+struct Found<T> {
+    rows: Vec<T>,
+    /// Everything up to this revision is in it. Of the first page: what later pages have seen is then watched twice rather
+    /// than never.
+    revision: u64,
+}
+
+/// Fetches page after page until there are no more, or `max` entries are there. A page is its entries, the next one's
+/// token, and its revision.
 async fn pages<T>(
     max: usize,
-    mut fetch: impl AsyncFnMut(Page) -> Result<(Vec<T>, String), Error>,
-) -> Result<Vec<T>, Error> {
-    let mut all = Vec::new();
+    mut fetch: impl AsyncFnMut(Page) -> Result<(Vec<T>, String, u64), Error>,
+) -> Result<Found<T>, Error> {
+    let mut rows = Vec::new();
     let mut token = String::new();
+    let mut first = None;
     loop {
-        let size = PAGE_SIZE.min(u32::try_from(max - all.len()).unwrap_or(PAGE_SIZE));
-        let (entries, next) = fetch(Page { size, token: token.clone() }).await?;
+        let size = PAGE_SIZE.min(u32::try_from(max - rows.len()).unwrap_or(PAGE_SIZE));
+        let (entries, next, revision) = fetch(Page { size, token: token.clone() }).await?;
+        let revision = *first.get_or_insert(revision);
         let stands_still = entries.is_empty() && next == token;
-        all.extend(entries);
-        if next.is_empty() || all.len() >= max {
-            all.truncate(max);
-            return Ok(all);
+        rows.extend(entries);
+        if next.is_empty() || rows.len() >= max {
+            rows.truncate(max);
+            return Ok(Found { rows, revision });
         }
         if stands_still {
             return Err(Error::Protocol(format!("page `{next}` follows itself")));
@@ -175,15 +187,16 @@ mod tests {
         let fetch = async |page: Page| {
             let at: u32 = page.token.parse().unwrap_or(0);
             let next = if at == 4 { String::new() } else { (at + 2).to_string() };
-            Ok((vec![at, at + 1], next))
+            Ok((vec![at, at + 1], next, u64::from(7 + at)))
         };
-        assert_eq!(pages(ALL, fetch).await.unwrap(), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(pages(3, fetch).await.unwrap(), [0, 1, 2]);
+        let found = pages(ALL, fetch).await.unwrap();
+        assert_eq!((found.rows, found.revision), (vec![0, 1, 2, 3, 4, 5], 7));
+        assert_eq!(pages(3, fetch).await.unwrap().rows, [0, 1, 2]);
     }
 
     #[tokio::test]
     async fn a_page_that_follows_itself_is_an_error() {
-        let fetch = async |_: Page| Ok((Vec::<u8>::new(), "x".to_owned()));
+        let fetch = async |_: Page| Ok((Vec::<u8>::new(), "x".to_owned(), 0));
         assert!(matches!(pages(ALL, fetch).await, Err(Error::Protocol(_))));
     }
 }

@@ -82,13 +82,13 @@ const RELEASES: &[Column] = &[
 ];
 
 pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
-    let releases = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListReleasesRequest { page: Some(page) };
         let answer = call!(context.fleet, ReleasesClient.list(request)).await?;
-        Ok((answer.releases, answer.next_page_token))
+        Ok((answer.releases, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("releases", RELEASES, releases, |release| {
+    let listing = Listing::of("releases", RELEASES, found.rows, |release| {
         // A plus marks a release that was made from a folder with changes, as in `bosh releases`.
         let mark = if release.uncommitted_changes { "+" } else { "" };
         let commit = Cell::Both(format!("{}{mark}", release.commit_hash), json!(release.commit_hash));
@@ -100,7 +100,7 @@ pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
             Cell::Flag(release.uncommitted_changes),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 const JOBS: &[Column] = &[

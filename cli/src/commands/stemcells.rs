@@ -28,13 +28,13 @@ pub(super) async fn upload(context: &mut Context<'_>, args: UploadStemcell) -> R
 }
 
 pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
-    let stemcells = pages(ALL, async |page| {
+    let found = pages(ALL, async |page| {
         let request = ListStemcellsRequest { page: Some(page) };
         let answer = call!(context.fleet, StemcellsClient.list(request)).await?;
-        Ok((answer.stemcells, answer.next_page_token))
+        Ok((answer.stemcells, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("stemcells", STEMCELLS, stemcells, |stemcell| {
+    let listing = Listing::of("stemcells", STEMCELLS, found.rows, |stemcell| {
         [
             stemcell.name.into(),
             stemcell.version.into(),
@@ -44,7 +44,7 @@ pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
             stemcell.cid.into(),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }
 
 pub(super) async fn delete(context: &mut Context<'_>, args: DeleteStemcell) -> Result<(), Error> {

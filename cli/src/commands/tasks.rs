@@ -68,17 +68,18 @@ pub(super) fn record(task: Task) -> Record {
 
 pub(super) async fn list(context: &mut Context<'_>, args: ListTasks) -> Result<(), Error> {
     let max = args.recent.map_or(ALL, |max| max as usize);
-    let tasks = pages(max, async |page| {
+    let found = pages(max, async |page| {
         let request = ListTasksRequest {
             current: args.recent.is_none(),
             deployment: context.deployment_or_all(),
             page: Some(page),
         };
         let answer = call!(context.fleet, TasksClient.list(request)).await?;
-        Ok((answer.tasks, answer.next_page_token))
+        Ok((answer.tasks, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    context.console.list(&Listing::of("tasks", TASKS, tasks, cells))
+    let listing = Listing::of("tasks", TASKS, found.rows, cells);
+    context.console.list(&listing.as_of(found.revision))
 }
 
 pub(super) async fn show(context: &mut Context<'_>, args: ShowTask) -> Result<(), Error> {
@@ -125,9 +126,14 @@ const STEPS: &[Column] = &[
 ];
 
 async fn steps(context: &mut Context<'_>, id: u64) -> Result<(), Error> {
-    let answer = call!(context.fleet, TasksClient.steps(GetTaskRequest { id })).await?;
-    let mut listing = Listing::new("steps", STEPS);
-    for unit in answer.units {
+    let found = pages(ALL, async |page| {
+        let request = GetTaskStepsRequest { id, page: Some(page) };
+        let answer = call!(context.fleet, TasksClient.steps(request)).await?;
+        Ok((answer.units, answer.next_page_token, answer.as_of_revision))
+    })
+    .await?;
+    let mut listing = Listing::new("steps", STEPS).as_of(found.revision);
+    for unit in found.rows {
         for step in unit.steps {
             listing.row([
                 Cell::Number(unit.no.into()),
@@ -169,7 +175,7 @@ const EVENTS: &[Column] = &[
 ];
 
 pub(super) async fn events(context: &mut Context<'_>, args: ListEvents) -> Result<(), Error> {
-    let events = pages(args.max, async |page| {
+    let found = pages(args.max, async |page| {
         let request = ListEventsRequest {
             deployment: context.deployment_or_all(),
             task: args.task,
@@ -177,11 +183,11 @@ pub(super) async fn events(context: &mut Context<'_>, args: ListEvents) -> Resul
             page: Some(page),
         };
         let answer = call!(context.fleet, EventsClient.list(request)).await?;
-        Ok((answer.events, answer.next_page_token))
+        Ok((answer.events, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let mut listing = Listing::new("events", EVENTS);
-    for event in events {
+    let mut listing = Listing::new("events", EVENTS).as_of(found.revision);
+    for event in found.rows {
         let about = parse_json(&event.context_json, "an event's context")?;
         let is_empty = about.is_null() || about.as_object().is_some_and(serde_json::Map::is_empty);
         let shown = if is_empty { "-".into() } else { about.to_string() };
@@ -211,8 +217,12 @@ const LOCKS: &[Column] = &[
 ];
 
 pub(super) async fn locks(context: &mut Context<'_>) -> Result<(), Error> {
-    let answer = call!(context.fleet, LocksClient.list(ListLocksRequest {})).await?;
-    let listing = Listing::of("locks", LOCKS, answer.locks, |lock| {
+    let found = pages(ALL, async |page| {
+        let answer = call!(context.fleet, LocksClient.list(ListLocksRequest { page: Some(page) })).await?;
+        Ok((answer.locks, answer.next_page_token, answer.as_of_revision))
+    })
+    .await?;
+    let listing = Listing::of("locks", LOCKS, found.rows, |lock| {
         [
             lock.name.into(),
             Cell::nonzero(lock.holder),
@@ -220,5 +230,5 @@ pub(super) async fn locks(context: &mut Context<'_>) -> Result<(), Error> {
             Cell::Both(or_dash(follow::join(&lock.waiters)), json!(lock.waiters)),
         ]
     });
-    context.console.list(&listing)
+    context.console.list(&listing.as_of(found.revision))
 }

@@ -36,7 +36,7 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
             })
             .await
             .map_err(|error| match error {
-                Error::Refused { status: Code::OutOfRange, .. } => compacted(reached),
+                Error::Refused { status: Code::OutOfRange, .. } => compacted(reached.unwrap_or_default()),
                 other => other,
             })?;
         patience.opened();
@@ -46,11 +46,15 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
                     patience.news();
                     for change in &message.changes {
                         // A replica that begins too early must not make us repeat ourselves.
-                        if change.revision > reached {
+                        if reached.is_none_or(|reached| change.revision > reached) {
                             print(context, change)?;
                         }
                     }
-                    reached = reached.max(message.revision);
+                    if reached.is_none() {
+                        let text = format!("Watching from revision {} on", message.revision);
+                        writeln!(context.console.err, "{text}")?;
+                    }
+                    reached = reached.max(Some(message.revision));
                     context.console.out.flush()?;
                 }
                 Ok(None) => break Status::new(Code::Unavailable, "the director ended the stream"),
@@ -58,7 +62,7 @@ async fn stream(context: &mut Context<'_>, args: Watch) -> Result<(), Error> {
             }
         };
         if broken.code() == Code::OutOfRange {
-            return Err(compacted(reached));
+            return Err(compacted(reached.unwrap_or_default()));
         }
         if failure_kind(&broken) == Kind::Final {
             return Err(refused("WatchClient.watch", &broken));

@@ -80,25 +80,28 @@ fn programs_get_an_array_of_objects_with_everything() {
     check(
         Format::Programs,
         expect![[r#"
-            [
-              {
-                "name": "web/0",
-                "state": "running",
-                "ips": [
-                  "10.0.0.1",
-                  "10.0.0.2"
-                ],
-                "since": "2026-11-22T08:55:11Z",
-                "hidden": true
-              },
-              {
-                "name": "db/0",
-                "state": "failing",
-                "ips": [],
-                "since": null,
-                "hidden": null
-              }
-            ]
+            {
+              "revision": null,
+              "rows": [
+                {
+                  "name": "web/0",
+                  "state": "running",
+                  "ips": [
+                    "10.0.0.1",
+                    "10.0.0.2"
+                  ],
+                  "since": "2026-11-22T08:55:11Z",
+                  "hidden": true
+                },
+                {
+                  "name": "db/0",
+                  "state": "failing",
+                  "ips": [],
+                  "since": null,
+                  "hidden": null
+                }
+              ]
+            }
         "#]],
     );
 }

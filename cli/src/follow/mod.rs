@@ -48,6 +48,12 @@ pub async fn to_the_end(fleet: &Fleet, console: &mut Console, id: u64) -> Result
     judge(task)
 }
 
+/// Waits for a task's end without showing anything; an error if it did not end well.
+pub async fn quietly(fleet: &Fleet, id: u64) -> Result<Task, Error> {
+    let mut nowhere = std::io::sink();
+    judge(watched(fleet, id, Output::Event, Until::TaskEnds, &mut Raw::new(&mut nowhere)).await?)
+}
+
 /// Copies one of a task's outputs, byte for byte; an error if the task has ended badly.
 pub async fn copy(
     fleet: &Fleet,

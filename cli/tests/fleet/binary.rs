@@ -143,7 +143,7 @@ async fn a_list_is_a_table_or_an_array() {
                 waits_for: vec![7],
                 ..Task::default()
             };
-            Ok(ListTasksResponse { tasks: vec![waiting], next_page_token: String::new() })
+            Ok(ListTasksResponse { tasks: vec![waiting], ..ListTasksResponse::default() })
         }),
         ..Script::default()
     };
@@ -162,8 +162,8 @@ async fn a_list_is_a_table_or_an_array() {
     );
     let output = run(&["-e", &director.address(), "tasks", "--json"]).await;
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(value[0]["waits_for"], serde_json::json!([7]));
-    assert_eq!(value[0]["started_at"], serde_json::Value::Null);
+    assert_eq!(value["rows"][0]["waits_for"], serde_json::json!([7]));
+    assert_eq!(value["rows"][0]["started_at"], serde_json::Value::Null);
 }
 
 #[tokio::test]

@@ -23,14 +23,14 @@ fn with_locks(of: impl Fn() -> Result<ListLocksResponse, Status> + Send + Sync +
 
 fn one_lock() -> Result<ListLocksResponse, Status> {
     let lock = Lock { name: "lock:deployment:web".into(), holder: 3, ..Lock::default() };
-    Ok(ListLocksResponse { locks: vec![lock] })
+    Ok(ListLocksResponse { locks: vec![lock], ..ListLocksResponse::default() })
 }
 
 #[tokio::test]
 async fn a_director_that_is_not_there_is_passed_over() {
     let there = Director::start(with_locks(one_lock)).await;
     let fleet = client(&[nobody().await, there.address()], AMPLE);
-    let answer = call!(fleet, LocksClient.list(ListLocksRequest {})).await.unwrap();
+    let answer = call!(fleet, LocksClient.list(ListLocksRequest::default())).await.unwrap();
     assert_eq!(answer.locks[0].holder, 3);
 }
 
@@ -39,7 +39,7 @@ async fn a_director_without_a_leader_is_passed_over() {
     let without = Director::start(with_locks(|| Err(Status::unavailable("no leader")))).await;
     let there = Director::start(with_locks(one_lock)).await;
     let fleet = client(&[without.address(), there.address()], AMPLE);
-    assert!(call!(fleet, LocksClient.list(ListLocksRequest {})).await.is_ok());
+    assert!(call!(fleet, LocksClient.list(ListLocksRequest::default())).await.is_ok());
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn when_nobody_answers_every_address_is_told_with_its_reason() {
     let without = Director::start(with_locks(|| Err(Status::unavailable("no leader")))).await;
     let gone = nobody().await;
     let fleet = client(&[gone.clone(), without.address()], Duration::from_millis(300));
-    let error = call!(fleet, LocksClient.list(ListLocksRequest {})).await.unwrap_err();
+    let error = call!(fleet, LocksClient.list(ListLocksRequest::default())).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Unreachable);
     let advice = error.advice().unwrap();
     assert!(advice.contains(&format!("{gone}: Connection refused")), "{advice}");
@@ -90,7 +90,7 @@ async fn a_refusal_is_the_fleets_answer() {
     }))
     .await;
     let fleet = client(&[refusing.address(), refusing.address()], AMPLE);
-    let error = call!(fleet, LocksClient.list(ListLocksRequest {})).await.unwrap_err();
+    let error = call!(fleet, LocksClient.list(ListLocksRequest::default())).await.unwrap_err();
     assert!(matches!(&error, Error::NotAllowed(why) if why == "needs bosh.read"));
     assert_eq!((asked.load(Ordering::SeqCst), error.exit()), (1, Exit::NotAllowed));
 }
@@ -109,7 +109,7 @@ async fn a_busy_director_is_asked_again_if_it_says_when() {
     }))
     .await;
     let fleet = client(&[busy.address()], AMPLE);
-    assert!(call!(fleet, LocksClient.list(ListLocksRequest {})).await.is_ok());
+    assert!(call!(fleet, LocksClient.list(ListLocksRequest::default())).await.is_ok());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
@@ -125,7 +125,7 @@ async fn the_next_call_begins_where_the_last_one_went_well() {
     let there = Director::start(with_locks(one_lock)).await;
     let fleet = client(&[without.address(), there.address()], AMPLE);
     for _ in 0..3 {
-        call!(fleet, LocksClient.list(ListLocksRequest {})).await.unwrap();
+        call!(fleet, LocksClient.list(ListLocksRequest::default())).await.unwrap();
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
@@ -138,5 +138,5 @@ async fn a_director_that_never_answers_is_left_for_the_next() {
     let patience = Patience { attempt: Duration::from_millis(100), ..Patience::within(AMPLE) };
     let addresses = [stuck.address(), there.address()];
     let fleet = Fleet::new(&addresses, &Trust::Nobody, &Login::default(), patience).unwrap();
-    assert!(call!(fleet, LocksClient.list(ListLocksRequest {})).await.is_ok());
+    assert!(call!(fleet, LocksClient.list(ListLocksRequest::default())).await.is_ok());
 }

@@ -29,6 +29,7 @@ pub type Parts<T> = BoxStream<'static, Result<T, Status>>;
 /// The script of one director; what a test does not say is UNIMPLEMENTED.
 pub struct Script {
     pub status: Answer<ClusterStatusRequest, ClusterStatusResponse>,
+    pub create_user_token: Answer<CreateUserTokenRequest, CreateUserTokenResponse>,
     pub instances: Answer<ListInstancesRequest, ListInstancesResponse>,
     pub watch: Answer<WatchRequest, Parts<WatchResponse>>,
     pub locks: Answer<ListLocksRequest, ListLocksResponse>,
@@ -45,6 +46,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             status: unscripted(),
+            create_user_token: unscripted(),
             instances: unscripted(),
             watch: unscripted(),
             locks: unscripted(),
@@ -141,7 +143,7 @@ impl Tasks for Scripted {
     async fn cancel(&self, _: Request<CancelTaskRequest>) -> Result<Response<CancelTaskResponse>, Status> {
         Err(Status::unimplemented("never scripted"))
     }
-    async fn steps(&self, _: Request<GetTaskRequest>) -> Result<Response<TaskSteps>, Status> {
+    async fn steps(&self, _: Request<GetTaskStepsRequest>) -> Result<Response<TaskSteps>, Status> {
         Err(Status::unimplemented("never scripted"))
     }
 }
@@ -194,6 +196,24 @@ impl Cluster for Scripted {
         Err(Status::unimplemented("never scripted"))
     }
     async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn create_user_token(
+        &self,
+        request: Request<CreateUserTokenRequest>,
+    ) -> Result<Response<CreateUserTokenResponse>, Status> {
+        scripted!(self.create_user_token(request))
+    }
+    async fn list_user_tokens(
+        &self,
+        _: Request<ListUserTokensRequest>,
+    ) -> Result<Response<ListUserTokensResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn revoke_user_token(
+        &self,
+        _: Request<RevokeUserTokenRequest>,
+    ) -> Result<Response<RevokeUserTokenResponse>, Status> {
         Err(Status::unimplemented("never scripted"))
     }
 }

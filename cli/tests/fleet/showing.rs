@@ -16,14 +16,19 @@ fn member(id: u64, role: &str, applied: u64) -> MemberStatus {
         name: format!("director-{id}"),
         api_address: format!("10.0.0.{id}:25555"),
         role: role.into(),
-        term: 4,
-        last_log_index: applied + 1,
-        applied_index: applied,
-        lag: 100 - applied,
+        term: Some(4),
+        last_log_index: Some(applied + 1),
+        applied_index: Some(applied),
+        lag: Some(100 - applied),
         version: "0.1.0".into(),
-        rss_bytes: 52 << 20,
+        rss_bytes: Some(52 << 20),
         ..MemberStatus::default()
     }
+}
+
+/// One that does not answer: nobody knows how far it is.
+fn away(id: u64) -> MemberStatus {
+    MemberStatus { id, name: format!("director-{id}"), role: "unreachable".into(), ..MemberStatus::default() }
 }
 
 #[tokio::test]
@@ -31,7 +36,7 @@ async fn the_clusters_status() {
     let director = Director::start(Script {
         status: answer(|_| {
             Ok(ClusterStatusResponse {
-                members: vec![member(1, "follower", 98), member(2, "leader", 100)],
+                members: vec![member(1, "follower", 98), member(2, "leader", 100), away(3)],
                 answered_by: 1,
                 leader: 2,
                 cluster_id: "c-1".into(),
@@ -48,17 +53,22 @@ async fn the_clusters_status() {
              Leader       2
              Answered by  1
 
-             ID  Name        Address         Role      Term  Index  Applied  Lag  Snapshot  RSS     Version
-             1   director-1  10.0.0.1:25555  follower  4     99     98       2    -         52 MiB  0.1.0
-             2   director-2  10.0.0.2:25555  leader    4     101    100      0    -         52 MiB  0.1.0
+             ID  Name        Address         Role         Term  Index  Applied  Lag  Snapshot  RSS     Version
+             1   director-1  10.0.0.1:25555  follower     4     99     98       2    -         52 MiB  0.1.0
+             2   director-2  10.0.0.2:25555  leader       4     101    100      0    -         52 MiB  0.1.0
+             3   director-3  -               unreachable  -     -      -        -    -         -       -
 
-            2 replicas
+            3 replicas
         "#]],
         expect![[""]],
     );
     let output = run(&["-e", &director.address(), "cluster", "status", "--json"]).await;
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&value["leader"], &value["members"][1]["role"]), (&2.into(), &"leader".into()));
+    assert_eq!(
+        (&value["members"][1]["lag"], &value["members"][2]["lag"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
 }
 
 fn instance(index: u32, process_state: &str) -> Instance {
@@ -128,9 +138,10 @@ async fn instances_with_vitals_and_processes() {
     );
     let output = run(&["-e", &address, "-d", "web", "instances", "--json"]).await;
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(value.as_array().unwrap().len(), 2);
-    assert_eq!(value[1]["processes"][0]["state"], "failing");
-    assert_eq!(value[0]["vitals"]["mem"]["kb"], "204800");
+    let rows = &value["rows"];
+    assert_eq!((rows.as_array().unwrap().len(), &value["revision"]), (2, &serde_json::json!(1)));
+    assert_eq!(rows[1]["processes"][0]["state"], "failing");
+    assert_eq!(rows[0]["vitals"]["mem"]["kb"], "204800");
 }
 
 #[tokio::test]
@@ -149,7 +160,7 @@ async fn watching_goes_on_behind_the_last_revision_and_repeats_nothing() {
     let director = Director::start(Script {
         watch: answer(move |request: WatchRequest| {
             let mut asked = asked.lock().unwrap();
-            asked.push(request.after_revision);
+            asked.push(request.after_revision.unwrap_or(0));
             match asked.as_slice() {
                 [5] => Ok(parts(vec![message(&[6, 7]), Err(Status::unavailable("going down"))])),
                 // The next one begins too early.
@@ -171,6 +182,70 @@ async fn watching_goes_on_behind_the_last_revision_and_repeats_nothing() {
         "#]],
         expect![[r#"
             Error: the changes after revision 8 are no longer kept: list what you need again, then watch from there
+        "#]],
+    );
+}
+
+#[tokio::test]
+async fn a_token_stands_alone_on_standard_output() {
+    let director = Director::start(Script {
+        create_user_token: answer(|request: CreateUserTokenRequest| {
+            assert_eq!(
+                (request.ttl_seconds, request.scopes.as_slice()),
+                (30 * 24 * 3600, &["bosh.read".to_owned()][..])
+            );
+            assert!(!request.request_id.is_empty());
+            let details = UserToken {
+                id: "id".into(),
+                user: "ann".into(),
+                expires_at_unix_ms: 1_795_337_711_000,
+                ..UserToken::default()
+            };
+            Ok(CreateUserTokenResponse { token: "du1.id.secret".into(), details: Some(details) })
+        }),
+        ..Script::default()
+    })
+    .await;
+    let address = director.address();
+    let arguments = ["-e", &address, "user", "create-token", "--days", "30", "--scope", "bosh.read"];
+    check(
+        &run(&arguments).await,
+        0,
+        expect![[r#"
+            du1.id.secret
+        "#]],
+        expect![[r#"
+            Token `id` of `ann`, good until 2026-11-22T08:55:11Z, shown only now:
+        "#]],
+    );
+}
+
+#[tokio::test]
+async fn a_watch_without_a_revision_begins_now_and_goes_on_from_there() {
+    let asked = Mutex::new(Vec::new());
+    let director = Director::start(Script {
+        watch: answer(move |request: WatchRequest| {
+            let mut asked = asked.lock().unwrap();
+            asked.push(request.after_revision);
+            match asked.as_slice() {
+                [None] => {
+                    let bookmark = WatchResponse { revision: 41, changes: Vec::new() };
+                    Ok(parts(vec![Ok(bookmark), Err(Status::unavailable("going down"))]))
+                }
+                [None, Some(41)] => Err(Status::out_of_range("compacted")),
+                other => Err(Status::internal(format!("asked after {other:?}"))),
+            }
+        }),
+        ..Script::default()
+    })
+    .await;
+    check(
+        &run(&["-e", &director.address(), "watch"]).await,
+        1,
+        expect![[""]],
+        expect![[r#"
+            Watching from revision 41 on
+            Error: the changes after revision 41 are no longer kept: list what you need again, then watch from there
         "#]],
     );
 }

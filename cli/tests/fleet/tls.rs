@@ -30,7 +30,7 @@ async fn director(identity: Identity) -> Director {
             let login =
                 request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
             let lock = Lock { name: login.unwrap_or_default(), ..Lock::default() };
-            async { Ok(ListLocksResponse { locks: vec![lock] }) }.boxed()
+            async { Ok(ListLocksResponse { locks: vec![lock], ..ListLocksResponse::default() }) }.boxed()
         }),
         ..Script::default()
     };
@@ -45,7 +45,7 @@ async fn lock_seen(
 ) -> Result<String, Error> {
     let address = format!("127.0.0.1:{}", director.port());
     let fleet = Fleet::new(&[address], &trust, &login, Patience::within(total))?;
-    let answer = call!(fleet, LocksClient.list(ListLocksRequest {})).await?;
+    let answer = call!(fleet, LocksClient.list(ListLocksRequest::default())).await?;
     Ok(answer.locks[0].name.clone())
 }
 

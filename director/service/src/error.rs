@@ -30,6 +30,12 @@ pub enum ServiceError {
     /// The log gave no answer: the operation may have happened. Ask again with the same request id.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The state of the fleet has not arrived at this replica yet, or not in time.
+    #[error("the fleet's state has not arrived at this director yet: ask another one, or again")]
+    NoState,
+    /// Too many ask for the same thing at once.
+    #[error("too many {0} already: ask again in a moment")]
+    Busy(&'static str),
     /// Changes before this revision are not kept any more.
     #[error("changes up to revision {oldest} are compacted: list again and watch from there")]
     Compacted {

@@ -14,13 +14,14 @@ pub mod page;
 
 use std::sync::Arc;
 
-use model::{RequestId, Revision};
+use model::{ErrorCode, RequestId, Revision};
+use state::State;
 use state::command::{Command, Outcome};
 use state::log::{CommandLog, Proposal, View};
 
 pub use caller::{Caller, Right};
 pub use error::ServiceError;
-pub use page::Page;
+pub use page::{List, Page};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,14 @@ pub struct Looked {
     pub view: View,
     /// Everything up to this revision is in it.
     pub revision: Revision,
+}
+
+/// A mutation, as the state knows it before it is proposed.
+enum Mutation {
+    /// Never heard of: check it against this look.
+    New(Looked),
+    /// Sent again: it was accepted with this outcome.
+    Repeated(Outcome),
 }
 
 /// All operations. Cheap to clone.
@@ -66,6 +75,46 @@ impl Service {
         Ok(Looked { view: self.log.view(), revision })
     }
 
+    /// Reads something that may take a while: off the threads that serve everybody.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: Read,
+        of: impl FnOnce(&State<'_>) -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<(T, Revision), ServiceError> {
+        let Looked { view, revision } = self.look(read).await?;
+        let found = tokio::task::spawn_blocking(move || of(&State::new(&*view))).await;
+        let found =
+            found.map_err(|_| ServiceError::told(ErrorCode::SystemError, "reading the state failed"))?;
+        Ok((found?, revision))
+    }
+
+    /// Reads a page of a list.
+    async fn list<T: Send + 'static>(
+        &self,
+        read: Read,
+        page: &Page,
+        of: impl FnOnce(&State<'_>, &Page) -> Result<(Vec<T>, String), ServiceError> + Send + 'static,
+    ) -> Result<List<T>, ServiceError> {
+        let page = page.clone();
+        let ((rows, next_page_token), revision) = self.read(read, move |state| of(state, &page)).await?;
+        Ok(List { rows, next_page_token, revision })
+    }
+
+    /// Looks at the state for a mutation that checks something before it is proposed. A repeat has nothing to check: it is
+    /// told its first answer, whatever has happened since.
+    async fn look_for(
+        &self,
+        caller: &Caller,
+        request_id: Option<&RequestId>,
+    ) -> Result<Mutation, ServiceError> {
+        let looked = self.look(Read::Linearizable).await?;
+        let answer = request_id.and_then(|id| State::new(&*looked.view).answer(&scoped(caller, id)));
+        Ok(match answer {
+            Some(outcome) => Mutation::Repeated(outcome.accepted()?),
+            None => Mutation::New(looked),
+        })
+    }
+
     /// Proposes a caller's command.
     async fn propose(
         &self,
@@ -73,9 +122,14 @@ impl Service {
         request_id: Option<RequestId>,
         command: Command,
     ) -> Result<Outcome, ServiceError> {
-        // Ids are scoped by user: nobody gets another one's first answer by guessing an id.
-        let request_id = request_id.map(|id| RequestId::new(format!("{}/{id}", caller.user)));
+        let request_id = request_id.map(|id| scoped(caller, &id));
         let proposal = Proposal { command, request_id, user: caller.user.clone() };
         Ok(self.log.propose(proposal).await?.outcome.accepted()?)
     }
+}
+
+/// Returns a request's id as the log knows it. Ids are scoped by user: nobody gets another one's first answer by guessing
+/// an id.
+pub fn scoped(caller: &Caller, id: &RequestId) -> RequestId {
+    RequestId::new(format!("{}/{id}", caller.user))
 }

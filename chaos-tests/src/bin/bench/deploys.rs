@@ -45,7 +45,7 @@ async fn deploy(cluster: &Cluster, hello: &Hello) -> Result<Duration> {
 async fn memory(cluster: &Cluster, table: &mut Table, when: &str) -> Result<()> {
     let members = cluster.client()?.status().await?.members;
     let sizes: Vec<String> =
-        members.iter().map(|m| format!("{} {} MiB", m.role, m.rss_bytes >> 20)).collect();
+        members.iter().map(|m| format!("{} {} MiB", m.role, m.rss_bytes.unwrap_or_default() >> 20)).collect();
     table.line(format!("resident memory of the replicas, {when}"), sizes.join(", "));
     Ok(())
 }

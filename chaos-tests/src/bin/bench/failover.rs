@@ -48,7 +48,7 @@ async fn hand_over_once(client: &Client, run: usize) -> Result<Duration> {
     /// Writes go on for so long after the hand-over.
     const AFTER: Duration = Duration::from_millis(300);
     let transfer = async {
-        call!(client.fleet, ClusterClient.transfer_leader(TransferLeaderRequest { node_id: 0 })).await?;
+        call!(client.fleet, ClusterClient.transfer_leader(TransferLeaderRequest::default())).await?;
         tokio::time::sleep(AFTER).await;
         Ok(())
     };

@@ -7,6 +7,7 @@ use proto::v1::configs_server::Configs;
 use proto::v1::disks_server::Disks;
 use proto::v1::releases_server::Releases;
 use proto::v1::stemcells_server::Stemcells;
+use service::List;
 use service::ops::PutConfig;
 use tonic::{Request, Response, Status};
 
@@ -60,11 +61,12 @@ impl Configs for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let listed =
-            self.service.configs(&caller, &wish.r#type, &wish.name, wish.history, &page(wish.page)).await;
-        let (configs, next_page_token) = listed.map_err(status)?;
+            self.service.configs(&caller, wish.r#type, wish.name, wish.history, &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         Ok(Response::new(pb::ListConfigsResponse {
-            configs: configs.into_iter().map(config).collect(),
+            configs: rows.into_iter().map(config).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -106,7 +108,7 @@ impl Releases for Door {
     ) -> Result<Response<pb::ListReleasesResponse>, Status> {
         let caller = self.caller(&request).await?;
         let listed = self.service.releases(&caller, &page(request.into_inner().page)).await;
-        let (releases, next_page_token) = listed.map_err(status)?;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let summary = |(release, in_use): (model::release::ReleaseVersion, bool)| pb::ReleaseSummary {
             name: release.release.name.to_string(),
             version: release.release.version.to_string(),
@@ -115,8 +117,9 @@ impl Releases for Door {
             in_use,
         };
         Ok(Response::new(pb::ListReleasesResponse {
-            releases: releases.into_iter().map(summary).collect(),
+            releases: rows.into_iter().map(summary).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -184,7 +187,7 @@ impl Stemcells for Door {
     ) -> Result<Response<pb::ListStemcellsResponse>, Status> {
         let caller = self.caller(&request).await?;
         let listed = self.service.stemcells(&caller, &page(request.into_inner().page)).await;
-        let (stemcells, next_page_token) = listed.map_err(status)?;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let row = |(record, in_use): (model::stemcell::StemcellRecord, bool)| pb::Stemcell {
             name: record.stemcell.name,
             version: record.stemcell.version.to_string(),
@@ -194,8 +197,9 @@ impl Stemcells for Door {
             in_use,
         };
         Ok(Response::new(pb::ListStemcellsResponse {
-            stemcells: stemcells.into_iter().map(row).collect(),
+            stemcells: rows.into_iter().map(row).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -220,7 +224,7 @@ impl Disks for Door {
     ) -> Result<Response<pb::ListOrphanedDisksResponse>, Status> {
         let caller = self.caller(&request).await?;
         let listed = self.service.orphaned_disks(&caller, &page(request.into_inner().page)).await;
-        let (disks, next_page_token) = listed.map_err(status)?;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let row = |orphan: state::records::OrphanedDisk| pb::OrphanedDisk {
             cid: orphan.disk.cid.map(|c| c.to_string()).unwrap_or_default(),
             id: orphan.disk.id.to_string(),
@@ -231,8 +235,9 @@ impl Disks for Door {
             orphaned_at_unix_ms: orphan.orphaned_at.0,
         };
         Ok(Response::new(pb::ListOrphanedDisksResponse {
-            disks: disks.into_iter().map(row).collect(),
+            disks: rows.into_iter().map(row).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 

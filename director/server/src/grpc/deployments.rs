@@ -6,13 +6,13 @@ use model::task::DeployOptions;
 use proto::v1 as pb;
 use proto::v1::deployments_server::Deployments;
 use proto::v1::variables_server::Variables;
-use service::ServiceError;
 use service::ops::DeploymentSummary;
+use service::{List, ServiceError};
 use tonic::{Request, Response, Status};
 
 use super::convert::{deploy_options, filter, freshness, page};
 use super::{Door, request_id};
-use crate::error_map::status;
+use crate::error_map::{internal, status};
 
 fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {
     let release = |r: model::instance::ReleaseRef| pb::ReleaseRef {
@@ -51,7 +51,8 @@ impl Deployments for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let options = DeployOptions { dry_run: true, ..deploy_options(wish.options) };
-        let id = self.service.deploy(&caller, None, wish.manifest, options, "").await.map_err(status)?;
+        let id = request_id(&wish.request_id);
+        let id = self.service.deploy(&caller, id, wish.manifest, options, "").await.map_err(status)?;
         let task = self.service.wait_for_task(&caller, id).await.map_err(status)?.task;
         match task.error {
             Some(error) => Err(status(ServiceError::Told(error))),
@@ -75,9 +76,9 @@ impl Deployments for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let listed = self.service.deployments(&caller, freshness(wish.freshness), &page(wish.page)).await;
-        let (deployments, next_page_token, revision) = listed.map_err(status)?;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         Ok(Response::new(pb::ListDeploymentsResponse {
-            deployments: deployments.into_iter().map(summary).collect(),
+            deployments: rows.into_iter().map(summary).collect(),
             next_page_token,
             as_of_revision: revision.0,
         }))
@@ -118,12 +119,13 @@ impl Deployments for Door {
 
     async fn list_errands(
         &self,
-        request: Request<pb::GetDeploymentRequest>,
+        request: Request<pb::ListErrandsRequest>,
     ) -> Result<Response<pb::ListErrandsResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let name = DeploymentName::new(request.into_inner().name);
-        let errands = self.service.errands(&caller, &name).await.map_err(status)?;
-        Ok(Response::new(pb::ListErrandsResponse { errands }))
+        let wish = request.into_inner();
+        let listed = self.service.errands(&caller, DeploymentName::new(wish.name), &page(wish.page)).await;
+        let List { rows: errands, next_page_token, revision } = listed.map_err(status)?;
+        Ok(Response::new(pb::ListErrandsResponse { errands, next_page_token, as_of_revision: revision.0 }))
     }
 }
 
@@ -136,16 +138,17 @@ impl Variables for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let listed =
-            self.service.variables(&caller, &DeploymentName::new(wish.deployment), &page(wish.page)).await;
-        let (variables, next_page_token) = listed.map_err(status)?;
+            self.service.variables(&caller, DeploymentName::new(wish.deployment), &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let row = |(name, version, kind): (model::VariableName, u64, String)| pb::Variable {
             name: name.to_string(),
             version,
             r#type: kind,
         };
         Ok(Response::new(pb::ListVariablesResponse {
-            variables: variables.into_iter().map(row).collect(),
+            variables: rows.into_iter().map(row).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -156,8 +159,7 @@ impl Variables for Door {
         let caller = self.caller(&request).await?;
         let name = request.into_inner().name.into();
         let variable = self.service.variable(&caller, &name).await.map_err(status)?;
-        let value =
-            self.vault.open(name.as_str(), &variable.sealed).map_err(|e| Status::internal(e.to_string()))?;
+        let value = self.vault.open(name.as_str(), &variable.sealed).map_err(|e| internal(e.to_string()))?;
         Ok(Response::new(pb::VariableValue {
             name: name.to_string(),
             version: variable.version,

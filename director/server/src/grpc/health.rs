@@ -6,11 +6,16 @@ use async_trait::async_trait;
 use model::{DeploymentName, EventId, NodeId};
 use proto::v1 as pb;
 use proto::v1::health_server::Health;
+use service::List;
+use service::ops::Shards;
 use tonic::{Request, Response, Status};
 
 use super::convert::{given, name, page};
 use super::{Door, request_id};
 use crate::error_map::status;
+
+/// Names of deployments shown of one shard; how many there are is a number beside them.
+const DEPLOYMENTS_SHOWN: usize = 100;
 
 #[async_trait]
 impl Health for Door {
@@ -21,9 +26,9 @@ impl Health for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let deployment = given(wish.deployment).map(DeploymentName::new);
-        let listed = self.service.agents(&caller, deployment.as_ref(), &page(wish.page)).await;
-        let (agents, next_page_token) = listed.map_err(status)?;
-        let (map, _) = self.service.shards(&caller).await.map_err(status)?;
+        let listed = self.service.agents(&caller, deployment, &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        let map = self.service.shard_map(&caller).map_err(status)?;
         let agent = |agent: state::records::AgentRecord| pb::Agent {
             watcher: health::shard_owner(&agent.deployment, &map.watchers).map_or(0, |n| n.0),
             id: agent.agent.to_string(),
@@ -33,8 +38,9 @@ impl Health for Door {
             since_unix_ms: agent.health_since.0,
         };
         Ok(Response::new(pb::ListAgentsResponse {
-            agents: agents.into_iter().map(agent).collect(),
+            agents: rows.into_iter().map(agent).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -43,16 +49,16 @@ impl Health for Door {
         request: Request<pb::ListShardsRequest>,
     ) -> Result<Response<pb::ListShardsResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let (map, agents) = self.service.shards(&caller).await.map_err(status)?;
+        let Shards { map, agents, revision } = self.service.shards(&caller).await.map_err(status)?;
         let mut shards: BTreeMap<NodeId, pb::Shard> =
             map.watchers.iter().map(|n| (*n, pb::Shard { node: n.0, ..pb::Shard::default() })).collect();
-        for agent in agents {
-            let owner = health::shard_owner(&agent.deployment, &map.watchers);
+        for (deployment, count) in agents {
+            let owner = health::shard_owner(&deployment, &map.watchers);
             let Some(shard) = owner.and_then(|n| shards.get_mut(&n)) else { continue };
-            shard.agents += 1;
-            let deployment = agent.deployment.to_string();
-            if !shard.deployments.contains(&deployment) {
-                shard.deployments.push(deployment);
+            shard.agents += count;
+            shard.deployment_count += 1;
+            if shard.deployments.len() < DEPLOYMENTS_SHOWN {
+                shard.deployments.push(deployment.to_string());
             }
         }
         for (node, shard) in &mut shards {
@@ -61,6 +67,7 @@ impl Health for Door {
         Ok(Response::new(pb::ListShardsResponse {
             map_number: map.number,
             shards: shards.into_values().collect(),
+            as_of_revision: revision.0,
         }))
     }
 
@@ -80,14 +87,19 @@ impl Health for Door {
         request: Request<pb::ListLeaksRequest>,
     ) -> Result<Response<pb::ListLeaksResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let leaks = self.service.leaks(&caller).await.map_err(status)?;
+        let listed = self.service.leaks(&caller, &page(request.into_inner().page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let leak = |leak: state::records::Leak| pb::Leak {
             id: leak.id.0,
             what: leak.what,
             task: leak.task.map_or(0, |t| t.0),
             at_unix_ms: leak.at.0,
         };
-        Ok(Response::new(pb::ListLeaksResponse { leaks: leaks.into_iter().map(leak).collect() }))
+        Ok(Response::new(pb::ListLeaksResponse {
+            leaks: rows.into_iter().map(leak).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
     }
 
     async fn clear_leak(

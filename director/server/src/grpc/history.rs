@@ -9,14 +9,16 @@ use proto::v1 as pb;
 use proto::v1::events_server::Events;
 use proto::v1::locks_server::Locks;
 use proto::v1::watch_server::Watch;
+use service::{Caller, List};
 use state::query::EventFilter;
+use state::records::Change;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Door;
 use super::convert::{given, page};
-use crate::error_map::status;
+use crate::error_map::{internal, status};
 
 /// Changes in one message.
 const CHANGES_MAX: usize = 500;
@@ -38,8 +40,8 @@ impl Events for Door {
             instance: given(wish.instance),
             ..EventFilter::default()
         };
-        let (events, next_page_token) =
-            self.service.events(&caller, &filter, &page(wish.page)).await.map_err(status)?;
+        let listed = self.service.events(&caller, filter, &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let event = |event: state::records::Event| pb::Event {
             id: event.id.0,
             parent: event.parent.map_or(0, |p| p.0),
@@ -55,8 +57,9 @@ impl Events for Door {
             error: event.error.unwrap_or_default(),
         };
         Ok(Response::new(pb::ListEventsResponse {
-            events: events.into_iter().map(event).collect(),
+            events: rows.into_iter().map(event).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 }
@@ -68,14 +71,19 @@ impl Locks for Door {
         request: Request<pb::ListLocksRequest>,
     ) -> Result<Response<pb::ListLocksResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let locks = self.service.locks(&caller).await.map_err(status)?;
+        let listed = self.service.locks(&caller, &page(request.into_inner().page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let lock = |lock: state::query::LockView| pb::Lock {
             name: lock.name.to_string(),
             holder: lock.holder.0,
             held_since_unix_ms: lock.held_since.0,
             waiters: lock.waiters.into_iter().map(|t| t.0).collect(),
         };
-        Ok(Response::new(pb::ListLocksResponse { locks: locks.into_iter().map(lock).collect() }))
+        Ok(Response::new(pb::ListLocksResponse {
+            locks: rows.into_iter().map(lock).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
     }
 }
 
@@ -86,40 +94,71 @@ impl Watch for Door {
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let mut after = Revision(wish.after_revision);
+        let after = match wish.after_revision {
+            Some(revision) => Revision(revision),
+            None => self.service.log().revision(),
+        };
         // Tell at once, as the call's own error, if that revision is gone.
         self.service.changes(&caller, after, 1).map_err(status)?;
         let (to, from) = mpsc::channel(AHEAD);
-        let door = self.clone();
+        let watcher = Watcher { door: self.clone(), caller, after, tables: wish.tables, to };
         self.tasks.spawn("watch", owned_tasks::OnExit::Ignore, move |stop| async move {
-            loop {
-                let (changes, reached) = match door.service.changes(&caller, after, CHANGES_MAX) {
-                    Ok(found) => found,
-                    Err(error) => return drop(to.send(Err(status(error))).await),
-                };
-                if reached > after {
-                    let wanted =
-                        |c: &state::records::Change| wish.tables.is_empty() || wish.tables.contains(&c.table);
-                    let changes = changes.into_iter().filter(wanted).map(|c| pb::Change {
-                        revision: c.revision.0,
-                        table: c.table,
-                        key: c.key,
-                        deleted: c.deleted,
-                    });
-                    let message = pb::WatchResponse { revision: reached.0, changes: changes.collect() };
-                    if to.send(Ok(message)).await.is_err() {
-                        return;
-                    }
-                    after = reached;
-                    continue;
-                }
-                tokio::select! {
-                    _ = door.service.log().changed(after) => {}
-                    () = to.closed() => return,
-                    () = stop.cancelled() => return,
-                }
+            tokio::select! {
+                () = watcher.run() => {}
+                () = stop.cancelled() => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(from))))
+    }
+}
+
+/// Changes being watched by one client.
+struct Watcher {
+    door: Door,
+    caller: Caller,
+    after: Revision,
+    tables: Vec<String>,
+    to: mpsc::Sender<Result<pb::WatchResponse, Status>>,
+}
+
+impl Watcher {
+    /// Sends what has changed, then what changes, until the client has left.
+    async fn run(mut self) {
+        // At once, where the watch is: who began "now" learns from which revision to go on elsewhere.
+        let mut told = false;
+        loop {
+            let (service, caller, after) = (self.door.service.clone(), self.caller.clone(), self.after);
+            // Reading is work for a disk: off the threads that serve everybody.
+            let read =
+                tokio::task::spawn_blocking(move || service.changes(&caller, after, CHANGES_MAX)).await;
+            let (changes, reached) = match read {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => return drop(self.to.send(Err(status(error))).await),
+                Err(_) => return drop(self.to.send(Err(internal("reading the changes failed"))).await),
+            };
+            if reached > self.after || !told {
+                told = true;
+                if self.to.send(Ok(self.message(changes, reached))).await.is_err() {
+                    return;
+                }
+                self.after = reached;
+                continue;
+            }
+            tokio::select! {
+                _ = self.door.service.log().changed(self.after) => {}
+                () = self.to.closed() => return,
+            }
+        }
+    }
+
+    fn message(&self, changes: Vec<Change>, reached: Revision) -> pb::WatchResponse {
+        let wanted = |c: &Change| self.tables.is_empty() || self.tables.contains(&c.table);
+        let changes = changes.into_iter().filter(wanted).map(|c| pb::Change {
+            revision: c.revision.0,
+            table: c.table,
+            key: c.key,
+            deleted: c.deleted,
+        });
+        pb::WatchResponse { revision: reached.0, changes: changes.collect() }
     }
 }

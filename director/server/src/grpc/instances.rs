@@ -12,12 +12,12 @@ use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
 use service::ops::InstanceRow;
-use service::{Read, Right};
+use service::{List, Read, Right};
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};
 use super::{Door, request_id};
-use crate::error_map::status;
+use crate::error_map::{bad_request, status};
 
 /// How long an agent may take to say how it is, as in BOSH.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,8 +96,8 @@ impl Instances for Door {
         let wish = request.into_inner();
         let deployment = DeploymentName::new(wish.deployment);
         let listed =
-            self.service.instances(&caller, &deployment, freshness(wish.freshness), &page(wish.page)).await;
-        let (rows, next_page_token, revision) = listed.map_err(status)?;
+            self.service.instances(&caller, deployment, freshness(wish.freshness), &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let epoch = self.service.info().map(|c| c.epoch).unwrap_or_default();
         // Dashboards, which read locally, make do with what the watchers know; people want to know how it is now.
         let ask = freshness(wish.freshness) == Read::Linearizable;
@@ -132,7 +132,7 @@ impl Instances for Door {
             Change::Restart => StateChange::Restart,
             Change::Recreate => StateChange::Recreate,
             Change::Unspecified => {
-                return Err(Status::invalid_argument("say which change: start, stop, restart …"));
+                return Err(bad_request("say which change: start, stop, restart …"));
             }
         };
         let task = self

@@ -10,7 +10,7 @@ use model::{DeploymentName, TaskId};
 use proto::v1 as pb;
 use proto::v1::tasks_server::Tasks;
 use service::ops::{Output, TaskView, UnitView};
-use service::{Caller, Read};
+use service::{Caller, List, Read};
 use state::records::OutputSegment;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert::{given, name, page, time};
 use super::{Door, request_id};
-use crate::error_map::status;
+use crate::error_map::{internal, status, unavailable};
 
 /// Bytes of output in one message.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -95,11 +95,14 @@ impl Follower {
     async fn run(mut self) {
         loop {
             let seen = self.door.service.log().revision();
-            let read =
-                self.door.service.task_output(&self.caller, self.id, self.kind, self.offset, CHUNK_BYTES);
-            let (view, output) = match read {
-                Ok(read) => read,
-                Err(error) => return drop(self.to.send(Err(status(error))).await),
+            let (service, caller) = (self.door.service.clone(), self.caller.clone());
+            let (id, kind, offset) = (self.id, self.kind, self.offset);
+            let read = move || service.task_output(&caller, id, kind, offset, CHUNK_BYTES);
+            // Reading is work for a disk: off the threads that serve everybody.
+            let (view, output) = match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(read)) => read,
+                Ok(Err(error)) => return drop(self.to.send(Err(status(error))).await),
+                Err(_) => return drop(self.to.send(Err(internal("reading the output failed"))).await),
             };
             match self.pass_on(output).await {
                 Ok(0) => {}
@@ -136,7 +139,7 @@ impl Follower {
 
     async fn send_segment(&mut self, segment: &OutputSegment) -> Result<usize, Status> {
         let content = executor::blobs::read_whole(&*self.door.blobs, &segment.blob).await;
-        let content = content.map_err(|e| Status::unavailable(e.to_string()))?;
+        let content = content.map_err(|e| unavailable(e.to_string()))?;
         let skip = self.offset.saturating_sub(segment.offset) as usize;
         self.send(content.get(skip..).unwrap_or_default().to_vec()).await
     }
@@ -162,10 +165,11 @@ impl Tasks for Door {
         let wish = request.into_inner();
         let deployment = given(wish.deployment).map(DeploymentName::new);
         let listed = self.service.tasks(&caller, wish.current, deployment, &page(wish.page)).await;
-        let (tasks, next_page_token) = listed.map_err(status)?;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
         Ok(Response::new(pb::ListTasksResponse {
-            tasks: tasks.into_iter().map(task).collect(),
+            tasks: rows.into_iter().map(task).collect(),
             next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 
@@ -216,10 +220,18 @@ impl Tasks for Door {
         Ok(Response::new(pb::CancelTaskResponse { state: name(&cancelled.map_err(status)?) }))
     }
 
-    async fn steps(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::TaskSteps>, Status> {
+    async fn steps(
+        &self,
+        request: Request<pb::GetTaskStepsRequest>,
+    ) -> Result<Response<pb::TaskSteps>, Status> {
         let caller = self.caller(&request).await?;
-        let units =
-            self.service.task_steps(&caller, TaskId(request.into_inner().id)).await.map_err(status)?;
-        Ok(Response::new(pb::TaskSteps { units: units.into_iter().map(unit).collect() }))
+        let wish = request.into_inner();
+        let listed = self.service.task_steps(&caller, TaskId(wish.id), &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        Ok(Response::new(pb::TaskSteps {
+            units: rows.into_iter().map(unit).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::TaskKind;
@@ -12,7 +13,8 @@ use state::State;
 use state::command::Command;
 use state::records::{BlobRecord, Leak, OrphanedDisk};
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use super::deployments::queued;
+use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// How long an orphaned disk is kept for whoever wants it back, as in BOSH: five days.
 pub const ORPHANS_KEPT_MS: i64 = 5 * 24 * 3600 * 1000;
@@ -34,7 +36,9 @@ impl Service {
         fix: bool,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "upload releases")?;
-        self.require_blob(&blob).await?;
+        if let Some(task) = self.filed_or_blob_there(caller, request_id.as_ref(), &blob).await? {
+            return Ok(task);
+        }
         // The archive's name is only known once it is read; uploads are short and wait for each other.
         let locks = vec![LockName::new("lock:releases")];
         self.queue(caller, request_id, TaskKind::UploadRelease { blob, rebase, fix }, None, "", locks).await
@@ -49,19 +53,27 @@ impl Service {
         fix: bool,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "upload stemcells")?;
-        self.require_blob(&blob).await?;
+        if let Some(task) = self.filed_or_blob_there(caller, request_id.as_ref(), &blob).await? {
+            return Ok(task);
+        }
         let locks = vec![LockName::new("lock:stemcells")];
         self.queue(caller, request_id, TaskKind::UploadStemcell { blob, fix }, None, "", locks).await
     }
 
-    async fn require_blob(&self, blob: &BlobDigest) -> Result<(), ServiceError> {
-        let looked = self.look(Read::Linearizable).await?;
-        match State::new(&*looked.view).blob(blob) {
-            Some(_) => Ok(()),
-            None => Err(ServiceError::told(
-                ErrorCode::ResourceNotFound,
-                format!("blob {blob} was never uploaded"),
-            )),
+    /// Returns the task of a request that was filed before; for a new one, fails unless the blob is there.
+    async fn filed_or_blob_there(
+        &self,
+        caller: &Caller,
+        request_id: Option<&RequestId>,
+        blob: &BlobDigest,
+    ) -> Result<Option<TaskId>, ServiceError> {
+        match self.look_for(caller, request_id).await? {
+            Mutation::Repeated(outcome) => queued(outcome).map(Some),
+            Mutation::New(looked) if State::new(&*looked.view).blob(blob).is_some() => Ok(None),
+            Mutation::New(_) => {
+                let text = format!("blob {blob} was never uploaded");
+                Err(ServiceError::told(ErrorCode::ResourceNotFound, text))
+            }
         }
     }
 
@@ -81,18 +93,23 @@ impl Service {
         &self,
         caller: &Caller,
         page: &Page,
-    ) -> Result<(Vec<(ReleaseVersion, bool)>, String), ServiceError> {
+    ) -> Result<List<(ReleaseVersion, bool)>, ServiceError> {
         caller.needs(Right::Read, "list releases")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        let in_use = |r: &ReleaseVersion| {
-            !state.deployments_with_release(&r.release.name, &r.release.version).is_empty()
-        };
-        let rows = state.releases().into_iter().map(|r| {
-            let used = in_use(&r);
-            (r, used)
-        });
-        page.cut(rows.collect())
+        self.list(Read::Linearizable, page, |state, page| {
+            // Each deployment is read once, not for each release.
+            let used: BTreeSet<(ReleaseName, Version)> = records(state)
+                .flat_map(|record| record.releases)
+                .map(|release| (release.name, release.version))
+                .collect();
+            let key = |r: &ReleaseVersion| (r.release.name.clone(), r.release.version.clone());
+            let (releases, next) = page.cut(state.releases(), key)?;
+            let with_use = |r: ReleaseVersion| {
+                let in_use = used.contains(&key(&r));
+                (r, in_use)
+            };
+            Ok((releases.into_iter().map(with_use).collect(), next))
+        })
+        .await
     }
 
     /// Returns a release version with the compiled forms of its packages.
@@ -134,20 +151,21 @@ impl Service {
         &self,
         caller: &Caller,
         page: &Page,
-    ) -> Result<(Vec<(StemcellRecord, bool)>, String), ServiceError> {
+    ) -> Result<List<(StemcellRecord, bool)>, ServiceError> {
         caller.needs(Right::Read, "list stemcells")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        let used: BTreeSet<(String, Version)> = state
-            .deployments()
-            .into_iter()
-            .flat_map(|d| d.record.map(|r| r.stemcells).unwrap_or_default())
-            .collect();
-        let rows = state.stemcells().into_iter().map(|s| {
-            let in_use = used.contains(&(s.stemcell.name.clone(), s.stemcell.version.clone()));
-            (s, in_use)
-        });
-        page.cut(rows.collect())
+        self.list(Read::Linearizable, page, |state, page| {
+            let used: BTreeSet<(String, Version)> = records(state).flat_map(|r| r.stemcells).collect();
+            let key = |s: &StemcellRecord| {
+                (s.stemcell.name.clone(), s.stemcell.version.clone(), s.stemcell.cpi.clone())
+            };
+            let (stemcells, next) = page.cut(state.stemcells(), key)?;
+            let with_use = |s: StemcellRecord| {
+                let in_use = used.contains(&(s.stemcell.name.clone(), s.stemcell.version.clone()));
+                (s, in_use)
+            };
+            Ok((stemcells.into_iter().map(with_use).collect(), next))
+        })
+        .await
     }
 
     /// Deletes a stemcell from every CPI.
@@ -170,10 +188,12 @@ impl Service {
         &self,
         caller: &Caller,
         page: &Page,
-    ) -> Result<(Vec<OrphanedDisk>, String), ServiceError> {
+    ) -> Result<List<OrphanedDisk>, ServiceError> {
         caller.needs(Right::Read, "list disks")?;
-        let looked = self.look(Read::Linearizable).await?;
-        page.cut(State::new(&*looked.view).orphaned_disks())
+        self.list(Read::Linearizable, page, |state, page| {
+            page.cut(state.orphaned_disks(), |orphan| orphan.disk.id.clone())
+        })
+        .await
     }
 
     /// Deletes orphaned disks by cid; an unknown cid is an error that names it. Without a cid: all that `now` have been
@@ -186,7 +206,10 @@ impl Service {
         now: Timestamp,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "delete disks")?;
-        let looked = self.look(Read::Linearizable).await?;
+        let looked = match self.look_for(caller, request_id.as_ref()).await? {
+            Mutation::New(looked) => looked,
+            Mutation::Repeated(outcome) => return queued(outcome),
+        };
         let orphans = State::new(&*looked.view).orphaned_disks();
         let find = |cid: &String| {
             let found = orphans.iter().find(|o| o.disk.cid.as_ref().is_some_and(|c| c.as_str() == cid));
@@ -202,10 +225,9 @@ impl Service {
     }
 
     /// Lists what may exist in clouds without anybody knowing its id.
-    pub async fn leaks(&self, caller: &Caller) -> Result<Vec<Leak>, ServiceError> {
+    pub async fn leaks(&self, caller: &Caller, page: &Page) -> Result<List<Leak>, ServiceError> {
         caller.needs(Right::Read, "list leaks")?;
-        let looked = self.look(Read::Linearizable).await?;
-        Ok(State::new(&*looked.view).leaks())
+        self.list(Read::Linearizable, page, |state, page| page.cut(state.leaks(), |leak| leak.id)).await
     }
 
     /// Strikes a leak off the list, after somebody looked.
@@ -218,4 +240,9 @@ impl Service {
         caller.needs(Right::Admin, "clear leaks")?;
         self.propose(caller, request_id, Command::LeakClear { id }).await.map(|_| ())
     }
+}
+
+/// The last successes of all deployments.
+fn records<'a>(state: &State<'a>) -> impl Iterator<Item = DeploymentRecord> + use<'a> {
+    state.deployments_from(None).filter_map(|deployment| deployment.record)
 }

@@ -1,11 +1,13 @@
 //! Configs: cloud, runtime and any other type.
 
+use std::cmp::Reverse;
+
 use model::config::StoredConfig;
 use model::{ConfigId, ErrorCode, RequestId};
 use state::State;
 use state::command::{Command, Outcome};
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 /// A config to store.
 #[derive(Clone, Debug)]
@@ -72,29 +74,38 @@ impl Service {
         Ok((config, current))
     }
 
-    /// Lists configs, newest versions or all.
+    /// Lists the newest version of each config, by type and name; or all versions, newest first.
     pub async fn configs(
         &self,
         caller: &Caller,
-        kind: &str,
-        name: &str,
+        kind: String,
+        name: String,
         history: bool,
         page: &Page,
-    ) -> Result<(Vec<(StoredConfig, bool)>, String), ServiceError> {
+    ) -> Result<List<(StoredConfig, bool)>, ServiceError> {
         caller.needs(Right::Read, "read configs")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        let latest = state.latest_configs();
-        let current = |c: &StoredConfig| latest.iter().any(|l| l.id == c.id);
-        let all = if history { state.configs(usize::MAX) } else { latest.clone() };
-        let wanted = all
-            .into_iter()
-            .filter(|c| (kind.is_empty() || c.kind == kind) && (name.is_empty() || c.name == name))
-            .map(|c| {
+        let wanted = move |c: &StoredConfig| {
+            (kind.is_empty() || c.kind == kind) && (name.is_empty() || c.name == name)
+        };
+        self.list(Read::Linearizable, page, move |state, page| {
+            if !history {
+                let latest = state.latest_configs().into_iter().filter(&wanted);
+                let (configs, next) = page.cut(latest, |c| (c.kind.clone(), c.name.clone()))?;
+                return Ok((configs.into_iter().map(|c| (c, true)).collect(), next));
+            }
+            let before: Option<Reverse<ConfigId>> = page.after()?;
+            let all = state.configs_before(before.map(|id| id.0));
+            let (configs, next) = page.cut(all.filter(wanted), |c| Reverse(c.id))?;
+            let current = |c: &StoredConfig| {
+                state.latest_config(&c.kind, &c.name).is_some_and(|latest| latest.id == c.id)
+            };
+            let with_current = |c| {
                 let current = current(&c);
                 (c, current)
-            });
-        page.cut(wanted.collect())
+            };
+            Ok((configs.into_iter().map(with_current).collect(), next))
+        })
+        .await
     }
 
     /// Deletes all versions of a config. One that is not there counts as deleted.

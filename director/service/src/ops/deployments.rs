@@ -1,5 +1,7 @@
 //! Deployments and what is done to them as a whole. Each of these becomes a task.
 
+use std::collections::BTreeSet;
+
 use model::instance::ReleaseRef;
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
 use model::{DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
@@ -8,7 +10,7 @@ use state::State;
 use state::command::{Command, Outcome};
 use state::records::Deployment;
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// The largest manifest: larger ones do not fit into an entry of the log beside everything else.
 const MANIFEST_BYTES_MAX: usize = 700 * 1024;
@@ -49,10 +51,25 @@ impl Service {
             return Err(ServiceError::told(ErrorCode::ContextIdTooLong, text));
         }
         let command = Command::TaskQueue { kind, deployment, context_id: context_id.into(), locks };
-        match self.propose(caller, request_id, command).await? {
-            Outcome::TaskQueued(id) => Ok(id),
-            other => Err(ServiceError::told(ErrorCode::Unknown, format!("unexpected answer {other:?}"))),
-        }
+        queued(self.propose(caller, request_id, command).await?)
+    }
+
+    /// Files a task for a deployment, which must exist.
+    async fn queue_for(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        kind: TaskKind,
+        name: &DeploymentName,
+        context_id: &str,
+    ) -> Result<TaskId, ServiceError> {
+        let looked = match self.look_for(caller, request_id.as_ref()).await? {
+            Mutation::New(looked) => looked,
+            Mutation::Repeated(outcome) => return queued(outcome),
+        };
+        existing(&State::new(&*looked.view), name)?;
+        let locks = vec![deployment_lock(name)];
+        self.queue(caller, request_id, kind, Some(name.clone()), context_id, locks).await
     }
 
     /// Deploys a manifest.
@@ -66,7 +83,8 @@ impl Service {
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "deploy")?;
         let name = manifest_name(&manifest)?;
-        let locks = vec![deployment_lock(&name)];
+        // A dry run changes nothing: it need not wait for a deploy that runs, nor the next deploy for it.
+        let locks = if options.dry_run { Vec::new() } else { vec![deployment_lock(&name)] };
         let kind = TaskKind::Deploy { manifest_text: manifest, options };
         self.queue(caller, request_id, kind, Some(name), context_id, locks).await
     }
@@ -77,13 +95,14 @@ impl Service {
         caller: &Caller,
         read: Read,
         page: &Page,
-    ) -> Result<(Vec<DeploymentSummary>, String, model::Revision), ServiceError> {
+    ) -> Result<List<DeploymentSummary>, ServiceError> {
         caller.needs(Right::Read, "list deployments")?;
-        let looked = self.look(read).await?;
-        let state = State::new(&*looked.view);
-        let all = state.deployments().into_iter().map(|d| summary(&state, d)).collect();
-        let (page, next) = page.cut(all)?;
-        Ok((page, next, looked.revision))
+        self.list(read, page, |state, page| {
+            let deployments = state.deployments_from(page.after()?.as_ref());
+            let (deployments, next) = page.cut(deployments, |deployment| deployment.name.clone())?;
+            Ok((deployments.into_iter().map(|d| summary(state, d)).collect(), next))
+        })
+        .await
     }
 
     /// Returns a deployment with the manifest of its last success.
@@ -110,10 +129,7 @@ impl Service {
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "delete deployments")?;
-        self.require_deployment(name).await?;
-        let kind = TaskKind::DeleteDeployment { force };
-        self.queue(caller, request_id, kind, Some(name.clone()), context_id, vec![deployment_lock(name)])
-            .await
+        self.queue_for(caller, request_id, TaskKind::DeleteDeployment { force }, name, context_id).await
     }
 
     /// Starts, stops, restarts or recreates instances.
@@ -130,9 +146,8 @@ impl Service {
         canaries: Option<String>,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "change the state of instances")?;
-        self.require_deployment(name).await?;
         let kind = TaskKind::ChangeState { change, filter, skip_drain, max_in_flight, canaries };
-        self.queue(caller, request_id, kind, Some(name.clone()), "", vec![deployment_lock(name)]).await
+        self.queue_for(caller, request_id, kind, name, "").await
     }
 
     /// Runs an errand.
@@ -146,36 +161,52 @@ impl Service {
         instances: Vec<InstanceFilter>,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "run errands")?;
-        self.require_deployment(name).await?;
         let kind = TaskKind::RunErrand { errand, keep_alive, instances };
-        self.queue(caller, request_id, kind, Some(name.clone()), "", vec![deployment_lock(name)]).await
+        self.queue_for(caller, request_id, kind, name, "").await
     }
 
-    /// Returns the names of a deployment's errands: jobs that can run as one, anywhere in it.
-    pub async fn errands(&self, caller: &Caller, name: &DeploymentName) -> Result<Vec<String>, ServiceError> {
+    /// Lists the names of a deployment's errands: jobs that can run as one, anywhere in it.
+    pub async fn errands(
+        &self,
+        caller: &Caller,
+        name: DeploymentName,
+        page: &Page,
+    ) -> Result<List<String>, ServiceError> {
         caller.needs(Right::Read, "list errands")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        existing(&state, name)?;
-        let mut names: Vec<String> = Vec::new();
-        for job in state.instances(name).into_iter().flat_map(|i| i.spec.jobs) {
-            let release = state.release(&job.release.name, &job.release.version);
-            let runs = release.and_then(|r| r.job(job.name.as_str()).map(|j| j.is_errand())).unwrap_or(false);
-            if runs && !names.iter().any(|n| n == job.name.as_str()) {
-                names.push(job.name.to_string());
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    pub(crate) async fn require_deployment(&self, name: &DeploymentName) -> Result<(), ServiceError> {
-        let looked = self.look(Read::Linearizable).await?;
-        existing(&State::new(&*looked.view), name).map(|_| ())
+        self.list(Read::Linearizable, page, move |state, page| {
+            existing(state, &name)?;
+            page.cut(errands_of(state, &name), |errand| errand.clone())
+        })
+        .await
     }
 }
 
-fn existing(state: &State<'_>, name: &DeploymentName) -> Result<Deployment, ServiceError> {
+fn errands_of(state: &State<'_>, name: &DeploymentName) -> BTreeSet<String> {
+    let mut seen: BTreeSet<(ReleaseRef, String)> = BTreeSet::new();
+    let mut errands = BTreeSet::new();
+    for job in state.instances_from(name, None).flat_map(|instance| instance.spec.jobs) {
+        let (release, job) = (job.release, job.name.to_string());
+        // A release is read once for each of its jobs, not for each instance.
+        if !seen.insert((release.clone(), job.clone())) {
+            continue;
+        }
+        let release = state.release(&release.name, &release.version);
+        if release.and_then(|r| r.job(&job).map(|j| j.is_errand())).unwrap_or(false) {
+            errands.insert(job);
+        }
+    }
+    errands
+}
+
+/// Returns the number of the task that was filed.
+pub(crate) fn queued(outcome: Outcome) -> Result<TaskId, ServiceError> {
+    match outcome {
+        Outcome::TaskQueued(id) => Ok(id),
+        other => Err(ServiceError::told(ErrorCode::Unknown, format!("unexpected answer {other:?}"))),
+    }
+}
+
+pub(crate) fn existing(state: &State<'_>, name: &DeploymentName) -> Result<Deployment, ServiceError> {
     state.deployment(name).ok_or_else(|| {
         ServiceError::told(ErrorCode::DeploymentNotFound, format!("Deployment '{name}' doesn't exist"))
     })

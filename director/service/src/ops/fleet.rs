@@ -1,23 +1,19 @@
-//! The fleet: users, tokens, resurrection, health.
+//! The fleet: members, join tokens, resurrection, health.
 
-use model::{DeploymentName, NodeId, RequestId, Timestamp, UserName};
+use std::collections::BTreeMap;
+
+use model::{DeploymentName, NodeId, RequestId, Revision, Timestamp};
 use state::State;
-use state::command::{Command, Outcome};
-use state::records::{AgentRecord, Cluster, JoinToken, Member, Setting, ShardMap, User};
+use state::command::{Command, NewEvent, Outcome};
+use state::records::{AgentRecord, Cluster, JoinToken, Member, Setting, ShardMap};
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 impl Service {
     /// Returns the fleet's own row. Needs no rights: names and versions are for everybody.
     pub fn info(&self) -> Option<Cluster> {
         let view = self.log().view();
         State::new(&*view).cluster()
-    }
-
-    /// Returns a user for checking a password. Local: logging in must also work without a leader.
-    pub fn user(&self, name: &UserName) -> Option<User> {
-        let view = self.log().view();
-        State::new(&*view).user(name)
     }
 
     /// Fails unless the caller may see the fleet's state.
@@ -30,17 +26,53 @@ impl Service {
         caller.needs(Right::Admin, "change the fleet")
     }
 
-    /// Files a single-use token for a new replica; only its hash is stored.
+    /// Files a single-use token for a new replica; only its hash is stored. Returns it as it is stored, which after a repeat
+    /// is the first one.
     pub async fn put_join_token(
         &self,
         caller: &Caller,
         request_id: Option<RequestId>,
         hash: String,
         expires_at: Timestamp,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<JoinToken, ServiceError> {
         caller.needs(Right::Admin, "let replicas join")?;
         let token = JoinToken { hash, expires_at, used_by: None };
-        self.propose(caller, request_id, Command::TokenPut { token }).await.map(|_| ())
+        self.propose(caller, request_id, Command::TokenPut { token: token.clone() }).await?;
+        let view = self.log().view();
+        Ok(State::new(&*view).join_token(&token.hash).unwrap_or(token))
+    }
+
+    /// Returns who leads, if this very request has handed leadership over before.
+    pub async fn was_handed_over(
+        &self,
+        caller: &Caller,
+        request_id: Option<&RequestId>,
+    ) -> Result<Option<NodeId>, ServiceError> {
+        caller.needs(Right::Admin, "change the fleet")?;
+        if request_id.is_none() {
+            return Ok(None);
+        }
+        match self.look_for(caller, request_id).await? {
+            Mutation::New(_) => Ok(None),
+            Mutation::Repeated(_) => Ok(self.info().map(|cluster| cluster.leader)),
+        }
+    }
+
+    /// Notes that leadership was handed over on request.
+    pub async fn note_hand_over(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        leader: NodeId,
+    ) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "change the fleet")?;
+        let event = NewEvent {
+            action: "transfer".into(),
+            object_type: "leader".into(),
+            object_name: Some(leader.to_string()),
+            ..NewEvent::default()
+        };
+        self.propose(caller, request_id, Command::EventPut { event: Box::new(event) }).await.map(|_| ())
     }
 
     /// Uses a join token up for the key with this digest; the token itself is the right.
@@ -61,35 +93,6 @@ impl Service {
         Ok(State::new(&*looked.view).members())
     }
 
-    /// Adds or changes a user.
-    pub async fn put_user(
-        &self,
-        caller: &Caller,
-        request_id: Option<RequestId>,
-        user: User,
-    ) -> Result<(), ServiceError> {
-        caller.needs(Right::Admin, "change users")?;
-        self.propose(caller, request_id, Command::UserPut { user }).await.map(|_| ())
-    }
-
-    /// Removes a user.
-    pub async fn remove_user(
-        &self,
-        caller: &Caller,
-        request_id: Option<RequestId>,
-        name: UserName,
-    ) -> Result<(), ServiceError> {
-        caller.needs(Right::Admin, "change users")?;
-        self.propose(caller, request_id, Command::UserRemove { name }).await.map(|_| ())
-    }
-
-    /// Lists users.
-    pub async fn users(&self, caller: &Caller) -> Result<Vec<User>, ServiceError> {
-        caller.needs(Right::Admin, "list users")?;
-        let looked = self.look(Read::Linearizable).await?;
-        Ok(State::new(&*looked.view).users())
-    }
-
     /// Pauses or resumes resurrection everywhere.
     pub async fn set_resurrection(
         &self,
@@ -106,20 +109,47 @@ impl Service {
     pub async fn agents(
         &self,
         caller: &Caller,
-        deployment: Option<&DeploymentName>,
+        deployment: Option<DeploymentName>,
         page: &Page,
-    ) -> Result<(Vec<AgentRecord>, String), ServiceError> {
+    ) -> Result<List<AgentRecord>, ServiceError> {
         caller.needs(Right::Read, "list agents")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let agents = State::new(&*looked.view).agents();
-        page.cut(agents.into_iter().filter(|a| deployment.is_none_or(|d| a.deployment == *d)).collect())
+        self.list(Read::Linearizable, page, move |state, page| {
+            let agents = state.agents_from(page.after()?.as_ref());
+            let wanted = |agent: &AgentRecord| deployment.as_ref().is_none_or(|d| agent.deployment == *d);
+            page.cut(agents.filter(wanted), |agent| agent.agent.clone())
+        })
+        .await
     }
 
-    /// Returns who watches what.
-    pub async fn shards(&self, caller: &Caller) -> Result<(ShardMap, Vec<AgentRecord>), ServiceError> {
+    /// Returns which replica watches which shard, as it is known here.
+    pub fn shard_map(&self, caller: &Caller) -> Result<ShardMap, ServiceError> {
         caller.needs(Right::Read, "see shards")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        Ok((state.shard_map(), state.agents()))
+        let view = self.log().view();
+        Ok(State::new(&*view).shard_map())
     }
+
+    /// Returns who watches how many agents of which deployments.
+    pub async fn shards(&self, caller: &Caller) -> Result<Shards, ServiceError> {
+        caller.needs(Right::Read, "see shards")?;
+        let count = |state: &State<'_>| {
+            let mut agents: BTreeMap<DeploymentName, u32> = BTreeMap::new();
+            for agent in state.agents_from(None) {
+                *agents.entry(agent.deployment).or_default() += 1;
+            }
+            Ok((state.shard_map(), agents))
+        };
+        let ((map, agents), revision) = self.read(Read::Linearizable, count).await?;
+        Ok(Shards { map, agents, revision })
+    }
+}
+
+/// Who watches what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shards {
+    /// Who watches.
+    pub map: ShardMap,
+    /// How many agents each deployment has.
+    pub agents: BTreeMap<DeploymentName, u32>,
+    /// Everything up to this revision is in it.
+    pub revision: Revision,
 }

@@ -1,35 +1,36 @@
 //! What happened and what is held: events, locks, changes.
 
+use std::cmp::Reverse;
+
 use model::{EventId, Revision};
 use state::State;
 use state::query::{EventFilter, LockView};
 use state::records::{Change, Event};
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 impl Service {
     /// Lists audit events, newest first.
     pub async fn events(
         &self,
         caller: &Caller,
-        filter: &EventFilter,
+        filter: EventFilter,
         page: &Page,
-    ) -> Result<(Vec<Event>, String), ServiceError> {
+    ) -> Result<List<Event>, ServiceError> {
         caller.needs(Right::Read, "list events")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let before = page.number()?.map(EventId);
-        let mut events = State::new(&*looked.view).events(filter, before, page.limit() + 1);
-        let more = events.len() > page.limit();
-        events.truncate(page.limit());
-        let next = events.last().filter(|_| more).map(|e| e.id.to_string()).unwrap_or_default();
-        Ok((events, next))
+        self.list(Read::Linearizable, page, move |state, page| {
+            let before: Option<Reverse<EventId>> = page.after()?;
+            let events = state.events(&filter, before.map(|id| id.0), page.limit() + 1);
+            page.cut(events, |event| Reverse(event.id))
+        })
+        .await
     }
 
     /// Lists locks with holders and waiters.
-    pub async fn locks(&self, caller: &Caller) -> Result<Vec<LockView>, ServiceError> {
+    pub async fn locks(&self, caller: &Caller, page: &Page) -> Result<List<LockView>, ServiceError> {
         caller.needs(Right::Read, "list locks")?;
-        let looked = self.look(Read::Linearizable).await?;
-        Ok(State::new(&*looked.view).locks())
+        self.list(Read::Linearizable, page, |state, page| page.cut(state.locks(), |lock| lock.name.clone()))
+            .await
     }
 
     /// Returns changes after a revision, from this replica, and how far they reach. Changes of one revision are never

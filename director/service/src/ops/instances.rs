@@ -1,12 +1,13 @@
 //! Instances as operators see them.
 
 use model::instance::{Disk, Instance, Vm};
-use model::{DeploymentName, ErrorCode, InstanceId, RequestId, Revision};
+use model::{DeploymentName, ErrorCode, InstanceId, RequestId};
 use state::State;
 use state::command::Command;
 use state::records::AgentRecord;
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use super::deployments::existing;
+use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// An instance with everything about it.
 #[derive(Clone, Debug)]
@@ -22,35 +23,32 @@ pub struct InstanceRow {
 }
 
 impl Service {
-    /// Lists a deployment's instances, by group and index.
+    /// Lists a deployment's instances, by UUID: the order in which a page can be read without reading the others.
     pub async fn instances(
         &self,
         caller: &Caller,
-        deployment: &DeploymentName,
+        deployment: DeploymentName,
         read: Read,
         page: &Page,
-    ) -> Result<(Vec<InstanceRow>, String, Revision), ServiceError> {
+    ) -> Result<List<InstanceRow>, ServiceError> {
         caller.needs(Right::Read, "list instances")?;
-        let looked = self.look(read).await?;
-        let state = State::new(&*looked.view);
-        if state.deployment(deployment).is_none() {
-            let text = format!("Deployment '{deployment}' doesn't exist");
-            return Err(ServiceError::told(ErrorCode::DeploymentNotFound, text));
-        }
-        let mut instances: Vec<Instance> =
-            state.instances(deployment).into_iter().filter(|i| !i.compilation).collect();
-        instances.sort_by(|a, b| (&a.spec.group, a.spec.index).cmp(&(&b.spec.group, b.spec.index)));
-        let (instances, next) = page.cut(instances)?;
-        let row = |instance: Instance| {
-            let vm = state.active_vm(&instance.spec.id);
-            InstanceRow {
-                disks: state.disks(&instance.spec.id),
-                agent: vm.as_ref().and_then(|vm| state.agent(&vm.agent)),
-                vm,
-                instance,
-            }
-        };
-        Ok((instances.into_iter().map(row).collect(), next, looked.revision))
+        self.list(read, page, move |state, page| {
+            existing(state, &deployment)?;
+            let instances = state.instances_from(&deployment, page.after()?.as_ref());
+            let (instances, next) =
+                page.cut(instances.filter(|i| !i.compilation), |instance| instance.spec.id.clone())?;
+            let row = |instance: Instance| {
+                let vm = state.active_vm(&instance.spec.id);
+                InstanceRow {
+                    disks: state.disks(&instance.spec.id),
+                    agent: vm.as_ref().and_then(|vm| state.agent(&vm.agent)),
+                    vm,
+                    instance,
+                }
+            };
+            Ok((instances.into_iter().map(row).collect(), next))
+        })
+        .await
     }
 
     /// Sets whether deploys leave an instance alone.
@@ -64,30 +62,30 @@ impl Service {
         ignore: bool,
     ) -> Result<(), ServiceError> {
         caller.needs(Right::Admin, "ignore instances")?;
-        let instance = self.find_instance(deployment, group, id_or_index).await?;
+        let Mutation::New(looked) = self.look_for(caller, request_id.as_ref()).await? else { return Ok(()) };
+        let instance = find_instance(&State::new(&*looked.view), deployment, group, id_or_index)?;
         self.propose(caller, request_id, Command::InstanceIgnore { instance, ignore }).await.map(|_| ())
     }
+}
 
-    async fn find_instance(
-        &self,
-        deployment: &DeploymentName,
-        group: &str,
-        id_or_index: &str,
-    ) -> Result<InstanceId, ServiceError> {
-        let looked = self.look(Read::Linearizable).await?;
-        let instances = State::new(&*looked.view).instances(deployment);
-        // An all-digits id is an index, as everywhere in BOSH.
-        let index: Option<u32> = id_or_index.parse().ok();
-        let is_it = |i: &&Instance| match index {
-            Some(index) => i.spec.index == index,
-            None => i.spec.id.as_str() == id_or_index,
-        };
-        let found = instances.iter().filter(|i| i.spec.group.as_str() == group).find(is_it);
-        found.map(|i| i.spec.id.clone()).ok_or_else(|| {
-            ServiceError::told(
-                ErrorCode::InstanceNotFound,
-                format!("Instance '{group}/{id_or_index}' doesn't exist in deployment '{deployment}'"),
-            )
-        })
-    }
+fn find_instance(
+    state: &State<'_>,
+    deployment: &DeploymentName,
+    group: &str,
+    id_or_index: &str,
+) -> Result<InstanceId, ServiceError> {
+    let instances = state.instances(deployment);
+    // An all-digits id is an index, as everywhere in BOSH.
+    let index: Option<u32> = id_or_index.parse().ok();
+    let is_it = |i: &&Instance| match index {
+        Some(index) => i.spec.index == index,
+        None => i.spec.id.as_str() == id_or_index,
+    };
+    let found = instances.iter().filter(|i| i.spec.group.as_str() == group).find(is_it);
+    found.map(|i| i.spec.id.clone()).ok_or_else(|| {
+        ServiceError::told(
+            ErrorCode::InstanceNotFound,
+            format!("Instance '{group}/{id_or_index}' doesn't exist in deployment '{deployment}'"),
+        )
+    })
 }

@@ -8,11 +8,14 @@ mod fleet;
 mod history;
 mod instances;
 mod tasks;
+mod users;
 mod variables;
 
 pub use artifacts::{ORPHANS_KEPT_MS, orphans_to_delete};
 pub use configs::PutConfig;
 pub use deployments::DeploymentSummary;
 pub use diff::{DiffLine, LineChange};
+pub use fleet::Shards;
 pub use instances::InstanceRow;
 pub use tasks::{Output, TaskView, UnitView};
+pub use users::{NewToken, TOKEN_LIFE_MAX_MS};

@@ -1,13 +1,15 @@
 //! Tasks: lists, one with whom it waits for, output, cancellation.
 
+use std::cmp::Reverse;
+
 use model::task::{OutputKind, Task, TaskState};
 use model::{DeploymentName, ErrorCode, RequestId, TaskId, UnitNo};
 use state::State;
-use state::command::Command;
+use state::command::{Command, Refusal};
 use state::query::TaskFilter;
 use state::records::{OutputSegment, PlannedUnit, StepState, UnitState};
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 /// A task, and whom it waits for.
 #[derive(Clone, Debug)]
@@ -50,22 +52,25 @@ impl Service {
         current: bool,
         deployment: Option<DeploymentName>,
         page: &Page,
-    ) -> Result<(Vec<TaskView>, String), ServiceError> {
+    ) -> Result<List<TaskView>, ServiceError> {
         caller.needs(Right::Read, "list tasks")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
         let states = match current {
             true => vec![TaskState::Queued, TaskState::Processing, TaskState::Cancelling],
             false => Vec::new(),
         };
-        let before = page.number()?.map(TaskId);
-        let filter =
-            TaskFilter { states, deployment, before, limit: Some(page.limit() + 1), ..TaskFilter::default() };
-        let mut tasks = state.tasks(&filter);
-        let more = tasks.len() > page.limit();
-        tasks.truncate(page.limit());
-        let next = tasks.last().filter(|_| more).map(|t| t.id.to_string()).unwrap_or_default();
-        Ok((tasks.into_iter().map(|t| view(&state, t)).collect(), next))
+        self.list(Read::Linearizable, page, move |state, page| {
+            let before: Option<Reverse<TaskId>> = page.after()?;
+            let filter = TaskFilter {
+                states,
+                deployment,
+                before: before.map(|id| id.0),
+                limit: Some(page.limit() + 1),
+                ..TaskFilter::default()
+            };
+            let (tasks, next) = page.cut(state.tasks(&filter), |task| Reverse(task.id))?;
+            Ok((tasks.into_iter().map(|task| view(state, task)).collect(), next))
+        })
+        .await
     }
 
     /// Returns a task.
@@ -125,29 +130,21 @@ impl Service {
         Ok((view(&state, task), output))
     }
 
-    /// Returns a task's plan and journal.
-    pub async fn task_steps(&self, caller: &Caller, id: TaskId) -> Result<Vec<UnitView>, ServiceError> {
+    /// Lists the units of a task's plan, with their journal.
+    pub async fn task_steps(
+        &self,
+        caller: &Caller,
+        id: TaskId,
+        page: &Page,
+    ) -> Result<List<UnitView>, ServiceError> {
         caller.needs(Right::Read, "read tasks")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        existing(&state, id)?;
-        let view = |planned: PlannedUnit| UnitView {
-            no: planned.unit.no,
-            stage: heading(&planned),
-            label: planned.unit.label.clone(),
-            state: state.unit_progress(id, planned.unit.no).state,
-            steps: planned
-                .unit
-                .steps
-                .iter()
-                .enumerate()
-                .map(|(index, step)| {
-                    let no = model::StepNo { unit: planned.unit.no, index: index as u32 };
-                    (step.action.name(), state.step_state(id, no))
-                })
-                .collect(),
-        };
-        Ok(state.units(id).into_iter().map(view).collect())
+        self.list(Read::Linearizable, page, move |state, page| {
+            existing(state, id)?;
+            let units = state.units_from(id, page.after()?.unwrap_or_default());
+            let (units, next) = page.cut(units, |planned| planned.unit.no)?;
+            Ok((units.into_iter().map(|planned| unit_view(state, id, planned)).collect(), next))
+        })
+        .await
     }
 
     /// Asks a task to stop; returns its state afterwards.
@@ -158,13 +155,31 @@ impl Service {
         id: TaskId,
     ) -> Result<TaskState, ServiceError> {
         caller.needs(Right::Admin, "cancel tasks")?;
-        let before = self.task(caller, id).await?.task.state;
-        if before.is_final() {
-            let text = format!("Cannot cancel task {id}: invalid state ({before:?})").to_lowercase();
-            return Err(ServiceError::told(ErrorCode::TaskUnexpectedState, text));
-        }
-        self.propose(caller, request_id, Command::TaskCancel { task: id }).await?;
+        // The state judges, not we: a repeat gets its first answer, whatever has become of the task since.
+        match self.propose(caller, request_id, Command::TaskCancel { task: id }).await {
+            Err(ServiceError::Refused(Refusal::TaskState { state, .. })) => {
+                let text = format!("cannot cancel task {id}: invalid state ({state})");
+                return Err(ServiceError::told(ErrorCode::TaskUnexpectedState, text));
+            }
+            Err(ServiceError::Refused(Refusal::NotFound { .. })) => return Err(not_found(id)),
+            other => other?,
+        };
         Ok(self.task(caller, id).await?.task.state)
+    }
+}
+
+fn unit_view(state: &State<'_>, task: TaskId, planned: PlannedUnit) -> UnitView {
+    let no = planned.unit.no;
+    let step = |(index, step): (usize, &model::plan::Step)| {
+        let step_no = model::StepNo { unit: no, index: index as u32 };
+        (step.action.name(), state.step_state(task, step_no))
+    };
+    UnitView {
+        no,
+        stage: heading(&planned),
+        label: planned.unit.label.clone(),
+        state: state.unit_progress(task, no).state,
+        steps: planned.unit.steps.iter().enumerate().map(step).collect(),
     }
 }
 
@@ -174,7 +189,11 @@ fn heading(unit: &PlannedUnit) -> String {
 }
 
 fn existing(state: &State<'_>, id: TaskId) -> Result<Task, ServiceError> {
-    state.task(id).ok_or_else(|| ServiceError::told(ErrorCode::TaskNotFound, format!("Task {id} not found")))
+    state.task(id).ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: TaskId) -> ServiceError {
+    ServiceError::told(ErrorCode::TaskNotFound, format!("Task {id} not found"))
 }
 
 fn view(state: &State<'_>, task: Task) -> TaskView {

@@ -4,26 +4,29 @@ use model::{DeploymentName, ErrorCode, VariableName};
 use state::State;
 use state::records::Variable;
 
-use crate::{Caller, Page, Read, Right, Service, ServiceError};
+use super::deployments::existing;
+use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 impl Service {
     /// Lists the variables of a deployment's last success.
     pub async fn variables(
         &self,
         caller: &Caller,
-        deployment: &DeploymentName,
+        deployment: DeploymentName,
         page: &Page,
-    ) -> Result<(Vec<(VariableName, u64, String)>, String), ServiceError> {
+    ) -> Result<List<(VariableName, u64, String)>, ServiceError> {
         caller.needs(Right::Read, "list variables")?;
-        self.require_deployment(deployment).await?;
-        let looked = self.look(Read::Linearizable).await?;
-        let state = State::new(&*looked.view);
-        let pins = state.deployed_variable_set(deployment).map(|set| set.pins).unwrap_or_default();
-        let rows = pins.into_iter().map(|(name, version)| {
-            let kind = state.variable(&name, version).map(|v| v.kind).unwrap_or_default();
-            (name, version, kind)
-        });
-        page.cut(rows.collect())
+        self.list(Read::Linearizable, page, move |state, page| {
+            existing(state, &deployment)?;
+            let pins = state.deployed_variable_set(&deployment).map(|set| set.pins).unwrap_or_default();
+            let (pins, next) = page.cut(pins, |(name, _)| name.clone())?;
+            let row = |(name, version)| {
+                let kind = state.variable(&name, version).map(|v| v.kind).unwrap_or_default();
+                (name, version, kind)
+            };
+            Ok((pins.into_iter().map(row).collect(), next))
+        })
+        .await
     }
 
     /// Returns the newest version of a variable, still sealed: the door opens it for an admin.

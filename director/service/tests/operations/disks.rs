@@ -11,7 +11,7 @@ use crate::nouns::{START, World, create_disk, disk_created, plan_of};
 const DAY: i64 = 24 * 3600 * 1000;
 
 /// A deployment whose disks `d1` and `d2` were given up, the second one three days after the first.
-fn with_orphans(world: &mut World) {
+pub fn with_orphans(world: &mut World) {
     let orphan = |disk: &str| Action::OrphanDisk { instance: "i1".into(), disk: disk.into() };
     let actions = vec![create_disk("d1"), create_disk("d2"), orphan("d1"), orphan("d2")];
     let task = world.planned(plan_of(actions));

@@ -4,6 +4,9 @@
 
 mod disks;
 mod fleet;
+mod lists;
 /// Builders of the state's nouns, as the state's own tests use them.
 #[path = "../../../state/tests/common/mod.rs"]
 mod nouns;
+mod repeats;
+mod users;
