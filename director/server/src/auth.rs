@@ -1,7 +1,9 @@
 //! Logging in: `authorization` metadata to a [`Caller`].
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -9,15 +11,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::UserName;
 use ring::hmac;
-use service::{Caller, Service, ServiceError};
-use tokio::sync::Semaphore;
+use service::{Caller, Read, Service, ServiceError};
+use state::records::{User, UserToken};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataMap;
+use tracing::warn;
+
+use crate::fleet::log::now;
+use crate::metrics;
+use crate::secrets::{hash_of_secret, token_parts};
 
 /// Passwords that were right, remembered so that a client does not pay for hashing with each request.
 const REMEMBERED_MAX: usize = 1024;
 
 /// Passwords checked at once. Each takes 19 MiB and a core for a moment, and whoever asks has proved nothing yet.
 const CHECKED_AT_ONCE: usize = 4;
+
+/// Logins that may wait for their turn. Who comes when they are all taken is told to come back.
+const WAITING_MAX: usize = 128;
+
+/// How long this replica may take to make sure that it knows everybody before it sends somebody away.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// How often the log tells of refused logins; those in between are counted.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks who is asking.
 #[derive(Clone)]
@@ -27,8 +44,31 @@ pub struct Doorkeeper {
     /// What is remembered is worth nothing outside this process, and can't be guessed at.
     key: Arc<hmac::Key>,
     room: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     /// Checked for users that there are not, so that they take as long as others.
     nobodys_hash: Arc<str>,
+    refused: Arc<Mutex<Refused>>,
+}
+
+/// Refused logins since the log last told of one.
+#[derive(Default)]
+struct Refused {
+    told: Option<Instant>,
+    since: u64,
+}
+
+/// What a client shows.
+enum Login {
+    Password { name: UserName, password: String },
+    Token { id: String, secret: String },
+}
+
+/// What this replica's state has for a login to be checked against.
+#[derive(PartialEq)]
+enum Known {
+    User(User),
+    Token(UserToken, User),
+    Nobody,
 }
 
 /// Argon2id at the strength that OWASP recommends for a server: 19 MiB, two passes.
@@ -53,45 +93,127 @@ impl Doorkeeper {
             remembered: Arc::default(),
             key: Arc::new(key),
             room: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             nobodys_hash: hash_password("").into(),
+            refused: Arc::default(),
         }
     }
 
     /// Returns who is asking. Missing, malformed and wrong credentials are one error, and so is an unknown user.
-    pub async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, ServiceError> {
-        let header = metadata.get("authorization").and_then(|v| v.to_str().ok());
-        let (name, password) = header.and_then(basic).ok_or(ServiceError::Unauthenticated)?;
-        let Some(user) = self.service.user(&UserName::new(name)) else {
-            self.check(self.nobodys_hash.to_string(), password).await;
-            return Err(ServiceError::Unauthenticated);
-        };
-        // The stored hash is part of it: a changed password or a new user of an old name is checked anew.
-        let right =
-            hmac::sign(&self.key, format!("{}\0{}\0{password}", user.name, user.password_hash).as_bytes());
-        let right = right.as_ref().to_vec();
-        if !self.lock().contains(&right) {
-            if !self.check(user.password_hash, password).await {
-                return Err(ServiceError::Unauthenticated);
-            }
-            let mut remembered = self.lock();
-            if remembered.len() >= REMEMBERED_MAX {
-                remembered.clear();
-            }
-            remembered.insert(right);
+    pub async fn caller(
+        &self,
+        metadata: &MetadataMap,
+        from: Option<SocketAddr>,
+    ) -> Result<Caller, ServiceError> {
+        if self.service.info().is_none() {
+            // A replica that has just joined knows nobody yet; that is no reason to send anybody away.
+            return Err(ServiceError::NoState);
         }
-        Ok(Caller { user: user.name, scopes: user.scopes })
+        let header = metadata.get("authorization").and_then(|v| v.to_str().ok());
+        let login = header.and_then(read).ok_or(ServiceError::Unauthenticated)?;
+        let known = self.known(&login);
+        if let Some(caller) = self.check(&login, &known).await? {
+            return Ok(caller);
+        }
+        // Nor is it one that this replica lags: it looks again once it knows everything that anybody was promised.
+        let _place = self.place()?;
+        match tokio::time::timeout(CATCH_UP, self.service.look(Read::Linearizable)).await {
+            Ok(looked) => looked.map(|_| ())?,
+            Err(_) => return Err(ServiceError::NoState),
+        }
+        let fresh = self.known(&login);
+        if fresh != known
+            && let Some(caller) = self.check(&login, &fresh).await?
+        {
+            return Ok(caller);
+        }
+        self.tell(&fresh, from);
+        Err(ServiceError::Unauthenticated)
+    }
+
+    fn known(&self, login: &Login) -> Known {
+        match login {
+            Login::Password { name, .. } => self.service.user(name).map_or(Known::Nobody, Known::User),
+            Login::Token { id, .. } => {
+                self.service.token(id).map_or(Known::Nobody, |(token, user)| Known::Token(token, user))
+            }
+        }
+    }
+
+    /// Returns whoever shows what is known of them.
+    async fn check(&self, login: &Login, known: &Known) -> Result<Option<Caller>, ServiceError> {
+        match (login, known) {
+            (Login::Token { secret, .. }, Known::Token(token, user)) => {
+                // Hashes of 256 bits of chance: how long it takes to compare them helps nobody.
+                let good = hash_of_secret(secret) == token.hash && now() <= token.expires_at;
+                let scopes = token.scopes.intersection(&user.scopes).cloned().collect();
+                Ok(good.then(|| Caller { user: user.name.clone(), scopes }))
+            }
+            (Login::Password { password, .. }, Known::User(user)) => {
+                let caller = Caller { user: user.name.clone(), scopes: user.scopes.clone() };
+                Ok(self.check_known(user, password).await?.then_some(caller))
+            }
+            (Login::Password { password, .. }, _) => {
+                self.check_password(self.nobodys_hash.to_string(), password.clone()).await?;
+                Ok(None)
+            }
+            (Login::Token { .. }, _) => Ok(None),
+        }
+    }
+
+    async fn check_known(&self, user: &User, password: &str) -> Result<bool, ServiceError> {
+        // The stored hash is part of it: a changed password or a new user of an old name is checked anew.
+        let text = format!("{}\0{}\0{password}", user.name, user.password_hash);
+        let right = hmac::sign(&self.key, text.as_bytes()).as_ref().to_vec();
+        if self.lock().contains(&right) {
+            return Ok(true);
+        }
+        if !self.check_password(user.password_hash.clone(), password.to_owned()).await? {
+            return Ok(false);
+        }
+        let mut remembered = self.lock();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(right);
+        Ok(true)
     }
 
     /// Checks a password, a few at a time. Hashing is slow on purpose: off the threads that serve everybody.
-    async fn check(&self, stored: String, password: String) -> bool {
-        let Ok(place) = self.room.clone().acquire_owned().await else { return false };
+    async fn check_password(&self, stored: String, password: String) -> Result<bool, ServiceError> {
+        let waiting = self.place()?;
+        let Ok(room) = self.room.clone().acquire_owned().await else { return Ok(false) };
+        drop(waiting);
         let checked = tokio::task::spawn_blocking(move || {
             // Given back when the work ends, not when the caller does.
-            let _place = place;
+            let _room = room;
             let stored = PasswordHash::new(&stored);
             stored.is_ok_and(|stored| hasher().verify_password(password.as_bytes(), &stored).is_ok())
         });
-        checked.await.unwrap_or(false)
+        Ok(checked.await.unwrap_or(false))
+    }
+
+    /// Takes a place among those who wait.
+    fn place(&self) -> Result<OwnedSemaphorePermit, ServiceError> {
+        self.waiting.clone().try_acquire_owned().map_err(|_| ServiceError::Busy("logins are being checked"))
+    }
+
+    /// Leaves a trace of a refused login. Whoever tries thousands must not write thousands of lines.
+    fn tell(&self, known: &Known, from: Option<SocketAddr>) {
+        metrics::login_refused();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.since += 1;
+        if refused.told.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            return;
+        }
+        // A name that nobody has is not logged: people type passwords there.
+        let user = match known {
+            Known::User(user) | Known::Token(_, user) => user.name.as_str(),
+            Known::Nobody => "unknown",
+        };
+        let from = from.map(|from| from.to_string()).unwrap_or_default();
+        warn!(user, from, refused = refused.since, "a login was refused");
+        *refused = Refused { told: Some(Instant::now()), since: 0 };
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Vec<u8>>> {
@@ -99,91 +221,22 @@ impl Doorkeeper {
     }
 }
 
-fn basic(header: &str) -> Option<(String, String)> {
-    let encoded = header.strip_prefix("Basic ").or_else(|| header.strip_prefix("basic "))?;
-    let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (name, password) = text.split_once(':')?;
-    Some((name.to_owned(), password.to_owned()))
+fn read(header: &str) -> Option<Login> {
+    let (scheme, rest) = header.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "basic" => {
+            let text = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+            let (name, password) = text.split_once(':')?;
+            Some(Login::Password { name: UserName::new(name), password: password.to_owned() })
+        }
+        "bearer" => {
+            let (id, secret) = token_parts(rest.trim())?;
+            Some(Login::Token { id: id.to_owned(), secret: secret.to_owned() })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use state::command::Command;
-    use state::log::{MemoryLog, Proposal};
-    use state::records::User;
-
-    use super::*;
-
-    #[test]
-    fn basic_credentials_are_read() {
-        let header = format!("Basic {}", STANDARD.encode("admin:pa:ss"));
-        assert_eq!(basic(&header), Some(("admin".into(), "pa:ss".into())));
-        assert_eq!(basic("Bearer x"), None);
-        assert_eq!(basic("Basic !!"), None);
-    }
-
-    fn login(name: &str, password: &str) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        let header = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
-        metadata.insert("authorization", header.parse().unwrap());
-        metadata
-    }
-
-    fn put(log: &MemoryLog, name: &str, password: &str, scope: &str) {
-        let user = User {
-            name: name.into(),
-            password_hash: hash_password(password),
-            scopes: [scope.to_owned()].into(),
-        };
-        log.apply(Proposal::own(Command::UserPut { user })).outcome.accepted().unwrap();
-    }
-
-    fn door() -> (Arc<MemoryLog>, Doorkeeper) {
-        let log = Arc::new(MemoryLog::new());
-        put(&log, "ann", "right", "bosh.read");
-        (log.clone(), Doorkeeper::new(Service::new(log)))
-    }
-
-    #[tokio::test]
-    async fn only_the_right_password_of_a_known_user_opens() {
-        let (_, door) = door();
-        let caller = door.caller(&login("ann", "right")).await.unwrap();
-        assert_eq!((caller.user.as_str(), caller.scopes.contains("bosh.read")), ("ann", true));
-        for (name, password) in [("ann", "wrong"), ("ann", ""), ("bob", "right"), ("bob", ""), ("", "")] {
-            let refused = door.caller(&login(name, password)).await;
-            assert_eq!(refused, Err(ServiceError::Unauthenticated), "{name}:{password}");
-        }
-        assert_eq!(door.caller(&MetadataMap::new()).await, Err(ServiceError::Unauthenticated));
-    }
-
-    #[tokio::test]
-    async fn what_is_remembered_ends_with_the_password_the_user_and_the_scopes() {
-        let (log, door) = door();
-        door.caller(&login("ann", "right")).await.unwrap();
-        assert_eq!(door.lock().len(), 1);
-        put(&log, "ann", "new", "bosh.admin");
-        assert_eq!(door.caller(&login("ann", "right")).await, Err(ServiceError::Unauthenticated));
-        assert!(door.caller(&login("ann", "new")).await.unwrap().scopes.contains("bosh.admin"));
-        log.apply(Proposal::own(Command::UserRemove { name: "ann".into() }));
-        assert_eq!(door.caller(&login("ann", "new")).await, Err(ServiceError::Unauthenticated));
-    }
-
-    #[tokio::test]
-    async fn a_crowd_at_the_door_is_let_in_a_few_at_a_time() {
-        let (_, door) = door();
-        let all = door.room.clone().acquire_many_owned(CHECKED_AT_ONCE as u32).await.unwrap();
-        let credentials = login("ann", "right");
-        let asking = door.caller(&credentials);
-        tokio::pin!(asking);
-        assert!(futures::poll!(&mut asking).is_pending(), "nothing is hashed while the room is full");
-        assert_eq!(door.lock().len(), 0);
-        drop(all);
-        asking.await.unwrap();
-        // Whoever is known does not wait in line.
-        let _all = door.room.clone().acquire_many_owned(CHECKED_AT_ONCE as u32).await.unwrap();
-        assert!(matches!(
-            futures::poll!(std::pin::pin!(door.caller(&credentials))),
-            std::task::Poll::Ready(Ok(_))
-        ));
-    }
-}
+#[path = "auth_tests.rs"]
+mod tests;

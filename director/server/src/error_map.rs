@@ -31,6 +31,12 @@ pub fn status(error: ServiceError) -> Status {
         ServiceError::Told(told) => of_task_error(&told),
         ServiceError::Refused(refusal) => of_refusal(&refusal, message),
         ServiceError::Log(error) => of_log(&error, message),
+        ServiceError::NoState => unavailable(message),
+        ServiceError::Busy(_) => {
+            let mut details = ErrorDetails::with_retry_info(Some(AGAIN));
+            details.set_error_info("Busy", DOMAIN, HashMap::new());
+            Status::with_error_details(Code::ResourceExhausted, message, details)
+        }
         ServiceError::Compacted { .. } => build(Code::OutOfRange, message, ErrorCode::BadRequest),
     }
 }
@@ -156,6 +162,7 @@ fn of_log(error: &LogError, message: String) -> Status {
             Status::with_error_details(Code::Unavailable, message, details)
         }
         LogError::TooLarge { .. } => bad_request(message),
+        LogError::TooOld { .. } => reason(Code::FailedPrecondition, message, "MemberTooOld"),
         LogError::Other(_) => internal(message),
     }
 }

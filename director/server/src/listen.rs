@@ -37,6 +37,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Remembers for all ports when it was last said that a certificate was refused for its dates.
 static OUT_OF_TIME: OutOfTime = OutOfTime::new();
 
+/// Where a request came from, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub SocketAddr);
+
 /// Serves `router` on a port until `stop`.
 pub async fn serve(
     listener: TcpListener,
@@ -103,6 +107,7 @@ async fn connection(
         return warn!(%from, "refused on the peer port: the certificate does not belong to a replica");
     }
     let service = router.map_request(move |mut request: axum::http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ClientAddress(from));
         if let Some(certificates) = &certificates {
             request.extensions_mut().insert(PeerCertificates(certificates.clone()));
         }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use executor::ports::{Vault, VaultError};
-use model::AgentId;
+use model::{AgentId, RequestId, UserName};
 use rand::Rng as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
 use ring::hmac;
 use serde_json::Value;
 use state::records::Sealed;
@@ -138,6 +139,66 @@ fn decrypt(key: &[u8; KEY_BYTES], name: &str, sealed: &[u8]) -> Option<Vec<u8>> 
     Some(plain.to_vec())
 }
 
+/// What a user's token starts with.
+const USER_TOKEN: &str = "du1";
+
+/// Returns the id and the secret of a user's token.
+pub fn token_parts(text: &str) -> Option<(&str, &str)> {
+    let (id, secret) = text.strip_prefix(USER_TOKEN)?.strip_prefix('.')?.split_once('.')?;
+    (!id.is_empty() && !secret.is_empty()).then_some((id, secret))
+}
+
+/// Returns what is stored of a secret that is made of chance.
+pub fn hash_of_secret(secret: &str) -> String {
+    hex::encode(digest(&SHA256, secret.as_bytes()))
+}
+
+/// A user's token, fresh from the mint.
+pub struct MintedToken {
+    /// Its id.
+    pub id: String,
+    /// What is stored of its secret.
+    pub hash: String,
+    /// What its user gets.
+    pub text: String,
+}
+
+/// Makes secrets for those who ask for one: by chance, or out of the fleet's key and the request's id. So a repeat, also to
+/// another replica, gets the same one again, and it need not be stored for that.
+#[derive(Clone)]
+pub struct Mint(hmac::Key);
+
+impl Mint {
+    /// Makes the mint of a key.
+    pub fn new(kek: &Kek) -> Self {
+        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &kek.0), b"mint");
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
+    }
+
+    /// Returns a token for a request of `user`.
+    pub fn user_token(&self, user: &UserName, request_id: Option<&RequestId>) -> MintedToken {
+        let id = URL_SAFE_NO_PAD.encode(&self.draw("user token id", user, request_id)[..9]);
+        let secret = URL_SAFE_NO_PAD.encode(self.draw("user token", user, request_id));
+        MintedToken { hash: hash_of_secret(&secret), text: format!("{USER_TOKEN}.{id}.{secret}"), id }
+    }
+
+    /// Returns a join token's secret for a request of `user`.
+    pub fn join_secret(&self, user: &UserName, request_id: Option<&RequestId>) -> String {
+        URL_SAFE_NO_PAD.encode(self.draw("join token", user, request_id))
+    }
+
+    fn draw(&self, purpose: &str, user: &UserName, request_id: Option<&RequestId>) -> [u8; 32] {
+        let Some(request_id) = request_id else { return rand::random() };
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in [purpose, user.as_str(), request_id.as_str()] {
+            // Lengths first: no other parts give the same bytes.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        context.sign().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
 /// Tokens of new agents: derived from the fleet's key, so that any replica can make and check them without a record.
 /// That each is good once is the state's affair.
 #[derive(Clone)]
@@ -182,6 +243,30 @@ mod tests {
         assert!(KekVault::new(Kek::generate()).open("/d/a", &sealed).is_err());
         assert!(!sealed.0.windows(6).any(|w| w == b"secret"));
         assert!(vault.open("/d/a", &Sealed(vec![1, 2, 3])).is_err());
+    }
+
+    #[test]
+    fn a_repeat_gets_the_same_secret_and_nobody_else_does() {
+        let kek = Kek::generate();
+        let (mint, other) = (Mint::new(&kek), Mint::new(&Kek::generate()));
+        let (ann, bob): (UserName, UserName) = ("ann".into(), "bob".into());
+        let (one, two): (RequestId, RequestId) = ("1".into(), "2".into());
+        let token = mint.user_token(&ann, Some(&one));
+        assert_eq!(token.text, Mint::new(&kek).user_token(&ann, Some(&one)).text, "on another replica");
+        let (id, secret) = token_parts(&token.text).unwrap();
+        assert_eq!((id, hash_of_secret(secret)), (token.id.as_str(), token.hash));
+        let others = [
+            mint.user_token(&ann, Some(&two)),
+            mint.user_token(&bob, Some(&one)),
+            other.user_token(&ann, Some(&one)),
+            mint.user_token(&ann, None),
+            mint.user_token(&ann, None),
+        ];
+        let mut seen: Vec<String> = others.into_iter().map(|token| token.text).collect();
+        seen.extend([token.text, mint.join_secret(&ann, Some(&one))]);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 7);
     }
 
     #[test]

@@ -1,28 +1,64 @@
 //! Letting a replica join: a single-use token against a number, a certificate and the fleet's key.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use proto::v1 as pb;
 use proto::v1::join_server::Join;
 use ring::digest::{SHA256, digest};
+use service::ServiceError;
 use state::State;
+use state::command::Refusal;
 use state::log::CommandLog as _;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::Door;
-use super::cluster::{TOKEN_PREFIX, token_hash};
-use crate::error_map::status;
+use super::cluster::TOKEN_PREFIX;
+use crate::error_map::{bad_request, internal, status, unauthenticated, unavailable};
 use crate::identity::Names;
+use crate::secrets::hash_of_secret;
 use crate::wire::open_authority;
+
+/// Strangers for whose tokens the fleet is asked at once.
+const ASKED_FOR_AT_ONCE: usize = 4;
+
+/// How long that may take.
+const ASKING: Duration = Duration::from_secs(5);
 
 /// Where replicas join.
 #[derive(Clone)]
-pub struct JoinDesk(Door);
+pub struct JoinDesk(Door, Arc<Semaphore>);
 
 impl JoinDesk {
     /// Opens the desk.
     pub fn new(door: Door) -> Self {
-        Self(door)
+        Self(door, Arc::new(Semaphore::new(ASKED_FOR_AT_ONCE)))
+    }
+
+    fn knows(&self, hash: &str) -> bool {
+        let view = self.0.membership.log.view();
+        State::new(&*view).join_token(hash).is_some()
+    }
+
+    /// Fails unless the token exists. Only then is anything written: nobody who merely reaches this port may fill the log.
+    async fn check_token(&self, hash: &str) -> Result<(), Status> {
+        if self.knows(hash) {
+            return Ok(());
+        }
+        // This replica may lag. A few strangers at a time have the fleet asked; it costs the leader a round of heartbeats.
+        let _place = self.1.try_acquire().map_err(|_| status(ServiceError::Busy("replicas are joining")))?;
+        let asked = tokio::time::timeout(ASKING, self.0.membership.log.read_barrier()).await;
+        asked.map_err(|_| unavailable("the fleet does not answer"))?.map_err(|e| status(e.into()))?;
+        match self.knows(hash) {
+            true => Ok(()),
+            false => {
+                warn!("a replica was refused: its join token is unknown");
+                Err(status(Refusal::BadToken.into()))
+            }
+        }
     }
 }
 
@@ -35,15 +71,13 @@ fn check(wish: &pb::JoinRequest) -> Result<(), Status> {
     use x509_parser::prelude::FromDer as _;
     let csr = x509_parser::certification_request::X509CertificationRequest::from_der(&wish.csr_der);
     if !csr.is_ok_and(|(_, csr)| csr.verify_signature().is_ok()) {
-        return Err(Status::invalid_argument("the certificate request is not valid"));
+        return Err(bad_request("the certificate request is not valid"));
     }
     let ours =
         |host: &String| host.to_ascii_lowercase().trim_end_matches('.').ends_with(".directorate.internal");
     match wish.hosts.iter().find(|host| ours(host)) {
-        Some(host) => {
-            Err(Status::invalid_argument(format!("`{host}` is a name that replicas have among themselves")))
-        }
-        None if wish.hosts.len() > HOSTS_MAX => Err(Status::invalid_argument("too many host names")),
+        Some(host) => Err(bad_request(format!("`{host}` is a name that replicas have among themselves"))),
+        None if wish.hosts.len() > HOSTS_MAX => Err(bad_request("too many host names")),
         None => Ok(()),
     }
 }
@@ -56,16 +90,18 @@ impl Join for JoinDesk {
         let secret = match (parts.next(), parts.next()) {
             (Some(TOKEN_PREFIX), Some(secret)) => secret,
             _ => {
-                return Err(Status::unauthenticated(
+                return Err(unauthenticated(
                     "this is not a join token: get one with `dctl cluster join-token`",
                 ));
             }
         };
         // First what can be checked without using the token up.
         check(&wish)?;
+        let hash = hash_of_secret(secret);
+        self.check_token(&hash).await?;
         // Bound to the request's key: a repeat after a lost answer gets the same number, a thief gets nothing.
         let key_digest = hex::encode(digest(&SHA256, &wish.csr_der));
-        let node = self.0.service.use_join_token(token_hash(secret), key_digest).await.map_err(|error| {
+        let node = self.0.service.use_join_token(hash, key_digest).await.map_err(|error| {
             warn!(name = wish.name, error = %error, "a replica was refused");
             status(error)
         })?;
@@ -74,15 +110,13 @@ impl Join for JoinDesk {
         // A repeat gets its first answer, but not after the replica that it made was removed.
         if state.is_removed_member(node) {
             warn!(node = %node, name = wish.name, "a removed replica was refused");
-            return Err(Status::unauthenticated(format!("replica {node} was removed: get a new join token")));
+            return Err(unauthenticated(format!("replica {node} was removed: get a new join token")));
         }
-        let cluster =
-            state.cluster().ok_or_else(|| Status::unavailable("the fleet is not initialised yet"))?;
-        let authority = open_authority(&cluster, &self.0.kek).map_err(|e| Status::internal(e.to_string()))?;
+        let cluster = state.cluster().ok_or_else(|| unavailable("the fleet is not initialised yet"))?;
+        let authority = open_authority(&cluster, &self.0.kek).map_err(|e| internal(e.to_string()))?;
         let names = Names { hosts: wish.hosts };
         let issued = authority.issue_replica_csr(node, &names, &wish.csr_der);
-        let issued = issued
-            .map_err(|e| Status::invalid_argument(format!("the certificate request is not valid: {e}")))?;
+        let issued = issued.map_err(|e| bad_request(format!("the certificate request is not valid: {e}")))?;
         info!(node = %node, name = wish.name, "a replica joins");
         let members = state.members().into_iter().map(|m| pb::MemberStatus {
             id: m.node.0,

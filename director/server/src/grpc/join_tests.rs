@@ -9,7 +9,7 @@ use crate::fleet::log::now;
 use crate::test_support::replica::Replica;
 
 async fn token(replica: &Replica, secret: &str, expires_at: Timestamp) -> String {
-    let token = JoinToken { hash: token_hash(secret), expires_at, used_by: None };
+    let token = JoinToken { hash: hash_of_secret(secret), expires_at, used_by: None };
     replica.must(Command::TokenPut { token }).await;
     format!("{TOKEN_PREFIX}.{secret}.fingerprint")
 }
@@ -76,5 +76,25 @@ async fn a_removed_replica_gets_no_second_answer_to_its_old_request() {
     replica.must(Command::MemberPut { member: crate::test_support::state::member(node) }).await;
     replica.must(Command::MemberRemove { node: NodeId(node) }).await;
     assert_eq!(join(&replica, &request).await, Err(Code::Unauthenticated));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_writes_nothing_to_the_log() {
+    let replica = Replica::start().await;
+    let desk = JoinDesk::new(replica.door.clone());
+    let before = replica.log.revision();
+    for n in 0..20 {
+        let wish = wish(&format!("dj1.guess-{n}.x"));
+        let refused = desk.join(Request::new(wish)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    assert_eq!(replica.log.revision(), before);
+    // A crowd of them keeps nobody busy.
+    let _all = desk.1.clone().acquire_many_owned(ASKED_FOR_AT_ONCE as u32).await.unwrap();
+    let refused = desk.join(Request::new(wish("dj1.guess.x"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let good = wish(&token(&replica, "good", later(60_000)).await);
+    desk.join(Request::new(good)).await.unwrap();
     replica.stop().await;
 }

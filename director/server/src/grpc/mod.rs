@@ -26,6 +26,7 @@ use crate::auth::Doorkeeper;
 use crate::error_map;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::membership::Membership;
+use crate::listen::ClientAddress;
 use crate::secrets::Kek;
 
 pub use join::JoinDesk;
@@ -58,7 +59,8 @@ pub struct Door {
 impl Door {
     /// Returns who is asking.
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        self.doorkeeper.caller(request.metadata()).await.map_err(error_map::status)
+        let from = request.extensions().get::<ClientAddress>().map(|address| address.0);
+        self.doorkeeper.caller(request.metadata(), from).await.map_err(error_map::status)
     }
 }
 

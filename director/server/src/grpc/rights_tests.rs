@@ -10,13 +10,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::ServiceExt as _;
 
 use crate::test_support::replica::{PASSWORD, Replica};
 
 /// Open to everybody: what a client must know before it can log in, and the desk where a token is the right.
 const OPEN: &[&str] = &["Cluster/Info", "Join/Join"];
+
+/// What everybody may do about themselves who may do anything.
+const OWN: &[&str] = &["Cluster/CreateUserToken", "Cluster/ListUserTokens", "Cluster/RevokeUserToken"];
 
 /// What `bosh.read` may do. Everything else changes something or shows secrets, and needs `bosh.admin`.
 const READS: &[&str] = &[
@@ -56,6 +60,11 @@ fn methods() -> BTreeSet<String> {
 
 /// Calls a method with an empty message.
 async fn call(router: &Router, method: &str, user: Option<&str>) -> Code {
+    ask(router, method, user).await.code()
+}
+
+/// Calls a method with an empty message; the status is that of the answer's head.
+async fn ask(router: &Router, method: &str, user: Option<&str>) -> Status {
     let mut request = http::Request::post(format!("/directorate.v1.{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
@@ -67,8 +76,44 @@ async fn call(router: &Router, method: &str, user: Option<&str>) -> Code {
     let request = request.body(Body::from(vec![0u8; 5])).unwrap();
     let answer = router.clone().oneshot(request).await.unwrap();
     // A refusal comes without a body, so that its status is in the headers; else the call was let in.
-    let status = answer.headers().get("grpc-status").map(|s| s.to_str().unwrap().parse::<i32>().unwrap());
-    status.map_or(Code::Ok, Code::from_i32)
+    Status::from_header_map(answer.headers()).unwrap_or_else(|| Status::ok(""))
+}
+
+/// Says what an error lacks that every error has.
+fn lacks(status: &Status) -> Option<&'static str> {
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    match status.code() {
+        Code::Ok => None,
+        _ if status.get_details_error_info().is_none_or(|info| info.domain != "directorate") => {
+            Some("ErrorInfo")
+        }
+        Code::Unavailable if retry.is_none() => Some("RetryInfo"),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_error_says_why_and_when_to_come_back() {
+    let replica = Replica::start().await;
+    let router = super::routes(&replica.door).unwrap().prepare().into_axum_router();
+    let mut wrong = Vec::new();
+    for method in &methods() {
+        for user in [None, Some("nobody"), Some("admin")] {
+            let status = ask(&router, method, user).await;
+            wrong.extend(lacks(&status).map(|what| format!("{method} as {user:?}: {what} in {status:?}")));
+        }
+    }
+    // Without consensus, too: whatever needs it can't be answered, and says so.
+    replica.door.membership.node.shutdown().await;
+    let mut unavailable = 0;
+    for method in &methods() {
+        let status = ask(&router, method, Some("admin")).await;
+        unavailable += u32::from(status.code() == Code::Unavailable);
+        wrong.extend(lacks(&status).map(|what| format!("{method} without consensus: {what} in {status:?}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(unavailable > 20, "{unavailable}");
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,13 +122,13 @@ async fn every_method_checks_who_asks_before_anything_else() {
     let router = super::routes(&replica.door).unwrap().prepare().into_axum_router();
     let methods = methods();
     assert!(methods.len() > 40, "{methods:?}");
-    for listed in OPEN.iter().chain(READS) {
+    for listed in OPEN.iter().chain(READS).chain(OWN) {
         assert!(methods.contains(*listed), "{listed} is listed here and does not exist");
     }
     let mut wrong = Vec::new();
     for method in &methods {
         let open = OPEN.contains(&method.as_str());
-        let read = READS.contains(&method.as_str());
+        let read = READS.contains(&method.as_str()) || OWN.contains(&method.as_str());
         for user in [None, Some("stranger"), Some("nobody"), Some("reader")] {
             let code = call(&router, method, user).await;
             let right = match user {
