@@ -8,7 +8,7 @@ use chaos_tests::needs::{self, Need};
 use chaos_tests::wait;
 use dctl::call;
 use proto::v1::cluster_client::ClusterClient;
-use proto::v1::{MemberStatus, RemoveMemberRequest};
+use proto::v1::{MemberStatus, RemoveMemberRequest, TransferLeaderRequest};
 
 #[tokio::test]
 async fn three_replicas_form_a_fleet_and_show_roles_and_lag() -> Result<()> {
@@ -21,13 +21,13 @@ async fn three_replicas_form_a_fleet_and_show_roles_and_lag() -> Result<()> {
     wait::until_true("nobody lags", SETTLE, async || {
         let members = client.status().await?.members;
         let role = |name: &str| members.iter().filter(|m| m.role == name).count();
-        Ok(role("leader") == 1 && role("follower") == 2 && members.iter().all(|m| m.lag == 0))
+        Ok(role("leader") == 1 && role("follower") == 2 && members.iter().all(|m| m.lag == Some(0)))
     })
     .await?;
     for member in client.status().await?.members {
         let MemberStatus { name, term, applied_index, rss_bytes, version, .. } = member;
         assert!(
-            term > 0 && applied_index > 0 && rss_bytes > 0 && !version.is_empty(),
+            term > Some(0) && applied_index > Some(0) && rss_bytes > Some(0) && !version.is_empty(),
             "{name} tells of itself"
         );
     }
@@ -150,6 +150,62 @@ async fn a_removed_replica_has_no_say_any_more() -> Result<()> {
     let members = client.status().await?.members;
     assert!(members.len() == 2 && members.iter().all(|m| m.id != node_id), "{members:?}");
     cluster.kill(removed)?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn a_leader_is_removed_also_when_it_is_asked_itself() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(3, CloudKind::Process).await?;
+    let leader = cluster.leader().await?;
+    let name = format!("director-{leader}");
+    let own = cluster.client_of(leader)?;
+    let node_id = own.status().await?.members.iter().find(|m| m.name == name).expect("it is a member").id;
+    let request = RemoveMemberRequest { request_id: dctl::client::request_id(), node_id };
+    call!(own.fleet, ClusterClient.remove_member(request.clone())).await?;
+    let rest: Vec<String> = (1..=3).filter(|n| *n != leader).map(|n| cluster.api(n)).collect();
+    let client = chaos_tests::client::Client::new(&rest, cluster.credentials())?;
+    // A client that lost the answer asks the others, and is told the same; nothing is filed twice.
+    call!(client.fleet, ClusterClient.remove_member(request)).await?;
+    let members = client.status().await?.members;
+    assert!(members.len() == 2 && members.iter().all(|m| m.id != node_id), "{members:?}");
+    let removals = client.events("delete", "member").await?;
+    assert_eq!(removals.len(), 1, "{removals:?}");
+    assert_eq!((removals[0].user.as_str(), removals[0].object_name.as_str()), ("admin", name.as_str()));
+    // Two of two: they work without it, and its return changes nothing.
+    cluster.kill(leader)?;
+    client.put_config("after", "text: removal").await?;
+    cluster.run(leader)?;
+    wait::until_true("the removed one has noticed", SETTLE, async || {
+        let log = cluster.log_of(leader)?;
+        Ok(log.contains("was removed from the fleet") || log.contains("did not take this replica"))
+    })
+    .await?;
+    client.put_config("after", "text: its return").await?;
+    assert_eq!(client.status().await?.members.len(), 2);
+    cluster.kill(leader)?;
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn leadership_moves_once_per_request() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let cluster = Cluster::start(3, CloudKind::Process).await?;
+    let client = cluster.client()?;
+    let before = cluster.leader().await?;
+    let request = TransferLeaderRequest { node_id: 0, request_id: dctl::client::request_id() };
+    let first = call!(client.fleet, ClusterClient.transfer_leader(request.clone())).await?.leader;
+    let after = cluster.leader().await?;
+    assert_ne!(before, after);
+    let again = call!(client.fleet, ClusterClient.transfer_leader(request)).await?.leader;
+    assert_eq!((again, cluster.leader().await?), (first, after), "the repeat moved it on");
+    let transfers = client.events("transfer", "leader").await?;
+    assert!(transfers.len() == 1 && transfers[0].user == "admin", "{transfers:?}");
+    assert!(!client.events("create", "join_token").await?.is_empty(), "tokens leave a trace, too");
     cluster.finish().await
 }
 

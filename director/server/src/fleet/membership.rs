@@ -1,4 +1,5 @@
-//! Becoming and being a member: promotion, removal, hand-over, and what replicas tell each other of themselves.
+//! Becoming and being a member: promotion, and what replicas tell each other of themselves. How one ceases to be is in
+//! [`super::leaving`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,30 +7,26 @@ use std::time::Duration;
 
 use agent_client_grpc::{AgentHub, PeerCertificates};
 use async_trait::async_trait;
-use model::NodeId;
+use model::{NodeId, RequestId, UserName};
 use proto::peer::v1 as pb;
 use proto::peer::v1::fleet_client::FleetClient;
 use proto::peer::v1::fleet_server::Fleet;
 use raft::{MemberError, Node, Role};
 use retry::{Policy, Verdict};
 use state::State;
-use state::command::{Command, Refusal};
+use state::command::Command;
 use state::log::{CommandLog, Proposal};
 use state::records::Member;
 use tonic::{Request, Response, Status};
 
+use super::leaving::{HAND_OVER, Removal};
 use super::log::RaftLog;
 use super::peers::PeerChannels;
+use crate::error_map::{of_member, status, unavailable};
 use crate::tls::replica_named_in;
 
 /// How long catching up may take: a state of gigabytes over a slow link.
 const CATCH_UP: Duration = Duration::from_secs(600);
-
-/// How long a hand-over may take.
-const HAND_OVER: Duration = Duration::from_secs(10);
-
-/// Entry format that this version reads; announced so that nobody proposes what somebody can't read.
-pub const FEATURE_LEVEL: u32 = 1;
 
 /// This replica's place in the fleet.
 #[derive(Clone)]
@@ -100,57 +97,9 @@ impl Membership {
 
     /// Files this or a promoted replica's addresses and version.
     pub async fn file(&self, member: Member) -> Result<(), Status> {
-        self.own(Command::MemberPut { member }).await
-    }
-
-    async fn own(&self, command: Command) -> Result<(), Status> {
-        let committed = self.log.propose(Proposal::own(command)).await;
-        let committed = committed.map_err(|e| Status::unavailable(e.to_string()))?;
-        committed.outcome.accepted().map(|_| ()).map_err(|refusal| match refusal {
-            Refusal::NotFound { .. } => Status::not_found(refusal.to_string()),
-            other => Status::failed_precondition(other.to_string()),
-        })
-    }
-
-    /// Removes a replica, wherever the leader is.
-    pub async fn remove(&self, node: NodeId) -> Result<(), Status> {
-        self.on_leader(
-            |mut client| async move { client.remove(pb::RemoveRequest { node_id: node.0 }).await },
-            || async { self.node.remove_member(node.0, CATCH_UP).await.map_err(member_status) },
-        )
-        .await?;
-        self.own(Command::MemberRemove { node }).await
-    }
-
-    /// Hands leadership over, wherever the leader is; returns who leads then.
-    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, Status> {
-        let leader = self.node.status().leader.map(NodeId);
-        if leader == Some(self.id) {
-            let next = self.node.transfer_leader(to.map(|n| n.0), HAND_OVER).await.map_err(member_status)?;
-            return Ok(NodeId(next));
-        }
-        let client = leader.and_then(|node| self.client(node));
-        let mut client = client.ok_or_else(|| Status::unavailable("there is no leader now"))?;
-        let request = pb::TransferRequest { node_id: to.map(|n| n.0).unwrap_or_default() };
-        Ok(NodeId(client.transfer(request).await?.into_inner().leader))
-    }
-
-    /// Does something on the leader: here if we lead, else by asking it.
-    async fn on_leader<T, A, AF, H, HF>(&self, ask: A, here: H) -> Result<(), Status>
-    where
-        A: FnOnce(FleetClient<tonic::transport::Channel>) -> AF,
-        AF: Future<Output = Result<T, Status>>,
-        H: FnOnce() -> HF,
-        HF: Future<Output = Result<(), Status>>,
-    {
-        match self.node.status().leader.map(NodeId) {
-            Some(leader) if leader == self.id => here().await,
-            Some(leader) => match self.client(leader) {
-                Some(client) => ask(client).await.map(|_| ()),
-                None => Err(Status::unavailable(format!("the leader {leader} is not known here yet"))),
-            },
-            None => Err(Status::unavailable("there is no leader now")),
-        }
+        let committed = self.log.propose(Proposal::own(Command::MemberPut { member })).await;
+        let committed = committed.map_err(|error| status(error.into()))?;
+        committed.outcome.accepted().map(|_| ()).map_err(|refusal| status(refusal.into()))
     }
 }
 
@@ -165,7 +114,7 @@ pub async fn ask_for_promotion(
     retry::with_backoff(policy, || async {
         let (node, address) = &known[turn.fetch_add(1, Ordering::Relaxed) % known.len()];
         let channel = peers.shared(*node, address);
-        let channel = channel.map_err(|e| Verdict::Again(Status::unavailable(e.to_string())))?;
+        let channel = channel.map_err(|e| Verdict::Again(unavailable(e.to_string())))?;
         match FleetClient::new(channel).promote(request.clone()).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == tonic::Code::PermissionDenied => Err(Verdict::Fatal(status)),
@@ -173,17 +122,6 @@ pub async fn ask_for_promotion(
         }
     })
     .await
-}
-
-fn member_status(error: MemberError) -> Status {
-    match error {
-        MemberError::NotLeader { .. }
-        | MemberError::Stopped
-        | MemberError::Timeout { .. }
-        | MemberError::Busy => Status::unavailable(error.to_string()),
-        MemberError::UnknownMember(_) => Status::not_found(error.to_string()),
-        other => Status::failed_precondition(other.to_string()),
-    }
 }
 
 /// Returns a role in the words of the API.
@@ -241,7 +179,7 @@ impl Fleet for FleetService {
         if self.0.node.status().leader != Some(self.0.id.0) {
             // The caller's name is in its certificate, so it asks the leader itself.
             let leader = self.0.node.status().leader;
-            return Err(Status::unavailable(format!("replica {} does not lead, {leader:?} does", self.0.id)));
+            return Err(unavailable(format!("replica {} does not lead, {leader:?} does", self.0.id)));
         }
         // Before it becomes a voter, not after: nobody would make it a learner again.
         if self.0.was_removed(node) {
@@ -249,7 +187,7 @@ impl Fleet for FleetService {
                 "replica {node} was removed from the fleet: join it anew"
             )));
         }
-        self.0.promote_here(member.clone()).await.map_err(member_status)?;
+        self.0.promote_here(member.clone()).await.map_err(|error| of_member(&error))?;
         self.0.file(member).await?;
         Ok(Response::new(pb::PromoteResponse {}))
     }
@@ -258,8 +196,13 @@ impl Fleet for FleetService {
         &self,
         request: Request<pb::RemoveRequest>,
     ) -> Result<Response<pb::RemoveResponse>, Status> {
-        let node = request.into_inner().node_id;
-        self.0.node.remove_member(node, CATCH_UP).await.map_err(member_status)?;
+        let wish = request.into_inner();
+        let removal = Removal {
+            node: NodeId(wish.node_id),
+            user: UserName::new(wish.user),
+            request_id: Some(wish.request_id).filter(|id| !id.is_empty()).map(RequestId::from),
+        };
+        self.0.remove_here(&removal).await?;
         Ok(Response::new(pb::RemoveResponse {}))
     }
 
@@ -268,7 +211,7 @@ impl Fleet for FleetService {
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferResponse>, Status> {
         let to = Some(request.into_inner().node_id).filter(|n| *n != 0);
-        let leader = self.0.node.transfer_leader(to, HAND_OVER).await.map_err(member_status)?;
+        let leader = self.0.node.transfer_leader(to, HAND_OVER).await.map_err(|e| of_member(&e))?;
         Ok(Response::new(pb::TransferResponse { leader }))
     }
 

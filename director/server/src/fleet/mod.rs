@@ -4,6 +4,7 @@ pub mod blobs;
 pub mod fsm;
 pub mod gate;
 pub mod homes;
+pub mod leaving;
 pub mod log;
 pub mod membership;
 pub mod peers;

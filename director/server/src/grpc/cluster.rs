@@ -9,24 +9,27 @@ use model::{NodeId, Timestamp, UserName};
 use proto::v1 as pb;
 use proto::v1::cluster_server::Cluster;
 use ring::digest::{SHA256, digest};
-use state::records::User;
+use service::ops::NewToken;
+use service::{List, scoped};
+use state::records::{User, UserToken};
 use tonic::{Request, Response, Status};
 
+use super::convert::page;
 use super::{Door, request_id};
 use crate::auth::hash_password;
-use crate::error_map::status;
+use crate::error_map::{bad_request, internal, status};
+use crate::fleet::leaving::Removal;
 use crate::fleet::log::now;
+use crate::secrets::{Mint, hash_of_secret};
 
 /// Life of a join token, unless asked otherwise.
 const TOKEN_TTL_SECONDS: u32 = 3600;
 
+/// Life of a user's token, unless asked otherwise: 90 days.
+const USER_TOKEN_TTL_SECONDS: u32 = 90 * 24 * 3600;
+
 /// What a join token starts with.
 pub const TOKEN_PREFIX: &str = "dj1";
-
-/// Returns what of a join token is stored.
-pub fn token_hash(secret: &str) -> String {
-    hex::encode(digest(&SHA256, secret.as_bytes()))
-}
 
 /// Returns the fingerprint by which a token pins the fleet's authority.
 pub fn authority_fingerprint(authority_pem: &str) -> String {
@@ -60,6 +63,7 @@ impl Cluster for Door {
             .max()
             .unwrap_or_default();
         let members = statuses.into_iter().map(|(member, answered)| {
+            // What only the replica itself knows is left out while it does not answer.
             let here = answered.as_ref();
             pb::MemberStatus {
                 id: member.node.0,
@@ -68,13 +72,13 @@ impl Cluster for Door {
                 peer_address: member.peer_address,
                 agent_address: member.agent_address,
                 role: here.map_or("unreachable", |s| s.role.as_str()).into(),
-                term: here.map_or(0, |s| s.term),
-                last_log_index: here.map_or(0, |s| s.last_log_index),
-                applied_index: here.map_or(0, |s| s.applied_index),
-                lag: here.map_or(0, |s| last.saturating_sub(s.applied_index)),
+                term: here.map(|s| s.term),
+                last_log_index: here.map(|s| s.last_log_index),
+                applied_index: here.map(|s| s.applied_index),
+                lag: here.map(|s| last.saturating_sub(s.applied_index)),
                 version: here.map_or(member.version, |s| s.version.clone()),
-                snapshot_index: here.map_or(0, |s| s.snapshot_index),
-                rss_bytes: here.map_or(0, |s| s.rss_bytes),
+                snapshot_index: here.map(|s| s.snapshot_index),
+                rss_bytes: here.map(|s| s.rss_bytes),
             }
         });
         Ok(Response::new(pb::ClusterStatusResponse {
@@ -92,11 +96,12 @@ impl Cluster for Door {
         let caller = self.caller(&request).await?;
         self.service.may_change_fleet(&caller).map_err(status)?;
         let wish = request.into_inner();
-        let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let id = request_id(&wish.request_id);
+        let secret = Mint::new(&self.kek).join_secret(&caller.user, id.as_ref());
         let ttl = if wish.ttl_seconds == 0 { TOKEN_TTL_SECONDS } else { wish.ttl_seconds };
         let expires_at = Timestamp(now().0 + i64::from(ttl) * 1000);
-        // No idempotency key: a repeat makes another token, and the first was shown to nobody.
-        self.service.put_join_token(&caller, None, token_hash(&secret), expires_at).await.map_err(status)?;
+        let token = self.service.put_join_token(&caller, id, hash_of_secret(&secret), expires_at).await;
+        let expires_at = token.map_err(status)?.expires_at;
         let authority = self.service.info().map(|c| c.secrets.authority_pem).unwrap_or_default();
         let token = format!("{TOKEN_PREFIX}.{secret}.{}", authority_fingerprint(&authority));
         Ok(Response::new(pb::CreateJoinTokenResponse { token, expires_at_unix: expires_at.seconds() }))
@@ -108,7 +113,13 @@ impl Cluster for Door {
     ) -> Result<Response<pb::RemoveMemberResponse>, Status> {
         let caller = self.caller(&request).await?;
         self.service.may_change_fleet(&caller).map_err(status)?;
-        self.membership.remove(NodeId(request.into_inner().node_id)).await?;
+        let wish = request.into_inner();
+        let removal = Removal {
+            node: NodeId(wish.node_id),
+            request_id: request_id(&wish.request_id).map(|id| scoped(&caller, &id)),
+            user: caller.user,
+        };
+        self.membership.remove(removal).await?;
         Ok(Response::new(pb::RemoveMemberResponse {}))
     }
 
@@ -118,8 +129,17 @@ impl Cluster for Door {
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         let caller = self.caller(&request).await?;
         self.service.may_change_fleet(&caller).map_err(status)?;
-        let to = Some(request.into_inner().node_id).filter(|n| *n != 0).map(NodeId);
-        let leader = self.membership.transfer(to).await?;
+        let wish = request.into_inner();
+        let (id, to) = (request_id(&wish.request_id), Some(wish.node_id).filter(|n| *n != 0).map(NodeId));
+        let done_before = self.service.was_handed_over(&caller, id.as_ref()).await.map_err(status)?;
+        let leader = match done_before {
+            Some(leader) => leader,
+            None => {
+                let leader = self.membership.transfer(to).await?;
+                self.service.note_hand_over(&caller, id, leader).await.map_err(status)?;
+                leader
+            }
+        };
         Ok(Response::new(pb::TransferLeaderResponse { leader: leader.0 }))
     }
 
@@ -132,13 +152,13 @@ impl Cluster for Door {
         self.service.may_change_fleet(&caller).map_err(status)?;
         let wish = request.into_inner();
         if wish.name.is_empty() || wish.password.is_empty() {
-            return Err(Status::invalid_argument("a user needs a name and a password"));
+            return Err(bad_request("a user needs a name and a password"));
         }
         let password = wish.password;
         let hash = tokio::task::spawn_blocking(move || hash_password(&password)).await;
         let user = User {
             name: UserName::new(wish.name),
-            password_hash: hash.map_err(|_| Status::internal("the password could not be hashed"))?,
+            password_hash: hash.map_err(|_| internal("the password could not be hashed"))?,
             scopes: wish.scopes.into_iter().collect::<BTreeSet<_>>(),
         };
         self.service.put_user(&caller, request_id(&wish.request_id), user).await.map_err(status)?;
@@ -161,10 +181,74 @@ impl Cluster for Door {
         request: Request<pb::ListUsersRequest>,
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
         let caller = self.caller(&request).await?;
-        let users = self.service.users(&caller).await.map_err(status)?;
-        let users = users
-            .into_iter()
-            .map(|u| pb::User { name: u.name.to_string(), scopes: u.scopes.into_iter().collect() });
-        Ok(Response::new(pb::ListUsersResponse { users: users.collect() }))
+        let listed = self.service.users(&caller, &page(request.into_inner().page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        let user = |u: User| pb::User { name: u.name.to_string(), scopes: u.scopes.into_iter().collect() };
+        Ok(Response::new(pb::ListUsersResponse {
+            users: rows.into_iter().map(user).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
+    }
+
+    async fn create_user_token(
+        &self,
+        request: Request<pb::CreateUserTokenRequest>,
+    ) -> Result<Response<pb::CreateUserTokenResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        let minted = Mint::new(&self.kek).user_token(&caller.user, id.as_ref());
+        let life = if wish.ttl_seconds == 0 { USER_TOKEN_TTL_SECONDS } else { wish.ttl_seconds };
+        let new = NewToken {
+            id: minted.id,
+            hash: minted.hash,
+            user: wish.user,
+            scopes: wish.scopes.into_iter().collect(),
+            note: wish.note,
+            life_ms: i64::from(life) * 1000,
+        };
+        let given = self.service.put_token(&caller, id, new, now()).await.map_err(status)?;
+        Ok(Response::new(pb::CreateUserTokenResponse {
+            token: minted.text,
+            details: Some(user_token(given)),
+        }))
+    }
+
+    async fn list_user_tokens(
+        &self,
+        request: Request<pb::ListUserTokensRequest>,
+    ) -> Result<Response<pb::ListUserTokensResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed = self.service.tokens(&caller, wish.user, wish.all, &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        Ok(Response::new(pb::ListUserTokensResponse {
+            tokens: rows.into_iter().map(user_token).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
+    }
+
+    async fn revoke_user_token(
+        &self,
+        request: Request<pb::RevokeUserTokenRequest>,
+    ) -> Result<Response<pb::RevokeUserTokenResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let id = request_id(&wish.request_id);
+        self.service.remove_token(&caller, id, wish.id).await.map_err(status)?;
+        Ok(Response::new(pb::RevokeUserTokenResponse {}))
+    }
+}
+
+fn user_token(token: UserToken) -> pb::UserToken {
+    pb::UserToken {
+        id: token.id,
+        user: token.user.to_string(),
+        scopes: token.scopes.into_iter().collect(),
+        note: token.note,
+        created_at_unix_ms: token.created_at.0,
+        expires_at_unix_ms: token.expires_at.0,
     }
 }
