@@ -31,6 +31,7 @@
 //! `codec.rs` says what is on it and on the disk. For callers: `propose.rs`, `membership.rs`.
 
 mod application;
+mod carrier;
 mod codec;
 mod connector;
 mod disk;
@@ -38,6 +39,7 @@ mod engine_config;
 mod error;
 mod fatal;
 mod heard;
+mod leader;
 mod log_cache;
 mod log_db;
 mod log_store;

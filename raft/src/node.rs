@@ -10,12 +10,15 @@ use owned_tasks::{OnExit, OwnedTasks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::carrier::Carrier;
 use crate::engine_config;
 use crate::fatal::Fatal;
 use crate::heard::Heard;
+use crate::leader::{Leaders, Office};
 use crate::log_store::LogStore;
 use crate::network::Network;
-use crate::peers::{Gate, Peers};
+use crate::peers::Peers;
+use crate::propose::Road;
 use crate::state_machine::StateMachine;
 use crate::state_store::{Gaps, StateStore};
 use crate::status;
@@ -40,9 +43,10 @@ pub(crate) struct Inner {
     pub(crate) timing: Timing,
     pub(crate) engine: Engine,
     pub(crate) store: Arc<StateStore>,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) gate: Gate,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) leaders: Leaders,
+    pub(crate) carrier: Carrier,
+    pub(crate) road: Road,
     pub(crate) stopping: CancellationToken,
     status: watch::Receiver<Status>,
     /// The term that this replica leads, and when it noticed.
@@ -76,21 +80,28 @@ impl Node {
         let (status, status_receiver) = watch::channel(status::status_of(&engine.metrics().borrow_watched()));
         let stopping = CancellationToken::new();
         let noticed = Arc::new(Mutex::new(None));
+        let (office, leaders) = watch::channel(Office::of(&engine.metrics().borrow_watched()));
         let watching = Watching {
             metrics: engine.metrics(),
             status,
+            office,
             stopping: stopping.clone(),
             noticed: noticed.clone(),
         };
         tasks.spawn("raft", OnExit::StopNode, |stop| watching.run(stop));
+        let road = Road { peers, gate: Arc::default() };
+        let (carrier, deliveries) = Carrier::new();
+        let calls = road.clone();
+        tasks.spawn("carrier", OnExit::Ignore, |stop| deliveries.run(calls, stop));
         let inner = Inner {
             node_id,
             timing,
             engine,
             store,
-            peers,
-            gate: Gate::default(),
             heard: Arc::default(),
+            leaders: Leaders::new(leaders),
+            carrier,
+            road,
             stopping,
             status: status_receiver,
             noticed,
@@ -222,6 +233,7 @@ fn notice(noticed: &Mutex<Option<(u64, Instant)>>, term: Option<u64>) -> Option<
 struct Watching {
     metrics: MetricsReceiver,
     status: watch::Sender<Status>,
+    office: watch::Sender<Office>,
     stopping: CancellationToken,
     noticed: Arc<Mutex<Option<(u64, Instant)>>>,
 }
@@ -232,6 +244,12 @@ impl Watching {
             let failed = {
                 let metrics = self.metrics.borrow_and_update();
                 notice(&self.noticed, led_term(&metrics));
+                self.office.send_if_modified(|known| {
+                    let now = Office::of(&metrics);
+                    let changed = *known != now;
+                    *known = now;
+                    changed
+                });
                 let status = status::status_of(&metrics);
                 self.status.send_if_modified(|known| {
                     let changed = !known.equals_but_for_heartbeats(&status);

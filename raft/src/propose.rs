@@ -1,21 +1,26 @@
 //! Proposals and linearizable reads, from any replica: carried to the leader, held while there is none.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use openraft::ReadPolicy;
-use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use proto::peer::v1 as wire;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Request, Status};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use wire::forward_client::ForwardClient;
 
 use crate::MAX_ENTRY_BYTES;
+use crate::carrier::Calls;
 use crate::error::{ProposeError, ReadError};
+use crate::leader::Leader;
 use crate::node::Node;
-use crate::peers::Reached;
+use crate::peers::{Gate, Peers, Reached};
 use crate::type_config::EntryBytes;
 
 /// Pause before the next attempt, unless a new leader shows up earlier.
@@ -44,21 +49,14 @@ pub(crate) enum LocalError {
 }
 
 /// Why one attempt at one leader failed.
-enum Attempt {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
     /// Surely nothing happened there.
     NotDone,
     /// Something may have happened there.
     Unknown,
     /// This replica has stopped.
     Stopped,
-}
-
-/// The leader that an attempt is made at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    id: u64,
-    term: u64,
-    address: String,
 }
 
 impl Node {
@@ -100,13 +98,14 @@ impl Node {
     }
 
     /// Makes attempts at the leader, one after the other, until one succeeds; `None` once this replica has stopped.
-    async fn at_leader<T, F>(&self, taken: &AtomicBool, attempt: impl Fn(Target) -> F) -> Option<T>
+    async fn at_leader<T, F>(&self, taken: &AtomicBool, attempt: impl Fn(Leader) -> F) -> Option<T>
     where
         F: Future<Output = Result<T, Attempt>>,
     {
+        let leaders = &self.inner.leaders;
         loop {
             let target = tokio::select! {
-                target = self.leader() => target?,
+                target = leaders.leader() => target?,
                 () = self.inner.stopping.cancelled() => return None,
             };
             let before = taken.swap(true, Ordering::Relaxed);
@@ -114,7 +113,7 @@ impl Node {
                 biased;
                 outcome = attempt(target.clone()) => outcome,
                 // It lost its office: its answer may never come.
-                () = self.leader_is_not(&target) => Err(Attempt::Unknown),
+                () = leaders.is_not(&target) => Err(Attempt::Unknown),
             };
             match outcome {
                 Ok(done) => return Some(done),
@@ -123,90 +122,27 @@ impl Node {
                 Err(Attempt::Unknown) => {}
             }
             tokio::select! {
-                () = self.leader_is_not(&target) => {}
+                () = leaders.is_not(&target) => {}
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         }
     }
 
-    /// Waits until there is a leader; `None` once the engine has stopped.
-    async fn leader(&self) -> Option<Target> {
-        let mut metrics = self.metrics();
-        loop {
-            {
-                let metrics = metrics.borrow_and_update();
-                metrics.running_state.as_ref().ok()?;
-                if let Some(id) = metrics.current_leader
-                    && let Some(node) = metrics.membership_config.get_node(&id)
-                {
-                    return Some(Target { id, term: metrics.current_term, address: node.addr.clone() });
-                }
-            }
-            metrics.changed().await.ok()?;
-        }
-    }
-
-    /// Waits until `target` is no longer the leader, or the engine has stopped.
-    async fn leader_is_not(&self, target: &Target) {
-        let mut metrics = self.metrics();
-        loop {
-            {
-                let metrics = metrics.borrow_and_update();
-                let same = metrics.current_leader == Some(target.id) && metrics.current_term == target.term;
-                if !same || metrics.running_state.is_err() {
-                    return;
-                }
-            }
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn propose_at(&self, target: Target, entry: Bytes, deadline: Instant) -> Result<Proposed, Attempt> {
+    async fn propose_at(&self, target: Leader, entry: Bytes, deadline: Instant) -> Result<Proposed, Attempt> {
         if target.id == self.inner.node_id {
             return Ok(self.propose_here(entry).await?);
         }
-        let timeout_ms = left_ms(deadline);
-        let mut client = self.forward_to(&target)?;
-        let answer = client.propose(bounded(wire::ProposeRequest { entry, timeout_ms }, timeout_ms)).await;
-        let answer = self.noted(&target, answer)?;
-        Ok(Proposed { index: answer.index, answer: answer.answer.into() })
+        self.inner.carrier.carry(target, entry, deadline).await
     }
 
-    async fn read_index_at(&self, target: Target, deadline: Instant) -> Result<u64, Attempt> {
+    async fn read_index_at(&self, target: Leader, deadline: Instant) -> Result<u64, Attempt> {
         if target.id == self.inner.node_id {
             return Ok(self.read_index_here().await?);
         }
         let timeout_ms = left_ms(deadline);
-        let mut client = self.forward_to(&target)?;
+        let mut client = self.inner.road.to(&target)?;
         let answer = client.read_index(bounded(wire::ReadIndexRequest { timeout_ms }, timeout_ms)).await;
-        Ok(self.noted(&target, answer)?.index)
-    }
-
-    fn forward_to(
-        &self,
-        target: &Target,
-    ) -> Result<wire::forward_client::ForwardClient<tonic::transport::Channel>, Attempt> {
-        if !self.inner.gate.pass(target.id) {
-            return Err(Attempt::NotDone);
-        }
-        self.inner.peers.forward(target.id, &target.address).map_err(|error| {
-            tracing::warn!(node = self.inner.node_id, %error, "cannot reach the leader");
-            Attempt::NotDone
-        })
-    }
-
-    /// Tells failures of the connection from answers.
-    fn noted<T>(&self, target: &Target, answer: Result<tonic::Response<T>, Status>) -> Result<T, Attempt> {
-        let dialled_in_vain = matches!(&answer, Err(status) if never_connected(status));
-        let unreached = matches!(&answer, Err(status) if !is_answer(status));
-        self.inner.gate.reached(target.id, if unreached { Reached::No } else { Reached::Yes });
-        answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-            Code::FailedPrecondition => Attempt::NotDone,
-            _ if dialled_in_vain => Attempt::NotDone,
-            _ => Attempt::Unknown,
-        })
+        Ok(self.inner.road.noted(&target, answer)?.into_inner().index)
     }
 
     /// Proposes `entry` if this very replica leads.
@@ -222,6 +158,29 @@ impl Node {
         }
     }
 
+    /// Proposes `entries`, in order, if this very replica leads; returns the outcome of each.
+    pub(crate) async fn propose_all_here(&self, entries: Vec<Bytes>) -> Vec<Result<Proposed, LocalError>> {
+        let count = entries.len();
+        if entries.iter().any(|entry| entry.len() > MAX_ENTRY_BYTES) {
+            // Whoever sends them checks before; nobody else gets here.
+            return entries.iter().map(|entry| Err(LocalError::TooLarge(entry.len()))).collect();
+        }
+        let Ok(mut results) = self.inner.engine.client_write_many(entries.into_iter().map(EntryBytes)).await
+        else {
+            return vec![Err(LocalError::Stopped); count];
+        };
+        let mut outcomes = Vec::with_capacity(count);
+        while outcomes.len() < count {
+            outcomes.push(match results.next().await {
+                Some(Ok(Ok(done))) => Ok(Proposed { index: done.log_id.index, answer: done.response.0 }),
+                Some(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(LocalError::NotLeader),
+                Some(Ok(Err(_))) => Err(LocalError::Unknown),
+                Some(Err(_)) | None => Err(LocalError::Stopped),
+            });
+        }
+        outcomes
+    }
+
     /// Confirms that this very replica leads, and returns the index that a linearizable read must have applied.
     pub(crate) async fn read_index_here(&self) -> Result<u64, LocalError> {
         match self.inner.engine.get_read_linearizer(ReadPolicy::ReadIndex).await {
@@ -231,6 +190,48 @@ impl Node {
             )) => Err(LocalError::NotLeader),
             Err(RaftError::Fatal(_)) => Err(LocalError::Stopped),
         }
+    }
+}
+
+/// The way to other replicas, for what is carried to the leader.
+#[derive(Clone)]
+pub(crate) struct Road {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Road {
+    fn to(&self, leader: &Leader) -> Result<ForwardClient<Channel>, Attempt> {
+        if !self.gate.pass(leader.id) {
+            return Err(Attempt::NotDone);
+        }
+        self.peers.forward(leader.id, &leader.address).map_err(|error| {
+            tracing::warn!(leader = leader.id, %error, "cannot reach the leader");
+            Attempt::NotDone
+        })
+    }
+
+    /// Tells failures of the connection from answers.
+    fn noted<T>(&self, leader: &Leader, answer: Result<Response<T>, Status>) -> Result<Response<T>, Attempt> {
+        let dialled_in_vain = matches!(&answer, Err(status) if never_connected(status));
+        let unreached = matches!(&answer, Err(status) if !is_answer(status));
+        self.gate.reached(leader.id, if unreached { Reached::No } else { Reached::Yes });
+        answer.map_err(|status| match status.code() {
+            Code::FailedPrecondition => Attempt::NotDone,
+            _ if dialled_in_vain => Attempt::NotDone,
+            _ => Attempt::Unknown,
+        })
+    }
+}
+
+impl Calls for Road {
+    async fn propose(
+        &self,
+        leader: &Leader,
+        request: Request<wire::ProposeRequest>,
+    ) -> Result<Response<wire::ProposeResponse>, Attempt> {
+        let answer = self.to(leader)?.propose(request).await;
+        self.noted(leader, answer)
     }
 }
 

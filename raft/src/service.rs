@@ -13,6 +13,7 @@ use wire::forward_server::{Forward, ForwardServer};
 use wire::raft_server::{Raft, RaftServer};
 
 use crate::Node;
+use crate::carrier::outcome_out;
 use crate::codec::{self, Ballot, DecodeError};
 use crate::heard::Heard;
 use crate::node::Engine;
@@ -148,12 +149,12 @@ impl Forward for ForwardService {
     ) -> Result<Response<wire::ProposeResponse>, Status> {
         let request = request.into_inner();
         let limit = Duration::from_millis(request.timeout_ms.into());
-        match tokio::time::timeout(limit, self.node.propose_here(request.entry)).await {
-            Ok(Ok(done)) => {
-                Ok(Response::new(wire::ProposeResponse { index: done.index, answer: done.answer.into() }))
+        match tokio::time::timeout(limit, self.node.propose_all_here(request.entries)).await {
+            Ok(outcomes) => {
+                let outcomes = outcomes.into_iter().map(outcome_out).collect();
+                Ok(Response::new(wire::ProposeResponse { outcomes }))
             }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Status::deadline_exceeded("the entry was not confirmed in time")),
+            Err(_) => Err(Status::deadline_exceeded("the entries were not confirmed in time")),
         }
     }
 
