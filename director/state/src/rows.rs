@@ -6,8 +6,6 @@ use model::task::{Task, TaskError, TaskKind, TaskState};
 use model::*;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Outcome;
-
 /// A task without what it is for: that part may hold a whole manifest, and every step record touches this row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskRow {
@@ -130,20 +128,6 @@ pub(crate) struct PlanInfo {
     pub deployment: Option<DeploymentName>,
     pub generation: u64,
     pub variable_set: Option<VariableSetId>,
-}
-
-/// A remembered answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Answered {
-    pub outcome: Outcome,
-    pub at: Timestamp,
-}
-
-/// Where the remembered answers begin and how many there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AnsweredRange {
-    pub oldest: Revision,
-    pub count: u64,
 }
 
 /// A change as it is kept: table number, key, whether deleted.

@@ -11,7 +11,7 @@ use model::step::PackageRefKey;
 use model::task::{OutputKind, TaskKind};
 use model::*;
 
-use crate::command::{DraftPart, PlanPhases};
+use crate::command::{DraftPart, Outcome, PlanPhases};
 use crate::records::*;
 use crate::rows::*;
 use crate::table::Watch::{Hidden, Shown};
@@ -42,11 +42,9 @@ tables! {
     /// Users by name.
     USERS: UserName => User = 0x07, "users", Shown;
     /// Remembered answers by request.
-    ANSWERS: RequestId => Answered = 0x08, "answers", Hidden;
-    /// Remembered answers by age.
-    ANSWERS_BY_AGE: Revision => RequestId = 0x09, "answers_by_age", Hidden;
-    /// Where the remembered answers begin.
-    ANSWERS_RANGE: () => AnsweredRange = 0x0a, "answers_range", Hidden;
+    ANSWERS: RequestId => Outcome = 0x08, "answers", Hidden;
+    /// Who was answered, by place in the ring.
+    ANSWERED: u64 => RequestId = 0x09, "answered", Hidden;
     /// Changes by revision.
     CHANGES: Revision => Vec<ChangeRow> = 0x0b, "changes", Hidden;
     /// The first revision whose changes are still known.
@@ -58,6 +56,8 @@ tables! {
     CONFIGS: ConfigId => StoredConfig = 0x10, "configs", Shown;
     /// Config numbers by type and name.
     CONFIGS_BY_NAME: (String, String, ConfigId) => () = 0x11, "configs_by_name", Hidden;
+    /// The newest version of each config that is not deleted, by type and name.
+    CONFIGS_LATEST: (String, String) => ConfigId = 0x16, "configs_latest", Hidden;
     /// Blobs by digest.
     BLOBS: BlobDigest => BlobRecord = 0x12, "blobs", Hidden;
     /// Release versions.

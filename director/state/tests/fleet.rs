@@ -6,6 +6,7 @@ use common::*;
 use expect_test::{Expect, expect};
 use model::*;
 use state::command::*;
+use state::kv::MemoryKv;
 use state::records::*;
 
 /// Applies commands to a world with a leader under epoch 1, and shows the answers.
@@ -276,18 +277,34 @@ fn a_refused_request_stays_refused() {
     assert_eq!(world.apply(Some("r2"), remove).outcome, Outcome::Done);
 }
 
+/// Places in the ring of remembered answers.
+const RING: u64 = 1 << 17;
+
+/// Applies a request at some place in the log; returns whether it was done, and not only answered.
+fn is_done_at(kv: &mut MemoryKv, revision: u64, id: &str, at: i64) -> bool {
+    let entry = entry(Some(id), at, Command::UserPut { user: user("ann") });
+    !state::apply(kv, Revision(revision), &entry).changes.is_empty()
+}
+
 #[test]
-fn old_answers_are_dropped() {
-    let mut world = World::new();
-    let put = || Command::UserPut { user: user("ann") };
-    world.apply(Some("first"), put());
-    for number in 0..100 {
-        world.now += 20 * 60 * 1000;
-        world.apply(Some(&format!("r{number}")), put());
+fn an_answer_is_remembered_until_the_log_has_gone_around() {
+    let mut kv = MemoryKv::new();
+    assert!(is_done_at(&mut kv, 7, "first", START));
+    assert!(is_done_at(&mut kv, 6 + RING, "neighbour", START));
+    assert!(!is_done_at(&mut kv, 6 + RING, "first", START));
+    assert!(is_done_at(&mut kv, 7 + RING, "successor", START));
+    assert!(is_done_at(&mut kv, 8 + RING, "first", START), "forgotten: a new request");
+    assert!(!is_done_at(&mut kv, 9 + RING, "successor", START));
+}
+
+#[test]
+fn no_clock_makes_an_answer_forgotten() {
+    let mut kv = MemoryKv::new();
+    assert!(is_done_at(&mut kv, 1, "first", START));
+    for (revision, at) in [(2, START + 400 * 86_400_000), (3, 0), (4, i64::MAX)] {
+        assert!(is_done_at(&mut kv, revision, &format!("of a wrong clock {revision}"), at));
     }
-    // A day has passed since `first`: asked again, it is a new request.
-    let changes = world.apply(Some("first"), put()).changes;
-    assert!(!changes.is_empty());
+    assert!(!is_done_at(&mut kv, 5, "first", START));
 }
 
 #[test]

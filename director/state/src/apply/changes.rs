@@ -31,15 +31,17 @@ pub(super) fn keep(tx: &mut Tx<'_>) -> Vec<Change> {
 }
 
 fn drop_old(tx: &mut Tx<'_>) {
-    let from = tx.get(&CHANGES_FROM, &()).unwrap_or(Revision(0));
-    let keep_from = Revision(tx.revision.0.saturating_sub(REVISIONS_KEPT - 1));
-    if keep_from.0.saturating_sub(from.0) < REVISIONS_DROPPED_AT_ONCE {
+    if !tx.revision.0.is_multiple_of(REVISIONS_DROPPED_AT_ONCE) {
         return;
     }
+    let from = tx.get(&CHANGES_FROM, &()).unwrap_or(Revision(0));
+    let keep_from = Revision(tx.revision.0.saturating_sub(REVISIONS_KEPT - 1));
     let old = tx.rows_from(&CHANGES, &from).map(|(revision, _)| revision);
     let old: Vec<Revision> = old.take_while(|revision| *revision < keep_from).collect();
     for revision in old {
         tx.delete(&CHANGES, &revision);
     }
-    tx.put(&CHANGES_FROM, &(), &keep_from);
+    if keep_from > from {
+        tx.put(&CHANGES_FROM, &(), &keep_from);
+    }
 }

@@ -36,6 +36,7 @@ pub(super) fn put(
     };
     tx.put(&CONFIGS, &id, &config);
     tx.put(&CONFIGS_BY_NAME, &(kind.clone(), name.clone(), id), &());
+    tx.put(&CONFIGS_LATEST, &(kind.clone(), name.clone()), &id);
     audit_config(tx, Deed::Put, kind, name);
     Ok(Outcome::ConfigStored { id, unchanged: false })
 }
@@ -53,6 +54,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, which: (&String, &String)) -> Result<Outco
     for config in live {
         tx.put(&CONFIGS, &config.id, &StoredConfig { deleted: true, ..config.clone() });
     }
+    tx.delete(&CONFIGS_LATEST, &(kind.clone(), name.clone()));
     audit_config(tx, Deed::Delete, kind, name);
     Ok(Outcome::Done)
 }

@@ -19,21 +19,14 @@ impl<'a> State<'a> {
 
     /// Returns the newest version of a config that is not deleted.
     pub fn latest_config(&self, kind: &str, name: &str) -> Option<StoredConfig> {
-        self.config_versions(kind, name).find(|config| !config.deleted)
+        let id = CONFIGS_LATEST.get(self.kv, &(kind.to_owned(), name.to_owned()))?;
+        self.config(id)
     }
 
     /// Returns the newest version of every config that is not deleted, by type and name.
     pub fn latest_configs(&self) -> Vec<StoredConfig> {
-        let mut latest: Vec<StoredConfig> = Vec::new();
-        let numbers = CONFIGS_BY_NAME.rows(self.kv, Direction::Forward);
-        for config in numbers.filter_map(|((_, _, id), ())| self.config(id)).filter(|config| !config.deleted)
-        {
-            match latest.last_mut() {
-                Some(last) if last.kind == config.kind && last.name == config.name => *last = config,
-                _ => latest.push(config),
-            }
-        }
-        latest
+        let latest = CONFIGS_LATEST.rows(self.kv, Direction::Forward);
+        latest.filter_map(|(_, id)| self.config(id)).collect()
     }
 
     /// Returns all versions of a config, newest first, deleted ones included.
