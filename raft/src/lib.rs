@@ -39,6 +39,7 @@ mod engine_config;
 mod error;
 mod fatal;
 mod heard;
+mod hot_rows;
 mod leader;
 mod log_cache;
 mod log_db;

@@ -178,6 +178,8 @@ fn db_options() -> rocksdb::Options {
     options.create_missing_column_families(true);
     // A torn tail is what a crash in the middle of an unacknowledged write leaves; damage before it is an error.
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    // One thread writes: it need not be careful of others.
+    options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     options.set_max_total_wal_size(256 << 20);

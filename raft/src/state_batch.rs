@@ -1,10 +1,12 @@
 //! The store as one batch of entries sees it while it is applied.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
 
+use crate::hot_rows::HotRows;
 use crate::state_db::StateDb;
 use crate::{Direction, Pair, Scan};
 
@@ -13,20 +15,23 @@ use crate::{Direction, Pair, Scan};
 /// Everything in it is written at once, together with the position in the log, after the last entry of the batch.
 pub struct StateBatch<'a> {
     db: &'a StateDb,
-    /// `None` marks a deleted key.
-    overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    hot: RefCell<&'a mut HotRows>,
+    overlay: Writes,
 }
 
+/// Keys with their new value; `None` marks a deleted one.
+pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 impl<'a> StateBatch<'a> {
-    pub(crate) fn new(db: &'a StateDb) -> Self {
-        Self { db, overlay: BTreeMap::new() }
+    pub(crate) fn new(db: &'a StateDb, hot: &'a mut HotRows) -> Self {
+        Self { db, hot: RefCell::new(hot), overlay: BTreeMap::new() }
     }
 
     /// Returns the value of `key`.
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         match self.overlay.get(key) {
             Some(written) => written.clone(),
-            None => self.db.get(key),
+            None => self.hot.borrow_mut().get(key, || self.db.get(key)),
         }
     }
 
@@ -55,8 +60,8 @@ impl<'a> StateBatch<'a> {
     }
 
     /// Returns what was written, in key order.
-    pub(crate) fn into_writes(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
-        self.overlay.into_iter()
+    pub(crate) fn into_writes(self) -> Writes {
+        self.overlay
     }
 }
 

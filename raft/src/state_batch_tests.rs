@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::fatal::Fatal;
+use crate::hot_rows::HotRows;
 use crate::state_db::StateDb;
 use crate::type_config::{CommittedLeaderId, LogId};
 use crate::{Direction, StateBatch, StateView};
@@ -64,14 +65,16 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
-        let mut model = Model::new();
-        let mut batch = StateBatch::new(&db);
+        let (mut model, mut hot) = (Model::new(), HotRows::default());
+        let mut batch = StateBatch::new(&db, &mut hot);
         change(&mut batch, &mut model, &stored);
         let position = |index| LogId::new(CommittedLeaderId::new(1), index);
-        db.write(batch.into_writes(), &position(1), None).unwrap();
+        let writes = batch.into_writes();
+        db.write(&writes, &position(1), None).unwrap();
+        writes.iter().for_each(|(key, value)| hot.written(key, value.as_deref()));
         let (view, before) = (StateView::take(&db), model.clone());
 
-        let mut batch = StateBatch::new(&db);
+        let mut batch = StateBatch::new(&db, &mut hot);
         change(&mut batch, &mut model, &written);
         let end_key = end.map(key);
         for direction in [Direction::Forward, Direction::Reverse] {
@@ -81,7 +84,7 @@ proptest! {
         for of in 0..26 {
             prop_assert_eq!(batch.get(&key(of)), model.get(&key(of)).cloned());
         }
-        db.write(batch.into_writes(), &position(2), None).unwrap();
+        db.write(&batch.into_writes(), &position(2), None).unwrap();
 
         let after = StateView::take(&db);
         prop_assert_eq!((view.applied_index(), after.applied_index()), (1, 2));

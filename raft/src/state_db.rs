@@ -10,6 +10,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::codec;
 use crate::fatal::Fatal;
+use crate::state_batch::Writes;
 use crate::type_config::{LogId, StoredMembership};
 use crate::{Direction, Scan};
 
@@ -28,6 +29,8 @@ const WRITE_BUFFER_BYTES: usize = 16 << 20;
 /// One generation of the state database: a directory that a snapshot can replace as a whole.
 pub(crate) struct StateDb {
     db: DB,
+    /// Made once: making the usual options costs as much as some reads.
+    read: ReadOptions,
     dir: PathBuf,
     fatal: Fatal,
     /// Set once another generation took over: the directory goes when the last view of it does.
@@ -38,7 +41,13 @@ impl StateDb {
     /// Opens the generation in `dir`, creating it when absent.
     pub(crate) fn open(dir: &Path, fatal: Fatal) -> Result<Self, rocksdb::Error> {
         let db = DB::open_cf_descriptors(&db_options(), dir, column_families())?;
-        Ok(Self { db, dir: dir.to_owned(), fatal, retired: AtomicBool::new(false) })
+        Ok(Self {
+            db,
+            read: ReadOptions::default(),
+            dir: dir.to_owned(),
+            fatal,
+            retired: AtomicBool::new(false),
+        })
     }
 
     /// Reads the position and the membership of the generation in `dir` without changing it.
@@ -90,7 +99,9 @@ impl StateDb {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.db.get_cf(self.cf(DATA), key).unwrap_or_else(|error| self.fatal.stop("reading the state", error))
+        let found = self.db.get_pinned_cf_opt(self.cf(DATA), key, &self.read);
+        let found = found.unwrap_or_else(|error| self.fatal.stop("reading the state", error));
+        found.map(|value| value.to_vec())
     }
 
     pub(crate) fn scan(&self, start: &[u8], end: Option<&[u8]>, direction: Direction) -> Scan<'_> {
@@ -115,7 +126,7 @@ impl StateDb {
     /// durable copy and is replayed from the position that survived.
     pub(crate) fn write(
         &self,
-        writes: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+        writes: &Writes,
         applied: &LogId,
         membership: Option<&StoredMembership>,
     ) -> Result<(), rocksdb::Error> {
@@ -227,6 +238,8 @@ fn db_options() -> rocksdb::Options {
     options.create_missing_column_families(true);
     // A torn tail of the write-ahead log is what a crash leaves; damage before it is an error.
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+    // One thread writes: it need not be careful of others.
+    options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     options.set_max_total_wal_size(64 << 20);
@@ -245,6 +258,9 @@ fn column_families() -> Vec<ColumnFamilyDescriptor> {
             options.set_block_based_table_factory(&blocks);
             options.set_compression_type(DBCompressionType::Lz4);
             options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+            // Most reads while entries are applied are of rows that were written lately, or that there are not.
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.1);
             ColumnFamilyDescriptor::new(name, options)
         })
         .into()

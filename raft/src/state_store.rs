@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::disk;
 use crate::error::StartError;
 use crate::fatal::Fatal;
+use crate::hot_rows::HotRows;
 use crate::snapshot::{Snapshot, SnapshotDir};
 use crate::state_db::StateDb;
 use crate::type_config::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -49,7 +50,7 @@ pub(crate) struct StateStore {
     current: RwLock<Arc<StateDb>>,
     snapshot: Mutex<Option<Snapshot>>,
     /// Held while the state changes, and while a checkpoint is taken: a checkpoint then is one position exactly.
-    changing: Mutex<()>,
+    changing: Mutex<HotRows>,
     /// Names unfinished directories.
     next_temporary: AtomicU64,
     applied: watch::Sender<u64>,
@@ -83,7 +84,7 @@ impl StateStore {
             fatal,
             current: RwLock::new(Arc::new(db)),
             snapshot: Mutex::new(snapshot),
-            changing: Mutex::new(()),
+            changing: Mutex::default(),
             next_temporary: AtomicU64::new(0),
             applied,
         }))
@@ -116,10 +117,10 @@ impl StateStore {
         gaps: Gaps,
     ) -> io::Result<()> {
         let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else { return Ok(()) };
-        let changing = self.changing.lock().expect("a panic while the state changes ends the replica");
+        let mut changing = self.changing.lock().expect("a panic while the state changes ends the replica");
         let db = self.db();
         let mut before = db.applied().map(|id| id.index);
-        let mut batch = StateBatch::new(&db);
+        let mut batch = StateBatch::new(&db, &mut changing);
         let mut membership = None;
         let mut answers = Vec::with_capacity(entries.len());
         for (entry, responder) in entries {
@@ -146,8 +147,10 @@ impl StateStore {
                 answers.push((responder, answer));
             }
         }
-        let written = db.write(batch.into_writes(), &last, membership.as_ref());
+        let writes = batch.into_writes();
+        let written = db.write(&writes, &last, membership.as_ref());
         written.map_err(|error| self.fatal.report("writing the state", error))?;
+        writes.iter().for_each(|(key, value)| changing.written(key, value.as_deref()));
         drop(changing);
         self.moved(last.index);
         answers.into_iter().for_each(|(responder, answer)| responder.send(answer));
@@ -244,7 +247,7 @@ impl StateStore {
         meta: &SnapshotMeta,
         received: &SnapshotDir,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let _changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
+        let mut changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
         let generation = read_current(&self.states)? + 1;
         let dir = self.states.join(generation.to_string());
         disk::remove_dir(&dir)?;
@@ -259,6 +262,7 @@ impl StateStore {
         disk::replace_file(&self.states.join(CURRENT), generation.to_string().as_bytes())?;
         let mut current = self.current.write().map_err(|_| "the state is in an unknown condition")?;
         std::mem::replace(&mut *current, Arc::new(next)).retire();
+        *changing = HotRows::default();
         Ok(())
     }
 }

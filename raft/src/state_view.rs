@@ -28,21 +28,18 @@ pub type Scan<'a> = Box<dyn Iterator<Item = Pair> + 'a>;
 #[derive(Clone)]
 pub struct StateView {
     pinned: Arc<PinnedSnapshot>,
-    applied: u64,
 }
 
 impl StateView {
     /// Takes a view of `db` now.
     pub(crate) fn take(db: &Arc<StateDb>) -> Self {
-        let pinned = PinnedSnapshot::take(db.clone());
-        // Read from the snapshot, not from memory: data and position were written together and are seen together.
-        let applied = pinned.applied().map_or(0, |id| id.index);
-        Self { pinned: Arc::new(pinned), applied }
+        Self { pinned: Arc::new(PinnedSnapshot::take(db.clone())) }
     }
 
     /// Returns the index of the last entry that this view contains; 0 if there is none.
     pub fn applied_index(&self) -> u64 {
-        self.applied
+        // From the snapshot, not from memory: data and position were written together and are seen together.
+        self.pinned.applied().map_or(0, |id| id.index)
     }
 
     /// Returns the value of `key`.

@@ -69,9 +69,9 @@ impl PeerGate {
             return Standing::Removed;
         }
         // A new replica knows nobody until the state has arrived; it has nothing that its peers do not have.
-        let no_state_yet = state.cluster().is_none();
+        let no_state_yet = || state.cluster().is_none();
         let in_consensus = || self.node.status().members.iter().any(|m| m.id == replica.0);
-        match no_state_yet || state.member(replica).is_some() || in_consensus() {
+        match state.member(replica).is_some() || no_state_yet() || in_consensus() {
             true => Standing::Member,
             false => Standing::Unknown,
         }

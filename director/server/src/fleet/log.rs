@@ -98,7 +98,7 @@ impl CommandLog for RaftLog {
     }
 
     fn revision(&self) -> Revision {
-        Revision(self.node.view().applied_index())
+        Revision(*self.node.watch_applied().borrow())
     }
 
     fn changed(&self, after: Revision) -> BoxFuture<'_, Revision> {
