@@ -18,7 +18,7 @@ use crate::input::{AgentObservation, PlanInput};
 use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
 use crate::placement::{self, Existing, Placement, Slot};
-use crate::{desired, ignored, network, state_change, statics, variables};
+use crate::{desired, ignored, network, order, state_change, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,8 +102,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     let mut placed = place_all(input, &documents, &groups)?;
     let addressing = content::Addressing { director: input.director, features: &documents.manifest.features };
     for bound in &groups {
-        let members: Vec<&InstanceSpec> =
-            placed.instances.iter().map(|i| &i.spec).filter(|s| s.group == bound.group.name).collect();
+        let members = order::in_turn(&bound.group.name, placed.instances.iter().map(|i| &i.spec));
         content::fill(&mut providers, bound, &members, &addressing)?;
     }
     attach_links(input, &mut placed.instances, &providers, &connections)?;
@@ -281,7 +280,7 @@ fn attach_links(
     connections: &resolve::Connections,
 ) -> Result<(), TaskError> {
     let specs = |group: &GroupName| {
-        instances.iter().map(|i| &i.spec).filter(|s| s.group == *group).cloned().collect()
+        order::in_turn(group, instances.iter().map(|i| &i.spec)).into_iter().cloned().collect()
     };
     // Computed once per link, not once per instance: a group of a thousand shares it.
     let mut contents: BTreeMap<(&GroupName, &JobName), Vec<(&str, Value)>> = BTreeMap::new();

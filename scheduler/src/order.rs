@@ -72,11 +72,25 @@ pub(crate) fn label(spec: &InstanceSpec) -> String {
     format!("{}/{} ({})", spec.group, spec.id, spec.index)
 }
 
-/// The bootstrap instance first, then the rest of its zone, then instances without zone, then other zones by name;
-/// by UUID inside a zone.
+/// Where an instance stands in its group: the bootstrap instance first, then the rest of its zone, then instances
+/// without zone, then other zones by name; by UUID inside a zone.
+fn standing(spec: &InstanceSpec, leading: Option<&AzName>) -> impl Ord + use<> {
+    let leads = leading.is_some() && spec.az.as_ref() == leading;
+    (!spec.bootstrap, !leads, spec.az.clone(), spec.id.clone())
+}
+
 fn sort(line: &mut [InLine<'_>], leading: Option<&AzName>) {
-    line.sort_by_cached_key(|m| {
-        let leads = leading.is_some() && m.spec.az.as_ref() == leading;
-        (!m.spec.bootstrap, !leads, m.spec.az.clone(), m.spec.id.clone())
-    });
+    line.sort_by_cached_key(|m| standing(m.spec, leading));
+}
+
+/// Returns a group's instances in the order in which they take turns, which is also that of links: it stays, whatever
+/// the order in which they were placed.
+pub(crate) fn in_turn<'a>(
+    group: &GroupName,
+    all: impl Iterator<Item = &'a InstanceSpec>,
+) -> Vec<&'a InstanceSpec> {
+    let mut members: Vec<&InstanceSpec> = all.filter(|spec| spec.group == *group).collect();
+    let leading = members.iter().find(|spec| spec.bootstrap).and_then(|spec| spec.az.clone());
+    members.sort_by_cached_key(|spec| standing(spec, leading.as_ref()));
+    members
 }
