@@ -27,6 +27,8 @@ struct Holder {
 pub(crate) struct AddressBook {
     /// By the first address. No two overlap, unless one instance holds both for a moment.
     held: BTreeMap<IpAddr, Holder>,
+    /// What each instance held before this plan, and in which network.
+    before: BTreeMap<InstanceId, Vec<(NetworkName, IpAddr)>>,
     /// How far each pool of each subnet was searched: addresses are never given back while planning.
     cursors: BTreeMap<(NetworkName, usize, usize), u128>,
     new: Vec<Reservation>,
@@ -51,8 +53,13 @@ impl AddressBook {
             let block = Block::starting(h.ip, h.prefix);
             Holder { instance: h.instance.clone(), label, block, prefix: h.prefix }
         };
+        let mut before: BTreeMap<InstanceId, Vec<(NetworkName, IpAddr)>> = BTreeMap::new();
+        for (instance, h) in held.iter().filter_map(|h| Some((h.instance.clone()?, h))) {
+            before.entry(instance).or_default().push((h.network.clone(), h.ip));
+        }
         Self {
             held: held.iter().map(|h| (h.ip, holder(h))).collect(),
+            before,
             cursors: BTreeMap::new(),
             new: Vec::new(),
         }
@@ -98,6 +105,13 @@ impl AddressBook {
             self.take(ip, prefix, network, AddressKind::Static, who);
         }
         Ok(())
+    }
+
+    /// Returns the addresses that an instance held in a network before this plan. One that is down, or whose update
+    /// failed, may hold some that its spec does not know of yet.
+    pub(crate) fn held_before(&self, network: &NetworkName, instance: &InstanceId) -> Vec<IpAddr> {
+        let held = self.before.get(instance).into_iter().flatten();
+        held.filter(|(of, _)| of == network).map(|(_, ip)| *ip).collect()
     }
 
     /// Keeps an address that the instance had in this or another network, if this one may give it out.

@@ -172,7 +172,7 @@ fn place_all(
     for bound in groups {
         let existing = adopted.take(&bound.group.name);
         ignored::check(bound.group, &existing)?;
-        let mut placement = place(input, documents, bound.group, &existing)?;
+        let mut placement = place(input, documents, bound.group, &existing, &placed.book)?;
         statics::assign_vips(bound.group, &existing, &mut placement.slots);
         for id in placement.obsolete.iter().map(|at| &existing[*at].instance.spec.id) {
             placed.obsolete.push(id.clone());
@@ -204,9 +204,10 @@ fn place(
     documents: &Documents,
     group: &InstanceGroup,
     existing: &[Existing<'_>],
+    book: &AddressBook,
 ) -> Result<Placement, TaskError> {
     if statics::applies(group) {
-        return statics::place(group, existing, &documents.cloud);
+        return statics::place(group, existing, &documents.cloud, book);
     }
     let mut chance = SeededIds::new(input.deployment.seed, "placement");
     let random = documents.manifest.features.randomize_az_placement;

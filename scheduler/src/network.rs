@@ -62,7 +62,7 @@ pub(crate) fn settle(
     Ok(settled)
 }
 
-/// Finds an address that the instance can keep: first that of the same network, then that of one it leaves.
+/// Finds an address that the instance can keep: first one of the same network, then that of one it leaves.
 fn keep(
     wanted: &GroupNetwork,
     network: &Network,
@@ -75,7 +75,9 @@ fn keep(
     let alike = || before.iter().filter(|n| n.kind == network.kind);
     let same = alike().filter(|n| n.name == wanted.name);
     let left = alike().filter(|n| !group.networks.iter().any(|g| g.name == n.name));
-    let candidates: Vec<IpAddr> = same.chain(left).filter_map(|n| n.ip).collect();
+    let held = book.held_before(&wanted.name, who.id);
+    let candidates: Vec<IpAddr> =
+        same.filter_map(|n| n.ip).chain(held).chain(left.filter_map(|n| n.ip)).collect();
     candidates.into_iter().find(|ip| !used.contains(ip) && book.keep_automatic(*ip, network, who))
 }
 

@@ -11,6 +11,7 @@ use model::task::TaskError;
 use model::*;
 use serde_json::Value;
 
+use crate::address::AddressBook;
 use crate::placement::{Existing, Placement, Slot};
 use crate::zones;
 
@@ -46,12 +47,13 @@ pub(crate) fn place(
     group: &InstanceGroup,
     existing: &[Existing<'_>],
     cloud: &CloudConfig,
+    book: &AddressBook,
 ) -> Result<Placement, TaskError> {
     let mut lists = Lists::read(group, cloud)?;
     let mut slots: Vec<Slot> = Vec::new();
     let mut waiting = Vec::new();
     for (at, known) in existing.iter().enumerate() {
-        match lists.keep(known)? {
+        match lists.keep(known, book)? {
             statics if statics.is_empty() => waiting.push(at),
             statics => slots.push(Slot { existing: Some(at), az: known.az.clone(), statics }),
         }
@@ -108,27 +110,39 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// Gives an existing instance those listed addresses that it already has.
-    fn keep(&mut self, known: &Existing<'_>) -> Result<BTreeMap<NetworkName, IpAddr>, TaskError> {
+    /// Gives an existing instance those listed addresses that it already has: one in each network, first of all the
+    /// one that it uses.
+    fn keep(
+        &mut self,
+        known: &Existing<'_>,
+        book: &AddressBook,
+    ) -> Result<BTreeMap<NetworkName, IpAddr>, TaskError> {
         let mut kept = BTreeMap::new();
-        let held = known.instance.spec.networks.iter().filter(|n| n.kind == NetworkKind::Manual);
-        for (ip, name) in held.filter_map(|n| Some((n.ip?, &n.name))) {
-            let Some(list) = self.0.iter_mut().find(|l| l.network.name == *name) else { continue };
-            let Some(entry) = list.listed.iter_mut().find(|l| l.ip == ip && !l.claimed) else { continue };
+        let spec = &known.instance.spec;
+        for List { network, listed } in &mut self.0 {
+            let uses =
+                spec.networks.iter().filter(|n| n.kind == NetworkKind::Manual && n.name == network.name);
+            let held = book.held_before(&network.name, &spec.id);
+            let own: Vec<IpAddr> = uses.filter_map(|n| n.ip).chain(held).collect();
+            let entry = own.iter().find_map(|ip| listed.iter().position(|l| l.ip == *ip && !l.claimed));
+            let Some(entry) = entry.map(|at| &mut listed[at]).filter(|_| !kept.contains_key(&network.name))
+            else {
+                continue;
+            };
             if !entry.serves(&known.az) {
                 return Err(TaskError::new(
                     ErrorCode::NetworkReservationCannotDistribute,
                     format!(
                         "Existing instance '{}/{}' is using IP '{}' in availability zone '{}'",
-                        known.instance.spec.group,
-                        known.instance.spec.index,
-                        with_prefix(ip),
+                        spec.group,
+                        spec.index,
+                        with_prefix(entry.ip),
                         known.az.as_ref().map_or("", AzName::as_str)
                     ),
                 ));
             }
             entry.claimed = true;
-            kept.insert(name.clone(), ip);
+            kept.insert(network.name.clone(), entry.ip);
         }
         Ok(kept)
     }
