@@ -4,7 +4,7 @@ mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::InstanceState;
+use model::instance::{InstanceSpec, InstanceState};
 use model::manifest::InstanceGroup;
 use model::manifest::update::Turns;
 use model::plan::{Fate, Phase, Plan, Stage, Target, Unit, Wave};
@@ -79,6 +79,17 @@ struct Deploy<'a> {
 fn stage(title: Option<&str>, tags: Vec<String>, max_in_flight: u32, units: Vec<Unit>) -> Stage {
     let total = units.len() as u32;
     Stage { title: title.map(str::to_owned), tags, total, waves: vec![Wave { max_in_flight, units }] }
+}
+
+/// Returns an instance as it is, but in the place that it has now: its group may have another name, it may lead.
+fn with_identity_of(wanted: &InstanceSpec, before: &InstanceSpec) -> InstanceSpec {
+    InstanceSpec {
+        group: wanted.group.clone(),
+        index: wanted.index,
+        az: wanted.az.clone(),
+        bootstrap: wanted.bootstrap,
+        ..before.clone()
+    }
 }
 
 impl<'a> Deploy<'a> {
@@ -274,21 +285,32 @@ impl<'a> Deploy<'a> {
         for member in members {
             let stored = member.known.map(|k| (&k.instance.spec, k.instance.state));
             let on_paper = member.fate == Fate::New && member.vm == VmFate::None;
-            let refreshed = member.fate == Fate::Untouched
-                && stored.is_some_and(|(spec, state)| {
-                    let asleep = state != InstanceState::Started;
-                    !asleep && (*spec != member.draft.spec || state != member.draft.state)
-                });
-            if !on_paper && !refreshed {
+            let (spec, differs) = match stored {
+                // What it will be is compared with what it was when it starts; who it is counts at once.
+                Some((before, state)) if state != InstanceState::Started => {
+                    let spec = with_identity_of(&member.draft.spec, before);
+                    let differs = spec != *before;
+                    (spec, differs)
+                }
+                Some((before, state)) => {
+                    let differs = *before != member.draft.spec || state != member.draft.state;
+                    (member.draft.spec.clone(), differs)
+                }
+                None => (member.draft.spec.clone(), false),
+            };
+            if !on_paper && !(differs && member.fate == Fate::Untouched) {
                 continue;
             }
-            self.target(member);
             let mut steps = Steps::default();
-            steps.push(Action::SaveInstance { instance: member.draft.spec.id.clone() });
-            if stored.is_some_and(|(spec, _)| spec.networks != member.draft.spec.networks) {
-                steps.push(Action::ReleaseAddresses { instance: member.draft.spec.id.clone() });
+            steps.push(Action::SaveInstance { instance: spec.id.clone() });
+            if stored.is_some_and(|(before, _)| before.networks != spec.networks) {
+                steps.push(Action::ReleaseAddresses { instance: spec.id.clone() });
             }
-            units.push(self.units.unit(label(&member.draft.spec), BTreeSet::new(), steps));
+            units.push(self.units.unit(label(&spec), BTreeSet::new(), steps));
+            self.target(member);
+            if let Some(target) = self.targets.get_mut(&spec.id) {
+                target.spec = spec;
+            }
         }
         if !units.is_empty() {
             self.phase(vec![stage(None, Vec::new(), self.input.director.threads_max, units)]);

@@ -153,3 +153,31 @@ fn links_stay_what_they_were() {
     change(&mut director, StateChange::Restart, "client/0");
     assert_eq!(seen(&director), 2);
 }
+
+#[test]
+fn an_instance_that_is_down_follows_its_group_to_another_name() {
+    for rest in [STOPPED, DETACHED] {
+        let mut director = deployed(2);
+        change(&mut director, rest, "*");
+        let mut renamed = group(2);
+        renamed["name"] = json!("h");
+        renamed["migrated_from"] = json!([{"name": "g"}]);
+        director.deploy(&manifest(&[renamed.clone()]));
+        // The old name may be forgotten now: nobody is left behind under it.
+        renamed.as_object_mut().unwrap().remove("migrated_from");
+        assert!(is_empty(&director.deploy(&manifest(&[renamed]))));
+        let names: Vec<_> = director.world.instances.iter().map(|i| i.spec.group.as_str()).collect();
+        assert_eq!(names, ["h", "h"]);
+    }
+}
+
+#[test]
+fn an_instance_that_is_down_leads_its_group_when_nobody_else_is_left() {
+    let mut director = deployed(2);
+    change(&mut director, STOPPED, "*");
+    let mut one = group(1);
+    one["azs"] = json!(["z2"]);
+    director.deploy(&manifest(&[one]));
+    let leads: Vec<_> = director.instances().iter().map(|i| (i.spec.index, i.spec.bootstrap)).collect();
+    assert_eq!(leads, [(1, true)]);
+}
