@@ -298,7 +298,8 @@ impl<'a> Deploy<'a> {
                 }
                 None => (member.draft.spec.clone(), false),
             };
-            if !on_paper && !(differs && member.fate == Fate::Untouched) {
+            let refreshed = differs && member.fate == Fate::Untouched;
+            if !on_paper && !refreshed {
                 continue;
             }
             let mut steps = Steps::default();
