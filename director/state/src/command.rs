@@ -155,9 +155,18 @@ impl Command {
     pub fn feature_level(&self) -> u32 {
         match self {
             Self::StemcellRetire { .. } | Self::UserTokenPut { .. } | Self::UserTokenRemove { .. } => 2,
+            // An older member would pass these fields over.
+            Self::PlanCommit { plan, .. } if !plan.dns_subjects.is_empty() => 2,
+            Self::PlanCommit { plan, .. } => level_of(&plan.reservations),
+            Self::PlanDraft { content, .. } => level_of(&content.reservations),
             _ => 1,
         }
     }
+}
+
+/// Whole blocks came with the second level.
+fn level_of(reservations: &[Reservation]) -> u32 {
+    if reservations.iter().any(|taken| taken.prefix.is_some()) { 2 } else { 1 }
 }
 
 /// Fields that later versions added are left out while they say what their absence says: old bytes stay what they are.

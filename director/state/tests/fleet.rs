@@ -4,6 +4,8 @@ mod common;
 
 use common::*;
 use expect_test::{Expect, expect};
+use model::dns::DnsSubject;
+use model::plan::Plan;
 use model::*;
 use state::command::*;
 use state::kv::MemoryKv;
@@ -253,6 +255,24 @@ fn the_feature_level_is_that_of_the_oldest_member() {
     world.must(Command::MemberPut { member: Member { feature_level: 1, ..member(2) } });
     assert_eq!(world.state().feature_level(), Some(1));
     assert_eq!(Command::UserTokenRemove { id: "t".into() }.feature_level(), FEATURE_LEVEL);
+}
+
+#[test]
+fn a_plan_is_of_the_level_of_what_is_in_it() {
+    let level = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = plan_of(Vec::new());
+        plan.reservations.push(reservation("i1", "10.0.0.16"));
+        change(&mut plan);
+        commit(TaskId(1), plan).feature_level()
+    };
+    assert_eq!(level(&|_| {}), 1);
+    assert_eq!(level(&|plan| plan.reservations[0].prefix = Some(28)), 2);
+    assert_eq!(level(&|plan| plan.dns_subjects.push(DnsSubject::Zone("z1".into()))), 2);
+    let mut content =
+        DraftPart { reservations: vec![reservation("i1", "10.0.0.16")], ..DraftPart::default() };
+    content.reservations[0].prefix = Some(28);
+    let (task, epoch, content) = (TaskId(1), EPOCH, Box::new(content));
+    assert_eq!(Command::PlanDraft { task, epoch, draft: 1, part: 0, content }.feature_level(), 2);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use model::plan::Plan;
 use model::task::TaskError;
 use rand::Rng as _;
+use state::State;
 use state::command::Refusal;
 use state::log::{LogError, Proposal};
 
@@ -19,7 +20,10 @@ pub enum NotCommitted {
 }
 
 /// Commits the plan.
-pub async fn commit(context: &TaskContext, plan: Plan) -> Result<Result<(), NotCommitted>, Interrupted> {
+pub async fn commit(context: &TaskContext, mut plan: Plan) -> Result<Result<(), NotCommitted>, Interrupted> {
+    if !knows_dns_numbers(context) {
+        plan.dns_subjects.clear();
+    }
     let draft: u64 = rand::rng().random();
     for command in state::draft::cut(context.id(), context.fence.epoch(), draft, plan) {
         context.fence.check()?;
@@ -46,4 +50,11 @@ pub async fn commit(context: &TaskContext, plan: Plan) -> Result<Result<(), NotC
         }
     }
     Ok(Ok(()))
+}
+
+/// Returns whether every member knows numbers in DNS names. Deploys go on without them until the last one does.
+fn knows_dns_numbers(context: &TaskContext) -> bool {
+    const LEVEL: u32 = 2;
+    let view = context.view();
+    State::new(&*view).feature_level().is_none_or(|level| level >= LEVEL)
 }
