@@ -93,7 +93,7 @@ impl State<'_> {
 
     /// Returns what was answered to a request, as long as that is remembered.
     pub fn answer(&self, request: &RequestId) -> Option<Outcome> {
-        ANSWERS.get(self.kv, request).map(|answered| answered.outcome)
+        ANSWERS.get(self.kv, request)
     }
 
     /// Returns what may exist out there without anybody knowing its id.
