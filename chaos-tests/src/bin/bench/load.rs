@@ -1,5 +1,6 @@
 //! Clients that each wait for their answer before they ask again.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -19,16 +20,30 @@ pub trait Writer {
     async fn write(&mut self, number: u64) -> Result<()>;
 }
 
-/// Lets all clients write for so long; returns rate and latencies as text.
-pub async fn run(writers: Vec<impl Writer>, seconds: u64) -> Result<String> {
+/// What a load gave.
+pub struct Load {
+    /// Writes per second.
+    pub rate: f64,
+    middle: Duration,
+    end: Duration,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (middle, end) = (shown(self.middle), shown(self.end));
+        write!(f, "{:>7.0} writes/s   p50 {middle:>9}   p99 {end:>9}", self.rate)
+    }
+}
+
+/// Lets all clients write for so long.
+pub async fn run(writers: Vec<impl Writer>, seconds: u64) -> Result<Load> {
     let begun = Instant::now();
     let (from, to) = (begun + WARM_UP, begun + WARM_UP + Duration::from_secs(seconds));
     let clients = writers.into_iter().map(|writer| client(writer, from, to));
     let mut times: Vec<Duration> = try_join_all(clients).await?.into_iter().flatten().collect();
     times.sort();
     let rate = times.len() as f64 / seconds as f64;
-    let (middle, end) = (shown(percentile(&times, 50)), shown(percentile(&times, 99)));
-    Ok(format!("{rate:>7.0} writes/s   p50 {middle:>9}   p99 {end:>9}"))
+    Ok(Load { rate, middle: percentile(&times, 50), end: percentile(&times, 99) })
 }
 
 async fn client(mut writer: impl Writer, from: Instant, to: Instant) -> Result<Vec<Duration>> {
