@@ -239,6 +239,11 @@ pub struct InstanceSpec {
     pub template_hashes: BTreeMap<JobName, String>,
 }
 
+/// Returns the deployment that provides a link: names in it that are relative are relative to that one.
+pub fn provider_of(link: &Value) -> Option<DeploymentName> {
+    link.get("deployment_name").and_then(Value::as_str).map(DeploymentName::from)
+}
+
 /// A VM that exists or is being made. Rows are keyed by agent id, which is known before the cloud's id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vm {
@@ -266,6 +271,9 @@ pub struct Vm {
     /// works with it, and the next plan deletes it.
     #[serde(default = "is_bound")]
     pub bound: bool,
+    /// The variable versions that it was made with.
+    #[serde(default)]
+    pub variable_set: VariableSetId,
 }
 
 impl Vm {
@@ -295,6 +303,9 @@ pub struct Disk {
     pub spec: DiskSpec,
     /// Whether it is the instance's current disk.
     pub active: bool,
+    /// The variable versions that it was made with.
+    #[serde(default)]
+    pub variable_set: VariableSetId,
 }
 
 /// One instance as the state knows it.
@@ -310,7 +321,7 @@ pub struct Instance {
     pub ignore: bool,
     /// Whether this is a worker that compiles packages, not part of the deployment.
     pub compilation: bool,
-    /// The variable versions it was last updated with.
+    /// The variable versions that go with its spec.
     pub variable_set: VariableSetId,
 }
 

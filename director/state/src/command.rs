@@ -144,6 +144,9 @@ pub enum Command {
     UserTokenPut { token: UserToken },
     /// Revokes a token.
     UserTokenRemove { id: String },
+    /// Pins versions of variables that are there already. A name that the set already pins is left alone. Refused if
+    /// the set is another task's, or a version does not exist.
+    VariablesPin { task: TaskId, epoch: Epoch, set: VariableSetId, pins: Vec<VariablePin> },
 }
 
 /// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
@@ -154,7 +157,10 @@ impl Command {
     /// level: an older one would refuse what the others apply, and its state would be another one from there on.
     pub fn feature_level(&self) -> u32 {
         match self {
-            Self::StemcellRetire { .. } | Self::UserTokenPut { .. } | Self::UserTokenRemove { .. } => 2,
+            Self::StemcellRetire { .. }
+            | Self::UserTokenPut { .. }
+            | Self::UserTokenRemove { .. }
+            | Self::VariablesPin { .. } => 2,
             // An older member would pass these fields over.
             Self::PlanCommit { plan, .. } if !plan.dns_subjects.is_empty() => 2,
             Self::PlanCommit { plan, .. } => level_of(&plan.reservations),
@@ -300,6 +306,18 @@ pub struct NewVariable {
     pub options_digest: String,
     /// The encrypted value; none pins the newest version there is.
     pub sealed: Option<Sealed>,
+}
+
+/// A version of a variable that a deploy saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VariablePin {
+    /// Absolute name.
+    pub name: VariableName,
+    /// Which version.
+    pub version: u64,
+    /// For a name in a link from another deployment: that deployment.
+    #[serde(default)]
+    pub provider: Option<DeploymentName>,
 }
 
 /// What the state answers. A refusal is an answer that all replicas share.

@@ -400,6 +400,9 @@ pub struct VariableSet {
     pub pins: BTreeMap<VariableName, u64>,
     /// Whether the deploy succeeded.
     pub deployed: bool,
+    /// Versions of names in links from other deployments, by deployment: those that its last deploy saw.
+    #[serde(default)]
+    pub linked: BTreeMap<DeploymentName, BTreeMap<VariableName, u64>>,
 }
 
 /// An agent that may connect.

@@ -343,6 +343,51 @@ fn a_set_pins_what_it_saw_first() {
 }
 
 #[test]
+fn versions_that_are_there_can_be_pinned_once() {
+    let mut world = World::new();
+    world.deploying();
+    world.must(open_set());
+    world.must(put_variables(1, &[("/a", Some(1)), ("/b", Some(1))]));
+    let pin = |set, pins: &[(&str, u64, Option<&str>)]| Command::VariablesPin {
+        task: TASK,
+        epoch: EPOCH,
+        set: VariableSetId(set),
+        pins: pins
+            .iter()
+            .map(|(name, version, provider)| VariablePin {
+                name: (*name).into(),
+                version: *version,
+                provider: provider.map(DeploymentName::from),
+            })
+            .collect(),
+    };
+    expect!["refused: no such variable set: 9"].assert_eq(&world.say(pin(9, &[])));
+    expect!["refused: no such variable: /a (version 2)"]
+        .assert_eq(&world.say(pin(1, &[("/b", 1, Some("db")), ("/a", 2, None)])));
+    world.must(Command::TaskFinish { task: TASK, epoch: EPOCH, end: TaskEnd::Done(None) });
+
+    let task = world.deploying();
+    let again = |command| match command {
+        Command::VariablesPin { epoch, set, pins, .. } => Command::VariablesPin { task, epoch, set, pins },
+        Command::VariableSetOpen { epoch, deployment, .. } => {
+            Command::VariableSetOpen { task, epoch, deployment }
+        }
+        Command::VariablesPut { epoch, set, values, .. } => {
+            Command::VariablesPut { task, epoch, set, values }
+        }
+        other => other,
+    };
+    expect!["refused: variable set 1 makes no sense here: task 1 opened it"]
+        .assert_eq(&world.say(again(pin(1, &[("/a", 1, None)]))));
+    world.must(again(open_set()));
+    world.must(again(put_variables(2, &[("/a", Some(2))])));
+    world.must(again(pin(2, &[("/a", 1, None), ("/b", 1, None), ("/a", 1, Some("db"))])));
+    let set = world.state().variable_set(VariableSetId(2)).unwrap();
+    assert_eq!(set.pins, [("/a".into(), 2), ("/b".into(), 1)].into(), "the first one counts");
+    assert_eq!(set.linked, [("db".into(), [("/a".into(), 1)].into())].into());
+}
+
+#[test]
 fn another_task_gets_another_set_and_newer_versions() {
     let mut world = World::new();
     let first = world.deploying();

@@ -95,6 +95,7 @@ fn fenced(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::TaskFinish { task, epoch, end: TaskEnd::Done(None) },
         Command::VariableSetOpen { task, epoch, deployment: "web".into() },
         Command::VariablesPut { task, epoch, set: VariableSetId(1), values: Vec::new() },
+        Command::VariablesPin { task, epoch, set: VariableSetId(1), pins: Vec::new() },
         Command::ShardMapPut { epoch, map: ShardMap { number: 1, watchers: Default::default() } },
     ]
 }

@@ -114,6 +114,10 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         options_digest: "o".into(),
         sealed: Some(Sealed(vec![0, 255, 7])),
     };
+    let pins = vec![
+        VariablePin { name: "/director/web/password".into(), version: 3, provider: None },
+        VariablePin { name: "/director/db/password".into(), version: 4, provider: Some("db".into()) },
+    ];
     let transition =
         AgentTransition { agent: "a1".into(), health: AgentHealth::Dead, reason: "silent".into() };
     let event = NewEvent {
@@ -127,6 +131,7 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
     vec![
         Command::VariableSetOpen { task, epoch, deployment: "web".into() },
         Command::VariablesPut { task, epoch, set: VariableSetId(2), values: vec![value] },
+        Command::VariablesPin { task, epoch, set: VariableSetId(2), pins },
         Command::InstanceIgnore { instance: "i1".into(), ignore: true },
         Command::AgentEnroll { agent: "a1".into(), key_digest: "key".into(), token_generation: 0 },
         Command::AgentTokenRenew { task, epoch, agent: "a1".into() },

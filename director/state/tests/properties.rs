@@ -208,6 +208,16 @@ fn task_command() -> impl Strategy<Value = Command> {
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
             task, epoch, deployment: "web".into()
         }),
+        1 => (task(), epoch(), name("/v")).prop_map(|(task, epoch, name)| Command::VariablesPut {
+            task, epoch, set: VariableSetId(1),
+            values: vec![NewVariable {
+                name: name.into(), kind: "password".into(), options_digest: "o".into(), sealed: Some(Sealed(vec![1])),
+            }],
+        }),
+        1 => (task(), epoch(), name("/v"), any::<bool>()).prop_map(|(task, epoch, name, linked)| {
+            let pin = VariablePin { name: name.into(), version: 1, provider: linked.then(|| "db".into()) };
+            Command::VariablesPin { task, epoch, set: VariableSetId(1), pins: vec![pin] }
+        }),
         1 => (task(), epoch(), small()).prop_map(|(task, epoch, offset)| Command::OutputSeal {
             task, epoch, kind: OutputKind::Debug,
             segment: OutputSegment { offset, length: 1, blob: "b".into() }

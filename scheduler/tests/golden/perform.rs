@@ -203,6 +203,7 @@ impl Run<'_> {
                     created_at: Timestamp(0),
                     active: true,
                     bound: true,
+                    variable_set: VariableSetId(0),
                 });
             }
             Action::DeleteVm { instance, agent } => {
@@ -250,6 +251,7 @@ impl Run<'_> {
                     cpi: "".into(),
                     spec,
                     active: false,
+                    variable_set: VariableSetId(0),
                 });
             }
             Action::AttachDisk { agent, .. } => self.say(agent, "add_persistent_disk"),

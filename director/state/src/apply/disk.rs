@@ -5,6 +5,7 @@ use model::*;
 
 use super::deed::Deed;
 use super::tx::{Tx, invalid, not_found};
+use super::variable;
 use crate::command::Refusal;
 use crate::records::OrphanedDisk;
 use crate::tables::*;
@@ -33,6 +34,7 @@ pub(super) fn begin_create(
         cpi: target.spec.cpi,
         spec,
         active: false,
+        variable_set: variable::set_for(tx, deed, instance),
     };
     tx.put(&DISKS, id, &disk);
     tx.put(&DISKS_OF, &(instance.clone(), id.clone()), &());

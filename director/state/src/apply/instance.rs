@@ -10,9 +10,8 @@ use serde_json::json;
 use super::deed::Deed;
 use super::event::{Audit, audit};
 use super::tx::Tx;
-use super::{address, deployment, disk, vm};
+use super::{address, deployment, disk, variable, vm};
 use crate::command::{Outcome, Refusal};
-use crate::rows::PlanInfo;
 use crate::tables::*;
 
 /// `InstanceIgnore`. Plans depend on it, so the deployment's generation moves.
@@ -74,10 +73,6 @@ pub(super) fn begin_update(tx: &mut Tx<'_>, deed: &Deed<'_>, id: &InstanceId) ->
 pub(super) fn complete_update(tx: &mut Tx<'_>, deed: &Deed<'_>, id: &InstanceId) -> Result<(), Refusal> {
     let mut instance = tx.need(&INSTANCES, id, "instance")?;
     instance.update_completed = true;
-    let info = tx.get(&PLAN_INFO, &deed.task.id);
-    if let Some(set) = info.and_then(|info: PlanInfo| info.variable_set) {
-        instance.variable_set = set;
-    }
     tx.put(&INSTANCES, id, &instance);
     close_audit(tx, deed, id, None);
     Ok(())
@@ -98,6 +93,7 @@ pub(super) fn applied(
     let target = deed.target(tx, id)?;
     let mut instance = tx.need(&INSTANCES, id, "instance")?;
     let (configuration, templates) = hashes;
+    instance.variable_set = variable::set_for(tx, deed, id);
     instance.spec = InstanceSpec {
         configuration_hash: Some(configuration.clone()),
         template_hashes: templates.clone(),
@@ -112,6 +108,7 @@ pub(super) fn save(tx: &mut Tx<'_>, deed: &Deed<'_>, id: &InstanceId) -> Result<
     let target = deed.target(tx, id)?;
     let mut instance = tx.need(&INSTANCES, id, "instance")?;
     instance.state = target.state;
+    instance.variable_set = variable::set_for(tx, deed, id);
     instance.spec = InstanceSpec {
         configuration_hash: instance.spec.configuration_hash,
         template_hashes: instance.spec.template_hashes,

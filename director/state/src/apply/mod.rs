@@ -142,6 +142,7 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
 
         VariableSetOpen { task, epoch, deployment } => variable::open_set(tx, (*task, *epoch), deployment),
         VariablesPut { task, epoch, set, values } => variable::put(tx, (*task, *epoch), *set, values),
+        VariablesPin { task, epoch, set, pins } => variable::pin(tx, (*task, *epoch), *set, pins),
 
         InstanceIgnore { instance, ignore } => instance::ignore(tx, instance, *ignore),
         AgentEnroll { agent, key_digest, token_generation } => {

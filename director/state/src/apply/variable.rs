@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use model::*;
 
+use super::deed::Deed;
 use super::task::working;
 use super::tx::{Tx, invalid, not_found};
-use crate::command::{NewVariable, Outcome, Refusal};
+use crate::command::{NewVariable, Outcome, Refusal, VariablePin};
 use crate::records::{Variable, VariableSet};
 use crate::tables::*;
 
@@ -43,11 +44,7 @@ pub(super) fn put(
     set: VariableSetId,
     values: &[NewVariable],
 ) -> Result<Outcome, Refusal> {
-    let task = working(tx, by)?;
-    let mut row = tx.need(&VARIABLE_SETS, &set, "variable set")?;
-    if row.task != task.id {
-        return Err(invalid(format!("variable set {set}"), format!("task {} opened it", row.task)));
-    }
+    let mut row = own_set(tx, by, set)?;
     for value in values {
         if !row.pins.contains_key(&value.name) {
             let version = store(tx, value)?;
@@ -56,6 +53,44 @@ pub(super) fn put(
     }
     tx.put(&VARIABLE_SETS, &set, &row);
     Ok(Outcome::Done)
+}
+
+/// `VariablesPin`. What was seen first counts.
+pub(super) fn pin(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    set: VariableSetId,
+    pins: &[VariablePin],
+) -> Result<Outcome, Refusal> {
+    let mut row = own_set(tx, by, set)?;
+    for pin in pins {
+        if !tx.has(&VARIABLES, &(pin.name.clone(), pin.version)) {
+            return Err(not_found("variable", format!("{} (version {})", pin.name, pin.version)));
+        }
+        let pinned = match &pin.provider {
+            None => &mut row.pins,
+            Some(provider) => row.linked.entry(provider.clone()).or_default(),
+        };
+        pinned.entry(pin.name.clone()).or_insert(pin.version);
+    }
+    tx.put(&VARIABLE_SETS, &set, &row);
+    Ok(Outcome::Done)
+}
+
+/// Returns the set that a task opened, which nobody else may change.
+fn own_set(tx: &mut Tx<'_>, by: (TaskId, Epoch), set: VariableSetId) -> Result<VariableSet, Refusal> {
+    let task = working(tx, by)?;
+    let row = tx.need(&VARIABLE_SETS, &set, "variable set")?;
+    if row.task != task.id {
+        return Err(invalid(format!("variable set {set}"), format!("task {} opened it", row.task)));
+    }
+    Ok(row)
+}
+
+/// Returns the set whose versions a deed on an instance uses; zero, which is nobody's, if there is none.
+pub(super) fn set_for(tx: &Tx<'_>, deed: &Deed<'_>, instance: &InstanceId) -> VariableSetId {
+    let sets = tx.state().variable_sets_for(deed.task.id, instance);
+    sets.first().map(|set| set.id).unwrap_or_default()
 }
 
 /// Stores a value as the newest version, or finds the newest one where there is no value; returns its version.
@@ -84,8 +119,13 @@ fn prune_sets(tx: &mut Tx<'_>, deployment: &DeploymentName) {
     if sets.len() < SETS_BEFORE_PRUNING {
         return;
     }
-    let instances = tx.state().instances(deployment);
-    let mut used: BTreeSet<VariableSetId> = instances.iter().map(|instance| instance.variable_set).collect();
+    let state = tx.state();
+    let mut used = BTreeSet::new();
+    for instance in state.instances(deployment) {
+        used.insert(instance.variable_set);
+        used.extend(state.vms(&instance.spec.id).iter().map(|vm| vm.variable_set));
+        used.extend(state.disks(&instance.spec.id).iter().map(|disk| disk.variable_set));
+    }
     let record = tx.get(&DEPLOYMENTS, deployment).and_then(|row| row.record);
     used.extend(record.map(|record| record.variable_set));
     for id in &sets[..sets.len() - SETS_KEPT] {

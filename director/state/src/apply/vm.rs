@@ -6,6 +6,7 @@ use model::*;
 
 use super::deed::Deed;
 use super::tx::{Tx, not_found};
+use super::variable;
 use crate::command::Refusal;
 use crate::records::{AgentHealth, AgentRecord};
 use crate::tables::*;
@@ -28,6 +29,7 @@ pub(super) fn begin_create(
     for other in tx.state().vms(instance).into_iter().filter(|vm| vm.active) {
         tx.put(&VMS, &other.agent.clone(), &Vm { active: false, ..other });
     }
+    let variable_set = variable::set_for(tx, deed, instance);
     let vm = Vm {
         agent: agent.clone(),
         instance: instance.clone(),
@@ -40,6 +42,7 @@ pub(super) fn begin_create(
         created_at: tx.at,
         active: true,
         bound: false,
+        variable_set,
     };
     tx.put(&VMS, agent, &vm);
     tx.put(&VMS_OF, &(instance.clone(), agent.clone()), &());

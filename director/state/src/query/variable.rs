@@ -34,6 +34,24 @@ impl State<'_> {
         ids.filter_map(|((_, id), ())| self.variable_set(id)).collect()
     }
 
+    /// Returns the sets that say which versions a task sees for an instance, the one that counts most first.
+    ///
+    /// A deploy sees its own set and no other. Other tasks see what was deployed last; for an instance that a failed
+    /// deploy has changed, what that deploy saw; and what goes with its spec, where it is older (an ignored instance).
+    pub fn variable_sets_for(&self, task: TaskId, instance: &InstanceId) -> Vec<VariableSet> {
+        let own = self.plan_variable_set(task).and_then(|id| self.variable_set(id));
+        if let Some(own) = own.or_else(|| self.variable_set_of_task(task)) {
+            return vec![own];
+        }
+        let Some(instance) = self.instance(instance) else { return Vec::new() };
+        let deployed = self.deployed_variable_set(&instance.spec.deployment);
+        let mut sets: Vec<VariableSet> =
+            deployed.into_iter().chain(self.variable_set(instance.variable_set)).collect();
+        sets.sort_by(|a, b| b.id.cmp(&a.id));
+        sets.dedup_by_key(|set| set.id);
+        sets
+    }
+
     /// Returns the set of a deployment's last success.
     pub fn deployed_variable_set(&self, deployment: &DeploymentName) -> Option<VariableSet> {
         let record = DEPLOYMENTS.get(self.kv, deployment)?.record?;

@@ -50,6 +50,14 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::VariableSetOpen { task, deployment, .. } => {
             Command::VariableSetOpen { task: working(task), epoch, deployment }
         }
+        Command::VariablesPut { task, values, .. } => {
+            let (task, set) = with_set(state, task);
+            Command::VariablesPut { task, epoch, set, values }
+        }
+        Command::VariablesPin { task, pins, .. } => {
+            let (task, set) = with_set(state, task);
+            Command::VariablesPin { task, epoch, set, pins }
+        }
         Command::ReleaseDelete { task, name, version, .. } => {
             Command::ReleaseDelete { task: working(task), epoch, name, version }
         }
@@ -67,6 +75,12 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         }
         other => other,
     }
+}
+
+/// Returns a working task that has opened a variable set, and the set.
+fn with_set(state: &State<'_>, guess: TaskId) -> (TaskId, VariableSetId) {
+    let working = state.runnable_tasks().into_iter().filter_map(|task| state.variable_set_of_task(task.id));
+    working.last().map_or((guess, VariableSetId(1)), |set| (set.task, set.id))
 }
 
 /// Returns one of the tasks in these states, if there is one.
