@@ -28,6 +28,17 @@ pub(crate) struct Documents {
     pub(crate) tags: Vec<(String, String)>,
     /// Configs that the deployment uses.
     pub(crate) configs: Vec<ConfigId>,
+    /// Variables whose values were needed to read all this.
+    pub(crate) early: BTreeSet<VariableName>,
+}
+
+impl Documents {
+    /// Returns name and version of every stemcell that is used.
+    pub(crate) fn stemcells(&self, input: &PlanInput<'_>) -> BTreeSet<(String, Version)> {
+        let stock = Stock { releases: input.releases, stemcells: input.stemcells };
+        let found = self.manifest.stemcells.iter().filter_map(|s| stock.stemcells(s).ok()).flatten();
+        found.map(|s| (s.name.clone(), s.version.clone())).collect()
+    }
 }
 
 /// Whether a document may use names relative to the deployment.
@@ -43,7 +54,13 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     let name = manifest::name(&posted)?;
     manifest::check_forbidden_keys(&posted)?;
     refuse_cpi_configs(input.configs)?;
-    let resolve = |map: &Map<String, Value>, later, names| resolve(input, &name, map, later, names);
+    let mut early = BTreeSet::new();
+    let mut resolve = |map: &Map<String, Value>, later, names| {
+        early.extend(interpolate::names(map, later).iter().filter_map(|used| {
+            absolute_name(used, &input.director.name, name.as_str()).ok().map(VariableName::new)
+        }));
+        resolve(input, &name, map, later, names)
+    };
     let stock = Stock { releases: input.releases, stemcells: input.stemcells };
     let cloud_configs = of_kind(input.configs, "cloud");
     let mut parsed = Vec::with_capacity(cloud_configs.len());
@@ -74,7 +91,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     let mut tags: Vec<(String, String)> = runtime.iter().flat_map(|r| r.tags.clone()).collect();
     tags.extend(manifest.tags.clone());
     let configs = cloud_configs.iter().chain(&runtime_configs).map(|c| c.id).collect();
-    Ok(Documents { posted, manifest, cloud, variables, tags, configs })
+    Ok(Documents { posted, manifest, cloud, variables, tags, configs, early })
 }
 
 /// What this release cannot do is said by name, not passed over.

@@ -18,6 +18,7 @@ use crate::input::{AgentObservation, PlanInput};
 use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
 use crate::placement::{self, Existing, Placement, Slot};
+use crate::references::References;
 use crate::{desired, ignored, network, order, state_change, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
@@ -31,8 +32,18 @@ pub struct VariableDefinition {
     pub options: Value,
     /// What to do if it exists: `no-overwrite`, `overwrite` or `converge`.
     pub mode: String,
-    /// Whether a new version is made only when all stemcells change (`on-stemcell-change`).
-    pub strategy: String,
+    /// When it is looked at anew.
+    pub renewal: Renewal,
+}
+
+/// When a variable is looked at anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// With this deploy, as its mode says.
+    Now,
+    /// Later: the version that the last successful deploy saw stays, if it saw one. (The strategy is
+    /// `on-stemcell-change`, and some stemcell has stayed.)
+    Later,
 }
 
 /// What a job's templates rendered to, as hashes (`spec/manifest.md` §12, §13).
@@ -68,6 +79,8 @@ pub struct Draft {
     pub reservations: Vec<Reservation>,
     /// Variables to generate, in order.
     pub variables: Vec<VariableDefinition>,
+    /// Variables that are used, generated or not.
+    pub references: References,
     /// What a success stores.
     pub record: DeploymentRecord,
     /// Deprecations and the like for the task's output.
@@ -106,7 +119,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         content::fill(&mut providers, bound, &members, &addressing)?;
     }
     attach_links(input, &mut placed.instances, &providers, &connections)?;
-    let variables = variables::define(input, &documents.variables, &documents.manifest.features, &providers)?;
+    let variables = variables::define(input, &documents, &providers)?;
     let compile = crate::compile::Needs::of(input, &documents, &groups, stock, &mut placed.book)?;
     for spec in placed.instances.iter_mut().map(|i| &mut i.spec) {
         for at in 0..spec.packages.len() {
@@ -114,6 +127,8 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         }
     }
     let record = record(input, &documents, providers);
+    let specs = placed.instances.iter().map(|i| &i.spec).chain(compile.workers());
+    let references = References::of(input, documents.early, specs);
     Ok(Draft {
         dns_subjects: dns_subjects(input.deployment.name, &documents, &placed.instances),
         instances: placed.instances,
@@ -121,6 +136,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         surplus: placed.surplus,
         reservations: placed.book.into_reservations(),
         variables,
+        references,
         record,
         warnings: documents.manifest.warnings.iter().cloned().chain(notes).collect(),
         groups: documents.manifest.groups,
@@ -340,22 +356,13 @@ fn record(input: &PlanInput<'_>, documents: &Documents, providers: Vec<links::Pr
             item["version"] = Value::from(stemcell.version.as_str());
         }
     }
-    let stock = Stock { releases: input.releases, stemcells: input.stemcells };
-    let stemcells: BTreeSet<(String, Version)> = documents
-        .manifest
-        .stemcells
-        .iter()
-        .filter_map(|s| stock.stemcells(s).ok())
-        .flatten()
-        .map(|s| (s.name.clone(), s.version.clone()))
-        .collect();
     DeploymentRecord {
         name: input.deployment.name.clone(),
         manifest_text: input.manifest_text.to_owned(),
         manifest: Value::Object(manifest),
         configs: documents.configs.clone(),
         releases: documents.manifest.releases.iter().map(|r| r.release.clone()).collect(),
-        stemcells: stemcells.into_iter().collect(),
+        stemcells: documents.stemcells(input).into_iter().collect(),
         links: serde_json::to_value(links::Stored { providers }).unwrap_or(Value::Null),
         tags: documents.tags.iter().cloned().collect(),
         variable_set: input.variables.set,

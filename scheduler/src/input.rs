@@ -114,8 +114,8 @@ pub struct VariableFacts {
     pub available: bool,
     /// Values by absolute name.
     pub values: BTreeMap<VariableName, Value>,
-    /// Names whose value differs between a variable set that instances were last updated with and the one that
-    /// this deploy would use.
+    /// Names whose value differs between a variable set that VMs or disks were made with and the one that this deploy
+    /// would use.
     pub rotated: BTreeMap<VariableSetId, BTreeSet<VariableName>>,
     /// The set that this deploy opens.
     pub set: VariableSetId,

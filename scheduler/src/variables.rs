@@ -1,30 +1,48 @@
 //! Variables that a deploy has generated: absolute names, and certificates that are named after links.
 
-use model::manifest::Features;
-use model::manifest::variable::{VariableSpec, absolute_name};
+use model::manifest::variable::{Strategy, VariableSpec, absolute_name};
 use model::task::TaskError;
 use model::*;
 use serde_json::{Map, Value, json};
 
 use crate::dns::{self, Place};
-use crate::draft::VariableDefinition;
+use crate::documents::Documents;
+use crate::draft::{Renewal, VariableDefinition};
 use crate::input::PlanInput;
 use crate::links::Provider;
 
 /// Makes the definitions, in the order in which they were written.
 pub(crate) fn define(
     input: &PlanInput<'_>,
-    specs: &[VariableSpec],
-    features: &Features,
+    documents: &Documents,
     providers: &[Provider],
 ) -> Result<Vec<VariableDefinition>, TaskError> {
-    specs.iter().map(|spec| define_one(input, spec, features, providers)).collect()
+    let defaults = Defaults {
+        mode: if documents.manifest.features.converge_variables { "converge" } else { "no-overwrite" },
+        on_stemcell_change: if has_kept_a_stemcell(input, documents) { Renewal::Later } else { Renewal::Now },
+    };
+    documents.variables.iter().map(|spec| define_one(input, spec, &defaults, providers)).collect()
+}
+
+/// What goes for all definitions of a deploy.
+struct Defaults {
+    /// The mode where a definition gives none.
+    mode: &'static str,
+    /// What `on-stemcell-change` comes to.
+    on_stemcell_change: Renewal,
+}
+
+/// Returns whether some stemcell of the last success is used still. Nothing changes where there was no success.
+fn has_kept_a_stemcell(input: &PlanInput<'_>, documents: &Documents) -> bool {
+    let Some(record) = input.deployment.record else { return false };
+    let now = documents.stemcells(input);
+    record.stemcells.iter().any(|stemcell| now.contains(stemcell))
 }
 
 fn define_one(
     input: &PlanInput<'_>,
     spec: &VariableSpec,
-    features: &Features,
+    defaults: &Defaults,
     providers: &[Provider],
 ) -> Result<VariableDefinition, TaskError> {
     let absolute = |name: &str| absolute_name(name, &input.director.name, input.deployment.name.as_str());
@@ -45,13 +63,15 @@ fn define_one(
     for (key, wanted) in &spec.consumes {
         consume(input, spec, key, wanted, providers, &mut options)?;
     }
-    let default_mode = if features.converge_variables { "converge" } else { "no-overwrite" };
     Ok(VariableDefinition {
         name: VariableName::new(name),
         kind: spec.kind.clone(),
         options: Value::Object(options),
-        mode: spec.update_mode.clone().unwrap_or_else(|| default_mode.to_owned()),
-        strategy: spec.strategy.clone(),
+        mode: spec.update_mode.clone().unwrap_or_else(|| defaults.mode.to_owned()),
+        renewal: match spec.strategy {
+            Strategy::OnDeploy => Renewal::Now,
+            Strategy::OnStemcellChange => defaults.on_stemcell_change,
+        },
     })
 }
 

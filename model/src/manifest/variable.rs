@@ -19,11 +19,24 @@ pub struct VariableSpec {
     pub options: Map<String, Value>,
     /// `no-overwrite`, `overwrite` or `converge`, if given.
     pub update_mode: Option<String>,
-    /// `on-deploy` or `on-stemcell-change`.
-    pub strategy: String,
+    /// When a new version may be made.
+    pub strategy: Strategy,
     /// Links that a certificate takes names from.
     pub consumes: Map<String, Value>,
 }
+
+/// When a new version of a variable may be made, and seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// At every deploy.
+    #[default]
+    OnDeploy,
+    /// At deploys that leave no stemcell as it was.
+    OnStemcellChange,
+}
+
+/// What may be done about a value that exists.
+const MODES: [&str; 3] = ["no-overwrite", "overwrite", "converge"];
 
 fn invalid(message: impl Into<String>) -> TaskError {
     TaskError::new(ErrorCode::VariablesInvalidFormat, message)
@@ -72,13 +85,23 @@ fn parse(item: &Value) -> Checked<VariableSpec> {
         )));
     }
     let update = mapping("update", fields.get("update"))?;
-    let strategy = update.get("strategy").and_then(Value::as_str).unwrap_or("on-deploy").to_owned();
-    if !matches!(strategy.as_str(), "on-deploy" | "on-stemcell-change") {
+    let strategy = match update.get("strategy").and_then(Value::as_str).unwrap_or("on-deploy") {
+        "on-deploy" => Strategy::OnDeploy,
+        "on-stemcell-change" => Strategy::OnStemcellChange,
+        other => {
+            return Err(invalid(format!(
+                "Invalid strategy: {other}. Strategy must be one of [\"on-deploy\", \"on-stemcell-change\"]"
+            )));
+        }
+    };
+    let update_mode = text("update_mode");
+    if let Some(mode) = update_mode.as_ref().filter(|mode| !MODES.contains(&mode.as_str())) {
         return Err(invalid(format!(
-            "Invalid strategy: {strategy}. Strategy must be one of [\"on-deploy\", \"on-stemcell-change\"]"
+            "Variable '{name}' has unknown update_mode '{mode}'; it must be one of {}",
+            MODES.join(", ")
         )));
     }
-    Ok(VariableSpec { name, kind, options, update_mode: text("update_mode"), strategy, consumes })
+    Ok(VariableSpec { name, kind, options, update_mode, strategy, consumes })
 }
 
 /// Checks a variable's name (540004) and makes it absolute: `x` is `/<director>/<deployment>/x`.

@@ -86,6 +86,11 @@ impl Needs {
         self.elsewhere.get(&package.key(&spec.stemcell)).cloned()
     }
 
+    /// Returns what packages are compiled on.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &InstanceSpec> {
+        self.workers.iter()
+    }
+
     /// Makes the compile phase, and targets for its workers.
     pub(crate) fn phase(&self, units: &mut Units, agents: &mut dyn Ids) -> Option<(Phase, Vec<Target>)> {
         if self.jobs.is_empty() {

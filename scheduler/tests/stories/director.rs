@@ -6,6 +6,7 @@ use model::instance::Instance;
 use model::plan::Plan;
 use model::task::{DeployOptions, TaskError};
 use model::{DeploymentName, GroupName};
+use scheduler::Draft;
 use serde_json::{Value, json};
 
 use crate::perform::{Faults, perform};
@@ -82,11 +83,22 @@ impl Director {
         manifest: &Value,
         options: &DeployOptions,
     ) -> Result<Plan, TaskError> {
+        self.plan_both(view, manifest, options).map(|(_, plan)| plan)
+    }
+
+    /// Plans a deploy and returns what both halves of planning gave.
+    pub fn plan_both(
+        &self,
+        view: &View,
+        manifest: &Value,
+        options: &DeployOptions,
+    ) -> Result<(Draft, Plan), TaskError> {
         let (text, world) = (manifest.to_string(), &self.world);
         let input = view.input(world, &text, options);
         let draft = scheduler::draft(&input)?;
         let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
-        scheduler::plan(&input, &draft, &rendered)
+        let plan = scheduler::plan(&input, &draft, &rendered)?;
+        Ok((draft, plan))
     }
 
     /// Deploys, and expects it to go well.
