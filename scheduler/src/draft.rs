@@ -128,7 +128,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     }
     let record = record(input, &documents, providers);
     let specs = placed.instances.iter().map(|i| &i.spec).chain(compile.workers());
-    let references = References::of(input, documents.early, specs);
+    let references = References::of(input, documents.early.clone(), specs);
     Ok(Draft {
         dns_subjects: dns_subjects(input.deployment.name, &documents, &placed.instances),
         instances: placed.instances,

@@ -151,6 +151,7 @@ async fn plan(context: &TaskContext) -> Result<Planning, Interrupted> {
         let plan = match prepare::prepare(context).await? {
             Ok(Prepared::Plan(plan)) => plan,
             Ok(Prepared::Nothing(result)) => return Ok(Planning::Ended(TaskEnd::Done(result))),
+            Err(_) if context.is_cancelling() => return Ok(Planning::Ended(TaskEnd::Cancelled)),
             Err(error) => return Ok(Planning::Ended(TaskEnd::Error(error))),
         };
         match prepare::commit(context, *plan).await? {

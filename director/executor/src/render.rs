@@ -20,35 +20,40 @@ use crate::dns::Numbers;
 use crate::error::StepError;
 use crate::steps::networks_for_templates;
 use crate::template_cache::TemplateCache;
-use crate::variables::{Resolver, StandIns};
+use crate::variables::{Resolver, Sight};
 
 /// What is kept between renderings.
 static TEMPLATES: TemplateCache = TemplateCache::new(64 << 20);
 
 /// Renders all jobs of one instance.
 pub async fn instance(task: &TaskContext, spec: &InstanceSpec) -> Result<RenderedInstance, TaskError> {
-    let resolver = Resolver::for_task(task).map_err(told)?;
     let numbers = numbers(task, &[spec], &[]);
     let mut jobs = Vec::with_capacity(spec.jobs.len());
     for job in &spec.jobs {
-        jobs.push((templates(task, job).await?, context(&resolver, &numbers, spec, job)?));
+        jobs.push((job, templates(task, job).await?));
     }
-    let jobs: Vec<(&JobTemplates, RenderContext)> = jobs.iter().map(|(t, c)| (&**t, c.clone())).collect();
-    let rendered = task.ports.renderer.render_instance(spec.group.as_str(), &numbers.ids(), &jobs).await;
+    let jobs: Result<Vec<(&JobTemplates, RenderContext)>, TaskError> = {
+        let resolver = Resolver::for_instance(task, &spec.id);
+        let contexts =
+            jobs.iter().map(|(job, templates)| Ok((&**templates, context(&resolver, &numbers, spec, job)?)));
+        contexts.collect::<Result<_, JobFailure>>().map_err(|failure| failed(&spec.group, &[failure]))
+    };
+    let rendered = task.ports.renderer.render_instance(spec.group.as_str(), &numbers.ids(), &jobs?).await;
     rendered.map_err(|error| match error {
-        RenderError::Instance { group, failures } => {
-            TaskError::plain(deployment_failure_text([group_failure_text(&group, &failures)]))
-        }
+        RenderError::Instance { failures, .. } => failed(&spec.group, &failures),
         other => TaskError::plain(other.to_string()),
     })
 }
 
+fn failed(group: &GroupName, failures: &[JobFailure]) -> TaskError {
+    TaskError::plain(deployment_failure_text([group_failure_text(group.as_str(), failures)]))
+}
+
 /// Renders every instance of a deploy and returns what decides whether it changed. All failures are reported together.
-/// A dry run brings stand-ins for the values that it does not generate.
 pub async fn hashes(
     task: &TaskContext,
     draft: &Draft,
-    dry_run: Option<&StandIns>,
+    sight: Sight<'_>,
 ) -> Result<BTreeMap<InstanceId, RenderedHashes>, TaskError> {
     let specs: Vec<&InstanceSpec> = draft.to_render().collect();
     let numbers = numbers(task, &specs, &draft.dns_subjects);
@@ -58,17 +63,22 @@ pub async fn hashes(
     let mut failures: Vec<(GroupName, Vec<JobFailure>)> = Vec::new();
     for (job, users) in by_job(&specs) {
         let templates = templates(task, job).await?;
-        let contexts = {
-            let resolver = match dry_run {
-                Some(stand_ins) => Resolver::for_dry_run(task, stand_ins),
-                None => Resolver::for_task(task).map_err(told)?,
-            };
-            let context = |(spec, job): &User<'_>| context(&resolver, &numbers, spec, job);
-            users.iter().map(context).collect::<Result<Vec<_>, _>>()?
-        };
+        let (mut able, mut contexts) = (Vec::with_capacity(users.len()), Vec::with_capacity(users.len()));
+        {
+            let resolver = Resolver::for_planning(task, sight);
+            for (spec, job) in &users {
+                match context(&resolver, &numbers, spec, job) {
+                    Ok(context) => {
+                        able.push(*spec);
+                        contexts.push(context);
+                    }
+                    Err(failure) => note(&mut failures, &spec.group, failure),
+                }
+            }
+        }
         let answers = task.ports.renderer.render_many(&templates, &ids, &contexts).await;
         let answers = answers.map_err(|e| TaskError::plain(e.to_string()))?;
-        for ((spec, _), answer) in users.iter().zip(answers) {
+        for (spec, answer) in able.into_iter().zip(answers) {
             match answer {
                 Ok(job) => rendered.entry(&spec.id).or_default().push(job),
                 Err(failure) => note(&mut failures, &spec.group, failure),
@@ -149,14 +159,20 @@ fn context(
     numbers: &Numbers,
     spec: &InstanceSpec,
     job: &JobSpec,
-) -> Result<RenderContext, TaskError> {
-    let properties = resolver.resolve(&job.properties).map_err(told)?;
-    let links: Map<String, Value> = job
-        .links
-        .iter()
-        .map(|(name, link)| Ok((name.clone(), resolver.resolve(link)?)))
-        .collect::<Result<_, StepError>>()
-        .map_err(told)?;
+) -> Result<RenderContext, JobFailure> {
+    let mut failures = Vec::new();
+    let mut told = |resolved: Result<Value, StepError>| {
+        resolved.unwrap_or_else(|error| {
+            failures.extend(lines(error));
+            Value::Null
+        })
+    };
+    let properties = told(resolver.resolve(&job.properties));
+    let links: Map<String, Value> =
+        job.links.iter().map(|(name, link)| (name.clone(), told(resolver.resolve_link(link)))).collect();
+    if !failures.is_empty() {
+        return Err(JobFailure::Properties { job: job.name.clone(), lines: failures });
+    }
     let address = address(spec);
     let visible = json!({
         "deployment": spec.deployment,
@@ -189,9 +205,15 @@ fn address(spec: &InstanceSpec) -> Value {
     }
 }
 
-fn told(error: StepError) -> TaskError {
+/// Returns the lines that a failure has among those of a job.
+fn lines(error: StepError) -> Vec<String> {
+    let text = error.to_string();
     match error {
-        StepError::Failed(error) | StepError::Again(error) => error,
-        other => TaskError::plain(other.to_string()),
+        // BOSH tells it without a dash.
+        StepError::Failed(error) if error.code == ErrorCode::ConfigServerIncorrectNameSyntax.number() => {
+            vec![text]
+        }
+        _ if text.starts_with("- ") => text.lines().map(str::to_owned).collect(),
+        _ => vec![format!("- {text}")],
     }
 }

@@ -17,7 +17,7 @@ pub struct VariableSpec {
     pub kind: String,
     /// Options, as written.
     pub options: Map<String, Value>,
-    /// `no-overwrite`, `overwrite` or `converge`, if given.
+    /// `no-overwrite`, `overwrite` or `converge`, if given; whoever makes the value refuses others.
     pub update_mode: Option<String>,
     /// When a new version may be made.
     pub strategy: Strategy,
@@ -34,9 +34,6 @@ pub enum Strategy {
     /// At deploys that leave no stemcell as it was.
     OnStemcellChange,
 }
-
-/// What may be done about a value that exists.
-const MODES: [&str; 3] = ["no-overwrite", "overwrite", "converge"];
 
 fn invalid(message: impl Into<String>) -> TaskError {
     TaskError::new(ErrorCode::VariablesInvalidFormat, message)
@@ -94,14 +91,7 @@ fn parse(item: &Value) -> Checked<VariableSpec> {
             )));
         }
     };
-    let update_mode = text("update_mode");
-    if let Some(mode) = update_mode.as_ref().filter(|mode| !MODES.contains(&mode.as_str())) {
-        return Err(invalid(format!(
-            "Variable '{name}' has unknown update_mode '{mode}'; it must be one of {}",
-            MODES.join(", ")
-        )));
-    }
-    Ok(VariableSpec { name, kind, options, update_mode, strategy, consumes })
+    Ok(VariableSpec { name, kind, options, update_mode: text("update_mode"), strategy, consumes })
 }
 
 /// Checks a variable's name (540004) and makes it absolute: `x` is `/<director>/<deployment>/x`.

@@ -33,6 +33,13 @@ impl fmt::Display for TemplateError {
 /// A job whose templates failed for one instance. `Display` gives BOSH's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobFailure {
+    /// Its properties or links can't be had, for these reasons: nothing was rendered.
+    Properties {
+        /// The job.
+        job: JobName,
+        /// Lines of text.
+        lines: Vec<String>,
+    },
     /// `monit` failed, which ends the job at once.
     Monit(TemplateError),
     /// These templates failed; all were tried.
@@ -47,13 +54,17 @@ pub enum JobFailure {
 impl fmt::Display for JobFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Properties { job, lines } => f.write_str(&nested(&header(job), lines.iter().cloned())),
             Self::Monit(error) => error.fmt(f),
             Self::Templates { job, errors } => {
-                let header = format!("Unable to render templates for job '{job}'. Errors are:");
-                f.write_str(&nested(&header, errors.iter().map(|e| format!("- {e}"))))
+                f.write_str(&nested(&header(job), errors.iter().map(|e| format!("- {e}"))))
             }
         }
     }
+}
+
+fn header(job: &JobName) -> String {
+    format!("Unable to render templates for job '{job}'. Errors are:")
 }
 
 /// Returns the text for an instance group of which some jobs failed.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
+use model::manifest::variable::absolute_name;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -20,7 +21,7 @@ use state::State;
 use super::{observe, sizes};
 use crate::context::TaskContext;
 use crate::error::Interrupted;
-use crate::variables::references;
+use crate::variables::{self, Sight, references};
 
 /// Owned facts; the planner borrows from them.
 pub struct Facts {
@@ -45,6 +46,8 @@ pub struct Facts {
     others: Vec<DeploymentRecord>,
     variables: VariableFacts,
     vm_properties: VmProperties,
+    /// Versions whose values the documents are read with.
+    seen: BTreeMap<VariableName, u64>,
 }
 
 /// What an operator wants of a deployment.
@@ -94,6 +97,7 @@ impl Facts {
             compiled: state.compiled_packages(),
             others: others.collect(),
             variables: VariableFacts { available: true, ..VariableFacts::default() },
+            seen: BTreeMap::new(),
             name,
         }
     }
@@ -112,28 +116,40 @@ impl Facts {
         wanted && !(has_vm && answered)
     }
 
-    /// Opens the values that the manifest refers to where they are needed at planning time.
+    /// Opens the values that the documents refer to: some are needed to read them.
     pub fn set_variables(&mut self, context: &TaskContext, set: VariableSetId, manifest_text: &str) {
         let view = context.view();
         let state = State::new(&*view);
         let pins = state.variable_set(set).map(|set| set.pins).unwrap_or_default();
         let texts = self.configs.iter().map(|c| c.content.as_str()).chain([manifest_text]);
-        let mut values = BTreeMap::new();
-        for name in texts.flat_map(references) {
-            let name = match name.starts_with('/') {
-                true => VariableName::new(name),
-                false => VariableName::new(format!("/{}/{}/{name}", self.director.name, self.name)),
-            };
+        let (mut values, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        for written in texts.flat_map(references) {
+            let name = absolute_name(written, &self.director.name, self.name.as_str());
+            let Ok(name) = name.map(VariableName::new) else { continue };
             let variable = match pins.get(&name) {
                 Some(version) => state.variable(&name, *version),
                 None => state.latest_variable(&name),
             };
-            let opened = variable.and_then(|v| context.ports.vault.open(name.as_str(), &v.sealed).ok());
-            if let Some(value) = opened {
-                values.insert(name, value);
+            let Some(variable) = variable else { continue };
+            if let Ok(value) = context.ports.vault.open(name.as_str(), &variable.sealed) {
+                values.insert(name.clone(), value);
+                seen.insert(name, variable.version);
             }
         }
+        self.seen = seen;
         self.variables = VariableFacts { available: true, values, set, ..VariableFacts::default() };
+    }
+
+    /// Returns the versions whose values the documents were read with.
+    pub fn seen(&self) -> &BTreeMap<VariableName, u64> {
+        &self.seen
+    }
+
+    /// Finds out which secrets VMs and disks were made with and are not those of this deploy.
+    pub fn note_rotations(&mut self, context: &TaskContext, sight: Sight<'_>) {
+        let vms = self.vms.iter().map(|vm| vm.variable_set);
+        let before = vms.chain(self.disks.iter().map(|disk| disk.variable_set)).collect();
+        self.variables.rotated = variables::rotated(context, &before, sight);
     }
 
     /// Borrows the deployment.
@@ -150,8 +166,8 @@ impl Facts {
         }
     }
 
-    /// Takes configs and versions of variables from the last success instead of the newest.
-    pub fn take_back_to_last_success(&mut self, context: &TaskContext, manifest_text: &str) {
+    /// Takes configs and versions of variables from the last success instead of the newest; returns its variable set.
+    pub fn take_back_to_last_success(&mut self, context: &TaskContext, manifest_text: &str) -> VariableSetId {
         let view = context.view();
         let state = State::new(&*view);
         let record = self.record.as_ref();
@@ -160,6 +176,7 @@ impl Facts {
         self.configs.iter_mut().for_each(|config| config.deleted = false);
         let set = record.map(|r| r.variable_set).unwrap_or_default();
         self.set_variables(context, set, manifest_text);
+        set
     }
 
     /// Asks clouds what VMs of the sizes need that are wanted. The inner error is a document's or a cloud's.

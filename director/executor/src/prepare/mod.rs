@@ -9,6 +9,7 @@ mod sizes;
 use model::VariableSetId;
 use model::plan::Plan;
 use model::task::{DeployOptions, Task, TaskError, TaskKind};
+use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 
 pub use commit::{NotCommitted, commit};
@@ -16,7 +17,7 @@ pub use commit::{NotCommitted, commit};
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::render;
-use crate::variables::{self, StandIns};
+use crate::variables::{self, Sight, StandIns};
 use facts::{Facts, Wish};
 pub use lines::Lines;
 
@@ -125,7 +126,8 @@ async fn change_state(
         Ok(text) => (text, request.options()),
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
-    facts.take_back_to_last_success(context, &manifest_text);
+    let sight = Sight::Set(facts.take_back_to_last_success(context, &manifest_text));
+    facts.note_rotations(context, sight);
     let wish = Wish { manifest_text: &manifest_text, options: &options, change: Some(request) };
     if let Err(error) = facts.ask_for_sizes(context, wish).await? {
         return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
@@ -135,7 +137,7 @@ async fn change_state(
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
     lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
-    render_and_plan(context, &facts, wish, &draft, None).await
+    render_and_plan(context, &facts, wish, &draft, sight).await
 }
 
 /// Plans new VMs for instances that were found dead, unless they have come back meanwhile: the agent itself is asked
@@ -168,12 +170,8 @@ async fn deploy(
     facts.observe(context).await?;
     // A dry run opens no variable set and generates nothing: it leaves no trace but its own task.
     let set = match options.dry_run {
-        true => Ok(VariableSetId::default()),
-        false => variables::generate_missing(context, &[]).await?,
-    };
-    let set = match set {
-        Ok(set) => set,
-        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+        true => VariableSetId::default(),
+        false => variables::open_set(context).await?,
     };
     facts.set_variables(context, set, manifest_text);
     let wish = Wish { manifest_text, options, change: None };
@@ -184,15 +182,18 @@ async fn deploy(
         Ok(draft) => draft,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
-    let dry_run = options.dry_run.then(|| variables::stand_ins(context, &draft.variables));
-    if dry_run.is_none()
-        && let Err(error) = variables::generate_missing(context, &draft.variables).await?
-    {
-        return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
-    }
+    let stand_ins = match options.dry_run {
+        true => imagine_variables(context, &mut facts, &draft).map(Some),
+        false => settle_variables(context, &mut facts, set, &draft).await?.map(|()| None),
+    };
+    let stand_ins = match stand_ins {
+        Ok(stand_ins) => stand_ins,
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
     lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
 
-    render_and_plan(context, &facts, wish, &draft, dry_run.as_ref()).await
+    let sight = stand_ins.as_ref().map_or(Sight::Set(set), Sight::DryRun);
+    render_and_plan(context, &facts, wish, &draft, sight).await
 }
 
 /// The second half: templates are rendered, then the plan is made. A dry run ends with its explanation.
@@ -200,12 +201,12 @@ async fn render_and_plan(
     context: &TaskContext,
     facts: &Facts,
     wish: Wish<'_>,
-    draft: &scheduler::Draft,
-    dry_run: Option<&StandIns>,
+    draft: &Draft,
+    sight: Sight<'_>,
 ) -> Result<Result<Prepared, TaskError>, Interrupted> {
     let lines = Lines::new(context);
     lines.started("Preparing deployment", "Rendering templates", 2).await?;
-    let rendered = match render::hashes(context, draft, dry_run).await {
+    let rendered = match render::hashes(context, draft, sight).await {
         Ok(rendered) => rendered,
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
@@ -215,10 +216,32 @@ async fn render_and_plan(
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
     lines.finished("Preparing deployment", "Rendering templates", 2).await?;
-    if dry_run.is_some() {
+    if matches!(sight, Sight::DryRun(_)) {
         return Ok(Ok(Prepared::Nothing(Some(shortened(scheduler::explain(&plan))))));
     }
     lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;
     lines.finished("Preparing package compilation", "Finding packages to compile", 1).await?;
     Ok(Ok(boxed(plan)))
+}
+
+/// Gives every variable that a deploy uses its version, and finds out which secrets were rotated.
+async fn settle_variables(
+    context: &TaskContext,
+    facts: &mut Facts,
+    set: VariableSetId,
+    draft: &Draft,
+) -> Result<Result<(), TaskError>, Interrupted> {
+    if let Err(error) = variables::generate_missing(context, set, &draft.variables).await? {
+        return Ok(Err(error));
+    }
+    variables::pin(context, set, &draft.references, facts.seen()).await?;
+    facts.note_rotations(context, Sight::Set(set));
+    Ok(Ok(()))
+}
+
+/// Does the same for a dry run, with stand-ins for what the deploy would generate.
+fn imagine_variables(context: &TaskContext, facts: &mut Facts, draft: &Draft) -> Result<StandIns, TaskError> {
+    let stand_ins = variables::stand_ins(context, &draft.variables)?;
+    facts.note_rotations(context, Sight::DryRun(&stand_ins));
+    Ok(stand_ins)
 }

@@ -60,7 +60,7 @@ pub async fn create(
         let request = CreateDisk {
             disk_id: disk.clone(),
             size_mib: wanted.size_mib,
-            cloud_properties: Resolver::for_task(&cx.task)?.resolve(&wanted.cloud_properties)?,
+            cloud_properties: Resolver::for_instance(&cx.task, instance).resolve(&wanted.cloud_properties)?,
             vm: Some(vm_cid),
         };
         let call = |cpi: Arc<dyn Cpi>, call| async move { cpi.create_disk(&call, request).await };

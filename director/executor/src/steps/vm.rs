@@ -62,7 +62,7 @@ async fn call_for(
     if cx.is_repeat() || cx.attempt > 1 {
         renew_token(cx, agent).await?;
     }
-    let resolver = Resolver::for_task(&cx.task)?;
+    let resolver = Resolver::for_instance(&cx.task, &spec.id);
     let request = CreateVm {
         agent_id: agent.clone(),
         stemcell: spec.stemcell.cid.clone(),

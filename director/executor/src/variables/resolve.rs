@@ -1,16 +1,20 @@
-//! Resolving placeholders with the versions that a variable set has pinned.
+//! Resolving placeholders with the versions that variable sets have pinned.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use model::task::TaskError;
-use model::{DeploymentName, ErrorCode, VariableName};
+use model::fields::Checked;
+use model::instance::provider_of;
+use model::interpolate::resolve_value;
+use model::manifest::variable::absolute_name;
+use model::task::{TaskError, TaskKind};
+use model::{DeploymentName, ErrorCode, InstanceId, VariableName, VariableSetId};
 use serde_json::Value;
 use state::State;
 use state::log::View;
-use state::records::VariableSet;
+use state::records::{Variable, VariableSet};
 
-use super::placeholder::{Piece, Reference, pieces};
 use crate::context::TaskContext;
 use crate::error::StepError;
 use crate::ports::Vault;
@@ -18,143 +22,137 @@ use crate::ports::Vault;
 /// What stands in the place of values that a dry run does not generate.
 pub type StandIns = BTreeMap<VariableName, Value>;
 
+/// What planning sees of variables.
+#[derive(Clone, Copy)]
+pub enum Sight<'a> {
+    /// The versions that a set has pinned.
+    Set(VariableSetId),
+    /// The newest ones, and stand-ins for what would be made: it is a dry run.
+    DryRun(&'a StandIns),
+}
+
+/// Which versions are seen.
+enum Versions {
+    /// The newest there are. (A dry run has no set.)
+    Newest,
+    /// Those that a set has pinned, the first one that has decides.
+    Pinned { sets: Vec<VariableSet>, missing: Missing },
+}
+
+/// What a name means that no set has pinned.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// A deploy pins what it finds, so there was nothing to be found.
+    NoSuchVariable,
+    /// Other tasks see only what a deploy has seen (540008).
+    NeverDeployed,
+}
+
 /// Resolves the references of one deployment.
 pub struct Resolver {
     view: View,
-    vault: std::sync::Arc<dyn Vault>,
-    prefix: String,
-    set: Option<VariableSet>,
-    /// Values opened so far: an instance's jobs refer to the same few again and again.
-    opened: RefCell<BTreeMap<VariableName, Value>>,
+    vault: Arc<dyn Vault>,
+    director: String,
+    deployment: DeploymentName,
+    versions: Versions,
+    /// Values opened so far, by whose name it is and the name: an instance's jobs refer to the same few again and again.
+    opened: RefCell<BTreeMap<(Option<DeploymentName>, VariableName), Value>>,
 }
 
 impl Resolver {
-    /// Makes the resolver for a task: with the set that its plan names, else the one that it opened, else the last
-    /// that was deployed.
-    pub fn for_task(task: &TaskContext) -> Result<Self, StepError> {
+    /// Makes the resolver for what a task does to an instance.
+    pub fn for_instance(task: &TaskContext, instance: &InstanceId) -> Self {
         let view = task.view();
-        let state = State::new(&*view);
-        let deployment = task.task.deployment.clone().unwrap_or_default();
-        let set = state
-            .plan_variable_set(task.id())
-            .and_then(|id| state.variable_set(id))
-            .or_else(|| state.variable_set_of_task(task.id()))
-            .or_else(|| state.deployed_variable_set(&deployment));
-        let director = state.cluster().map(|c| c.director_name).unwrap_or_default();
-        Ok(Self::new(view, task.ports.vault.clone(), &director, &deployment, set))
+        let sets = State::new(&*view).variable_sets_for(task.id(), instance);
+        Self::pinned(task, view, sets)
     }
 
-    /// Makes the resolver for a task that shows what it would do: the newest values, and `stand_ins` for those that it
-    /// would make.
-    pub fn for_dry_run(task: &TaskContext, stand_ins: &StandIns) -> Self {
+    /// Makes the resolver for planning, which sees the same for all instances.
+    pub fn for_planning(task: &TaskContext, sight: Sight<'_>) -> Self {
         let view = task.view();
-        let director = State::new(&*view).cluster().map(|c| c.director_name).unwrap_or_default();
-        let deployment = task.task.deployment.clone().unwrap_or_default();
-        let resolver = Self::new(view, task.ports.vault.clone(), &director, &deployment, None);
-        resolver.opened.borrow_mut().extend(stand_ins.clone());
+        let stand_ins = match sight {
+            Sight::DryRun(stand_ins) => stand_ins,
+            Sight::Set(set) => {
+                let set = State::new(&*view).variable_set(set);
+                return Self::pinned(task, view, set.into_iter().collect());
+            }
+        };
+        let resolver = Self::new(task, view, Versions::Newest);
+        let values = stand_ins.iter().map(|(name, value)| ((None, name.clone()), value.clone()));
+        resolver.opened.borrow_mut().extend(values);
         resolver
     }
 
-    fn new(
-        view: View,
-        vault: std::sync::Arc<dyn Vault>,
-        director: &str,
-        deployment: &DeploymentName,
-        set: Option<VariableSet>,
-    ) -> Self {
-        Self { view, vault, prefix: format!("/{director}/{deployment}/"), set, opened: RefCell::default() }
+    fn pinned(task: &TaskContext, view: View, sets: Vec<VariableSet>) -> Self {
+        let missing = match task.task.kind {
+            TaskKind::Deploy { .. } => Missing::NoSuchVariable,
+            _ => Missing::NeverDeployed,
+        };
+        Self::new(task, view, Versions::Pinned { sets, missing })
+    }
+
+    fn new(task: &TaskContext, view: View, versions: Versions) -> Self {
+        Self {
+            director: State::new(&*view).cluster().map(|c| c.director_name).unwrap_or_default(),
+            deployment: task.task.deployment.clone().unwrap_or_default(),
+            vault: task.ports.vault.clone(),
+            view,
+            versions,
+            opened: RefCell::default(),
+        }
     }
 
     /// Returns `value` with every placeholder replaced. All failures are reported together.
     pub fn resolve(&self, value: &Value) -> Result<Value, StepError> {
-        let mut failures = Vec::new();
-        let resolved = self.walk(value, &mut failures);
-        if failures.is_empty() {
-            return Ok(resolved);
-        }
-        failures.sort();
-        failures.dedup();
-        Err(StepError::Failed(TaskError::new(ErrorCode::ConfigServerFetchError, failures.join("\n"))))
+        resolve_value(value, &|name| self.look_up(None, name)).map_err(StepError::Failed)
     }
 
-    fn walk(&self, value: &Value, failures: &mut Vec<String>) -> Value {
-        match value {
-            Value::String(text) if text.contains("((") => self.text(text, failures),
-            Value::Array(items) => items.iter().map(|item| self.walk(item, failures)).collect(),
-            Value::Object(entries) => {
-                entries.iter().map(|(key, value)| (key.clone(), self.walk(value, failures))).collect()
-            }
-            other => other.clone(),
-        }
+    /// Returns a link's content with every placeholder replaced, by values of the deployment that provides it.
+    pub fn resolve_link(&self, link: &Value) -> Result<Value, StepError> {
+        let provider = provider_of(link).filter(|provider| *provider != self.deployment);
+        resolve_value(link, &|name| self.look_up(provider.as_ref(), name)).map_err(StepError::Failed)
     }
 
-    fn text(&self, text: &str, failures: &mut Vec<String>) -> Value {
-        let pieces = pieces(text);
-        if let [Piece::Reference(reference)] = pieces.as_slice() {
-            // A whole-value placeholder keeps the value's type.
-            return self.lookup(reference).unwrap_or_else(|failure| {
-                failures.push(failure);
-                Value::Null
-            });
-        }
-        let mut out = String::new();
-        for piece in pieces {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::Reference(reference) => match self.lookup(&reference) {
-                    Ok(Value::String(text)) => out.push_str(&text),
-                    Ok(Value::Number(number)) if !number.is_f64() => out.push_str(&number.to_string()),
-                    Ok(_) => failures.push(format!(
-                        "- Failed to substitute placeholder: Can not replace '(({}))' in a text with a value that is \
-                         neither text nor integer",
-                        reference.name
-                    )),
-                    Err(failure) => failures.push(failure),
-                },
-            }
-        }
-        Value::String(out)
-    }
-
-    fn lookup(&self, reference: &Reference) -> Result<Value, String> {
-        let name = match reference.name.starts_with('/') {
-            true => VariableName::new(reference.name.clone()),
-            false => VariableName::new(format!("{}{}", self.prefix, reference.name)),
-        };
-        let mut value = self.open(&name)?;
-        for key in &reference.keys {
-            value = match value {
-                Value::Object(mut entries) => entries.remove(key).ok_or_else(|| {
-                    format!("- Failed to fetch variable '{name}' from config server: Expected parent to have key '{key}'")
-                })?,
-                _ => {
-                    return Err(format!(
-                        "- Failed to fetch variable '{name}' from config server: Expected parent of '{key}' to be a hash"
-                    ));
-                }
-            };
-        }
-        Ok(value)
-    }
-
-    fn open(&self, name: &VariableName) -> Result<Value, String> {
-        if let Some(value) = self.opened.borrow().get(name) {
+    fn look_up(&self, provider: Option<&DeploymentName>, written: &str) -> Checked<Value> {
+        let deployment = provider.unwrap_or(&self.deployment);
+        let name = VariableName::new(absolute_name(written, &self.director, deployment.as_str())?);
+        let key = (provider.cloned(), name);
+        if let Some(value) = self.opened.borrow().get(&key) {
             return Ok(value.clone());
         }
-        let missing = || {
-            format!(
-                "- Failed to find variable '{name}' from config server: HTTP Code '404', Error: 'not found'"
-            )
-        };
-        let state = State::new(&*self.view);
-        let pinned = self.set.as_ref().and_then(|set| set.pins.get(name));
-        let variable = match pinned {
-            Some(version) => state.variable(name, *version),
-            None => state.latest_variable(name),
-        };
-        let variable = variable.ok_or_else(missing)?;
-        let value = self.vault.open(name.as_str(), &variable.sealed).map_err(|e| format!("- {e}"))?;
-        self.opened.borrow_mut().insert(name.clone(), value.clone());
+        let (provider, name) = &key;
+        let variable = self.variable(provider.as_ref(), name)?;
+        let told = |e: crate::ports::VaultError| TaskError::plain(e.to_string());
+        let value = self.vault.open(name.as_str(), &variable.sealed).map_err(told)?;
+        self.opened.borrow_mut().insert(key.clone(), value.clone());
         Ok(value)
+    }
+
+    fn variable(&self, provider: Option<&DeploymentName>, name: &VariableName) -> Checked<Variable> {
+        let state = State::new(&*self.view);
+        let (found, missing) = match &self.versions {
+            Versions::Newest => (state.latest_variable(name), Missing::NoSuchVariable),
+            Versions::Pinned { sets, missing } => {
+                let version = sets.iter().find_map(|set| match provider {
+                    None => set.pins.get(name),
+                    Some(provider) => set.linked.get(provider)?.get(name),
+                });
+                (version.and_then(|version| state.variable(name, *version)), *missing)
+            }
+        };
+        found.ok_or_else(|| match missing {
+            Missing::NoSuchVariable => TaskError::new(
+                ErrorCode::ConfigServerFetchError,
+                format!("Failed to find variable '{name}' from config server: HTTP Code '404', Error: 'not found'"),
+            ),
+            Missing::NeverDeployed => TaskError::new(
+                ErrorCode::ConfigServerInconsistentVariableState,
+                format!(
+                    "Expected variable '{name}' to be already versioned in deployment '{}': no deploy has seen it, so \
+                     deploy first",
+                    self.deployment
+                ),
+            ),
+        })
     }
 }

@@ -18,6 +18,7 @@ mod ports;
 mod queueing;
 mod repairs;
 mod scenes;
+mod secrets;
 mod stemcells;
 mod stopping;
 mod stories;

@@ -274,6 +274,12 @@ impl TestWorld {
         self.ended(id).await
     }
 
+    /// Replaces the cloud config.
+    pub fn put_cloud_config(&self, content: &serde_json::Value) {
+        let (kind, name, content) = ("cloud".to_owned(), "default".to_owned(), content.to_string());
+        self.apply(Command::ConfigPut { kind, name, content, expected_latest: None });
+    }
+
     /// Returns the first web instance.
     pub fn first_web(&self) -> InstanceId {
         let instances = self.read(|state| state.instances(&DeploymentName::new("p")));

@@ -47,7 +47,7 @@ impl State<'_> {
         let deployed = self.deployed_variable_set(&instance.spec.deployment);
         let mut sets: Vec<VariableSet> =
             deployed.into_iter().chain(self.variable_set(instance.variable_set)).collect();
-        sets.sort_by(|a, b| b.id.cmp(&a.id));
+        sets.sort_by_key(|set| std::cmp::Reverse(set.id));
         sets.dedup_by_key(|set| set.id);
         sets
     }

@@ -79,8 +79,9 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
 
 /// Returns a working task that has opened a variable set, and the set.
 fn with_set(state: &State<'_>, guess: TaskId) -> (TaskId, VariableSetId) {
-    let working = state.runnable_tasks().into_iter().filter_map(|task| state.variable_set_of_task(task.id));
-    working.last().map_or((guess, VariableSetId(1)), |set| (set.task, set.id))
+    let mut working =
+        state.runnable_tasks().into_iter().filter_map(|task| state.variable_set_of_task(task.id));
+    working.next_back().map_or((guess, VariableSetId(1)), |set| (set.task, set.id))
 }
 
 /// Returns one of the tasks in these states, if there is one.
