@@ -25,5 +25,6 @@ pub mod tasks;
 mod template_cache;
 pub mod unit;
 pub mod variables;
+mod visible;
 
 pub use ports::{Options, Ports};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::dns::DnsSubject;
-use model::instance::{InstanceSpec, JobSpec, NetworkKind};
+use model::instance::{InstanceSpec, JobSpec};
 use model::task::TaskError;
 use model::{BlobDigest, ErrorCode, GroupName, InstanceId};
 use release::render::{
@@ -12,15 +12,15 @@ use release::render::{
     deployment_failure_text, group_failure_text,
 };
 use scheduler::{Draft, RenderedHashes};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use state::State;
 
 use crate::context::TaskContext;
 use crate::dns::Numbers;
 use crate::error::StepError;
-use crate::steps::networks_for_templates;
 use crate::template_cache::TemplateCache;
 use crate::variables::{Resolver, Sight};
+use crate::visible;
 
 /// What is kept between renderings.
 static TEMPLATES: TemplateCache = TemplateCache::new(64 << 20);
@@ -173,36 +173,8 @@ fn context(
     if !failures.is_empty() {
         return Err(JobFailure::Properties { job: job.name.clone(), lines: failures });
     }
-    let address = address(spec);
-    let visible = json!({
-        "deployment": spec.deployment,
-        "job": { "name": spec.group },
-        "index": spec.index,
-        "bootstrap": spec.bootstrap,
-        "name": spec.group,
-        "id": spec.id,
-        "az": spec.az,
-        "networks": networks_for_templates(spec),
-        "properties_need_filtering": true,
-        "dns_domain_name": "bosh",
-        "persistent_disk": spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib),
-        "address": address,
-        "ip": address,
-        "properties": { job.name.as_str(): properties },
-        "links": { job.name.as_str(): links },
-    });
+    let visible = visible::spec(spec, job, properties, links);
     Ok(RenderContext::new(&visible, numbers.links_of(spec, job)))
-}
-
-/// The instance's own address: that of the addressable network, else of the gateway's.
-fn address(spec: &InstanceSpec) -> Value {
-    let is_default = |what: &str| spec.networks.iter().find(|n| n.defaults.iter().any(|d| d == what));
-    let network = is_default("addressable").or_else(|| is_default("gateway")).or(spec.networks.first());
-    match network {
-        Some(n) if n.kind == NetworkKind::Dynamic && n.ip.is_none() => json!("127.0.0.1"),
-        Some(n) => json!(n.ip),
-        None => Value::Null,
-    }
 }
 
 /// Returns the lines that a failure has among those of a job.

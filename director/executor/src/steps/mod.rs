@@ -15,7 +15,7 @@ mod watch;
 use model::step::{Action, StepOutcome};
 use model::task::TaskError;
 
-pub use spec::networks as networks_for_templates;
+pub use spec::network as network_for_agents;
 
 use crate::context::StepContext;
 use crate::error::StepError;

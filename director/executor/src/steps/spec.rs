@@ -62,12 +62,13 @@ pub fn full_spec(
     full
 }
 
-/// Networks by name, as agents and templates see them.
-pub fn networks(spec: &InstanceSpec) -> Value {
-    Value::Object(spec.networks.iter().map(|n| (n.name.to_string(), network(n))).collect())
+/// Networks by name, as agents see them.
+fn networks(spec: &InstanceSpec) -> Value {
+    Value::Object(spec.networks.iter().map(|n| (n.name.to_string(), network(n).into())).collect())
 }
 
-fn network(network: &NetworkSettings) -> Value {
+/// A network as agents see it.
+pub fn network(network: &NetworkSettings) -> Map<String, Value> {
     let mut out = Map::new();
     let kind = match network.kind {
         NetworkKind::Manual => "manual",
@@ -95,7 +96,7 @@ fn network(network: &NetworkSettings) -> Value {
     if let Some(card) = &network.nic_group {
         out.insert("nic_group".into(), json!(card));
     }
-    Value::Object(out)
+    out
 }
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
         let wanted = json!({
             "type": "vip", "ip": "1.1.1.16", "prefix": "28", "cloud_properties": {}, "nic_group": "front",
         });
-        assert_eq!(network(&settings), wanted);
+        assert_eq!(Value::Object(network(&settings)), wanted);
         let alone = network(&NetworkSettings { nic_group: None, ..settings });
         assert_eq!(alone.get("nic_group"), None);
     }
