@@ -11,22 +11,37 @@ pub struct Policy {
     pub suspect_after: Duration,
     /// Extra time for an agent that has never been heard: it may still be booting.
     pub boot_grace: Duration,
+    /// How long this replica must have listened at least before silence counts: enough for a heartbeat, and for an agent
+    /// whose stream has moved.
+    pub listened_min: Duration,
+    /// How often an agent that is called dead is asked whether it is back. It may be served where its watcher does not
+    /// hear it.
+    pub ask_dead_every: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        // Heartbeats come every 5 s: one may be lost and the next late. With the second look a death is known in 15 s.
-        Self { suspect_after: Duration::from_secs(9), boot_grace: Duration::from_secs(60) }
+        // Heartbeats come every 4 s: one may be lost and the next late. With the second look a death is known in 15 s.
+        Self {
+            suspect_after: Duration::from_secs(9),
+            boot_grace: Duration::from_secs(60),
+            listened_min: Duration::from_secs(5),
+            ask_dead_every: Duration::from_secs(10),
+        }
     }
 }
 
 /// What is known of an agent's signs of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signs {
+    /// Since when this replica has known that the agent exists, whoever watched it.
+    pub known_since: Duration,
     /// Since when this replica has been listening for it without a break.
     pub listening_since: Duration,
-    /// When it was last heard here.
+    /// When it was last heard here, or last answered.
     pub heard: Option<Duration>,
+    /// When it was last asked in vain.
+    pub asked: Option<Duration>,
     /// What the fleet agreed on last.
     pub agreed: Health,
 }
@@ -38,31 +53,37 @@ pub enum Verdict {
     Keep,
     /// It is alive, and the fleet should know.
     Alive,
-    /// It has been silent for too long: ask it by another way, and call it dead if that fails too.
-    Confirm,
+    /// Ask it by another way than its heartbeats. If that fails too, it is dead.
+    Ask,
 }
 
 /// Judges one agent at `now`.
 pub fn assess(policy: Policy, signs: Signs, now: Duration) -> Verdict {
-    let heard_since = signs.heard.filter(|heard| *heard >= signs.listening_since);
-    if let Some(heard) = heard_since
-        && now.saturating_sub(heard) < policy.suspect_after
-    {
-        return if signs.agreed == Health::Alive { Verdict::Keep } else { Verdict::Alive };
+    let is_heard = signs.heard.is_some_and(|heard| now.saturating_sub(heard) < policy.suspect_after);
+    match (is_heard, signs.agreed) {
+        (true, Health::Alive) => Verdict::Keep,
+        (true, _) => Verdict::Alive,
+        (false, _) if now >= due(policy, signs) => Verdict::Ask,
+        (false, _) => Verdict::Keep,
     }
-    // Only silence that was listened to counts; a new watcher knows nothing of what came before.
-    let silent_since = heard_since.unwrap_or(signs.listening_since);
-    let patience = match (signs.agreed, heard_since) {
-        (Health::New, None) => policy.suspect_after + policy.boot_grace,
-        // Who was heard has booted, also if it died before that was agreed on.
-        _ => policy.suspect_after,
-    };
-    let silent = now.saturating_sub(silent_since) >= patience;
+}
+
+/// Returns when a silent agent is to be asked.
+fn due(policy: Policy, signs: Signs) -> Duration {
     match signs.agreed {
-        // Already known; it is announced as alive when it is heard again.
-        Health::Dead => Verdict::Keep,
-        _ if silent => Verdict::Confirm,
-        _ => Verdict::Keep,
+        // It was silent for long enough already, to us or to who watched it before: however often watchers change, each
+        // change costs no more than a question.
+        Health::Suspect => Duration::ZERO,
+        Health::Dead => signs.asked.unwrap_or(signs.listening_since) + policy.ask_dead_every,
+        Health::New | Health::Alive => {
+            let silent = match (signs.heard, signs.agreed) {
+                (Some(heard), _) => heard + policy.suspect_after,
+                (None, Health::New) => signs.known_since + policy.suspect_after + policy.boot_grace,
+                (None, _) => signs.known_since + policy.suspect_after,
+            };
+            // Streams may have moved with the last change: who was silent before it may just have been elsewhere.
+            silent.max(signs.listening_since + policy.listened_min)
+        }
     }
 }
 
@@ -74,25 +95,66 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn check(case: &str, listening: u64, heard: Option<u64>, agreed: Health, now: u64, expected: Verdict) {
-        let signs = Signs { listening_since: at(listening), heard: heard.map(at), agreed };
-        assert_eq!(assess(Policy::default(), signs, at(now)), expected, "{case}");
+    struct Case {
+        known: u64,
+        listening: u64,
+        heard: Option<u64>,
+        agreed: Health,
+    }
+
+    /// Judges at 100 s.
+    #[track_caller]
+    fn check(case: &str, Case { known, listening, heard, agreed }: Case, expected: Verdict) {
+        let signs = Signs {
+            known_since: at(known),
+            listening_since: at(listening),
+            heard: heard.map(at),
+            asked: None,
+            agreed,
+        };
+        assert_eq!(assess(Policy::default(), signs, at(100)), expected, "{case}");
     }
 
     #[test]
-    fn every_case() {
-        check("beats regularly", 0, Some(98), Health::Alive, 100, Verdict::Keep);
-        check("first beat of a new agent", 90, Some(99), Health::New, 100, Verdict::Alive);
-        check("back from the dead", 0, Some(99), Health::Dead, 100, Verdict::Alive);
-        check("silent just short of the limit", 0, Some(92), Health::Alive, 100, Verdict::Keep);
-        check("silent for too long", 0, Some(91), Health::Alive, 100, Verdict::Confirm);
-        check("still dead", 0, Some(10), Health::Dead, 100, Verdict::Keep);
-        check("a new watcher has heard nothing yet", 95, None, Health::Alive, 100, Verdict::Keep);
-        check("a beat from before a break does not count", 95, Some(80), Health::Alive, 100, Verdict::Keep);
-        check("a new watcher has listened long enough", 91, None, Health::Alive, 100, Verdict::Confirm);
-        check("booting", 40, None, Health::New, 100, Verdict::Keep);
-        check("died right after it had booted", 40, Some(91), Health::New, 100, Verdict::Confirm);
-        check("never booted", 31, None, Health::New, 100, Verdict::Confirm);
-        check("suspected by an earlier watcher", 91, None, Health::Suspect, 100, Verdict::Confirm);
+    fn silence_of_the_living() {
+        let alive = |listening, heard| Case { known: 0, listening, heard, agreed: Health::Alive };
+        check("beats regularly", alive(0, Some(98)), Verdict::Keep);
+        check("silent just short of the limit", alive(0, Some(92)), Verdict::Keep);
+        check("silent for too long", alive(0, Some(91)), Verdict::Ask);
+        check("a new watcher has heard nothing yet", alive(96, None), Verdict::Keep);
+        check("a new watcher has listened for a heartbeat", alive(95, None), Verdict::Ask);
+        check("a beat from before a break, not long ago", alive(95, Some(92)), Verdict::Keep);
+        check("silent before a break and after it", alive(95, Some(80)), Verdict::Ask);
+        let restarted = Case { known: 92, listening: 92, heard: None, agreed: Health::Alive };
+        check("a replica that has just started", restarted, Verdict::Keep);
+    }
+
+    #[test]
+    fn those_that_boot_and_those_that_come_back() {
+        let of = |known, listening, heard, agreed| Case { known, listening, heard, agreed };
+        check("first beat of a new agent", of(90, 90, Some(99), Health::New), Verdict::Alive);
+        check("booting", of(40, 40, None, Health::New), Verdict::Keep);
+        check("died right after it had booted", of(40, 40, Some(91), Health::New), Verdict::Ask);
+        check("never booted", of(31, 31, None, Health::New), Verdict::Ask);
+        check("never booted, and the watchers change", of(31, 95, None, Health::New), Verdict::Ask);
+        check("back from the dead", of(0, 0, Some(99), Health::Dead), Verdict::Alive);
+        check("suspected by mistake", of(0, 0, Some(99), Health::Suspect), Verdict::Alive);
+        check("suspected by an earlier watcher", of(0, 100, None, Health::Suspect), Verdict::Ask);
+    }
+
+    #[test]
+    fn the_dead_are_asked_now_and_then() {
+        let signs = |listening, asked| Signs {
+            known_since: at(0),
+            listening_since: at(listening),
+            heard: Some(at(10)),
+            asked,
+            agreed: Health::Dead,
+        };
+        let judge = |signs| assess(Policy::default(), signs, at(100));
+        assert_eq!(judge(signs(0, Some(at(91)))), Verdict::Keep);
+        assert_eq!(judge(signs(0, Some(at(90)))), Verdict::Ask);
+        assert_eq!(judge(signs(91, None)), Verdict::Keep, "by a new watcher not at once: there may be many");
+        assert_eq!(judge(signs(90, None)), Verdict::Ask);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub epoch: u64,
     pub watched: Vec<Watched>,
     pub asked: Asked,
+    /// Those that answer in any case.
+    pub answering: BTreeSet<AgentId>,
     /// Suspects that were asked.
     pub asked_count: usize,
     /// Whether reports wait for a leader for ever.
@@ -48,6 +50,7 @@ impl FakeWorld {
             epoch: 1,
             watched: Vec::new(),
             asked: Asked::SaysNothing,
+            answering: BTreeSet::new(),
             asked_count: 0,
             leaderless: false,
             reports: Vec::new(),
@@ -78,10 +81,12 @@ impl FakeWorld {
 
     /// Agents that were reported dead.
     pub fn dead(&self) -> BTreeSet<AgentId> {
-        let dead = |w: &mut Inner| {
-            w.reports.iter().filter(|r| r.2.health == Health::Dead).map(|r| r.2.agent.clone()).collect()
-        };
-        self.with(dead)
+        self.told(Health::Dead).into_iter().map(|(_, _, found)| found.agent).collect()
+    }
+
+    /// Reports of one kind.
+    pub fn told(&self, health: Health) -> Vec<(Instant, u64, Transition)> {
+        self.with(|w| w.reports.iter().filter(|r| r.2.health == health).cloned().collect())
     }
 }
 
@@ -103,10 +108,10 @@ impl World for FakeWorld {
         Arc::new(self.with(|w| w.watched.clone()))
     }
 
-    async fn ask(&self, _agent: &AgentId) -> bool {
+    async fn ask(&self, agent: &AgentId) -> bool {
         let asked = self.with(|w| {
             w.asked_count += 1;
-            w.asked
+            if w.answering.contains(agent) { Asked::Answers } else { w.asked }
         });
         if asked == Asked::SaysNothing {
             tokio::time::sleep(crate::watcher::ASK_WITHIN).await;
@@ -120,7 +125,8 @@ impl World for FakeWorld {
         }
         let now = Instant::now();
         self.with(|w| {
-            for found in transitions {
+            // As the state does: what was found under an old map is refused.
+            for found in transitions.into_iter().filter(|_| number == w.map.0) {
                 if let Some(agent) = w.watched.iter_mut().find(|a| a.agent == found.agent) {
                     agent.agreed = found.health;
                 }

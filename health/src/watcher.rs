@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::FuturesUnordered;
 use model::AgentId;
 // The runtime's clock is the monotonic one, and tests can hold it.
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::assess::{Policy, Signs, Verdict, assess};
 use crate::shard::shard_owner;
@@ -22,6 +23,12 @@ const JUDGE_EVERY: Duration = Duration::from_secs(1);
 /// Suspects asked at once. An agent that is gone keeps its place for all of [`ASK_WITHIN`], and when a rack dies all of
 /// its agents must be known in time; fewer than a replica takes requests from another at once.
 const ASKED_AT_ONCE: usize = 512;
+
+/// Agents that are called dead, asked at once whether they are back.
+const DEAD_ASKED_AT_ONCE: usize = 128;
+
+/// How long an agent is asked before the fleet is told that it is suspected.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// How long an agent may take to answer; what implements [`World::ask`] keeps to it.
 pub const ASK_WITHIN: Duration = Duration::from_secs(3);
@@ -61,29 +68,38 @@ impl Ears {
     }
 }
 
-/// Since when each agent has been listened for, and under which map and epoch.
+/// Since when each agent has been known and listened for, and under which map and epoch.
 struct Listening {
     started: Instant,
     map: u64,
     epoch: u64,
+    known: BTreeMap<AgentId, Instant>,
     since: BTreeMap<AgentId, Instant>,
+    /// When those that gave no answer were last asked.
+    asked: BTreeMap<AgentId, Instant>,
 }
 
 impl Listening {
-    /// Starts over for everybody when streams may have moved: after an election or a new map, silence proves nothing.
-    fn note(&mut self, map: u64, epoch: u64, own: &[&Watched]) {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            map: 0,
+            epoch: 0,
+            known: BTreeMap::new(),
+            since: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// Starts over for everybody when streams may have moved: after an election or a new map, silence proves nothing yet.
+    fn note(&mut self, map: u64, epoch: u64, all: &BTreeSet<&AgentId>, own: &[&Watched]) {
         if (map, epoch) != (self.map, self.epoch) {
             (self.map, self.epoch) = (map, epoch);
             self.since.clear();
         }
-        let now = Instant::now();
-        let ids: BTreeSet<&AgentId> = own.iter().map(|w| &w.agent).collect();
-        self.since.retain(|agent, _| ids.contains(agent));
-        for agent in ids {
-            if !self.since.contains_key(agent) {
-                self.since.insert(agent.clone(), now);
-            }
-        }
+        keep(&mut self.known, all.iter().copied());
+        keep(&mut self.since, own.iter().map(|w| &w.agent));
+        self.asked.retain(|agent, _| self.since.contains_key(agent));
     }
 
     /// Starts over for everybody after this process stood still.
@@ -94,69 +110,48 @@ impl Listening {
     fn at(&self, moment: Instant) -> Duration {
         moment.saturating_duration_since(self.started)
     }
+
+    fn signs(&self, watched: &Watched, ears: &Ears) -> Option<Signs> {
+        let agent = &watched.agent;
+        Some(Signs {
+            known_since: self.at(*self.known.get(agent)?),
+            listening_since: self.at(*self.since.get(agent)?),
+            heard: ears.last(agent).map(|at| self.at(at)),
+            asked: self.asked.get(agent).map(|at| self.at(*at)),
+            agreed: watched.agreed,
+        })
+    }
+}
+
+/// Makes `since` hold exactly these agents, new ones from now on.
+fn keep<'a>(since: &mut BTreeMap<AgentId, Instant>, agents: impl Iterator<Item = &'a AgentId>) {
+    let (agents, now) = (agents.collect::<BTreeSet<_>>(), Instant::now());
+    since.retain(|agent, _| agents.contains(agent));
+    for agent in agents {
+        if !since.contains_key(agent) {
+            since.insert(agent.clone(), now);
+        }
+    }
 }
 
 /// Runs for the life of the process.
 pub async fn run(world: Arc<dyn World>, ears: Arc<Ears>, policy: Policy, stop: CancellationToken) {
-    let mut listening = Listening { started: Instant::now(), map: 0, epoch: 0, since: BTreeMap::new() };
-    let watch = async {
-        loop {
-            let before = Instant::now();
-            tokio::time::sleep(JUDGE_EVERY).await;
-            let paused = before.elapsed().saturating_sub(JUDGE_EVERY);
-            if paused > LATE {
-                warn!(
-                    paused_ms = paused.as_millis() as u64,
-                    "this process stood still: silence meanwhile does not count"
-                );
-                listening.interrupted();
-            }
-            judge(&*world, &ears, policy, &mut listening).await;
-        }
+    let watcher = Watcher {
+        world: &*world,
+        ears: &ears,
+        policy,
+        listening: Listening::new(),
+        busy: BTreeMap::new(),
+        deeds: FuturesUnordered::new(),
     };
     tokio::select! {
-        () = watch => {}
+        () = watcher.watch() => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn judge(world: &dyn World, ears: &Ears, policy: Policy, listening: &mut Listening) {
-    let (map, watchers) = world.shard_map();
-    let watched = world.watched().await;
-    let own: Vec<&Watched> =
-        watched.iter().filter(|w| shard_owner(&w.deployment, &watchers) == Some(world.node())).collect();
-    listening.note(map, world.epoch(), &own);
-    ears.forget_all_but(&watched.iter().map(|w| &w.agent).collect());
-    let now = listening.at(Instant::now());
-    let mut alive = Vec::new();
-    let mut suspects = Vec::new();
-    for agent in own.iter().filter(|w| !w.in_work) {
-        let Some(since) = listening.since.get(&agent.agent) else { continue };
-        let signs = Signs {
-            listening_since: listening.at(*since),
-            heard: ears.last(&agent.agent).map(|at| listening.at(at)),
-            agreed: agent.agreed,
-        };
-        match assess(policy, signs, now) {
-            Verdict::Keep => {}
-            Verdict::Alive => alive.push(transition(agent, Health::Alive, "heartbeats come")),
-            Verdict::Confirm => suspects.push(*agent),
-        }
-    }
-    for found in alive.chunks(REPORT_MAX) {
-        report(world, map, found.to_vec()).await;
-    }
-    confirm(world, map, ears, &suspects).await;
-}
-
-/// Reports, but not for longer than what was found stays true.
-async fn report(world: &dyn World, map: u64, found: Vec<Transition>) {
-    if tokio::time::timeout(REPORT_WITHIN, world.report(map, found)).await.is_err() {
-        warn!(map, "what the watcher found could not be agreed on in time; it looks again");
-    }
-}
-
 /// What asking a suspect told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// It answered, or was heard meanwhile.
     Lives,
@@ -166,33 +161,216 @@ enum Answer {
     Unclear,
 }
 
-/// Asks each suspect by another way than its heartbeats, and reports deaths as they are found. One that answers is as
-/// good as heard.
-async fn confirm(world: &dyn World, map: u64, ears: &Ears, suspects: &[&Watched]) {
-    let mut asked: Vec<BoxFuture<'_, (&Watched, Answer)>> = Vec::with_capacity(suspects.len());
-    for agent in suspects.iter().copied() {
-        asked.push(async move { (agent, ask(world, ears, agent).await) }.boxed());
-    }
-    let mut answers = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).ready_chunks(REPORT_MAX);
-    while let Some(answers) = answers.next().await {
-        let mut dead = Vec::new();
-        for (agent, answer) in answers {
-            match answer {
-                Answer::Lives => {
-                    info!(agent = %agent.agent, deployment = %agent.deployment, "silent, but answers when asked");
-                    ears.heard(&agent.agent);
+/// Something that took its time and has ended.
+enum Deed {
+    /// An agent was asked, under a map.
+    Asked { agent: Watched, map: u64, answer: Answer },
+    /// These were reported, or could not be.
+    Reported { agents: Vec<AgentId> },
+}
+
+/// Why an agent is not judged just now.
+struct Busy {
+    since: Instant,
+    kind: BusyKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BusyKind {
+    /// It is being asked, of which nobody need know yet.
+    Asked,
+    /// It is being asked, and the fleet was told that it is suspected.
+    Suspected,
+    /// It is called dead and is being asked whether it is back.
+    AskedAgain,
+    /// What was found is being reported.
+    Reported,
+}
+
+/// The loop. Agents are asked and reported beside each other: neither the dead nor a report that finds no leader keep
+/// anybody else from being judged.
+struct Watcher<'a> {
+    world: &'a dyn World,
+    ears: &'a Ears,
+    policy: Policy,
+    listening: Listening,
+    /// Agents that a deed is about; at most one each.
+    busy: BTreeMap<AgentId, Busy>,
+    deeds: FuturesUnordered<BoxFuture<'a, Deed>>,
+}
+
+impl Watcher<'_> {
+    async fn watch(mut self) {
+        let mut judge_at = Instant::now() + JUDGE_EVERY;
+        loop {
+            let before = Instant::now();
+            let deed = tokio::select! {
+                Some(deed) = self.deeds.next() => Some(deed),
+                () = tokio::time::sleep_until(judge_at) => None,
+            };
+            let paused = before.elapsed().saturating_sub(JUDGE_EVERY);
+            if paused > LATE {
+                let paused_ms = paused.as_millis() as u64;
+                warn!(paused_ms, "this process stood still: silence meanwhile does not count");
+                self.listening.interrupted();
+            }
+            match deed {
+                Some(deed) => self.take(deed),
+                None => {
+                    self.judge().await;
+                    judge_at = Instant::now() + JUDGE_EVERY;
                 }
-                Answer::None => {
-                    warn!(agent = %agent.agent, deployment = %agent.deployment, "dead: no heartbeats and no answer");
-                    let reason = "no heartbeats, and no answer when asked through any director";
-                    dead.push(transition(agent, Health::Dead, reason));
-                }
-                Answer::Unclear => {}
             }
         }
-        if !dead.is_empty() {
-            report(world, map, dead).await;
+    }
+
+    async fn judge(&mut self) {
+        let (map, watchers) = self.world.shard_map();
+        let watched = self.world.watched().await;
+        let own: Vec<&Watched> = watched
+            .iter()
+            .filter(|w| shard_owner(&w.deployment, &watchers) == Some(self.world.node()))
+            .collect();
+        let all = watched.iter().map(|w| &w.agent).collect();
+        self.listening.note(map, self.world.epoch(), &all, &own);
+        self.ears.forget_all_but(&all);
+        let now = self.listening.at(Instant::now());
+        let (mut alive, mut silent, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
+        for agent in own.into_iter().filter(|w| !w.in_work) {
+            if let Some(busy) = self.busy.get(&agent.agent) {
+                if busy.kind == BusyKind::Asked && busy.since.elapsed() >= TOLD_AFTER {
+                    suspected.push(agent);
+                }
+                continue;
+            }
+            let Some(signs) = self.listening.signs(agent, self.ears) else { continue };
+            match assess(self.policy, signs, now) {
+                Verdict::Keep => {}
+                Verdict::Alive => alive.push(transition(agent, Health::Alive, "heartbeats come")),
+                Verdict::Ask => silent.push(agent),
+            }
         }
+        self.report(map, alive);
+        self.suspect(map, &suspected);
+        self.ask(map, silent);
+    }
+
+    /// Has it known that agents that are being asked are suspected. Not at once: one that is served elsewhere answers in
+    /// no time, and the log need not hear of it.
+    fn suspect(&mut self, map: u64, suspected: &[&Watched]) {
+        for agent in suspected {
+            if let Some(busy) = self.busy.get_mut(&agent.agent) {
+                busy.kind = BusyKind::Suspected;
+            }
+        }
+        let news = suspected.iter().filter(|agent| agent.agreed != Health::Suspect);
+        let reason = "no heartbeats, and no answer so far";
+        let found: Vec<_> = news.map(|agent| transition(agent, Health::Suspect, reason)).collect();
+        for found in found.chunks(REPORT_MAX) {
+            // They stay busy with what they are asked: nobody waits for this report.
+            self.send(map, found.to_vec(), Vec::new());
+        }
+    }
+
+    /// Asks silent agents: suspects first, and of the dead so few that they keep no suspect waiting.
+    fn ask(&mut self, map: u64, mut silent: Vec<&Watched>) {
+        silent.sort_by_key(|agent| agent.agreed == Health::Dead);
+        let asked = |of: &[BusyKind]| self.busy.values().filter(|busy| of.contains(&busy.kind)).count();
+        let mut suspects_room = ASKED_AT_ONCE.saturating_sub(asked(&[BusyKind::Asked, BusyKind::Suspected]));
+        let mut dead_room = DEAD_ASKED_AT_ONCE.saturating_sub(asked(&[BusyKind::AskedAgain]));
+        for agent in silent {
+            let (kind, room) = match agent.agreed {
+                Health::Dead => (BusyKind::AskedAgain, &mut dead_room),
+                _ => (BusyKind::Asked, &mut suspects_room),
+            };
+            if *room == 0 {
+                continue;
+            }
+            *room -= 1;
+            self.busy.insert(agent.agent.clone(), Busy { since: Instant::now(), kind });
+            let (world, ears, agent) = (self.world, self.ears, agent.clone());
+            self.deeds.push(
+                async move {
+                    let answer = ask(world, ears, &agent).await;
+                    Deed::Asked { agent, map, answer }
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    /// Takes in a deed's end, and those of others that have ended with it.
+    fn take(&mut self, deed: Deed) {
+        let mut found: BTreeMap<u64, Vec<Transition>> = BTreeMap::new();
+        let mut next = Some(deed);
+        while let Some(deed) = next {
+            match deed {
+                Deed::Reported { agents } => agents.iter().for_each(|agent| {
+                    self.busy.remove(agent);
+                }),
+                Deed::Asked { agent, map, answer } => {
+                    self.busy.remove(&agent.agent);
+                    found.entry(map).or_default().extend(self.learned(&agent, answer));
+                }
+            }
+            next = self.deeds.next().now_or_never().flatten();
+        }
+        for (map, found) in found {
+            self.report(map, found);
+        }
+    }
+
+    /// Returns what an answer, or that there was none, tells the fleet. One that answers is as good as heard.
+    fn learned(&mut self, agent: &Watched, answer: Answer) -> Option<Transition> {
+        let (id, deployment) = (&agent.agent, &agent.deployment);
+        match (answer, agent.agreed) {
+            (Answer::Unclear, _) => None,
+            (Answer::Lives, Health::Alive) => {
+                debug!(agent = %id, %deployment, "silent, but answers when asked");
+                self.ears.heard(id);
+                None
+            }
+            (Answer::Lives, _) => {
+                info!(agent = %id, %deployment, "it is there after all: it answers when asked");
+                self.ears.heard(id);
+                Some(transition(agent, Health::Alive, "it answers when asked"))
+            }
+            (Answer::None, Health::Dead) => {
+                self.listening.asked.insert(id.clone(), Instant::now());
+                None
+            }
+            (Answer::None, _) => {
+                warn!(agent = %id, %deployment, "dead: no heartbeats and no answer");
+                self.listening.asked.insert(id.clone(), Instant::now());
+                let reason = "no heartbeats, and no answer when asked through any director";
+                Some(transition(agent, Health::Dead, reason))
+            }
+        }
+    }
+
+    /// Has findings reported. Their agents are judged again when that is done.
+    fn report(&mut self, map: u64, found: Vec<Transition>) {
+        for found in found.chunks(REPORT_MAX) {
+            let agents: Vec<AgentId> = found.iter().map(|found| found.agent.clone()).collect();
+            let busy =
+                |agent: &AgentId| (agent.clone(), Busy { since: Instant::now(), kind: BusyKind::Reported });
+            self.busy.extend(agents.iter().map(busy));
+            self.send(map, found.to_vec(), agents);
+        }
+    }
+
+    /// Reports, but not for longer than what was found stays true.
+    fn send(&mut self, map: u64, found: Vec<Transition>, agents: Vec<AgentId>) {
+        let world = self.world;
+        self.deeds.push(
+            async move {
+                if tokio::time::timeout(REPORT_WITHIN, world.report(map, found)).await.is_err() {
+                    warn!(map, "what the watcher found could not be agreed on in time; it looks again");
+                }
+                Deed::Reported { agents }
+            }
+            .boxed(),
+        );
     }
 }
 

@@ -116,6 +116,19 @@ fn only_the_current_watchers_are_believed() {
 }
 
 #[test]
+fn a_suspicion_is_no_event_and_comes_too_late_for_the_dead() {
+    let mut world = world();
+    world.must(shard_map(1, &[1]));
+    let health = |world: &World| world.state().agent(&"a1".into()).unwrap().health;
+    world.must(seen(1, "a1", AgentHealth::Suspect));
+    assert_eq!(health(&world), AgentHealth::Suspect);
+    world.must(seen(1, "a1", AgentHealth::Dead));
+    world.must(seen(1, "a1", AgentHealth::Suspect));
+    assert_eq!(health(&world), AgentHealth::Dead);
+    assert_eq!(world.audit().lines().filter(|line| line.contains(" agent ")).count(), 1);
+}
+
+#[test]
 fn leaks_are_reported_and_cleared() {
     let mut world = World::new();
     let leak = Leak { id: EventId(77), what: "VM of agent a1".into(), task: None, at: Timestamp(0) };

@@ -23,10 +23,13 @@ fn beat(ears: &Ears, agents: usize) {
 #[tokio::test(start_paused = true)]
 async fn a_death_is_known_in_fifteen_seconds_and_told_once() {
     let (world, _) = watching(1).await;
+    let last_beat = Instant::now();
     seconds(15).await;
     assert_eq!(world.dead().len(), 1);
+    let (suspected, ..) = world.told(Health::Suspect).pop().expect("it was suspected first");
+    assert!(suspected - last_beat <= Duration::from_secs(12));
     seconds(60).await;
-    assert_eq!(world.with(|w| w.reports.len()), 1);
+    assert_eq!(world.with(|w| w.reports.len()), 2, "each is told once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,7 +45,7 @@ async fn silence_of_one_that_answers_is_no_death() {
     world.with(|w| w.asked = Asked::Answers);
     seconds(60).await;
     assert!(world.with(|w| w.asked_count) > 0);
-    assert_eq!(world.with(|w| w.reports.len()), 0);
+    assert_eq!(world.with(|w| w.reports.len()), 0, "no death, and not even a suspicion");
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +56,7 @@ async fn a_beat_that_comes_while_the_agent_is_asked_saves_it() {
     }
     beat(&ears, 1);
     seconds(5).await;
-    assert_eq!(world.with(|w| w.reports.len()), 0);
+    assert_eq!(world.dead().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,20 +64,49 @@ async fn an_election_and_a_new_map_extend_all_deadlines() {
     let (world, _) = watching(3).await;
     seconds(8).await;
     world.with(|w| w.epoch += 1);
-    seconds(8).await;
+    seconds(4).await;
     world.with(|w| w.map.0 += 1);
-    seconds(8).await;
+    seconds(4).await;
     assert_eq!(world.with(|w| w.asked_count), 0);
     seconds(8).await;
     assert_eq!(world.dead().len(), 3);
-    assert!(world.with(|w| w.reports.iter().all(|r| r.1 == 2)), "reported under the map it was found under");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_that_keep_changing_hide_no_death() {
+    let (world, _) = watching(1).await;
+    let new =
+        Watched { agent: AgentId::new("new"), agreed: Health::New, ..world.with(|w| w.watched[0].clone()) };
+    world.with(|w| w.watched.push(new));
+    for _ in 0..5 {
+        seconds(7).await;
+        world.with(|w| w.map.0 += 1);
+    }
+    assert_eq!(world.dead(), BTreeSet::from([AgentId::new("0")]));
+    for _ in 0..6 {
+        seconds(7).await;
+        world.with(|w| w.map.0 += 1);
+    }
+    assert_eq!(world.dead().len(), 2, "also one that has never been heard, once it has had its time to boot");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_suspected_before_the_watchers_changed_is_asked_at_once() {
+    let (world, _) = watching(1).await;
+    while world.told(Health::Suspect).is_empty() {
+        seconds(1).await;
+    }
+    world.with(|w| w.map.0 += 1);
+    // What the question under way finds is refused; then it takes one more question and no patience.
+    seconds(7).await;
+    assert!(world.told(Health::Dead).iter().any(|r| r.1 == 2), "found under the new map");
 }
 
 #[tokio::test(start_paused = true)]
 async fn time_in_which_this_process_stood_still_is_no_silence() {
     let (world, _) = watching(3).await;
     tokio::time::advance(Duration::from_secs(3600)).await;
-    seconds(8).await;
+    seconds(4).await;
     assert_eq!(world.with(|w| w.asked_count), 0);
 }
 
@@ -88,7 +120,7 @@ async fn standing_still_while_asking_proves_no_death() {
     seconds(1).await;
     beat(&ears, 3);
     seconds(5).await;
-    assert_eq!(world.with(|w| w.reports.len()), 0);
+    assert_eq!(world.dead().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,6 +159,33 @@ async fn the_dead_come_back_when_they_are_heard() {
     seconds(2).await;
     let last = world.with(|w| w.reports.last().cloned()).unwrap();
     assert_eq!(last.2.health, Health::Alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_come_back_when_they_answer_though_nobody_hears_them_here() {
+    let (world, _) = watching(2).await;
+    seconds(20).await;
+    assert_eq!(world.dead().len(), 2);
+    // It is served by a replica that is not its watcher.
+    world.with(|w| w.answering = BTreeSet::from([AgentId::new("1")]));
+    seconds(15).await;
+    let back = world.told(Health::Alive).pop().unwrap().2;
+    assert_eq!((back.agent, back.reason.as_str()), (AgentId::new("1"), "it answers when asked"));
+    seconds(60).await;
+    assert_eq!(world.told(Health::Alive).len(), 1, "and stays alive as long as it answers");
+    assert_eq!(world.told(Health::Dead).len(), 2, "the other one is not told again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_many_dead_keep_no_suspect_waiting() {
+    let (world, ears) = watching(1001).await;
+    for _ in 0..30 {
+        seconds(1).await;
+        ears.heard(&AgentId::new("1000"));
+    }
+    assert_eq!(world.dead().len(), 1000);
+    seconds(15).await;
+    assert_eq!(world.dead().len(), 1001);
 }
 
 #[tokio::test(start_paused = true)]

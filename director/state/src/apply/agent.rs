@@ -76,7 +76,9 @@ pub(super) fn transitions(
 
 fn transition(tx: &mut Tx<'_>, seen: &AgentTransition) {
     let Some(mut record) = tx.get(&AGENTS, &seen.agent) else { return };
-    if record.health == seen.health {
+    // A suspicion that arrives after the finding it led to is no news.
+    let is_late = seen.health == AgentHealth::Suspect && record.health == AgentHealth::Dead;
+    if record.health == seen.health || is_late {
         return;
     }
     let was = std::mem::replace(&mut record.health, seen.health);
