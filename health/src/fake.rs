@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use model::{AgentId, DeploymentName, InstanceId, NodeId};
 use tokio::time::Instant;
 
-use crate::world::{Health, Transition, Unhealthy, Watched, World};
+use crate::world::{Failed, Health, Transition, Unhealthy, Watched, World};
 
 /// What a suspect does when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub(crate) struct Inner {
     pub maps: Vec<(u64, BTreeSet<NodeId>)>,
     pub unhealthy: Vec<Unhealthy>,
     pub resurrected: Vec<(DeploymentName, Vec<InstanceId>)>,
-    pub meltdowns: Vec<(DeploymentName, usize, usize)>,
+    /// What was made known of meltdowns.
+    pub meltdowns: Vec<Option<Failed>>,
 }
 
 /// The world of replica 1, which watches everything.
@@ -150,16 +151,21 @@ impl World for FakeWorld {
         });
     }
 
-    async fn unhealthy(&self) -> Vec<Unhealthy> {
-        self.with(|w| w.unhealthy.clone())
+    async fn unhealthy(&self) -> Arc<Vec<Unhealthy>> {
+        Arc::new(self.with(|w| w.unhealthy.clone()))
     }
 
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>) {
         self.with(|w| w.resurrected.push((deployment.clone(), instances)));
     }
 
-    async fn tell_meltdown(&self, deployment: &DeploymentName, unhealthy: usize, total: usize) {
-        self.with(|w| w.meltdowns.push((deployment.clone(), unhealthy, total)));
+    async fn put_meltdown(&self, deployment: &DeploymentName, failed: Option<Failed>) {
+        self.with(|w| {
+            w.meltdowns.push(failed);
+            for unhealthy in w.unhealthy.iter_mut().filter(|u| u.deployment == *deployment) {
+                unhealthy.meltdown = failed;
+            }
+        });
     }
 }
 

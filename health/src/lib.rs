@@ -1,6 +1,6 @@
 //! Watching over agents: who watches whom, who is alive, and who gets a new VM.
 //!
-//! The rules are pure ([`shard`], [`assess`], [`meltdown`]); [`watcher`] and [`resurrector`] feed them and act through the
+//! The rules are pure ([`shard`], [`assess`], [`meltdown`], [`failures`]); [`watcher`] and [`resurrector`] feed them and act through the
 //! small trait [`World`]. Heartbeats stay in the memory of the replica that owns the shard; only transitions reach the log.
 //!
 //! Deliberately *not* here: streams (the agents' transport), storage, and giving new VMs (a task does). Invariant: silence
@@ -10,6 +10,7 @@
 //! Read next: [`assess`], then [`watcher`].
 
 pub mod assess;
+pub mod failures;
 #[cfg(test)]
 mod fake;
 pub mod meltdown;
@@ -19,4 +20,4 @@ pub mod watcher;
 pub mod world;
 
 pub use shard::shard_owner;
-pub use world::{Health, Transition, Unhealthy, Watched, World};
+pub use world::{Failed, Health, Transition, Unhealthy, Watched, World};

@@ -1,6 +1,10 @@
 //! A few dead VMs are replaced; when much of a deployment dies at once, something else is wrong, and replacing VMs would
 //! make it worse. Thresholds are BOSH's.
 
+use std::time::Duration;
+
+use crate::world::Failed;
+
 /// When failures count as a meltdown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
@@ -8,13 +12,13 @@ pub struct Thresholds {
     pub minimum_down: usize,
     /// … and at least this share of all.
     pub share: f64,
-    /// How long a failure counts.
-    pub window_ms: i64,
+    /// How long a failure counts after it is over. One that lasts counts as long as it lasts.
+    pub window: Duration,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { minimum_down: 5, share: 0.2, window_ms: 600_000 }
+        Self { minimum_down: 5, share: 0.2, window: Duration::from_secs(600) }
     }
 }
 
@@ -29,8 +33,8 @@ pub enum Decision {
     Meltdown,
 }
 
-/// Decides for a deployment of `total` instances that should have a VM, `unhealthy` of which have failed within the window.
-pub fn decide(thresholds: Thresholds, total: usize, unhealthy: usize) -> Decision {
+/// Decides for a deployment of which so much has failed within the window.
+pub fn decide(thresholds: Thresholds, Failed { unhealthy, total }: Failed) -> Decision {
     if unhealthy == 0 {
         return Decision::Normal;
     }
@@ -48,7 +52,7 @@ mod tests {
     #[test]
     fn the_thresholds_are_bosh_s() {
         let check = |total, unhealthy, expected| {
-            assert_eq!(decide(Thresholds::default(), total, unhealthy), expected)
+            assert_eq!(decide(Thresholds::default(), Failed { unhealthy, total }), expected)
         };
         check(10, 0, Decision::Normal);
         check(3, 3, Decision::Resurrect);

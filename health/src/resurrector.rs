@@ -1,13 +1,15 @@
-//! The leader's loop: keeps the shard map true, and asks for new VMs where some have died.
+//! The leader's loop: keeps the shard map true, and asks for new VMs where some have died. Every replica remembers
+//! failures, so that whoever leads next can tell a few from a meltdown.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{DeploymentName, InstanceId};
+// The runtime's clock is the monotonic one, and tests can hold it.
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::failures::{Failures, Matter};
 use crate::meltdown::{Decision, Thresholds, decide};
 use crate::world::{Unhealthy, World};
 
@@ -15,27 +17,22 @@ use crate::world::{Unhealthy, World};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs for the life of the process; acts only while this replica leads.
-pub async fn run(
-    world: Arc<dyn World>,
-    thresholds: Thresholds,
-    now_ms: impl Fn() -> i64 + Send,
-    stop: CancellationToken,
-) {
-    let mut told: BTreeSet<DeploymentName> = BTreeSet::new();
+pub async fn run(world: Arc<dyn World>, thresholds: Thresholds, stop: CancellationToken) {
+    let (started, mut failures) = (Instant::now(), Failures::default());
     let look = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            if world.leads() {
+                keep_map(&*world).await;
+            }
+            let unhealthy = world.unhealthy().await;
+            let now = started.elapsed();
+            failures.note(&unhealthy, thresholds.window, now);
             if !world.leads() {
-                // Whoever leads next tells by itself; should it be this one again, it tells again.
-                told.clear();
                 continue;
             }
-            keep_map(&*world).await;
-            let unhealthy = world.unhealthy().await;
-            // A meltdown that is over and comes back is news again.
-            told.retain(|deployment| unhealthy.iter().any(|u| u.deployment == *deployment));
-            for unhealthy in unhealthy {
-                act(&*world, thresholds, now_ms(), &unhealthy, &mut told).await;
+            for found in unhealthy.iter().filter(|found| !found.in_work) {
+                act(&*world, thresholds, found, failures.of(found, now)).await;
             }
         }
     };
@@ -54,30 +51,21 @@ async fn keep_map(world: &dyn World) {
     }
 }
 
-async fn act(
-    world: &dyn World,
-    thresholds: Thresholds,
-    now_ms: i64,
-    found: &Unhealthy,
-    told: &mut BTreeSet<DeploymentName>,
-) {
-    // What failed long ago counts no more towards a meltdown, but is still resurrected.
-    let recent = found.instances.iter().filter(|(_, since)| now_ms - since < thresholds.window_ms).count();
-    match decide(thresholds, found.total, recent.max(usize::from(!found.instances.is_empty()))) {
-        Decision::Normal => {
-            told.remove(&found.deployment);
+async fn act(world: &dyn World, thresholds: Thresholds, found: &Unhealthy, matter: Matter) {
+    let (deployment, failed) = (&found.deployment, matter.failed);
+    let meltdown = match decide(thresholds, failed) {
+        Decision::Normal | Decision::Resurrect => None,
+        Decision::Meltdown => Some(failed),
+    };
+    if meltdown != found.meltdown {
+        if found.meltdown.is_none() {
+            let (unhealthy, total) = (failed.unhealthy, failed.total);
+            error!(%deployment, unhealthy, total, "We are in meltdown: nothing is resurrected");
         }
-        Decision::Resurrect => {
-            told.remove(&found.deployment);
-            let instances: Vec<InstanceId> = found.instances.iter().map(|(id, _)| id.clone()).collect();
-            world.resurrect(&found.deployment, instances).await;
-        }
-        Decision::Meltdown => {
-            if told.insert(found.deployment.clone()) {
-                error!(deployment = %found.deployment, unhealthy = recent, total = found.total, "meltdown: nothing is resurrected");
-                world.tell_meltdown(&found.deployment, recent, found.total).await;
-            }
-        }
+        world.put_meltdown(deployment, meltdown).await;
+    }
+    if meltdown.is_none() && matter.is_settled && !matter.ill.is_empty() {
+        world.resurrect(deployment, matter.ill).await;
     }
 }
 

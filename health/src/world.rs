@@ -43,15 +43,30 @@ pub struct Transition {
     pub reason: String,
 }
 
-/// A deployment with failures.
+/// A deployment with failures, or in meltdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unhealthy {
     /// The deployment.
     pub deployment: DeploymentName,
-    /// How many of its instances should have a VM.
+    /// Whether a task is working on it: what fails then is the task's affair.
+    pub in_work: bool,
+    /// Its instances that should have a VM.
+    pub wanted: BTreeSet<InstanceId>,
+    /// Those whose agent is dead.
+    pub dead: BTreeSet<InstanceId>,
+    /// Those that have no VM.
+    pub missing: BTreeSet<InstanceId>,
+    /// The meltdown as the fleet knows it.
+    pub meltdown: Option<Failed>,
+}
+
+/// How much of a deployment has failed lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Instances that have failed, also those that were healed since.
+    pub unhealthy: usize,
+    /// Instances that should have a VM.
     pub total: usize,
-    /// Those whose VM is dead or missing, and since when (milliseconds since the epoch).
-    pub instances: Vec<(InstanceId, i64)>,
 }
 
 /// The fleet as health sees it.
@@ -79,10 +94,11 @@ pub trait World: Send + Sync {
     fn able_to_watch(&self) -> BTreeSet<NodeId>;
     /// Has a new map agreed on.
     async fn put_shard_map(&self, number: u64, watchers: BTreeSet<NodeId>);
-    /// Returns deployments that nobody works on, that may be resurrected, and that have failures.
-    async fn unhealthy(&self) -> Vec<Unhealthy>;
-    /// Asks for new VMs. Idempotent while an earlier request is still open, also across leaders.
+    /// Returns the deployments that have failures or are in meltdown. Asked every second: cheap while nothing changes.
+    async fn unhealthy(&self) -> Arc<Vec<Unhealthy>>;
+    /// Asks for new VMs. Idempotent while an earlier request is still open, also across leaders; does nothing while
+    /// resurrection is off, or rests after an attempt.
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>);
-    /// Tells operators that a deployment is left alone.
-    async fn tell_meltdown(&self, deployment: &DeploymentName, unhealthy: usize, total: usize);
+    /// Has it known that a deployment is in meltdown and left alone, or is so no more.
+    async fn put_meltdown(&self, deployment: &DeploymentName, failed: Option<Failed>);
 }

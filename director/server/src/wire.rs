@@ -37,7 +37,7 @@ use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
 use crate::fleet::homes::follow_shards;
 use crate::fleet::leaving::finish_removals;
-use crate::fleet::log::{RaftLog, now};
+use crate::fleet::log::RaftLog;
 use crate::fleet::membership::{FleetService, Membership};
 use crate::fleet::peers::PeerChannels;
 use crate::fleet::settling::settle;
@@ -277,7 +277,7 @@ impl Replica {
             health::watcher::run(watched, ears, health::assess::Policy::default(), stop)
         });
         self.doors.spawn("resurrector", OnExit::StopNode, |stop| {
-            health::resurrector::run(world, health::meltdown::Thresholds::default(), || now().0, stop)
+            health::resurrector::run(world, health::meltdown::Thresholds::default(), stop)
         });
         let (node, log) = (self.node.clone(), self.log.clone());
         self.doors.spawn("janitor", OnExit::StopNode, |stop| janitor::run(node, log, stop));

@@ -9,16 +9,16 @@ use std::time::Duration;
 use agent_api::{AgentError, Agents, Method, Mode, Request};
 use async_trait::async_trait;
 use health::watcher::ASK_WITHIN;
-use health::{Health, Transition, Unhealthy, Watched, World};
+use health::{Failed, Health, Transition, Unhealthy, Watched, World};
 use model::{AgentId, DeploymentName, InstanceId, NodeId, RequestId, Revision};
 use raft::Node;
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
-use state::records::{AgentHealth, AgentTransition, ShardMap};
+use state::records::{AgentHealth, AgentTransition, FailedShare, ShardMap};
 use tracing::{debug, warn};
 
-use crate::fleet::log::{RaftLog, now};
+use crate::fleet::log::RaftLog;
 
 /// A follower that was heard within this time can watch; a leader that has led for so long has heard whoever is there.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
@@ -76,6 +76,7 @@ pub struct FleetWorld {
     pub agents: Arc<dyn Agents>,
     watched: Kept<Vec<Watched>>,
     unhealthy: Kept<Vec<Unhealthy>>,
+    rests: Mutex<look::Rests>,
 }
 
 fn stored(health: Health) -> AgentHealth {
@@ -107,7 +108,8 @@ fn answered(asked: &Result<agent_api::Reply, AgentError>) -> bool {
 impl FleetWorld {
     /// Makes a replica's view of the world.
     pub fn new(id: NodeId, node: Node, log: RaftLog, agents: Arc<dyn Agents>) -> Self {
-        Self { id, node, log, agents, watched: Kept::default(), unhealthy: Kept::default() }
+        let (watched, unhealthy, rests) = (Kept::default(), Kept::default(), Mutex::default());
+        Self { id, node, log, agents, watched, unhealthy, rests }
     }
 
     async fn own(&self, what: &'static str, command: Command) {
@@ -189,27 +191,32 @@ impl World for FleetWorld {
         self.own("shard map", Command::ShardMapPut { epoch: model::Epoch(leadership.term), map }).await;
     }
 
-    async fn unhealthy(&self) -> Vec<Unhealthy> {
-        self.unhealthy.get(&self.log, look::unhealthy).await.to_vec()
+    async fn unhealthy(&self) -> Arc<Vec<Unhealthy>> {
+        self.unhealthy.get(&self.log, look::unhealthy).await
     }
 
     async fn resurrect(&self, deployment: &DeploymentName, instances: Vec<InstanceId>) {
         let count = instances.len();
         let proposal = {
             let view = self.log.view();
-            look::resurrection(&State::new(&*view), deployment, instances, now())
+            let state = State::new(&*view);
+            let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+            let may =
+                !state.resurrection_paused() && rests.is_over(deployment, look::rest(&state, deployment));
+            may.then(|| look::resurrection(&state, deployment, instances))
         };
         let Some(proposal) = proposal else { return };
         warn!(deployment = %deployment, instances = count, "resurrecting");
         self.propose("resurrection", proposal).await;
     }
 
-    async fn tell_meltdown(&self, deployment: &DeploymentName, unhealthy: usize, total: usize) {
-        let percent = unhealthy as f64 / total.max(1) as f64 * 100.0;
-        warn!(
-            deployment = %deployment,
-            "We are in meltdown: {unhealthy} of {total} agents are unhealthy ({percent:.1}%), nothing is resurrected"
-        );
+    async fn put_meltdown(&self, deployment: &DeploymentName, failed: Option<Failed>) {
+        let Some(leadership) = self.node.leadership() else { return };
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let failed = failed.map(|f| FailedShare { unhealthy: count(f.unhealthy), total: count(f.total) });
+        let epoch = model::Epoch(leadership.term);
+        let command = Command::MeltdownPut { epoch, deployment: deployment.clone(), failed };
+        self.own("meltdown", command).await;
     }
 }
 

@@ -147,6 +147,8 @@ pub enum Command {
     /// Pins versions of variables that are there already. A name that the set already pins is left alone. Refused if
     /// the set is another task's, or a version does not exist.
     VariablesPin { task: TaskId, epoch: Epoch, set: VariableSetId, pins: Vec<VariablePin> },
+    /// So much of a deployment has failed at once that the leader resurrects nothing; or, without `failed`, that is over.
+    MeltdownPut { epoch: Epoch, deployment: DeploymentName, failed: Option<FailedShare> },
 }
 
 /// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
@@ -160,7 +162,8 @@ impl Command {
             Self::StemcellRetire { .. }
             | Self::UserTokenPut { .. }
             | Self::UserTokenRemove { .. }
-            | Self::VariablesPin { .. } => 2,
+            | Self::VariablesPin { .. }
+            | Self::MeltdownPut { .. } => 2,
             // An older member would pass these fields over.
             Self::PlanCommit { plan, .. } if !plan.dns_subjects.is_empty() => 2,
             Self::PlanCommit { plan, .. } => level_of(&plan.reservations),

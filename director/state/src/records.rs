@@ -462,6 +462,26 @@ pub struct ShardMap {
     pub watchers: BTreeSet<NodeId>,
 }
 
+/// A deployment so much of which has failed at once that nothing of it is resurrected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meltdown {
+    /// The deployment.
+    pub deployment: DeploymentName,
+    /// How much has failed.
+    pub failed: FailedShare,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// How much of a deployment has failed lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedShare {
+    /// Instances that have failed, also those that were healed since.
+    pub unhealthy: u32,
+    /// Instances that should have a VM.
+    pub total: u32,
+}
+
 /// Something that may exist out there without anybody knowing its id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leak {

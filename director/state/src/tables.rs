@@ -137,6 +137,8 @@ tables! {
     LEAKS: EventId => Leak = 0x4c, "leaks", Shown;
     /// Numbers in DNS names, by deployment (none for zones and networks), kind and name.
     DNS_NUMBERS: (DeploymentName, String, String) => u32 = 0x4d, "dns_numbers", Hidden;
+    /// Deployments in which nothing is resurrected because too much has failed.
+    MELTDOWNS: DeploymentName => Meltdown = 0x4e, "meltdowns", Shown;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

@@ -129,6 +129,69 @@ fn a_suspicion_is_no_event_and_comes_too_late_for_the_dead() {
 }
 
 #[test]
+fn a_meltdown_is_told_when_it_begins_and_when_it_is_over() {
+    let mut world = world();
+    let put = |deployment: &str, unhealthy: Option<u32>| Command::MeltdownPut {
+        epoch: EPOCH,
+        deployment: deployment.into(),
+        failed: unhealthy.map(|unhealthy| FailedShare { unhealthy, total: 10 }),
+    };
+    expect!["refused: no such deployment: gone"].assert_eq(&world.say(put("gone", Some(5))));
+    let stale = Command::MeltdownPut { epoch: Epoch(0), deployment: "web".into(), failed: None };
+    expect!["refused: epoch 0 is over: the current one is 1"].assert_eq(&world.say(stale));
+    world.must(put("web", None));
+    world.must(put("web", Some(5)));
+    let since = Timestamp(world.now);
+    world.must(put("web", Some(5)));
+    world.must(put("web", Some(6)));
+    let meltdown = world.state().health(state::query::Which::Ailing).pop().unwrap().meltdown.unwrap();
+    assert_eq!((meltdown.failed.unhealthy, meltdown.since), (6, since));
+    world.must(put("web", None));
+    let audit = world.audit();
+    let lines: Vec<&str> = audit.lines().filter(|line| line.contains("meltdown")).collect();
+    expect![[r#"
+        [
+            "4 meltdown deployment web {\"total\":10,\"unhealthy\":5}",
+            "5 meltdown_over deployment web",
+        ]
+    "#]]
+    .assert_debug_eq(&lines);
+}
+
+#[test]
+fn the_health_of_a_deployment_is_that_of_its_instances_that_should_have_a_vm() {
+    use state::query::Which;
+    let mut world = world();
+    let task = TaskId(1);
+    world.must(shard_map(1, &[1]));
+    let seen_now = |world: &World| {
+        let health = world.state().health(Which::All).pop().unwrap();
+        let sets = [&health.wanted, &health.dead, &health.suspect, &health.missing];
+        (sets.map(std::collections::BTreeSet::len), world.state().health(Which::Ailing).len())
+    };
+    assert_eq!(seen_now(&world), ([1, 0, 0, 0], 0), "its agent is new");
+    for (health, sets, ailing) in [
+        (AgentHealth::Suspect, [1, 0, 1, 0], 1),
+        (AgentHealth::Dead, [1, 1, 0, 0], 1),
+        (AgentHealth::Alive, [1, 0, 0, 0], 0),
+    ] {
+        world.must(seen(1, "a1", health));
+        assert_eq!(seen_now(&world), (sets, ailing), "{health:?}");
+    }
+    world.must(Command::StepRecords {
+        task,
+        epoch: EPOCH,
+        records: vec![finished(1, 0, 1, vm_created("vm-1"))],
+    });
+    world.step(task, 1, 1, model::step::StepOutcome::Done);
+    assert_eq!(seen_now(&world), ([1, 0, 0, 1], 1), "its VM was deleted");
+    assert_eq!(world.state().health(Which::Ailing)[0].deployment, "web".into());
+    world.must(Command::InstanceIgnore { instance: "i1".into(), ignore: true });
+    assert_eq!(seen_now(&world), ([0, 0, 0, 0], 0), "what is ignored counts nowhere");
+    assert!(world.state().health(Which::All)[0].in_work);
+}
+
+#[test]
 fn leaks_are_reported_and_cleared() {
     let mut world = World::new();
     let leak = Leak { id: EventId(77), what: "VM of agent a1".into(), task: None, at: Timestamp(0) };

@@ -137,6 +137,11 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::AgentTokenRenew { task, epoch, agent: "a1".into() },
         Command::ShardMapPut { epoch, map: ShardMap { number: 2, watchers } },
         Command::AgentTransitions { shard_epoch: 2, transitions: vec![transition] },
+        Command::MeltdownPut {
+            epoch,
+            deployment: "web".into(),
+            failed: Some(FailedShare { unhealthy: 6, total: 10 }),
+        },
         Command::LeakPut { leak },
         Command::LeakClear { id: EventId(3) },
         Command::BlobForget { digest: "b1".into() },

@@ -179,6 +179,11 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         (name("i"), any::<bool>())
             .prop_map(|(id, ignore)| Command::InstanceIgnore { instance: id.into(), ignore }),
         small().prop_map(|id| Command::LeakClear { id: EventId(id) }),
+        (epoch(), prop::option::of(0..3u32)).prop_map(|(epoch, unhealthy)| Command::MeltdownPut {
+            epoch,
+            deployment: "web".into(),
+            failed: unhealthy.map(|unhealthy| FailedShare { unhealthy, total: 3 }),
+        }),
     ]
 }
 

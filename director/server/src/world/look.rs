@@ -1,23 +1,24 @@
-//! What health reads out of the state. Pure: the state and a time in, facts or a proposal out.
+//! What health reads out of the state: the state in, facts or a proposal out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use health::{Health, Unhealthy, Watched};
-use model::instance::Instance;
+use health::{Failed, Health, Unhealthy, Watched};
 use model::task::{Task, TaskKind, TaskState};
-use model::{AgentId, DeploymentName, InstanceId, LockName, NodeId, RequestId, Timestamp};
+use model::{DeploymentName, InstanceId, LockName, NodeId, RequestId, TaskId};
 use ring::digest::{SHA256, digest};
 use state::State;
 use state::command::Command;
 use state::log::Proposal;
-use state::query::TaskFilter;
+use state::query::{DeploymentHealth, TaskFilter, Which};
 use state::records::{AgentHealth, AgentRecord};
+use tokio::time::Instant;
 
 /// Rest after a resurrection: a failed attempt must not be repeated every second. Doubles with each failure in a row.
-const REST_MS: i64 = 10_000;
+const REST: Duration = Duration::from_secs(10);
 
 /// The longest rest: a cloud that is full now has room later.
-const REST_MAX_MS: i64 = 600_000;
+const REST_MAX: Duration = Duration::from_secs(600);
 
 /// How far back a deployment's tasks are read: as many failures in a row as it takes to the longest rest.
 const TASKS_READ: usize = 8;
@@ -43,50 +44,20 @@ pub(super) fn watched(state: &State<'_>) -> Vec<Watched> {
     state.agents().into_iter().map(watched).collect()
 }
 
-/// Returns the deployments that nobody works on and that have failures. Only those with a failure are read whole.
+/// Returns the deployments that have failures or are in meltdown. Only those are read whole.
 pub(super) fn unhealthy(state: &State<'_>) -> Vec<Unhealthy> {
-    if state.resurrection_paused() {
-        return Vec::new();
-    }
-    let busy = state.deployments_in_work();
-    let mut dead: BTreeMap<DeploymentName, BTreeMap<AgentId, i64>> = BTreeMap::new();
-    for agent in state.agents().into_iter().filter(|a| a.health == AgentHealth::Dead) {
-        dead.entry(agent.deployment).or_default().insert(agent.agent, agent.health_since.0);
-    }
-    let none = BTreeMap::new();
-    let mut found = Vec::new();
-    for deployment in state.deployments().into_iter().map(|d| d.name).filter(|name| !busy.contains(name)) {
-        let dead = dead.get(&deployment).unwrap_or(&none);
-        let left = left_without_vm(state, &deployment);
-        if dead.is_empty() && left.is_empty() {
-            continue;
-        }
-        let wanted: Vec<Instance> =
-            state.instances(&deployment).into_iter().filter(|i| i.expects_vm() && !i.ignore).collect();
-        let since = |instance: &Instance| match state.active_vm(&instance.spec.id) {
-            Some(vm) => dead.get(&vm.agent).copied(),
-            None => left.get(&instance.spec.id).copied(),
-        };
-        let instances: Vec<(InstanceId, i64)> =
-            wanted.iter().filter_map(|i| Some((i.spec.id.clone(), since(i)?))).collect();
-        if !instances.is_empty() {
-            found.push(Unhealthy { deployment, total: wanted.len(), instances });
-        }
-    }
-    found
-}
-
-/// Returns the instances whose resurrection has failed lately, and when. It may have deleted the dead VM and made no new
-/// one; then no agent is left that could be found dead, and without this nobody would try again. VMs that are missing
-/// after a failed deploy are not among them: those are the operator's affair.
-fn left_without_vm(state: &State<'_>, deployment: &DeploymentName) -> BTreeMap<InstanceId, i64> {
-    let mut left = BTreeMap::new();
-    for task in newest_tasks(state, deployment) {
-        if let (TaskKind::ScanAndFix { instances }, TaskState::Error) = (task.kind, task.state) {
-            left.extend(instances.into_iter().map(|id| (id, task.updated_at.0)));
-        }
-    }
-    left
+    let unhealthy = |health: DeploymentHealth| Unhealthy {
+        deployment: health.deployment,
+        in_work: health.in_work,
+        wanted: health.wanted,
+        dead: health.dead,
+        missing: health.missing,
+        meltdown: health.meltdown.map(|meltdown| Failed {
+            unhealthy: meltdown.failed.unhealthy as usize,
+            total: meltdown.failed.total as usize,
+        }),
+    };
+    state.health(Which::Ailing).into_iter().map(unhealthy).collect()
 }
 
 fn newest_tasks(state: &State<'_>, deployment: &DeploymentName) -> Vec<Task> {
@@ -95,7 +66,7 @@ fn newest_tasks(state: &State<'_>, deployment: &DeploymentName) -> Vec<Task> {
     state.tasks(&filter)
 }
 
-/// Returns the proposal that asks for new VMs; none while an earlier resurrection is open or the deployment rests.
+/// Returns the proposal that asks for new VMs.
 ///
 /// The request id says after which task of the deployment it comes: two leaders, or one whose state lags behind what was
 /// committed, propose the same, and the log takes it once.
@@ -103,13 +74,8 @@ pub(super) fn resurrection(
     state: &State<'_>,
     deployment: &DeploymentName,
     instances: Vec<InstanceId>,
-    now: Timestamp,
-) -> Option<Proposal> {
-    let tasks = newest_tasks(state, deployment);
-    if rests_until(&tasks).is_some_and(|until| now < until) {
-        return None;
-    }
-    let after = tasks.first().map(|t| t.id.0).unwrap_or_default();
+) -> Proposal {
+    let after = newest_tasks(state, deployment).first().map(|t| t.id.0).unwrap_or_default();
     // Hashed, so that no user can make the same id: theirs have a slash.
     let id = digest(&SHA256, format!("resurrection of {deployment} after task {after}").as_bytes());
     let command = Command::TaskQueue {
@@ -118,19 +84,53 @@ pub(super) fn resurrection(
         context_id: String::new(),
         locks: vec![LockName::new(format!("lock:deployment:{deployment}"))],
     };
-    Some(Proposal { request_id: Some(RequestId::new(hex::encode(id))), ..Proposal::own(command) })
+    Proposal { request_id: Some(RequestId::new(hex::encode(id))), ..Proposal::own(command) }
 }
 
-/// Returns until when a deployment with these newest tasks (newest first) is left alone.
-fn rests_until(newest: &[Task]) -> Option<Timestamp> {
+/// What an earlier resurrection means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// There is none: nothing.
+    None,
+    /// It is still open.
+    Open,
+    /// It has ended: the next one waits, from when that was first seen. Not from the time in the state: clocks of leaders
+    /// differ, by a day where one is wrong.
+    After { task: TaskId, rest: Duration },
+}
+
+/// Returns what the newest tasks of a deployment mean for its next resurrection.
+pub(super) fn rest(state: &State<'_>, deployment: &DeploymentName) -> Rest {
+    let newest = newest_tasks(state, deployment);
     let resurrections = || newest.iter().take_while(|t| matches!(t.kind, TaskKind::ScanAndFix { .. }));
-    let last = resurrections().next()?;
-    if !last.state.is_final() {
-        return Some(Timestamp(i64::MAX));
+    match resurrections().next() {
+        None => Rest::None,
+        Some(last) if !last.state.is_final() => Rest::Open,
+        Some(last) => {
+            let failures = resurrections().take_while(|t| t.state != TaskState::Done).count() as u32;
+            let rest = (REST * (1 << failures.saturating_sub(1))).min(REST_MAX);
+            Rest::After { task: last.id, rest }
+        }
     }
-    let failures = resurrections().take_while(|t| t.state != TaskState::Done).count() as u32;
-    let rest = (REST_MS << failures.saturating_sub(1)).min(REST_MAX_MS);
-    Some(Timestamp(last.updated_at.0.saturating_add(rest)))
+}
+
+/// The ends of resurrections, and when this replica first saw them.
+#[derive(Debug, Default)]
+pub(super) struct Rests(BTreeMap<DeploymentName, (TaskId, Instant)>);
+
+impl Rests {
+    /// Returns whether a deployment may be resurrected now.
+    pub(super) fn is_over(&mut self, deployment: &DeploymentName, rest: Rest) -> bool {
+        let Rest::After { task, rest } = rest else { return rest == Rest::None };
+        let now = Instant::now();
+        // What is older than the longest rest keeps nobody back, and its deployment may be gone.
+        self.0.retain(|name, (_, seen)| name == deployment || seen.elapsed() < REST_MAX);
+        let seen = self.0.entry(deployment.clone()).or_insert((task, now));
+        if seen.0 != task {
+            *seen = (task, now);
+        }
+        seen.1.elapsed() >= rest
+    }
 }
 
 /// What is known of the others when a leader decides who watches.

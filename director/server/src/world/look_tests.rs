@@ -32,7 +32,7 @@ fn world_with_a_death() -> World {
 trait Finishes {
     fn finish(&mut self, task: model::TaskId, error: Option<TaskError>);
     fn fix(&mut self, delete_vm_first: bool, error: Option<TaskError>);
-    fn proposal(&self, later_ms: i64) -> Option<Proposal>;
+    fn rest(&self) -> Rest;
 }
 
 impl Finishes for World {
@@ -45,7 +45,8 @@ impl Finishes for World {
     }
 
     fn fix(&mut self, delete_vm_first: bool, error: Option<TaskError>) {
-        let proposal = self.proposal(0).expect("nothing keeps a resurrection back");
+        assert_ne!(self.rest(), Rest::Open);
+        let proposal = resurrection(&self.state(), &DEPLOYMENT.into(), vec!["i1".into()]);
         let Outcome::TaskQueued(task) = self.must(proposal.command) else { panic!("no task") };
         self.must(Command::TaskTake { task, epoch: EPOCH });
         if delete_vm_first {
@@ -60,9 +61,8 @@ impl Finishes for World {
         self.finish(task, error);
     }
 
-    fn proposal(&self, later_ms: i64) -> Option<Proposal> {
-        let now = Timestamp(self.now + later_ms);
-        resurrection(&self.state(), &DEPLOYMENT.into(), vec!["i1".into()], now)
+    fn rest(&self) -> Rest {
+        rest(&self.state(), &DEPLOYMENT.into())
     }
 }
 
@@ -71,28 +71,28 @@ fn full() -> Option<TaskError> {
 }
 
 #[test]
-fn a_dead_vm_makes_its_deployment_unhealthy_until_somebody_works_on_it() {
+fn a_dead_vm_makes_its_deployment_unhealthy() {
     let mut world = world_with_a_death();
     let found = unhealthy(&world.state());
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].total, &found[0].instances[0].0), (1, &"i1".into()));
+    let i1 = BTreeSet::from(["i1".into()]);
+    assert_eq!((&found[0].wanted, &found[0].dead, found[0].in_work), (&i1, &i1, false));
     world.must(Command::InstanceIgnore { instance: "i1".into(), ignore: true });
     assert_eq!(unhealthy(&world.state()), []);
     world.must(Command::InstanceIgnore { instance: "i1".into(), ignore: false });
     world.queue(deploy(), &["lock:deployment:web"]);
-    assert_eq!(unhealthy(&world.state()), []);
-    assert!(watched(&world.state())[0].in_work);
+    assert!(unhealthy(&world.state())[0].in_work && watched(&world.state())[0].in_work);
 }
 
 #[test]
 fn an_open_resurrection_is_not_asked_for_again_even_by_a_leader_that_lags() {
     let mut world = world_with_a_death();
     let lagging = world.kv.clone();
-    let first = world.proposal(0).unwrap();
+    let ask = |state: &State<'_>| resurrection(state, &DEPLOYMENT.into(), Vec::new());
+    let first = ask(&world.state());
     world.must(first.command);
-    assert!(world.proposal(3_600_000).is_none());
-    let again =
-        resurrection(&State::new(&lagging), &DEPLOYMENT.into(), Vec::new(), Timestamp(world.now)).unwrap();
+    assert_eq!(world.rest(), Rest::Open);
+    let again = ask(&State::new(&lagging));
     assert_eq!(again.request_id, first.request_id, "the log takes it once");
     assert!(first.request_id.is_some_and(|id| !id.as_str().contains('/')));
 }
@@ -100,33 +100,49 @@ fn an_open_resurrection_is_not_asked_for_again_even_by_a_leader_that_lags() {
 #[test]
 fn a_failed_resurrection_is_repeated_with_longer_and_longer_rests() {
     let mut world = world_with_a_death();
+    assert_eq!(world.rest(), Rest::None);
     let mut rests = Vec::new();
     for _ in 0..8 {
         world.fix(false, full());
-        let rest = (1..).map(|s| s * 10_000).find(|rest| world.proposal(*rest).is_some()).unwrap();
-        rests.push(rest / 10_000);
-        world.now += rest;
+        let Rest::After { rest, .. } = world.rest() else { panic!("{:?}", world.rest()) };
+        rests.push(rest.as_secs());
     }
-    assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(rests, [10, 20, 40, 80, 160, 320, 600, 600]);
     world.fix(false, None);
-    assert!(world.proposal(REST_MS).is_some(), "a success ends the row");
+    assert!(matches!(world.rest(), Rest::After { rest: REST, .. }), "a success ends the row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_begins_when_its_reason_is_first_seen_whatever_a_leader_s_clock_said() {
+    let (mut world, mut rests, web) = (world_with_a_death(), Rests::default(), DEPLOYMENT.into());
+    assert!(rests.is_over(&web, world.rest()));
+    // Finished by a leader whose clock is a year ahead, and looked at by one whose clock is right.
+    world.now += 365 * 86_400_000;
+    world.fix(false, full());
+    for over in [false, true] {
+        assert_eq!(rests.is_over(&web, world.rest()), over);
+        tokio::time::advance(REST).await;
+    }
+    world.fix(false, full());
+    for over in [false, false, true] {
+        assert_eq!(rests.is_over(&web, world.rest()), over, "the second rest is longer");
+        tokio::time::advance(REST).await;
+    }
 }
 
 #[test]
-fn an_instance_that_a_failed_resurrection_left_without_vm_is_not_forgotten() {
+fn an_instance_without_vm_is_not_forgotten_whoever_left_it_so() {
     let mut world = world_with_a_death();
     world.fix(true, full());
     assert_eq!(world.state().agents(), [], "nobody is left to be found dead");
-    assert_eq!(unhealthy(&world.state())[0].instances[0].0, "i1".into());
-}
+    assert_eq!(unhealthy(&world.state())[0].missing, BTreeSet::from(["i1".into()]));
 
-#[test]
-fn what_a_failed_deploy_left_without_vm_is_the_operator_s() {
     let mut world = World::new();
     let task = world.planned(plan_of(vec![create_vm()]));
     world.step(task, 1, 0, failed("the cloud is full"));
     world.finish(task, full());
-    assert_eq!(unhealthy(&world.state()), []);
+    let found = unhealthy(&world.state()).remove(0);
+    assert_eq!((found.missing, found.in_work), (BTreeSet::from(["i1".into()]), false));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::event::{Audit, audit};
 use super::task::working;
 use super::tx::Tx;
 use crate::command::{Outcome, Refusal};
-use crate::records::{AgentHealth, AgentTransition, ShardMap};
+use crate::records::{AgentHealth, AgentTransition, FailedShare, Meltdown, ShardMap};
 use crate::tables::*;
 
 /// `AgentEnroll`. The first key wins; its holder may ask again.
@@ -100,4 +100,43 @@ fn transition(tx: &mut Tx<'_>, seen: &AgentTransition) {
         ..Audit::default()
     };
     audit(tx, death);
+}
+
+/// `MeltdownPut`. Its begin and its end are told; that more or less has failed meanwhile is only noted.
+pub(super) fn meltdown(
+    tx: &mut Tx<'_>,
+    epoch: Epoch,
+    deployment: &DeploymentName,
+    failed: Option<FailedShare>,
+) -> Result<Outcome, Refusal> {
+    tx.fence(epoch)?;
+    tx.need(&DEPLOYMENTS, deployment, "deployment")?;
+    let current = tx.get(&MELTDOWNS, deployment);
+    let action = match (&current, failed) {
+        (None, None) => return Ok(Outcome::Done),
+        (Some(current), Some(failed)) if current.failed == failed => return Ok(Outcome::Done),
+        (Some(_), Some(_)) => None,
+        (None, Some(_)) => Some("meltdown"),
+        (Some(_), None) => Some("meltdown_over"),
+    };
+    match failed {
+        Some(failed) => {
+            let since = current.map_or(tx.at, |current| current.since);
+            tx.put(&MELTDOWNS, deployment, &Meltdown { deployment: deployment.clone(), failed, since });
+        }
+        None => tx.delete(&MELTDOWNS, deployment),
+    }
+    if let Some(action) = action {
+        let counts = failed.map(|failed| [("unhealthy", failed.unhealthy), ("total", failed.total)]);
+        let turn = Audit {
+            action,
+            object_type: "deployment",
+            object_name: Some(deployment.to_string()),
+            deployment: Some(deployment.clone()),
+            context: counts.into_iter().flatten().map(|(name, n)| (name.to_owned(), n.into())).collect(),
+            ..Audit::default()
+        };
+        audit(tx, turn);
+    }
+    Ok(Outcome::Done)
 }

@@ -74,6 +74,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     }
     tx.delete_of(&VARIABLE_SETS_OF, name);
     dns::forget(tx, name);
+    tx.delete(&MELTDOWNS, name);
     tx.delete(&DEPLOYMENTS, name);
     Ok(())
 }

@@ -151,6 +151,7 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         AgentTokenRenew { task, epoch, agent } => agent::renew_token(tx, (*task, *epoch), agent),
         ShardMapPut { epoch, map } => agent::shard_map_put(tx, *epoch, map),
         AgentTransitions { shard_epoch, transitions } => agent::transitions(tx, *shard_epoch, transitions),
+        MeltdownPut { epoch, deployment, failed } => agent::meltdown(tx, *epoch, deployment, *failed),
         LeakPut { leak } => event::leak_put(tx, leak),
         LeakClear { id } => event::leak_clear(tx, *id),
         BlobForget { digest } => blob::forget(tx, digest),

@@ -10,12 +10,14 @@ mod artifact;
 mod deployment;
 mod dns;
 mod fleet;
+mod health;
 mod history;
 mod instance;
 mod task;
 mod variable;
 
 pub(crate) use dns::{dns_counter, dns_key};
+pub use health::{DeploymentHealth, Which};
 pub use history::{Compacted, EventFilter};
 pub use task::{LockView, TaskFilter};
 
