@@ -117,10 +117,13 @@ impl Reader {
                 () = stop.cancelled() => break,
             };
             match message {
-                Ok(Ok(Some(message))) => match message.body.map(|body| self.take(body)) {
-                    Some(Keeping::Stream) | None => {}
-                    Some(Keeping::Nothing) => break,
-                },
+                Ok(Ok(Some(message))) => {
+                    self.hub.registry.heard(&self.agent, &self.stream);
+                    match message.body.map(|body| self.take(body)) {
+                        Some(Keeping::Stream) | None => {}
+                        Some(Keeping::Nothing) => break,
+                    }
+                }
                 Ok(Ok(None)) => break,
                 Ok(Err(status)) => {
                     debug!(agent = %self.agent, error = %status, "agent stream broke");

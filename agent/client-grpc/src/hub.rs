@@ -33,6 +33,14 @@ pub struct HubOptions {
     pub rehome_per_second: u32,
 }
 
+impl HubOptions {
+    /// Returns how long a silent stream is trusted. An agent sends at least one message in each interval: after two
+    /// without one, it is looked for elsewhere as well.
+    fn trusted_for(&self) -> Duration {
+        self.heartbeat_interval * 2
+    }
+}
+
 impl Default for HubOptions {
     fn default() -> Self {
         Self {
@@ -66,7 +74,7 @@ pub struct AgentHub {
 impl AgentHub {
     /// Makes a hub without streams. Its tasks run in `tasks` and end with them.
     pub fn new(parts: HubParts, options: HubOptions, tasks: OwnedTasks) -> Arc<Self> {
-        Arc::new(Self { parts, options, registry: Registry::default(), tasks })
+        Arc::new(Self { parts, options, registry: Registry::new(options.trusted_for()), tasks })
     }
 
     /// Returns the services for the agent port: TLS with an optional client certificate, because enrolling has none
@@ -88,7 +96,7 @@ impl AgentHub {
         Routes::new(relay)
     }
 
-    /// Returns whether the agent's stream is here.
+    /// Returns whether the agent's stream is here, silent or not.
     pub fn holds(&self, agent: &AgentId) -> bool {
         self.registry.holds(agent)
     }

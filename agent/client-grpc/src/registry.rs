@@ -1,11 +1,13 @@
 //! The streams that agents opened to this replica, and who waits for what on them.
 //!
 //! A lock is held for map operations only, never across an await. An agent has at most one stream here: a newer one
-//! replaces the older, which then counts as lost.
+//! replaces the older, which then counts as lost. A stream that has been silent for longer than heartbeats leave it is
+//! kept for a while, but not trusted: the way to its agent may be cut, and the agent be at another replica by now.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use model::{AgentId, Epoch, RequestId};
 use proto::agent::v1::{CancelRequest, CancelResult, DirectorMessage, Response, director_message};
@@ -31,6 +33,14 @@ pub(crate) struct Stream {
     /// Cancelled once the stream has ended or a newer one has replaced it.
     pub(crate) lost: CancellationToken,
     generation: u64,
+    /// When the agent last said anything on it.
+    heard: Arc<Mutex<Instant>>,
+}
+
+impl Stream {
+    fn heard(&self) -> MutexGuard<'_, Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -41,14 +51,29 @@ struct Inner {
     arrivals: HashMap<AgentId, watch::Sender<()>>,
 }
 
+impl Inner {
+    /// Wakes those who wait for an agent.
+    fn arrived(&mut self, agent: &AgentId) {
+        if let Some(waiting) = self.arrivals.remove(agent) {
+            // Whoever stopped waiting does not matter.
+            let _ = waiting.send(());
+        }
+    }
+}
+
 /// See the module's header.
-#[derive(Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     counter: AtomicU64,
+    trusted_for: Duration,
 }
 
 impl Registry {
+    /// Makes an empty registry. A stream that has been silent for `trusted_for` is not trusted until it is heard again.
+    pub(crate) fn new(trusted_for: Duration) -> Self {
+        Self { inner: Mutex::default(), counter: AtomicU64::default(), trusted_for }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change is a single map operation: a panic elsewhere leaves the maps whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,16 +90,22 @@ impl Registry {
         outbound: mpsc::Sender<DirectorMessage>,
         lost: CancellationToken,
     ) -> Stream {
-        let stream = Stream { outbound, lost, generation: self.next_number() };
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        let stream = Stream { outbound, lost, generation: self.next_number(), heard };
         let mut inner = self.inner();
         if let Some(older) = inner.streams.insert(agent.clone(), stream.clone()) {
             older.lost.cancel();
         }
-        if let Some(waiting) = inner.arrivals.remove(agent) {
-            // Whoever stopped waiting does not matter.
-            let _ = waiting.send(());
-        }
+        inner.arrived(agent);
         stream
+    }
+
+    /// Takes in that a stream's agent has said something.
+    pub(crate) fn heard(&self, agent: &AgentId, stream: &Stream) {
+        let silent = std::mem::replace(&mut *stream.heard(), Instant::now()).elapsed();
+        if silent >= self.trusted_for {
+            self.inner().arrived(agent);
+        }
     }
 
     /// Removes a stream. Returns whether it was still the agent's newest one here.
@@ -94,6 +125,11 @@ impl Registry {
         self.inner().streams.contains_key(agent)
     }
 
+    /// Returns whether the agent's stream is here and the agent has lately been heard on it.
+    pub(crate) fn hears(&self, agent: &AgentId) -> bool {
+        self.stream(agent).is_some_and(|stream| stream.heard().elapsed() < self.trusted_for)
+    }
+
     pub(crate) fn stream(&self, agent: &AgentId) -> Option<Stream> {
         self.inner().streams.get(agent).cloned()
     }
@@ -106,11 +142,12 @@ impl Registry {
         self.inner().streams.len()
     }
 
-    /// Waits until the agent has a stream here.
+    /// Waits until the agent [is heard](Self::hears) here.
     pub(crate) async fn arrival(&self, agent: &AgentId) {
         let mut arrived = {
             let mut inner = self.inner();
-            if inner.streams.contains_key(agent) {
+            let stream = inner.streams.get(agent);
+            if stream.is_some_and(|stream| stream.heard().elapsed() < self.trusted_for) {
                 return;
             }
             if inner.arrivals.len() >= ARRIVALS_SWEEP {

@@ -88,7 +88,7 @@ impl AgentRelay for RelayService {
         let wait = Duration::from_millis(request.wait_ms.into()).min(LOCATE_WAIT_MAX);
         // Over without an arrival, or arrived: the registry says which.
         let _ = tokio::time::timeout(wait, self.hub.registry.arrival(&agent)).await;
-        Ok(Response::new(RelayLocateResponse { here: self.hub.registry.holds(&agent) }))
+        Ok(Response::new(RelayLocateResponse { here: self.hub.registry.hears(&agent) }))
     }
 }
 

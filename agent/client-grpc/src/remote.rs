@@ -36,7 +36,7 @@ pub struct RemoteAgents {
     peers: Arc<dyn Peers>,
 }
 
-/// Which replica holds an agent's stream.
+/// Which replica hears an agent.
 enum Holder {
     Here,
     Peer(AgentRelayClient<Channel>),
@@ -48,22 +48,23 @@ impl RemoteAgents {
         Self { hub, peers }
     }
 
-    /// Finds the replica that holds the agent's stream, waiting for the agent to dial one of them.
+    /// Finds the replica that hears the agent, waiting for the agent to dial one of them. A stream that has fallen silent
+    /// does not count, wherever it is: the agent may have left it, and its end has not come through.
     async fn find(&self, agent: &AgentId) -> Holder {
-        if self.hub.holds(agent) {
+        if self.hub.registry.hears(agent) {
             return Holder::Here;
         }
         let mut elsewhere: FuturesUnordered<_> =
             self.peers.replicas().into_iter().map(|node| self.find_at(node, agent)).collect();
         loop {
             tokio::select! {
-                () = self.hub.registry.arrival(agent) => if self.hub.holds(agent) { return Holder::Here },
+                () = self.hub.registry.arrival(agent) => if self.hub.registry.hears(agent) { return Holder::Here },
                 Some(client) = elsewhere.next() => return Holder::Peer(client),
             }
         }
     }
 
-    /// Waits until the agent's stream is at one certain replica.
+    /// Waits until one certain replica hears the agent.
     async fn find_at(&self, node: NodeId, agent: &AgentId) -> AgentRelayClient<Channel> {
         let mut waits = LOCATE_PAUSE.waits();
         loop {

@@ -30,7 +30,7 @@ const RENEW_AGAIN: retry::Policy =
     retry::Policy { initial: Duration::from_secs(5), max: Duration::from_secs(300), total: None };
 
 /// After a director was lost, its agents dial the others at random moments within this.
-const LOST_SPREAD: Duration = Duration::from_millis(400);
+pub(crate) const LOST_SPREAD: Duration = Duration::from_millis(400);
 
 /// How often an agent that is served away from home tries whether home can be reached again.
 const HOME_AGAIN_EVERY: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::identity::Credentials;
 
-/// How long one director may take to accept a connection.
+/// How long one director may take to accept a connection and prove who it is.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// HTTP/2 pings notice a peer that vanished without a word, also during a long blob transfer.
@@ -118,8 +118,42 @@ pub(crate) enum Learned {
     Nothing,
 }
 
+/// Why a director can't be reached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// It does not accept the connection, or is not a director of ours.
+    #[error("cannot connect to `{endpoint}`")]
+    Refused {
+        /// Which one.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// It says nothing.
+    #[error("`{endpoint}` did not answer in {CONNECTED_WITHIN:?}")]
+    Silent {
+        /// Which one.
+        endpoint: String,
+    },
+}
+
 /// Opens a verified connection to a director; with credentials, as an agent that it knows.
 pub(crate) async fn connect(
+    endpoint: &str,
+    authorities_pem: &str,
+    credentials: Option<Credentials>,
+) -> Result<Channel, DialError> {
+    // The transport's own limit ends with the TCP connection, and something on the way may accept that for a director that
+    // says nothing.
+    let opening = open(endpoint, authorities_pem, credentials);
+    match tokio::time::timeout(CONNECTED_WITHIN, opening).await {
+        Ok(opened) => opened.map_err(|source| DialError::Refused { endpoint: endpoint.to_owned(), source }),
+        Err(_) => Err(DialError::Silent { endpoint: endpoint.to_owned() }),
+    }
+}
+
+async fn open(
     endpoint: &str,
     authorities_pem: &str,
     credentials: Option<Credentials>,
@@ -132,7 +166,6 @@ pub(crate) async fn connect(
     }
     Endpoint::from_shared(format!("https://{endpoint}"))?
         .tls_config(tls)?
-        .connect_timeout(CONNECTED_WITHIN)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
         .keep_alive_while_idle(true)

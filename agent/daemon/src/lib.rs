@@ -48,6 +48,7 @@ pub use machine::{Machine, Notice, Notices, Order, Progress, Report, Work};
 pub use method::Method;
 pub use model::agent_settings::AgentSettings as Settings;
 pub use real::{RealMachine, RealMachineParts};
+pub use session::leaves_within;
 pub use simulated::{Behaviour, SimulatedMachine};
 pub use storage::{Kept, Storage};
 pub use supervisor::Timing;

@@ -137,6 +137,18 @@ async fn welcomed(
     Ok((Opened::Welcome(Box::new(session)), endpoints))
 }
 
+/// Returns how long a director has to acknowledge a heartbeat. Short enough that an agent whose way to its director is cut
+/// is with another one before it is called dead.
+fn acknowledged_within(heartbeat_interval: Duration) -> Duration {
+    heartbeat_interval.mul_f64(1.5).max(ACKNOWLEDGED_WITHIN_MIN)
+}
+
+/// Returns how long after its last heartbeat that arrived an agent dials another director at the latest, when the way to
+/// its director is cut without a word.
+pub fn leaves_within(heartbeat_interval: Duration) -> Duration {
+    heartbeat_interval + acknowledged_within(heartbeat_interval) + crate::agent::LOST_SPREAD
+}
+
 impl Session {
     /// Goes on until something happens that the agent must decide about. Not safe to cancel in the middle of a
     /// request's admission: drop the session afterwards.
@@ -170,7 +182,7 @@ impl Session {
     }
 
     fn acknowledged_within(&self) -> Duration {
-        (self.interval * 2).max(ACKNOWLEDGED_WITHIN_MIN)
+        acknowledged_within(self.interval)
     }
 
     async fn take(&mut self, message: DirectorMessage) -> Option<Event> {

@@ -4,6 +4,7 @@
 
 mod authority;
 mod ports;
+mod wire;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use agent_api::{AgentError, Agents as _, Method, Mode, Reply, Request};
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
 use dagent::Settings;
+use health::watcher::Ears;
 use model::agent_settings::AgentPlatform;
 use model::{AgentId, Epoch, NodeId};
 use owned_tasks::{OnExit, OwnedTasks};
@@ -22,11 +24,19 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use authority::Authority;
-use ports::{FleetPeers, FleetPlacement, MemoryBlobs, TokenIdentity};
+use ports::{EarsAndMemory, FleetPeers, FleetPlacement, MemoryBlobs, TokenIdentity};
 pub use ports::{Heard, Homes};
+use wire::Wire;
 
 /// Longest that anything may take on a busy machine. Every wait ends with its condition, long before.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A hub with quick heartbeats.
+pub const OPTIONS: HubOptions = HubOptions {
+    heartbeat_interval: Duration::from_millis(200),
+    silence_max: Duration::from_secs(5),
+    rehome_per_second: 500,
+};
 
 /// The token of every agent.
 pub const TOKEN: &str = "a-single-use-token";
@@ -47,7 +57,12 @@ pub struct Shared {
 pub struct Replica {
     pub hub: Arc<AgentHub>,
     pub agents: RemoteAgents,
+    /// Where agents reach it: the near end of the wire.
     pub agent_port: SocketAddr,
+    /// The way from the agents to this replica.
+    pub wire: Wire,
+    /// What this replica alone has heard.
+    pub ears: Arc<Ears>,
     runtime: Option<Runtime>,
 }
 
@@ -60,6 +75,11 @@ pub struct Fleet {
 impl Fleet {
     /// Starts so many replicas.
     pub fn start(count: u64) -> Self {
+        Self::start_with(count, OPTIONS)
+    }
+
+    /// Starts so many replicas, whose hubs have these options.
+    pub fn start_with(count: u64, options: HubOptions) -> Self {
         let shared = Arc::new(Shared {
             authority: Authority::new(),
             blobs: Arc::default(),
@@ -69,7 +89,7 @@ impl Fleet {
             keys: Mutex::default(),
             peer_ports: Mutex::default(),
         });
-        let replicas = (0..count).map(|node| Replica::start(NodeId(node), &shared)).collect();
+        let replicas = (0..count).map(|node| Replica::start(NodeId(node), &shared, options)).collect();
         Self { shared, replicas }
     }
 
@@ -118,27 +138,25 @@ impl Fleet {
 }
 
 impl Replica {
-    fn start(node: NodeId, shared: &Arc<Shared>) -> Self {
+    fn start(node: NodeId, shared: &Arc<Shared>, options: HubOptions) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listen = || runtime.block_on_anywhere(tokio::net::TcpListener::bind("127.0.0.1:0"));
-        let (agent_listener, peer_listener) = (listen(), listen());
-        let agent_port = agent_listener.local_addr().unwrap();
+        let (agent_listener, peer_listener, wire_listener) = (listen(), listen(), listen());
         let peer_port = peer_listener.local_addr().unwrap();
         shared.peer_ports.lock().unwrap().insert(node, peer_port);
+        let (tasks, ears) = (OwnedTasks::new(), Arc::new(Ears::default()));
+        let wire = {
+            let _context = runtime.enter();
+            Wire::lay(wire_listener, agent_listener.local_addr().unwrap(), &tasks)
+        };
+        let agent_port = wire.address;
         shared.homes.add(agent_port.to_string());
-
-        let tasks = OwnedTasks::new();
         let parts = HubParts {
             identity: Arc::new(TokenIdentity(shared.clone())),
             blobs: shared.blobs.clone(),
             placement: Arc::new(FleetPlacement { homes: shared.homes.clone(), own: agent_port.to_string() }),
-            sink: shared.heard.clone(),
-        };
-        let options = HubOptions {
-            heartbeat_interval: Duration::from_millis(200),
-            silence_max: Duration::from_secs(5),
-            ..HubOptions::default()
+            sink: Arc::new(EarsAndMemory { ears: ears.clone(), memory: shared.heard.clone() }),
         };
         let hub = AgentHub::new(parts, options, tasks.clone());
         let agents = RemoteAgents::new(hub.clone(), Arc::new(FleetPeers { node, shared: shared.clone() }));
@@ -156,7 +174,7 @@ impl Replica {
         tasks.spawn("peer port", OnExit::Ignore, |_| async move {
             peer_server.serve_with_incoming(TcpListenerStream::new(peer_listener)).await.unwrap();
         });
-        Self { hub, agents, agent_port, runtime: Some(runtime) }
+        Self { hub, agents, agent_port, wire, ears, runtime: Some(runtime) }
     }
 }
 

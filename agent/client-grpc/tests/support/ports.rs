@@ -11,6 +11,7 @@ use agent_client_grpc::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use health::watcher::Ears;
 use model::{AgentId, BlobDigest, Epoch, NodeId};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::{Channel, Endpoint};
@@ -190,19 +191,28 @@ impl Heard {
     }
 }
 
-impl HeartbeatSink for Heard {
+/// Hears for one replica's watcher, and for the test.
+pub struct EarsAndMemory {
+    pub ears: Arc<Ears>,
+    pub memory: Arc<Heard>,
+}
+
+impl HeartbeatSink for EarsAndMemory {
     fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
-        let mut heartbeats = self.heartbeats.lock().unwrap();
+        self.ears.heard(&heartbeat.agent);
+        let mut heartbeats = self.memory.heartbeats.lock().unwrap();
         let (count, last) = heartbeats.entry(heartbeat.agent.clone()).or_default();
         *count += 1;
         *last = Some(heartbeat);
     }
 
     fn alert(&self, _: &AgentId, alert: Alert) {
-        self.alerts.lock().unwrap().push(alert);
+        self.memory.alerts.lock().unwrap().push(alert);
     }
 
-    fn connected(&self, _: &AgentId) {}
+    fn connected(&self, agent: &AgentId) {
+        self.ears.heard(agent);
+    }
 
     fn disconnected(&self, _: &AgentId) {}
 }
