@@ -168,6 +168,16 @@ fn inspect_text(text: &str) -> String {
     out
 }
 
+/// Bytes of a name that is stored and becomes a part of paths and of other names.
+const IDENTIFIER_BYTES_MAX: usize = 255;
+
+/// Returns whether a text may name a deployment, a release, a job, a package or a version of one.
+pub fn is_identifier(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '.');
+    let is_path = matches!(text, "." | "..");
+    (1..=IDENTIFIER_BYTES_MAX).contains(&text.len()) && text.chars().all(is_plain) && !is_path
+}
+
 /// Returns a DNS label: lower case, `_` as `-`, everything else that is no letter, digit or hyphen dropped (420001).
 pub fn canonical(name: &str) -> Checked<String> {
     let label: String = name

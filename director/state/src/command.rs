@@ -323,6 +323,9 @@ pub struct VariablePin {
     pub provider: Option<DeploymentName>,
 }
 
+/// What exists where a deployment's name is taken in DNS by another name ([`Refusal::Exists`]).
+pub const SAME_LABEL: &str = "a deployment with the same name in DNS";
+
 /// What the state answers. A refusal is an answer that all replicas share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -139,6 +139,8 @@ tables! {
     DNS_NUMBERS: (DeploymentName, String, String) => u32 = 0x4d, "dns_numbers", Hidden;
     /// Deployments in which nothing is resurrected because too much has failed.
     MELTDOWNS: DeploymentName => Meltdown = 0x4e, "meltdowns", Shown;
+    /// Deployments by their names in DNS.
+    DEPLOYMENT_LABELS: String => DeploymentName = 0x4f, "deployment_labels", Hidden;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

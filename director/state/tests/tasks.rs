@@ -198,6 +198,35 @@ fn a_deploy_names_its_deployment() {
 }
 
 #[test]
+fn names_of_deployments_are_names_and_their_own() {
+    let mut world = World::new();
+    let queue = |name: &str| Command::TaskQueue {
+        kind: deploy(),
+        deployment: Some(name.into()),
+        context_id: String::new(),
+        locks: vec![format!("lock:deployment:{name}").into()],
+    };
+    let told = |world: &mut World, name: &str| world.say(queue(name)).split(':').take(2).collect::<String>();
+    for name in ["a/b", "", "..", "a b", "-a", "ä"] {
+        assert_eq!(
+            told(&mut world, name),
+            format!("refused deployment {name} makes no sense here"),
+            "{name}"
+        );
+    }
+    world.must(queue("a_b"));
+    let taken = "refused: a deployment with the same name in DNS exists already: a_b";
+    assert_eq!(world.say(queue("a-b")), taken, "it is about to be made");
+    world.must(queue("a_b"));
+    for task in [TaskId(1), TaskId(2)] {
+        world.must(take(task));
+        world.must(done(task));
+    }
+    assert_eq!(world.say(queue("A-b")), taken, "it is there");
+    world.must(queue("a-b.c"));
+}
+
+#[test]
 fn one_resurrection_at_a_time() {
     let mut world = World::new();
     let scan = || TaskKind::ScanAndFix { instances: vec!["i1".into()] };

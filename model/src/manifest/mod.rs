@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::cloud_config::CloudConfig;
 use crate::error_code::ErrorCode;
-use crate::fields::{Checked, Fields, canonical};
+use crate::fields::{Checked, Fields, canonical, is_identifier};
 use crate::ids::*;
 use crate::task::TaskError;
 pub use addon::Addon;
@@ -110,6 +110,20 @@ pub fn check_forbidden_keys(document: &Map<String, Value>) -> Checked<()> {
 /// Returns the deployment's name, which every caller needs before anything else.
 pub fn name(document: &Map<String, Value>) -> Checked<DeploymentName> {
     Fields::new(document).text("name").map(DeploymentName::new)
+}
+
+/// Checks a deployment's name: variables and DNS names are made of it, so it must not look like two names in one.
+pub fn check_name(name: &DeploymentName) -> Checked<()> {
+    if !is_identifier(name.as_str()) {
+        let shown: String = name.as_str().chars().take(200).collect();
+        return Err(TaskError::new(
+            ErrorCode::ValidationInvalidValue,
+            format!(
+                "Invalid deployment name '{shown}': it may have letters, digits and -_+., and 255 of them"
+            ),
+        ));
+    }
+    canonical(name.as_str()).map(drop)
 }
 
 impl Manifest {

@@ -1,6 +1,6 @@
 //! `release.MF`: what a release says about itself.
 
-use model::fields::Fields;
+use model::fields::{Fields, is_identifier};
 use model::instance::ReleaseRef;
 use model::{ErrorCode, Fingerprint, JobName, PackageName, Version, yaml};
 use serde_json::Value;
@@ -82,8 +82,7 @@ impl ReleaseManifest {
 
 /// Refuses what could not be a stored name; it also becomes part of paths.
 pub(super) fn check_identifier(what: &str, text: &str, code: ErrorCode) -> Result<(), ArchiveError> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '.');
-    if !text.is_empty() && text.chars().all(is_plain) && text != "." && text != ".." {
+    if is_identifier(text) {
         return Ok(());
     }
     let shown: String = text.chars().take(200).collect();

@@ -7,7 +7,7 @@ use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
 use model::{DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
 use serde_json::Value;
 use state::State;
-use state::command::{Command, Outcome};
+use state::command::{Command, Outcome, Refusal, SAME_LABEL};
 use state::records::Deployment;
 
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
@@ -86,7 +86,18 @@ impl Service {
         // A dry run changes nothing: it need not wait for a deploy that runs, nor the next deploy for it.
         let locks = if options.dry_run { Vec::new() } else { vec![deployment_lock(&name)] };
         let kind = TaskKind::Deploy { manifest_text: manifest, options };
-        self.queue(caller, request_id, kind, Some(name), context_id, locks).await
+        let filed = self.queue(caller, request_id, kind, Some(name.clone()), context_id, locks).await;
+        filed.map_err(|error| match error {
+            ServiceError::Refused(Refusal::Exists { what, name: other }) if what == SAME_LABEL => {
+                ServiceError::told(
+                    ErrorCode::DeploymentCanonicalNameTaken,
+                    format!(
+                        "Invalid deployment name '{name}', its name in DNS is already taken by '{other}'"
+                    ),
+                )
+            }
+            other => other,
+        })
     }
 
     /// Lists deployments.
@@ -233,13 +244,17 @@ fn manifest_name(manifest: &str) -> Result<DeploymentName, ServiceError> {
         return Err(ServiceError::told(ErrorCode::BadRequest, text));
     }
     let entries = model::yaml::parse_mapping(manifest)?;
-    match entries.get("name") {
-        Some(Value::String(name)) => Ok(DeploymentName::new(name.clone())),
-        Some(Value::Number(number)) => Ok(DeploymentName::new(number.to_string())),
-        Some(_) => Err(bad(ErrorCode::ValidationInvalidType, "Property 'name' should be text")),
-        None => Err(bad(
-            ErrorCode::ValidationMissingField,
-            "Required property 'name' was not specified in the manifest",
-        )),
-    }
+    let name = match entries.get("name") {
+        Some(Value::String(name)) => DeploymentName::new(name.clone()),
+        Some(Value::Number(number)) => DeploymentName::new(number.to_string()),
+        Some(_) => return Err(bad(ErrorCode::ValidationInvalidType, "Property 'name' should be text")),
+        None => {
+            return Err(bad(
+                ErrorCode::ValidationMissingField,
+                "Required property 'name' was not specified in the manifest",
+            ));
+        }
+    };
+    model::manifest::check_name(&name)?;
+    Ok(name)
 }

@@ -1,18 +1,42 @@
 //! Deployments: their row, their generation, their last success.
 
+use model::fields::canonical;
+use model::manifest;
 use model::plan::DeploymentRecord;
 use model::*;
 use serde_json::{Value, json};
 
 use super::dns;
 use super::tx::{Tx, invalid};
-use crate::command::Refusal;
+use crate::command::{Refusal, SAME_LABEL};
 use crate::records::{Deployment, VariableSet};
-use crate::rows::TaskRow;
+use crate::rows::{TaskClass, TaskRow};
 use crate::tables::*;
+
+/// Refuses a name that is none, or that is the name in DNS of another deployment: one that is there, or is about to be.
+pub(super) fn check_name(tx: &Tx<'_>, name: &DeploymentName) -> Result<(), Refusal> {
+    if let Err(error) = manifest::check_name(name) {
+        return Err(invalid(format!("deployment {name}"), error.message));
+    }
+    let label = label(name);
+    let open = tx.rows(&TASKS_OPEN).filter_map(|(id, ())| tx.get(&TASKS, &id));
+    let open = open.filter(|task| task.class == TaskClass::Deploy).filter_map(|task| task.deployment);
+    let mut others = tx.get(&DEPLOYMENT_LABELS, &label).into_iter().chain(open);
+    match others.find(|other| other != name && self::label(other) == label) {
+        Some(other) => Err(Refusal::Exists { what: SAME_LABEL.into(), name: other.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// The name in DNS.
+fn label(name: &DeploymentName) -> String {
+    // What has none was refused.
+    canonical(name.as_str()).unwrap_or_default()
+}
 
 /// Makes sure that a deployment has a row.
 pub(super) fn ensure(tx: &mut Tx<'_>, name: &DeploymentName) {
+    tx.put(&DEPLOYMENT_LABELS, &label(name), name);
     if !tx.has(&DEPLOYMENTS, name) {
         let row = Deployment { name: name.clone(), generation: 0, record: None, created_at: tx.at };
         tx.put(&DEPLOYMENTS, name, &row);
@@ -75,6 +99,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     tx.delete_of(&VARIABLE_SETS_OF, name);
     dns::forget(tx, name);
     tx.delete(&MELTDOWNS, name);
+    tx.delete(&DEPLOYMENT_LABELS, &label(name));
     tx.delete(&DEPLOYMENTS, name);
     Ok(())
 }

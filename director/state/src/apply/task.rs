@@ -106,6 +106,7 @@ fn check_queue(tx: &Tx<'_>, class: TaskClass, deployment: Option<&DeploymentName
         (TaskClass::Deploy | TaskClass::DryRun | TaskClass::DeleteDeployment, None) => {
             Err(invalid("a deploy", "it names no deployment"))
         }
+        (TaskClass::Deploy | TaskClass::DryRun, Some(name)) => deployment::check_name(tx, name),
         // Two watchers that see the same VM die must not both have it recreated: the second one is told so here,
         // where nothing can come in between.
         (TaskClass::ScanAndFix, _) => {
