@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error_code::ErrorCode;
+use crate::fields::Checked;
 use crate::ids::*;
 use crate::instance::{PackageRef, ReleaseRef};
 use crate::step::PackageRefKey;
+use crate::task::TaskError;
 
 /// One version of a release as its upload filed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,70 @@ impl ReleaseVersion {
     /// Returns the package of this name.
     pub fn package(&self, name: &str) -> Option<&PackageInfo> {
         self.packages.iter().find(|p| p.name.as_str() == name)
+    }
+}
+
+/// What may be done with the parts of a release that are stored already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// They stay; only what was missing is added.
+    Keep,
+    /// They give way to those of the upload (`--fix`).
+    Replace,
+}
+
+impl ReleaseVersion {
+    /// Checks that `given` is this release, as its name and version say: another build of the same sources may have
+    /// other bytes, and a compiled one has no sources (30012, 30013, 30014).
+    pub fn check_same(&self, given: &Self) -> Checked<()> {
+        let refuse = |code, what: String| {
+            let named = format!("{}/{}", self.release.name, self.release.version);
+            Err(TaskError::new(code, format!("{what} previously uploaded release '{named}'")))
+        };
+        if (&self.commit_hash, self.uncommitted_changes) != (&given.commit_hash, given.uncommitted_changes) {
+            let what = format!(
+                "commit {}{} is not that of",
+                given.commit_hash,
+                if given.uncommitted_changes { " with uncommitted changes" } else { "" }
+            );
+            return refuse(ErrorCode::ReleaseVersionCommitHashMismatch, what);
+        }
+        for package in given.packages.iter().chain(&self.packages) {
+            let identity = |release: &Self| {
+                let found = release.package(package.name.as_str())?;
+                Some((found.fingerprint.clone(), found.dependencies.clone()))
+            };
+            if identity(self) != identity(given) {
+                let what = format!("package '{}' had different fingerprint in", package.name);
+                return refuse(ErrorCode::ReleaseInvalidPackage, what);
+            }
+        }
+        for job in given.jobs.iter().chain(&self.jobs) {
+            let identity = |release: &Self| Some(release.job(job.name.as_str())?.fingerprint.clone());
+            if identity(self) != identity(given) {
+                let what = format!("job '{}' had different fingerprint in", job.name);
+                return refuse(ErrorCode::ReleaseExistingJobFingerprintMismatch, what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns this release with what `given`, which is the same one, brings.
+    #[must_use]
+    pub fn joined(mut self, given: &Self, parts: Parts) -> Self {
+        for job in &mut self.jobs {
+            if let (Some(new), Parts::Replace) = (given.job(job.name.as_str()), parts) {
+                *job = new.clone();
+            }
+        }
+        for package in &mut self.packages {
+            let Some(new) = given.package(package.name.as_str()) else { continue };
+            let wanted = package.source.is_none() || parts == Parts::Replace;
+            if wanted && new.source.is_some() {
+                *package = new.clone();
+            }
+        }
+        self
     }
 }
 

@@ -29,6 +29,34 @@ pub fn newest<'a, T>(
         .max_by(|a, b| compare(text(a), text(b)))
 }
 
+/// Returns the version after the newest of `existing` with the same release and pre-release as `given`, counted in the
+/// post-release; none if `given` has no post-release that could be counted.
+pub fn rebased<'a>(given: &str, existing: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let line = Parts::of(given);
+    line.post.as_ref()?;
+    let base = match line.pre {
+        Some(pre) => format!("{}-{pre}", line.release),
+        None => line.release.to_owned(),
+    };
+    let same_line = |text: &&str| {
+        let parts = Parts::of(text);
+        compare_segments(parts.release, line.release)
+            .then_with(|| compare_optional(parts.pre, line.pre, Ordering::Greater))
+            .is_eq()
+    };
+    let newest = existing.into_iter().filter(same_line).max_by(|a, b| compare(a, b));
+    let post = newest.and_then(|text| Parts::of(text).post.map(Cow::into_owned));
+    let next = match post.as_deref().map(|post| post.rsplit_once('.').unwrap_or(("", post))) {
+        None => "dev.1".to_owned(),
+        Some((head, number)) => match number.parse::<u64>() {
+            Ok(number) if head.is_empty() => (number + 1).to_string(),
+            Ok(number) => format!("{head}.{}", number + 1),
+            Err(_) => format!("{}.1", post.as_deref().unwrap_or_default()),
+        },
+    };
+    Some(format!("{base}+{next}"))
+}
+
 /// Returns whether the text leaves the choice of a version to us.
 pub fn is_latest(wanted: &str) -> bool {
     wanted == "latest" || wanted.ends_with(".latest")
@@ -127,6 +155,24 @@ mod tests {
         assert_eq!(compare("1.2-dev", "1+dev.2"), Ordering::Equal, "the old style of the same version");
         assert_eq!(compare("1.9-dev", "1+dev.10"), Ordering::Less);
         assert_eq!(compare("1.2-dev", "1.1"), Ordering::Less);
+    }
+
+    #[test]
+    fn a_rebased_version_follows_the_newest_of_its_line() {
+        let check = |given: &str, existing: &[&str], expected: Option<&str>| {
+            assert_eq!(
+                rebased(given, existing.iter().copied()).as_deref(),
+                expected,
+                "{given} on {existing:?}"
+            );
+        };
+        check("1", &["1"], None);
+        check("1+dev.7", &[], Some("1+dev.1"));
+        check("1+dev.7", &["1"], Some("1+dev.1"));
+        check("1+dev.1", &["1+dev.9", "1+dev.10", "1", "2+dev.30", "1-rc.1+dev.40"], Some("1+dev.11"));
+        check("1-rc.1+dev.2", &["1-rc.1+dev.4", "1+dev.9"], Some("1-rc.1+dev.5"));
+        check("1+build", &["1+build"], Some("1+build.1"));
+        check("1.0+3", &["1+7"], Some("1.0+8"));
     }
 
     #[test]

@@ -75,8 +75,16 @@ pub enum Command {
     BlobHeld { digest: BlobDigest, size_bytes: u64, nodes: Vec<NodeId> },
     /// A replica has lost its copy.
     BlobLost { digest: BlobDigest, node: NodeId },
-    /// Files a release version. The same content again is fine; other content is refused.
-    ReleasePut { task: TaskId, epoch: Epoch, release: Box<ReleaseVersion>, compiled: Vec<CompiledPackage> },
+    /// Files a release version. The same release again adds what was missing; with `fix` its parts take the place of
+    /// those that are stored. Another release under the same name and version is refused.
+    ReleasePut {
+        task: TaskId,
+        epoch: Epoch,
+        release: Box<ReleaseVersion>,
+        compiled: Vec<CompiledPackage>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        fix: bool,
+    },
     /// Removes release versions; refused while a deployment or an open task uses one.
     ReleaseDelete { task: TaskId, epoch: Epoch, name: ReleaseName, version: Option<Version> },
     /// Files a stemcell for one CPI; refused if another image is filed under that name, or if it is being deleted.
@@ -165,6 +173,7 @@ impl Command {
             | Self::VariablesPin { .. }
             | Self::MeltdownPut { .. } => 2,
             // An older member would pass these fields over.
+            Self::ReleasePut { fix: true, .. } => 2,
             Self::PlanCommit { plan, .. } if !plan.dns_subjects.is_empty() => 2,
             Self::PlanCommit { plan, .. } => level_of(&plan.reservations),
             Self::PlanDraft { content, .. } => level_of(&content.reservations),
@@ -176,6 +185,10 @@ impl Command {
 /// Whole blocks came with the second level.
 fn level_of(reservations: &[Reservation]) -> u32 {
     if reservations.iter().any(|taken| taken.prefix.is_some()) { 2 } else { 1 }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Fields that later versions added are left out while they say what their absence says: old bytes stay what they are.

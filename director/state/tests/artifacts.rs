@@ -30,7 +30,13 @@ fn config(name: &str, content: &str, expected: Option<u64>) -> Command {
 }
 
 fn put_release(content: model::release::ReleaseVersion) -> Command {
-    Command::ReleasePut { task: TASK, epoch: EPOCH, release: Box::new(content), compiled: Vec::new() }
+    Command::ReleasePut {
+        task: TASK,
+        epoch: EPOCH,
+        release: Box::new(content),
+        compiled: Vec::new(),
+        fix: false,
+    }
 }
 
 fn delete_release(name: &str, version: Option<&str>) -> Command {
@@ -288,7 +294,7 @@ fn compiled_packages_count_their_builds() {
     let compiled =
         keys.iter().map(|(name, stemcell, deps)| compiled(package_key(name, stemcell, deps))).collect();
     let release = Box::new(release("golden", "1"));
-    world.must(Command::ReleasePut { task: TASK, epoch: EPOCH, release, compiled });
+    world.must(Command::ReleasePut { task: TASK, epoch: EPOCH, release, compiled, fix: false });
     let rows = world.state().compiled_packages();
     let show = |row: &model::release::CompiledPackage| {
         format!(

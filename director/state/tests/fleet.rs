@@ -82,7 +82,13 @@ fn fenced(task: TaskId, epoch: Epoch) -> Vec<Command> {
     let segment = OutputSegment { offset: 0, length: 1, blob: "b".into() };
     let plan = Box::new(plan_of(Vec::new()));
     vec![
-        Command::ReleasePut { task, epoch, release: Box::new(release("r", "1")), compiled: Vec::new() },
+        Command::ReleasePut {
+            task,
+            epoch,
+            release: Box::new(release("r", "1")),
+            compiled: Vec::new(),
+            fix: false,
+        },
         Command::ReleaseDelete { task, epoch, name: "r".into(), version: None },
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "d") },
         Command::StemcellDelete { task, epoch, name: "s".into(), version: "1".into(), cpi: "".into() },

@@ -1,8 +1,9 @@
 //! Filing and deleting releases.
 
+use model::release::{CompiledPackage, ReleaseVersion};
 use model::task::TaskError;
-use model::{BlobDigest, ReleaseName, RequestId, Timestamp, Version};
-use release::archive::{ArchiveError, ImportedCompiledPackage, KnownParts, ReleaseArchive};
+use model::{BlobDigest, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
+use release::archive::{ArchiveError, ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};
 use release::blobstore::StoreSink;
 use state::State;
 use state::command::{Command, Refusal, TaskEnd};
@@ -22,7 +23,7 @@ const STAGE: &str = "Processing release";
 pub async fn upload_release(
     context: &TaskContext,
     blob: &BlobDigest,
-    _rebase: bool,
+    rebase: bool,
     fix: bool,
 ) -> Result<TaskEnd, Interrupted> {
     if context.is_cancelling() {
@@ -30,7 +31,8 @@ pub async fn upload_release(
     }
     let lines = Lines::new(context);
     lines.started(STAGE, "Extracting release", 1).await?;
-    let imported = match import(context, blob, fix).await {
+    let imported = import(context, blob, fix).await.and_then(|imported| fit_in(context, imported, rebase));
+    let (release, compiled) = match imported {
         Ok(imported) => imported,
         Err(error) => {
             lines.ended_badly(STAGE, "Extracting release", 1, &error).await?;
@@ -41,11 +43,9 @@ pub async fn upload_release(
     if context.is_cancelling() {
         return Ok(TaskEnd::Cancelled);
     }
-    let named = format!("{}/{}", imported.release.name, imported.release.version);
-    let compiled = imported.compiled.iter().map(compiled_package).collect();
-    // The state stamps the time of the entry; what is sent only fills the field.
-    let release = Box::new(imported.into_version(Timestamp::default()));
-    let put = Command::ReleasePut { task: context.id(), epoch: context.fence.epoch(), release, compiled };
+    let named = format!("{}/{}", release.release.name, release.release.version);
+    let (task, epoch, release) = (context.id(), context.fence.epoch(), Box::new(release));
+    let put = Command::ReleasePut { task, epoch, release, compiled, fix };
     let filed = match context.propose(Proposal::own(put)).await {
         Err(Interrupted::Log(LogError::TooLarge { bytes, max })) => {
             let text = format!(
@@ -58,17 +58,55 @@ pub async fn upload_release(
     };
     Ok(match filed {
         Ok(_) => TaskEnd::Done(Some(format!("Created release '{named}'"))),
-        Err(refusal) => {
-            TaskEnd::Error(TaskError::new(model::ErrorCode::ReleaseAlreadyExists, refusal.to_string()))
-        }
+        Err(refusal) => TaskEnd::Error(TaskError::new(ErrorCode::ReleaseAlreadyExists, refusal.to_string())),
     })
 }
 
-async fn import(
+/// Finds the place of a release among those that are stored: its version, and whether it may have that.
+fn fit_in(
     context: &TaskContext,
-    blob: &BlobDigest,
-    fix: bool,
-) -> Result<release::archive::ImportedRelease, TaskError> {
+    imported: ImportedRelease,
+    rebase: bool,
+) -> Result<(ReleaseVersion, Vec<CompiledPackage>), TaskError> {
+    let compiled = imported.compiled.iter().map(compiled_package).collect();
+    // The state stamps the time of the entry; what is sent only fills the field.
+    let mut release = imported.into_version(Timestamp::default());
+    let view = context.view();
+    let stored = State::new(&*view).releases();
+    let of_name = || stored.iter().filter(|other| other.release.name == release.release.name);
+    if rebase {
+        let version = rebased(&release, of_name().collect())?;
+        release.release.version = version;
+    }
+    if let Some(same) = stored.iter().find(|other| other.release == release.release) {
+        same.check_same(&release)?;
+    }
+    Ok((release, compiled))
+}
+
+/// Chooses the version of a release that is to follow those that are stored. If the newest of its line is the same one,
+/// it is that: a new leader that begins anew must not file a second one.
+fn rebased(given: &ReleaseVersion, stored: Vec<&ReleaseVersion>) -> Result<Version, TaskError> {
+    let own = given.release.version.as_str();
+    let versions = stored.iter().map(|release| release.release.version.as_str());
+    let next = model::version::rebased(own, versions).ok_or_else(|| {
+        let text = format!("Failed to Rebase - Invalid Version: '{own}' has no part behind '+' to count in");
+        TaskError::new(ErrorCode::ReleaseVersionInvalid, text)
+    })?;
+    let line = next.split_once('+').map_or(next.as_str(), |(line, _)| line);
+    let of_line = stored.into_iter().filter(|release| {
+        let version = release.release.version.as_str();
+        version.split_once('+').is_some_and(|(other, _)| model::version::compare(other, line).is_eq())
+    });
+    let newest = of_line
+        .max_by(|a, b| model::version::compare(a.release.version.as_str(), b.release.version.as_str()));
+    match newest {
+        Some(newest) if newest.check_same(given).is_ok() => Ok(newest.release.version.clone()),
+        _ => Ok(next.into()),
+    }
+}
+
+async fn import(context: &TaskContext, blob: &BlobDigest, fix: bool) -> Result<ImportedRelease, TaskError> {
     let file =
         blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
     // `--fix` stores every part again: a damaged copy is replaced, nothing is taken as known.
@@ -101,8 +139,8 @@ fn known(context: &TaskContext) -> KnownParts {
     }
 }
 
-fn compiled_package(imported: &ImportedCompiledPackage) -> model::release::CompiledPackage {
-    model::release::CompiledPackage {
+fn compiled_package(imported: &ImportedCompiledPackage) -> CompiledPackage {
+    CompiledPackage {
         key: imported.key.clone(),
         build: 1,
         blob: imported.blob.digest.clone(),
@@ -135,8 +173,8 @@ pub async fn delete_release(
 /// Tells a refusal with the number that BOSH has for it.
 fn told_refusal(refusal: &Refusal) -> TaskError {
     match refusal {
-        Refusal::NotFound { .. } => TaskError::new(model::ErrorCode::ReleaseNotFound, refusal.to_string()),
-        Refusal::InUse { .. } => TaskError::new(model::ErrorCode::ReleaseInUse, refusal.to_string()),
+        Refusal::NotFound { .. } => TaskError::new(ErrorCode::ReleaseNotFound, refusal.to_string()),
+        Refusal::InUse { .. } => TaskError::new(ErrorCode::ReleaseInUse, refusal.to_string()),
         other => TaskError::plain(other.to_string()),
     }
 }

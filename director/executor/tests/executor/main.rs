@@ -16,6 +16,7 @@ mod log;
 mod names;
 mod ports;
 mod queueing;
+mod releases;
 mod rendering;
 mod repairs;
 mod scenes;

@@ -1,7 +1,7 @@
 //! What a step's record changes besides the journal: the rows that describe the deed, and the audit events around it.
 
 use model::plan::Target;
-use model::release::CompiledPackage;
+use model::release::{CompiledPackage, Parts};
 use model::step::{Action, Left, StepOutcome};
 use model::*;
 
@@ -123,7 +123,8 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::CompilePackage { package, .. }, O::Compiled { blob, digest, size_bytes }) => {
             let (key, blob, digest) = (package.clone(), blob.clone(), digest.clone());
             let size_bytes = *size_bytes;
-            release::put_compiled(tx, CompiledPackage { key, build: 0, blob, digest, size_bytes });
+            let package = CompiledPackage { key, build: 0, blob, digest, size_bytes };
+            release::put_compiled(tx, package, Parts::Keep);
         }
         (A::RunErrand { .. }, O::ErrandRan { result_line, .. }) => {
             task::result_line(tx, deed.task.id, result_line)

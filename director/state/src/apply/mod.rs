@@ -32,6 +32,7 @@ mod variable;
 mod vm;
 
 use model::Revision;
+use model::release::Parts;
 
 use self::tx::Tx;
 use crate::command::{Command, Entry, Outcome, Refusal};
@@ -111,7 +112,10 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         ConfigDelete { kind, name } => config::delete(tx, (kind, name)),
         BlobHeld { digest, size_bytes, nodes } => blob::held(tx, digest, *size_bytes, nodes),
         BlobLost { digest, node } => blob::lost(tx, digest, *node),
-        ReleasePut { task, epoch, release, compiled } => release::put(tx, (*task, *epoch), release, compiled),
+        ReleasePut { task, epoch, release, compiled, fix } => {
+            let parts = if *fix { Parts::Replace } else { Parts::Keep };
+            release::put(tx, (*task, *epoch), release, compiled, parts)
+        }
         ReleaseDelete { task, epoch, name, version } => {
             release::delete(tx, (*task, *epoch), name, version.as_ref())
         }

@@ -1,6 +1,6 @@
 //! Releases and compiled packages.
 
-use model::release::{CompiledPackage, ReleaseVersion};
+use model::release::{CompiledPackage, Parts, ReleaseVersion};
 use model::*;
 
 use super::deployment;
@@ -16,15 +16,21 @@ pub(super) fn put(
     by: (TaskId, Epoch),
     release: &ReleaseVersion,
     compiled: &[CompiledPackage],
+    parts: Parts,
 ) -> Result<Outcome, Refusal> {
     let task = working(tx, by)?;
     let key = (release.release.name.clone(), release.release.version.clone());
     let slug = format!("{}/{}", key.0, key.1);
     match tx.get(&RELEASES, &key) {
-        Some(stored) if !same_content(&stored, release) => {
+        Some(stored) if stored.check_same(release).is_err() => {
             return Err(Refusal::Exists { what: "release".into(), name: slug });
         }
-        Some(_) => {}
+        Some(stored) => {
+            let joined = stored.clone().joined(release, parts);
+            if joined != stored {
+                tx.put(&RELEASES, &key, &joined);
+            }
+        }
         None => {
             tx.put(&RELEASES, &key, release);
             let object_name = Some(slug);
@@ -41,7 +47,7 @@ pub(super) fn put(
         }
     }
     for package in compiled {
-        put_compiled(tx, package.clone());
+        put_compiled(tx, package.clone(), parts);
     }
     Ok(Outcome::Done)
 }
@@ -82,10 +88,14 @@ pub(super) fn delete(
     Ok(Outcome::Done)
 }
 
-/// Files a compiled package under its build number, unless there is one already: instances may run that one.
-pub(super) fn put_compiled(tx: &mut Tx<'_>, package: CompiledPackage) {
+/// Files a compiled package under its build number. One that is there already stays, as instances may run it, or keeps
+/// its number and gets another archive.
+pub(super) fn put_compiled(tx: &mut Tx<'_>, package: CompiledPackage, parts: Parts) {
     let key = package.key.clone();
-    if tx.has(&COMPILED, &key) {
+    if let Some(stored) = tx.get(&COMPILED, &key) {
+        if parts == Parts::Replace {
+            tx.put(&COMPILED, &key, &CompiledPackage { build: stored.build, ..package });
+        }
         return;
     }
     let on_stemcell =
@@ -93,8 +103,4 @@ pub(super) fn put_compiled(tx: &mut Tx<'_>, package: CompiledPackage) {
     let builds = tx.rows_of(&COMPILED, &on_stemcell).map(|(_, other)| other.build);
     let build = builds.max().unwrap_or(0).saturating_add(1);
     tx.put(&COMPILED, &key, &CompiledPackage { build, ..package });
-}
-
-fn same_content(stored: &ReleaseVersion, given: &ReleaseVersion) -> bool {
-    *stored == ReleaseVersion { uploaded_at: stored.uploaded_at, ..given.clone() }
 }
