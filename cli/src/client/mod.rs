@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use retry::Policy;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+pub use tonic::Request;
 use tonic::{Response, Status};
 
 pub use connect::{Login, Trust};
@@ -50,6 +51,11 @@ impl Patience {
     /// Returns how long we try in all.
     pub fn total(&self) -> Duration {
         self.rounds.total.unwrap_or(Duration::MAX)
+    }
+
+    /// Returns the deadline that is sent with a call: a moment later than we give the attempt up ourselves.
+    pub fn deadline(&self) -> Duration {
+        self.attempt + Duration::from_millis(100)
     }
 
     /// Returns the patience with a stream that is opened again whenever it breaks.
@@ -235,10 +241,13 @@ impl Failed {
 #[macro_export]
 macro_rules! call {
     ($fleet:expr, $client:ident.$method:ident($request:expr)) => {{
-        let request = $request;
+        let (request, limit) = ($request, $fleet.patience().deadline());
         $fleet.call(concat!(stringify!($client), ".", stringify!($method)), async move |link| {
             let client = $client::new(link).max_decoding_message_size($crate::client::ANSWER_BYTES_MAX);
-            { client }.$method(request.clone()).await
+            // The directors stop working for whoever has gone.
+            let mut request = $crate::client::Request::new(request.clone());
+            request.set_timeout(limit);
+            { client }.$method(request).await
         })
     }};
 }

@@ -47,10 +47,10 @@ pub fn of_blob(error: &BlobError) -> Status {
     match error {
         BlobError::NotFound { .. } => build(Code::NotFound, message, ErrorCode::ResourceNotFound),
         BlobError::InvalidDigest { .. } | BlobError::ReadContent { .. } => bad_request(message),
-        BlobError::Damaged { .. } => build(Code::DataLoss, message, ErrorCode::ResourceError),
         // Without a time to come back: another replica is as full, or soon would be.
         BlobError::NoRoom { .. } => reason(Code::ResourceExhausted, message, "NoRoom"),
-        BlobError::Store { .. } => unavailable(message),
+        // A damaged copy is gone by now; the next reader gets one from another replica.
+        BlobError::Damaged { .. } | BlobError::Store { .. } => unavailable(message),
     }
 }
 
@@ -82,6 +82,11 @@ pub fn unavailable(message: impl Into<String>) -> Status {
     let mut details = ErrorDetails::with_retry_info(Some(AGAIN));
     details.set_error_info("Unavailable", DOMAIN, HashMap::new());
     Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// The caller's time is over. What was asked may have happened.
+pub fn late() -> Status {
+    reason(Code::DeadlineExceeded, "the time that the caller gave is over".into(), "DeadlineExceeded")
 }
 
 /// Something here is broken.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::log::{RaftLog, WAIT_FOR_LEADER};
 use super::membership::Membership;
+use crate::deadline;
 use crate::error_map::{of_member, status, unavailable};
 
 /// How long a hand-over may take.
@@ -29,12 +30,14 @@ pub const HAND_OVER: Duration = Duration::from_secs(10);
 /// How long a change of consensus' members may take.
 const REMOVAL: Duration = Duration::from_secs(15);
 
-/// Pauses between attempts at whoever leads.
-const AGAIN: Policy = Policy {
-    initial: Duration::from_millis(50),
-    max: Duration::from_millis(500),
-    total: Some(WAIT_FOR_LEADER),
-};
+/// Pauses between attempts at whoever leads, until the time is over that a request may wait.
+fn again() -> Policy {
+    Policy {
+        initial: Duration::from_millis(50),
+        max: Duration::from_millis(500),
+        total: Some(deadline::within(WAIT_FOR_LEADER)),
+    }
+}
 
 /// How often the leader looks for removals that nobody has finished.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -134,7 +137,7 @@ impl Membership {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        retry::with_backoff(AGAIN, || async {
+        retry::with_backoff(again(), || async {
             let leader = self.node.status().leader.map(NodeId);
             let leader = leader.ok_or_else(|| Verdict::Again(unavailable("there is no leader now")))?;
             attempt(leader).await.map_err(|status| match status.code() {

@@ -58,6 +58,12 @@ fn methods() -> BTreeSet<String> {
     services.flat_map(|s| s.method.iter().map(|m| format!("{}/{}", s.name(), m.name()))).collect()
 }
 
+/// The public API as it is served.
+fn router(replica: &Replica) -> Router {
+    let routes = super::routes(&replica.door).unwrap().prepare().into_axum_router();
+    routes.layer(axum::middleware::from_fn(crate::deadline::honour))
+}
+
 /// Calls a method with an empty message.
 async fn call(router: &Router, method: &str, user: Option<&str>) -> Code {
     ask(router, method, user).await.code()
@@ -67,6 +73,8 @@ async fn call(router: &Router, method: &str, user: Option<&str>) -> Code {
 async fn ask(router: &Router, method: &str, user: Option<&str>) -> Status {
     let mut request = http::Request::post(format!("/directorate.v1.{method}"))
         .header("content-type", "application/grpc")
+        // What waits for a leader that never comes is not waited for.
+        .header("grpc-timeout", "2S")
         .header("te", "trailers");
     if let Some(user) = user {
         request = request
@@ -95,7 +103,7 @@ fn lacks(status: &Status) -> Option<&'static str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_error_says_why_and_when_to_come_back() {
     let replica = Replica::start().await;
-    let router = super::routes(&replica.door).unwrap().prepare().into_axum_router();
+    let router = router(&replica);
     let mut wrong = Vec::new();
     for method in &methods() {
         for user in [None, Some("nobody"), Some("admin")] {
@@ -119,7 +127,7 @@ async fn every_error_says_why_and_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_method_checks_who_asks_before_anything_else() {
     let replica = Replica::start().await;
-    let router = super::routes(&replica.door).unwrap().prepare().into_axum_router();
+    let router = router(&replica);
     let methods = methods();
     assert!(methods.len() > 40, "{methods:?}");
     for listed in OPEN.iter().chain(READS).chain(OWN) {
