@@ -13,27 +13,69 @@ use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
 use service::ops::InstanceRow;
 use service::{List, Read, Right};
+use state::records::AgentHealth;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};
 use super::{Door, request_id};
+use crate::deadline;
 use crate::error_map::{bad_request, status};
 
 /// How long an agent may take to say how it is, as in BOSH.
 const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long all agents of a page together may take: in an outage, when most of them are silent, an answer that comes is
+/// worth more than one that is complete.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Agents asked at once.
 const ASKED_AT_ONCE: usize = 64;
 
+/// Asks the agents of a page how they are, a number of them at a time and all within one limit; who has not answered by
+/// then is none.
+async fn states<'a, F>(
+    rows: &'a [InstanceRow],
+    limit: Duration,
+    ask: impl Fn(&'a InstanceRow, Duration) -> F,
+) -> Vec<Option<AgentState>>
+where
+    F: Future<Output = Option<AgentState>> + Send + 'a,
+{
+    let deadline = Instant::now() + limit;
+    let mut asked: Vec<BoxFuture<'a, Option<AgentState>>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        // Nobody waits for one that all have agreed is dead; it may take a minute to be found out otherwise.
+        let dead = row.agent.as_ref().is_some_and(|agent| agent.health == AgentHealth::Dead);
+        asked.push(match row.vm.is_none() || dead {
+            true => std::future::ready(None).boxed(),
+            false => within(deadline, ask(row, STATE_TIMEOUT.min(limit))).boxed(),
+        });
+    }
+    futures::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await
+}
+
+/// Waits for an agent's answer, no longer than for one agent and no longer than for the page.
+async fn within<T>(deadline: Instant, asking: impl Future<Output = Option<T>>) -> Option<T> {
+    let deadline = deadline.min(Instant::now() + STATE_TIMEOUT);
+    tokio::time::timeout_at(deadline, asking).await.ok().flatten()
+}
+
 impl Door {
     /// Asks an instance's agent how it is.
-    async fn agent_state(&self, row: &InstanceRow, epoch: Epoch, full: bool) -> Option<AgentState> {
+    async fn agent_state(
+        &self,
+        row: &InstanceRow,
+        epoch: Epoch,
+        full: bool,
+        timeout: Duration,
+    ) -> Option<AgentState> {
         let agent = &row.vm.as_ref()?.agent;
         let request = AgentRequest {
             id: RequestId::new(format!("state-{}", uuid::Uuid::new_v4())),
             epoch,
             mode: Mode::Submit,
-            timeout: STATE_TIMEOUT,
+            timeout,
             method: Method::GetState { full },
         };
         let reply = self.agents.call(agent, request).await.ok()?;
@@ -101,15 +143,15 @@ impl Instances for Door {
         let epoch = self.service.info().map(|c| c.epoch).unwrap_or_default();
         // Dashboards, which read locally, make do with what the watchers know; people want to know how it is now.
         let ask = freshness(wish.freshness) == Read::Linearizable;
-        let mut asked: Vec<BoxFuture<'_, pb::Instance>> = Vec::with_capacity(rows.len());
-        for row in rows {
-            let asking = async move {
-                let state = if ask { self.agent_state(&row, epoch, wish.vitals).await } else { None };
-                instance(row, state, ask)
-            };
-            asked.push(asking.boxed());
-        }
-        let instances = futures::stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
+        let states = match ask {
+            true => {
+                let full = wish.vitals;
+                let ask = |row, left| self.agent_state(row, epoch, full, left).boxed();
+                states(&rows, deadline::within(PAGE_TIMEOUT), ask).await
+            }
+            false => vec![None; rows.len()],
+        };
+        let instances = rows.into_iter().zip(states).map(|(row, state)| instance(row, state, ask)).collect();
         Ok(Response::new(pb::ListInstancesResponse {
             instances,
             next_page_token,
@@ -171,3 +213,7 @@ impl Instances for Door {
         Ok(Response::new(pb::IgnoreResponse {}))
     }
 }
+
+#[cfg(test)]
+#[path = "instances_tests.rs"]
+mod tests;
