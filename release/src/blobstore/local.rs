@@ -158,7 +158,10 @@ impl Blobstore for LocalBlobs {
 
     async fn get(&self, digest: &BlobDigest) -> Result<BlobReader, BlobError> {
         match File::open(self.path(digest)?).await {
-            Ok(file) => Ok(Box::pin(Checked { file, digest: digest.clone(), hasher: Some(Sha256::new()) })),
+            Ok(file) => {
+                let path = self.path(digest)?;
+                Ok(Box::pin(Checked { file, path, digest: digest.clone(), hasher: Some(Sha256::new()) }))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(BlobError::NotFound { digest: digest.clone() })
             }
@@ -219,12 +222,28 @@ impl Drop for Unfinished {
     }
 }
 
-/// A blob's file that fails at its end if the content is not what the address says.
+/// A blob's file that fails at its end if the content is not what the address says. A damaged copy is removed then: it is
+/// worth nothing, and what is missing is fetched again.
 struct Checked {
     file: File,
+    path: PathBuf,
     digest: BlobDigest,
     /// Gone once the end was judged.
     hasher: Option<Sha256>,
+}
+
+impl Checked {
+    /// Removes the file that was read, unless a sound copy has taken its place.
+    fn remove(&self) {
+        use std::os::fd::AsFd as _;
+        use std::os::unix::fs::MetadataExt as _;
+        let read = nix::sys::stat::fstat(self.file.as_fd()).map(|read| (read.st_dev, read.st_ino));
+        let there = std::fs::metadata(&self.path).map(|there| (there.dev(), there.ino()));
+        if read.ok() == there.ok() {
+            let removed = std::fs::remove_file(&self.path);
+            tracing::error!(blob = %self.digest, removed = removed.is_ok(), "a copy of a blob is damaged");
+        }
+    }
 }
 
 impl AsyncRead for Checked {
@@ -250,6 +269,7 @@ impl AsyncRead for Checked {
         if actual == self.digest.as_str() {
             return Poll::Ready(Ok(()));
         }
+        self.remove();
         let damaged = BlobError::Damaged { digest: self.digest.clone(), actual };
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, damaged)))
     }
@@ -281,10 +301,24 @@ mod tests {
             matches!(error.get_ref().unwrap().downcast_ref(), Some(BlobError::Damaged { .. })),
             "{error}"
         );
+        // Gone, so that whoever has a sound copy is asked for it.
+        assert!(matches!(store.get(&stat.digest).await, Err(BlobError::NotFound { .. })));
         assert_eq!(put(&store, b"precious").await, stat);
         text.clear();
         store.get(&stat.digest).await.unwrap().read_to_end(&mut text).await.unwrap();
         assert_eq!(text, b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_sound_copy_is_not_removed_for_the_damaged_one_that_it_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalBlobs::open(dir.path()).unwrap();
+        let stat = put(&store, b"precious").await;
+        std::fs::write(store.path(&stat.digest).unwrap(), b"precariou").unwrap();
+        let mut reader = store.get(&stat.digest).await.unwrap();
+        put(&store, b"precious").await;
+        assert!(reader.read_to_end(&mut Vec::new()).await.is_err());
+        assert!(store.has(&stat.digest).await.unwrap());
     }
 
     #[tokio::test]

@@ -65,6 +65,11 @@ impl FleetBlobs {
         CopiesService { local: self.local.clone() }
     }
 
+    /// Returns this replica's folder.
+    pub fn local(&self) -> Arc<LocalBlobs> {
+        self.local.clone()
+    }
+
     fn others(&self) -> Vec<(NodeId, String)> {
         let view = self.log.view();
         let members = State::new(&*view).members();
