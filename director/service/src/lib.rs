@@ -11,6 +11,7 @@ pub mod caller;
 pub mod error;
 pub mod ops;
 pub mod page;
+mod redact;
 
 use std::sync::Arc;
 

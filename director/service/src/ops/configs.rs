@@ -7,6 +7,7 @@ use model::{ConfigId, ErrorCode, RequestId};
 use state::State;
 use state::command::{Command, Outcome};
 
+use crate::redact::redacted_text;
 use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 /// A config to store.
@@ -49,7 +50,7 @@ impl Service {
         }
     }
 
-    /// Returns a config by id, or the newest of a type and name.
+    /// Returns a config by id, or the newest of a type and name; for those who may only read, without its secrets.
     pub async fn config(
         &self,
         caller: &Caller,
@@ -71,7 +72,7 @@ impl Service {
         })?;
         let current =
             state.latest_config(&config.kind, &config.name).is_some_and(|latest| latest.id == config.id);
-        Ok((config, current))
+        Ok((shown_to(caller, config), current))
     }
 
     /// Lists the newest version of each config, by type and name; or all versions, newest first.
@@ -87,11 +88,13 @@ impl Service {
         let wanted = move |c: &StoredConfig| {
             (kind.is_empty() || c.kind == kind) && (name.is_empty() || c.name == name)
         };
+        let caller = caller.clone();
         self.list(Read::Linearizable, page, move |state, page| {
+            let shown = |config| shown_to(&caller, config);
             if !history {
                 let latest = state.latest_configs().into_iter().filter(&wanted);
                 let (configs, next) = page.cut(latest, |c| (c.kind.clone(), c.name.clone()))?;
-                return Ok((configs.into_iter().map(|c| (c, true)).collect(), next));
+                return Ok((configs.into_iter().map(|c| (shown(c), true)).collect(), next));
             }
             let before: Option<Reverse<ConfigId>> = page.after()?;
             let all = state.configs_before(before.map(|id| id.0));
@@ -101,7 +104,7 @@ impl Service {
             };
             let with_current = |c| {
                 let current = current(&c);
-                (c, current)
+                (shown(c), current)
             };
             Ok((configs.into_iter().map(with_current).collect(), next))
         })
@@ -123,6 +126,14 @@ impl Service {
             Err(ServiceError::Refused(state::command::Refusal::NotFound { .. })) => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+}
+
+/// Returns a config as a caller may see it.
+fn shown_to(caller: &Caller, config: StoredConfig) -> StoredConfig {
+    match caller.needs(Right::Admin, "see secrets") {
+        Ok(()) => config,
+        Err(_) => StoredConfig { content: redacted_text(&config.content), ..config },
     }
 }
 

@@ -10,6 +10,7 @@ use state::State;
 use state::command::{Command, Outcome, Refusal, SAME_LABEL};
 use state::records::Deployment;
 
+use crate::redact::redacted_text;
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// The largest manifest: larger ones do not fit into an entry of the log beside everything else.
@@ -116,7 +117,7 @@ impl Service {
         .await
     }
 
-    /// Returns a deployment with the manifest of its last success.
+    /// Returns a deployment with the manifest of its last success; for those who may only read, without its secrets.
     pub async fn deployment(
         &self,
         caller: &Caller,
@@ -127,6 +128,11 @@ impl Service {
         let state = State::new(&*looked.view);
         let deployment = existing(&state, name)?;
         let manifest = deployment.record.as_ref().map(|r| r.manifest_text.clone()).unwrap_or_default();
+        let manifest = match caller.needs(Right::Admin, "see secrets") {
+            Ok(()) => manifest,
+            Err(_) if manifest.is_empty() => manifest,
+            Err(_) => redacted_text(&manifest),
+        };
         Ok((summary(&state, deployment), manifest))
     }
 

@@ -5,10 +5,8 @@ use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 use state::State;
 
+use crate::redact::{lines, redacted};
 use crate::{Caller, Read, Right, Service, ServiceError};
-
-/// Keys whose values operators keep secrets in.
-const SECRET_SECTIONS: &[&str] = &["properties", "env"];
 
 /// What happens to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,95 +55,40 @@ impl Service {
         let deployment = State::new(&*looked.view).deployment(&DeploymentName::new(name));
         let old = deployment.and_then(|d| d.record).map(|r| r.manifest_text).unwrap_or_default();
         let old = if old.is_empty() { Value::Null } else { Value::Object(model::yaml::parse_mapping(&old)?) };
-        let shown = |value: Value| lines(&if no_redact { value } else { redacted(value, false) });
-        Ok(difference(&shown(old), &shown(new)))
+        Ok(difference(&Document::new(old, no_redact), &Document::new(new, no_redact)))
     }
 }
 
-fn difference(old: &str, new: &str) -> Vec<DiffLine> {
-    let diff = TextDiff::from_lines(old, new);
-    let line = |text: &str, change| DiffLine { text: text.trim_end_matches('\n').to_owned(), change };
+/// A document as it is compared, and as it is shown: line by line the same, but for secrets. That one of them has changed
+/// is what one wants to know; what it is, not.
+struct Document {
+    compared: String,
+    shown: Vec<String>,
+}
+
+impl Document {
+    fn new(value: Value, no_redact: bool) -> Self {
+        let compared = lines(&value);
+        let shown = if no_redact { compared.clone() } else { lines(&redacted(value)) };
+        Self { compared, shown: shown.lines().map(str::to_owned).collect() }
+    }
+
+    fn line(&self, index: Option<usize>) -> String {
+        index.and_then(|index| self.shown.get(index)).cloned().unwrap_or_default()
+    }
+}
+
+fn difference(old: &Document, new: &Document) -> Vec<DiffLine> {
+    let diff = TextDiff::from_lines(&old.compared, &new.compared);
     let mut out = Vec::new();
-    for group in diff.grouped_ops(2) {
-        for op in group {
-            out.extend(diff.iter_changes(&op).map(|change| match change.tag() {
-                ChangeTag::Equal => line(change.value(), LineChange::Same),
-                ChangeTag::Insert => line(change.value(), LineChange::Added),
-                ChangeTag::Delete => line(change.value(), LineChange::Removed),
-            }));
-        }
+    for op in diff.grouped_ops(2).into_iter().flatten() {
+        out.extend(diff.iter_changes(&op).map(|change| match change.tag() {
+            ChangeTag::Equal => DiffLine { text: new.line(change.new_index()), change: LineChange::Same },
+            ChangeTag::Insert => DiffLine { text: new.line(change.new_index()), change: LineChange::Added },
+            ChangeTag::Delete => DiffLine { text: old.line(change.old_index()), change: LineChange::Removed },
+        }));
     }
     out
-}
-
-/// Replaces every value in sections that may hold secrets; keys stay, so that one sees what changed.
-fn redacted(value: Value, secret: bool) -> Value {
-    match value {
-        Value::Object(entries) => entries
-            .into_iter()
-            .map(|(key, value)| {
-                let secret = secret || SECRET_SECTIONS.contains(&key.as_str());
-                (key, redacted(value, secret))
-            })
-            .collect(),
-        Value::Array(items) => items.into_iter().map(|item| redacted(item, secret)).collect(),
-        // A reference is no secret, and that it changed is what one wants to know.
-        Value::String(text) if secret && !(text.starts_with("((") && text.ends_with("))")) => {
-            "<redacted>".into()
-        }
-        Value::Number(_) | Value::Bool(_) if secret => "<redacted>".into(),
-        other => other,
-    }
-}
-
-/// Writes a value as block YAML, a line per scalar.
-fn lines(value: &Value) -> String {
-    let mut out = String::new();
-    if !value.is_null() {
-        block(value, 0, &mut out);
-    }
-    out
-}
-
-fn block(value: &Value, depth: usize, out: &mut String) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(entries) => {
-            for (key, value) in entries {
-                out.push_str(&format!("{indent}{key}:"));
-                nested(value, depth + 1, out);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                let mut inner = String::new();
-                match item {
-                    Value::Object(entries) if !entries.is_empty() => block(item, depth + 1, &mut inner),
-                    _ => nested(item, depth + 1, &mut inner),
-                }
-                // The first line of an item carries its dash.
-                out.push_str(&format!("{indent}- {}", inner.trim_start()));
-            }
-        }
-        scalar => out.push_str(&format!("{indent}{scalar}\n")),
-    }
-}
-
-fn nested(value: &Value, depth: usize, out: &mut String) {
-    match value {
-        Value::Object(entries) if entries.is_empty() => out.push_str(" {}\n"),
-        Value::Array(items) if items.is_empty() => out.push_str(" []\n"),
-        Value::Object(_) => {
-            out.push('\n');
-            block(value, depth, out);
-        }
-        Value::Array(_) => {
-            out.push('\n');
-            block(value, depth.saturating_sub(1), out);
-        }
-        Value::String(text) if !text.contains('\n') => out.push_str(&format!(" {text}\n")),
-        scalar => out.push_str(&format!(" {scalar}\n")),
-    }
 }
 
 #[cfg(test)]
@@ -153,11 +96,11 @@ mod tests {
     use super::*;
 
     fn check(old: &str, new: &str, expected: &[&str]) {
-        let shown = |text: &str| match text {
-            "" => String::new(),
-            text => lines(&redacted(Value::Object(model::yaml::parse_mapping(text).unwrap()), false)),
+        let document = |text: &str| match text {
+            "" => Document::new(Value::Null, false),
+            text => Document::new(Value::Object(model::yaml::parse_mapping(text).unwrap()), false),
         };
-        let got: Vec<String> = difference(&shown(old), &shown(new))
+        let got: Vec<String> = difference(&document(old), &document(new))
             .into_iter()
             .filter(|l| l.change != LineChange::Same)
             .map(|l| format!("{} {}", if l.change == LineChange::Added { '+' } else { '-' }, l.text))
@@ -170,8 +113,15 @@ mod tests {
         check(
             "name: d\nproperties: {a: old, b: ((x))}",
             "name: d\nproperties: {a: new, b: ((y)), c: 1}",
-            &["-   b: ((x))", "+   b: ((y))", "+   c: <redacted>"],
+            &["-   a: <redacted>", "-   b: ((x))", "+   a: <redacted>", "+   b: ((y))", "+   c: <redacted>"],
         );
+    }
+
+    #[test]
+    fn a_secret_that_stays_is_no_difference() {
+        let text = "name: d\nproperties: {a: same, list: [1, {k: v}], text: \"two\\nlines\"}";
+        check(text, text, &[]);
+        check(text, &text.replace("k: v", "k: w"), &["-   - k: <redacted>", "+   - k: <redacted>"]);
     }
 
     #[test]

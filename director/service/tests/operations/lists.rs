@@ -4,7 +4,7 @@ use model::task::DeployOptions;
 use service::{Page, Read};
 use state::command::Command;
 
-use crate::fleet::{Fleet, admin};
+use crate::fleet::{Fleet, admin, caller};
 use crate::nouns::{deploy, queue, user};
 
 fn page(token: &str) -> Page {
@@ -66,4 +66,29 @@ async fn a_dry_run_waits_for_nobody() {
     assert_eq!(service.locks(&admin(), &Page::default()).await.unwrap().rows.len(), 1);
     assert!(service.errands(&admin(), "none".into(), &Page::default()).await.is_err());
     assert!(service.instances(&admin(), "none".into(), Read::Local, &Page::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn secrets_in_configs_are_for_admins() {
+    let fleet = Fleet::new();
+    let content = "addons:\n- name: a\n  jobs:\n  - name: j\n    properties: {password: hunter2}\n";
+    let put = Command::ConfigPut {
+        kind: "runtime".into(),
+        name: "default".into(),
+        content: content.into(),
+        expected_latest: None,
+    };
+    fleet.world().must(put);
+    let service = fleet.service();
+    for (scope, seen) in [("bosh.admin", true), ("bosh.read", false)] {
+        let caller = caller(scope);
+        let (one, _) = service.config(&caller, None, "runtime", "default").await.unwrap();
+        let mut shown = vec![one.content];
+        for history in [true, false] {
+            let list = service.configs(&caller, "".into(), "".into(), history, &Page::default()).await.unwrap();
+            shown.push(list.rows[0].0.content.clone());
+        }
+        assert_eq!(shown.iter().all(|text| text.contains("hunter2")), seen, "{scope}: {shown:?}");
+        assert!(shown.iter().all(|text| text.contains("password")));
+    }
 }
