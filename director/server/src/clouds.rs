@@ -17,7 +17,8 @@ pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
         config::Cpi::Sim(sim) => Ok(Arc::new(SimCpi::new(&sim.socket))),
         config::Cpi::Local(local) => {
             let mut options = LocalOptions::new(&local.root, &local.agent);
-            options.isolation = isolation(&local.isolation)?;
+            options.isolation = isolation(&local.isolation)
+                .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
             options.hidden = vec![config.data_dir.clone()];
             // Probing makes and unmakes a container: off the threads that serve everybody.
             let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
@@ -29,15 +30,13 @@ pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
     }
 }
 
-fn isolation(name: &str) -> anyhow::Result<Isolation> {
+/// Returns an isolation by its name, or what names there are.
+pub fn isolation(name: &str) -> Result<Isolation, String> {
     let rungs = [Rung::Namespaces, Rung::UserNamespaces, Rung::Chroot, Rung::Process];
     let rung = rungs.into_iter().find(|rung| rung.name() == name).map(Isolation::Exactly);
     match name {
         "auto" => Ok(Isolation::Auto),
-        _ => rung.with_context(|| {
-            let names = rungs.map(Rung::name).join("`, `");
-            format!("cpi.local.isolation: `{name}` should be `auto`, `{names}`")
-        }),
+        _ => rung.ok_or_else(|| format!("`auto`, `{}`", rungs.map(Rung::name).join("`, `"))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+mod read;
 
 /// What is logged unless said otherwise. The consensus engine tells every vote at `info` and every heartbeat to a dead
 /// peer at `warn`; what operators need of that, we log ourselves.
@@ -17,9 +17,11 @@ const UPLOAD_MIB_MAX: u32 = 16 * 1024;
 /// What blobs leave free unless said otherwise: some hours of log and a snapshot of a large fleet.
 const KEEP_FREE_MIB: u32 = 1024;
 
+/// How long a stop may take unless said otherwise.
+const STOP_TIMEOUT_SECONDS: u32 = 30;
+
 /// How patient an election is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimingProfile {
     /// A lost leader is replaced in less than a second.
     #[default]
@@ -74,8 +76,7 @@ pub struct SimCpi {
 }
 
 /// How to log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -129,7 +130,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// It is not TOML, or has unknown keys or wrong types.
+    /// It is not TOML.
     #[error("configuration `{path}` is not valid: {message}")]
     Parse {
         /// Which file.
@@ -137,7 +138,7 @@ pub enum ConfigError {
         /// Where and what.
         message: String,
     },
-    /// Values that can't be.
+    /// Keys that there are not, or values that can't be.
     #[error("configuration `{path}` has {} problem(s):\n{}", complaints.len(), complaints.join("\n"))]
     Invalid {
         /// Which file.
@@ -145,89 +146,6 @@ pub enum ConfigError {
         /// One line each.
         complaints: Vec<String>,
     },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    name: String,
-    data_dir: PathBuf,
-    #[serde(default)]
-    timing: TimingProfile,
-    stop_timeout_seconds: Option<u64>,
-    api: RawPort,
-    peer: RawPort,
-    agent: RawPort,
-    cpi: RawCpi,
-    #[serde(default)]
-    blobs: RawBlobs,
-    secrets: RawSecrets,
-    #[serde(default)]
-    log: RawLog,
-    metrics: Option<RawMetrics>,
-    otlp: Option<RawOtlp>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPort {
-    listen: String,
-    advertise: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCpi {
-    kind: String,
-    local: Option<RawLocal>,
-    sim: Option<RawSim>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLocal {
-    root: PathBuf,
-    isolation: Option<String>,
-    agent: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSim {
-    socket: PathBuf,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBlobs {
-    upload_mib_max: Option<u32>,
-    keep_free_mib: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSecrets {
-    kek_file: PathBuf,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLog {
-    #[serde(default)]
-    format: LogFormat,
-    filter: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMetrics {
-    listen: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawOtlp {
-    endpoint: String,
 }
 
 impl Config {
@@ -240,119 +158,12 @@ impl Config {
 
     /// Checks a configuration's text; relative paths begin at the folder of `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw: Raw = toml::from_str(text)
+        let table: toml::Table = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.into(), message: error.to_string() })?;
-        let mut check =
-            Check { base: path.parent().unwrap_or(Path::new(".")).to_owned(), complaints: Vec::new() };
-        let config = check.config(raw);
-        match config {
-            Some(config) if check.complaints.is_empty() => Ok(config),
-            _ => Err(ConfigError::Invalid { path: path.into(), complaints: check.complaints }),
-        }
+        let base = path.parent().unwrap_or(Path::new("."));
+        read::config(table, base)
+            .map_err(|complaints| ConfigError::Invalid { path: path.into(), complaints })
     }
-}
-
-/// Collects complaints while it turns text into values.
-struct Check {
-    base: PathBuf,
-    complaints: Vec<String>,
-}
-
-impl Check {
-    fn config(&mut self, raw: Raw) -> Option<Config> {
-        let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if raw.name.is_empty() || !raw.name.chars().all(valid) {
-            self.complain("name", &raw.name, "letters, digits, `-`, `_` and `.`");
-        }
-        let api = self.port("api", raw.api);
-        let peer = self.port("peer", raw.peer);
-        let agent = self.port("agent", raw.agent);
-        let cpi = self.cpi(raw.cpi);
-        let metrics = raw.metrics.map(|m| self.address("metrics.listen", &m.listen));
-        Some(Config {
-            name: raw.name,
-            data_dir: self.base.join(raw.data_dir),
-            timing: raw.timing,
-            stop_timeout: Duration::from_secs(raw.stop_timeout_seconds.unwrap_or(30)),
-            api: api?,
-            peer: peer?,
-            agent: agent?,
-            cpi: cpi?,
-            blobs: BlobLimits {
-                upload_bytes_max: mebibytes(raw.blobs.upload_mib_max.unwrap_or(UPLOAD_MIB_MAX)),
-                keep_free_bytes: mebibytes(raw.blobs.keep_free_mib.unwrap_or(KEEP_FREE_MIB)),
-            },
-            kek_file: self.base.join(raw.secrets.kek_file),
-            log_format: raw.log.format,
-            log_filter: raw.log.filter.unwrap_or_else(|| DEFAULT_FILTER.into()),
-            metrics: match metrics {
-                Some(address) => Some(address?),
-                None => None,
-            },
-            otlp: raw.otlp.map(|o| o.endpoint),
-        })
-    }
-
-    fn complain(&mut self, key: &str, value: &str, wanted: &str) {
-        self.complaints.push(format!("  {key}: `{value}` should be {wanted}"));
-    }
-
-    fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
-        let address = text.parse().ok();
-        if address.is_none() {
-            self.complain(key, text, "an address and a port, like 127.0.0.1:25555");
-        }
-        address
-    }
-
-    fn port(&mut self, key: &str, raw: RawPort) -> Option<Port> {
-        let listen = self.address(&format!("{key}.listen"), &raw.listen)?;
-        let advertise = match raw.advertise {
-            Some(text) => {
-                let port =
-                    text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-                if port.is_none_or(|(host, _)| host.is_empty()) {
-                    self.complain(&format!("{key}.advertise"), &text, "a host and a port");
-                    return None;
-                }
-                text
-            }
-            None if listen.ip().is_unspecified() => {
-                self.complain(&format!("{key}.advertise"), "", "given, since `listen` is a wildcard");
-                return None;
-            }
-            None => listen.to_string(),
-        };
-        Some(Port { listen, advertise })
-    }
-
-    fn cpi(&mut self, raw: RawCpi) -> Option<Cpi> {
-        match (raw.kind.as_str(), raw.local, raw.sim) {
-            ("local", Some(local), _) => Some(Cpi::Local(LocalCpi {
-                root: self.base.join(local.root),
-                isolation: local.isolation.unwrap_or_else(|| "auto".into()),
-                agent: local.agent.map_or_else(agent_beside_us, |path| self.base.join(path)),
-            })),
-            ("sim", _, Some(sim)) => Some(Cpi::Sim(SimCpi { socket: self.base.join(sim.socket) })),
-            ("local" | "sim", ..) => {
-                self.complain("cpi", &raw.kind, "explained by a section [cpi.local] or [cpi.sim]");
-                None
-            }
-            _ => {
-                self.complain("cpi.kind", &raw.kind, "`local` or `sim`");
-                None
-            }
-        }
-    }
-}
-
-fn mebibytes(count: u32) -> u64 {
-    u64::from(count) << 20
-}
-
-fn agent_beside_us() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("dagent")));
-    beside.unwrap_or_else(|| PathBuf::from("/usr/bin/dagent"))
 }
 
 #[cfg(test)]

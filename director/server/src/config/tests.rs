@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
 use super::*;
+
+const SAMPLE: &str = include_str!("../../../../deploy/directord.toml");
 
 const GOOD: &str = r#"
 name = "d1"
@@ -31,9 +35,48 @@ fn paths_begin_at_the_file_s_folder() {
 }
 
 #[test]
-fn an_unknown_key_is_named() {
-    let error = parse(&format!("colour = 1\n{GOOD}")).unwrap_err().to_string();
-    assert!(error.contains("colour"), "{error}");
+fn unknown_keys_are_named_wherever_they_are() {
+    let text = format!("colour = 1\n{GOOD}\n[loq]\nformat = \"text\"\n")
+        .replace("listen = \"127.0.0.1:1\"", "listen = \"127.0.0.1:1\"\nlisten_too = 2")
+        .replace("root = \"cloud\"", "root = \"cloud\"\nisolate = true");
+    let error = parse(&text).unwrap_err().to_string();
+    for expected in ["4 problem(s)", "  colour: there is no", "  loq: ", "  api.listen_too: ", "  cpi.local.isolate: "]
+    {
+        assert!(error.contains(expected), "{expected} in {error}");
+    }
+}
+
+#[test]
+fn whatever_a_part_of_us_would_refuse_later_is_refused_here() {
+    let text = format!(
+        "{GOOD}\n[log]\nformat = \"xml\"\nfilter = \"a=b=c\"\n[otlp]\nendpoint = \"collector\"\n\
+         [blobs]\nkeep_free_mib = -1\n[metrics]\n"
+    )
+    .replace("root = \"cloud\"", "root = \"cloud\"\nisolation = \"best\"")
+    .replace("name = \"d1\"", "name = 1");
+    let error = parse(&text).unwrap_err().to_string();
+    let expected = [
+        "7 problem(s)",
+        "name: `1` should be text",
+        "cpi.local.isolation: `best`",
+        "log.format: `xml` should be `text` or `json`",
+        "log.filter: `a=b=c`",
+        "otlp.endpoint: `collector`",
+        "blobs.keep_free_mib: `-1`",
+        "metrics.listen: is missing",
+    ];
+    for expected in expected {
+        assert!(error.contains(expected), "{expected} in {error}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_together() {
+    let error = parse("name = \"d1\"\n[api]\n").unwrap_err().to_string();
+    for expected in ["data_dir: is missing", "api.listen: is missing", "[peer]: is missing", "[secrets]: is missing"]
+    {
+        assert!(error.contains(expected), "{expected} in {error}");
+    }
 }
 
 #[test]
@@ -48,9 +91,59 @@ fn all_complaints_come_together() {
     }
 }
 
+/// Every key that is read, as complaints about strange ones list them, by section.
+fn known_keys() -> BTreeSet<String> {
+    let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
+                [cpi.local]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[secrets]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+    let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
+    let listed = |line: &String| {
+        let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;
+        let section = key.strip_suffix('x').expect("the strange key").to_owned();
+        let known = known.trim_end_matches(')').split(", ").map(move |key| format!("{section}{key}"));
+        Some(known.collect::<Vec<_>>())
+    };
+    let all: BTreeSet<String> = complaints.iter().filter_map(listed).flatten().collect();
+    // A section is explained by its keys.
+    let is_section = |key: &String| all.iter().any(|other| other.starts_with(&format!("{key}.")));
+    all.iter().filter(|key| !is_section(key)).cloned().collect()
+}
+
+/// Every key that the sample shows, also those that it shows as comments.
+fn keys_of_the_sample() -> BTreeSet<String> {
+    let (mut section, mut keys) = (String::new(), BTreeSet::new());
+    for line in SAMPLE.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_sample_shows_every_key_and_no_other() {
+    let known = known_keys();
+    assert!(known.len() > 20, "{known:?}");
+    assert_eq!(keys_of_the_sample(), known);
+}
+
+#[test]
+fn every_key_of_the_sample_is_explained() {
+    let mut explained = false;
+    for line in SAMPLE.lines() {
+        // A comment explains the keys up to the next empty line.
+        match line {
+            "" => explained = false,
+            comment if comment.starts_with("# ") => explained = true,
+            section if section.starts_with('[') => {}
+            key => assert!(explained, "`{key}` is not explained"),
+        }
+    }
+}
+
 #[test]
 fn the_sample_is_valid() {
-    let sample = include_str!("../../../../deploy/directord.toml");
-    let config = parse(sample).unwrap();
-    assert_eq!(config.name, "director-1");
+    let config = parse(SAMPLE).unwrap();
+    assert_eq!((config.name.as_str(), config.otlp), ("director-1", None));
 }

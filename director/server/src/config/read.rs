@@ -1,0 +1,309 @@
+//! From a file's text to values. Every complaint is collected: one look at the message is enough to put the file right.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::*;
+
+/// Reads a configuration; relative paths begin at `base`.
+pub(super) fn config(table: Table, base: &Path) -> Result<Config, Vec<String>> {
+    let complaints = Complaints::default();
+    let mut root = Section::new("", table, complaints.clone());
+    let config = root_of(&mut root, base);
+    root.end();
+    let complaints = complaints.0.take();
+    match config {
+        Some(config) if complaints.is_empty() => Ok(config),
+        _ => Err(complaints),
+    }
+}
+
+/// What is wrong, a line each.
+#[derive(Clone, Default)]
+struct Complaints(Rc<RefCell<Vec<String>>>);
+
+impl Complaints {
+    fn add(&self, text: String) {
+        self.0.borrow_mut().push(format!("  {text}"));
+    }
+}
+
+/// One table of the file. Keys that nobody asked for are complained about at its end.
+struct Section {
+    path: String,
+    table: Table,
+    asked: Vec<&'static str>,
+    complaints: Complaints,
+}
+
+impl Section {
+    fn new(path: impl Into<String>, table: Table, complaints: Complaints) -> Self {
+        Self { path: path.into(), table, asked: Vec::new(), complaints }
+    }
+
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Complains about a value.
+    fn complain(&self, key: &str, value: impl std::fmt::Display, wanted: &str) {
+        self.complaints.add(format!("{}: `{value}` should be {wanted}", self.name(key)));
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.table.remove(key)
+    }
+
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.complain(key, shown(&other), "text in quotes");
+                None
+            }
+        }
+    }
+
+    /// Takes a text that must be there.
+    fn needed(&mut self, key: &'static str) -> Option<String> {
+        if !self.table.contains_key(key) {
+            self.asked.push(key);
+            self.complaints.add(format!("{}: is missing", self.name(key)));
+            return None;
+        }
+        self.text(key)
+    }
+
+    fn number(&mut self, key: &'static str, default: u32) -> u32 {
+        match self.take(key) {
+            None => default,
+            Some(Value::Integer(number)) if u32::try_from(number).is_ok() => number as u32,
+            Some(other) => {
+                self.complain(key, shown(&other), "a whole number, 0 or more");
+                default
+            }
+        }
+    }
+
+    /// Takes one of a few words.
+    fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        let Some(text) = self.text(key) else { return default };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => *value,
+            None => {
+                let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                self.complain(key, text, &known.join(" or "));
+                default
+            }
+        }
+    }
+
+    fn section(&mut self, key: &'static str) -> Option<Section> {
+        match self.take(key)? {
+            Value::Table(table) => Some(Section::new(self.name(key), table, self.complaints.clone())),
+            other => {
+                self.complain(key, shown(&other), "a section of its own");
+                None
+            }
+        }
+    }
+
+    /// Takes a section that must be there.
+    fn needed_section(&mut self, key: &'static str) -> Option<Section> {
+        if !self.table.contains_key(key) {
+            self.asked.push(key);
+            self.complaints.add(format!("[{}]: is missing", self.name(key)));
+            return None;
+        }
+        self.section(key)
+    }
+
+    /// Takes a section that may be left out.
+    fn optional_section(&mut self, key: &'static str) -> Section {
+        let empty = Section::new(self.name(key), Table::new(), self.complaints.clone());
+        self.section(key).unwrap_or(empty)
+    }
+
+    fn address(&mut self, key: &'static str) -> Option<SocketAddr> {
+        let text = self.needed(key)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.complain(key, text, "an address and a port, like 127.0.0.1:25555");
+        }
+        address
+    }
+
+    fn end(self) {
+        for key in self.table.keys() {
+            let known = self.asked.join(", ");
+            self.complaints.add(format!("{}: there is no such key (known here: {known})", self.name(key)));
+        }
+    }
+}
+
+/// Returns a value as a complaint shows it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(yes) => yes.to_string(),
+        Value::Datetime(at) => at.to_string(),
+        Value::Array(_) => "[…]".into(),
+        Value::Table(_) => "{…}".into(),
+    }
+}
+
+fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
+    let name = root.needed("name");
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if let Some(name) = name.as_ref().filter(|name| name.is_empty() || !name.chars().all(valid)) {
+        root.complain("name", name, "letters, digits, `-`, `_` and `.`");
+    }
+    let data_dir = root.needed("data_dir");
+    let timing = [("default", TimingProfile::Default), ("slow-disk", TimingProfile::SlowDisk)];
+    let timing = root.word("timing", &timing, TimingProfile::Default);
+    let stop_timeout = root.number("stop_timeout_seconds", STOP_TIMEOUT_SECONDS);
+    let [api, peer, agent] = ["api", "peer", "agent"].map(|key| port(root.needed_section(key)?));
+    let cpi = cpi(root.needed_section("cpi"), base);
+    let blobs = blobs(root.optional_section("blobs"));
+    let kek_file = root.needed_section("secrets").and_then(|mut secrets| {
+        let kek_file = secrets.needed("kek_file");
+        secrets.end();
+        kek_file
+    });
+    let (log_format, log_filter) = log(root.optional_section("log"));
+    let metrics = root.section("metrics").and_then(|mut metrics| {
+        let address = metrics.address("listen");
+        metrics.end();
+        address
+    });
+    let otlp = root.section("otlp").and_then(otlp);
+    Some(Config {
+        name: name?,
+        data_dir: base.join(data_dir?),
+        timing,
+        stop_timeout: Duration::from_secs(stop_timeout.into()),
+        api: api?,
+        peer: peer?,
+        agent: agent?,
+        cpi: cpi?,
+        blobs,
+        kek_file: base.join(kek_file?),
+        log_format,
+        log_filter,
+        metrics,
+        otlp,
+    })
+}
+
+fn port(mut section: Section) -> Option<Port> {
+    let listen = section.address("listen");
+    let advertise = section.text("advertise");
+    let port = match (listen, advertise) {
+        (listen, Some(text)) => {
+            let port =
+                text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            let good = port.is_some_and(|(host, _)| !host.is_empty());
+            if !good {
+                section.complain("advertise", &text, "a host and a port");
+            }
+            listen.filter(|_| good).map(|listen| Port { listen, advertise: text })
+        }
+        (Some(listen), None) if listen.ip().is_unspecified() => {
+            section.complain("advertise", "", "given, since `listen` is a wildcard");
+            None
+        }
+        (Some(listen), None) => Some(Port { listen, advertise: listen.to_string() }),
+        (None, None) => None,
+    };
+    section.end();
+    port
+}
+
+fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
+    let mut section = section?;
+    let (kind, local, sim) = (section.needed("kind"), section.section("local"), section.section("sim"));
+    let local = local.map(|mut local| {
+        let (root, isolation, agent) =
+            (local.needed("root"), local.text("isolation"), local.text("agent"));
+        let isolation = isolation.unwrap_or_else(|| "auto".into());
+        if let Err(wanted) = crate::clouds::isolation(&isolation) {
+            local.complain("isolation", &isolation, &wanted);
+        }
+        local.end();
+        root.map(|root| LocalCpi {
+            root: base.join(root),
+            isolation,
+            agent: agent.map_or_else(agent_beside_us, |path| base.join(path)),
+        })
+    });
+    let sim = sim.map(|mut sim| {
+        let socket = sim.needed("socket");
+        sim.end();
+        socket.map(|socket| SimCpi { socket: base.join(socket) })
+    });
+    let kind = kind?;
+    let cpi = match (kind.as_str(), local, sim) {
+        ("local", Some(local), _) => local.map(Cpi::Local),
+        ("sim", _, Some(sim)) => sim.map(Cpi::Sim),
+        ("local" | "sim", ..) => {
+            section.complain("kind", &kind, "explained by a section [cpi.local] or [cpi.sim]");
+            None
+        }
+        _ => {
+            section.complain("kind", &kind, "`local` or `sim`");
+            None
+        }
+    };
+    section.end();
+    cpi
+}
+
+fn blobs(mut section: Section) -> BlobLimits {
+    let limits = BlobLimits {
+        upload_bytes_max: mebibytes(section.number("upload_mib_max", UPLOAD_MIB_MAX)),
+        keep_free_bytes: mebibytes(section.number("keep_free_mib", KEEP_FREE_MIB)),
+    };
+    section.end();
+    limits
+}
+
+fn log(mut section: Section) -> (LogFormat, String) {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = section.word("format", &formats, LogFormat::Text);
+    let filter = section.text("filter").unwrap_or_else(|| DEFAULT_FILTER.into());
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+        section.complain("filter", &filter, &format!("a filter, like `info,raft=debug` ({error})"));
+    }
+    section.end();
+    (format, filter)
+}
+
+fn otlp(mut section: Section) -> Option<String> {
+    let endpoint = section.needed("endpoint");
+    let good = |text: &String| {
+        let uri = text.parse::<axum::http::Uri>().ok();
+        uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    };
+    if let Some(wrong) = endpoint.as_ref().filter(|text| !good(text)) {
+        section.complain("endpoint", wrong, "a URL, like http://127.0.0.1:4317");
+    }
+    section.end();
+    endpoint
+}
+
+fn mebibytes(count: u32) -> u64 {
+    u64::from(count) << 20
+}
+
+fn agent_beside_us() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("dagent")));
+    beside.unwrap_or_else(|| PathBuf::from("/usr/bin/dagent"))
+}
