@@ -12,7 +12,7 @@ CARGO = $(ROCKSDB_ENV) cargo
 # `make demo PROFILE=release` takes some minutes more to build and runs faster.
 PROFILE ?= dev
 
-.PHONY: help setup demo demo-down test check fix bench
+.PHONY: help setup demo demo-down test check fix bench install
 
 help:
 	@echo 'make demo       start three directors, deploy a real release, kill the leader on the way'
@@ -21,6 +21,7 @@ help:
 	@echo 'make check      formatting, lints, docs, layers, tidiness, licences; changes nothing'
 	@echo 'make fix        what of that can be put right by a program'
 	@echo 'make bench      measure, beside etcd, in the release profile'
+	@echo 'make install    build for production and install; DESTDIR, PREFIX, and ARGS for deploy/install.sh'
 	@echo 'make setup      only install what is missing'
 
 setup:
@@ -55,3 +56,8 @@ fix: setup
 bench:
 	@deploy/setup.sh build bench
 	$(CARGO) run --release -p chaos-tests --bin bench
+
+# Builds as whoever calls it, and installs with the rights that DESTDIR needs: `make install DESTDIR=/tmp/root` needs none.
+install: setup
+	$(CARGO) build --release --bin directord --bin dagent --bin dctl
+	@deploy/install.sh --from target/release $(ARGS)

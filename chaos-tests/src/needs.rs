@@ -9,6 +9,8 @@ pub enum Need {
     Ruby,
     /// Compiles the example release.
     Gcc,
+    /// Judges units.
+    SystemdAnalyze,
     /// The yardstick of the measurements.
     Etcd,
 }
@@ -18,7 +20,16 @@ impl Need {
         match self {
             Self::Ruby => "ruby",
             Self::Gcc => "gcc",
+            Self::SystemdAnalyze => "systemd-analyze",
             Self::Etcd => "etcd",
+        }
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            Self::SystemdAnalyze => "systemd",
+            Self::Etcd => "etcd-server",
+            other => other.program(),
         }
     }
 
@@ -34,7 +45,7 @@ impl Need {
 pub fn met(needs: &[Need]) -> bool {
     match needs.iter().find(|need| !need.is_met()) {
         Some(missing) => {
-            eprintln!("skipped: there is no `{}` here (apt-get install {0})", missing.program());
+            eprintln!("skipped: there is no `{}` here (apt-get install {})", missing.program(), missing.package());
             false
         }
         None => true,

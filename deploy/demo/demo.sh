@@ -85,6 +85,11 @@ deploy_redis() {
   kill_one
   wait "$deploy" || { echo 'demo: the deploy failed' >&2; return 1; }
   lines_are_complete
+  # Two of three go on, but bear no further loss.
+  if [ "$victim" != restart ]; then
+    start_replica "$(cat "$demo/killed")"
+    wait_until 'the killed director is back' 30 three_voters
+  fi
 }
 
 kill_one() {
@@ -94,6 +99,7 @@ kill_one() {
   [ "$victim" = follower ] && number=$((leader % 3 + 1))
   killed=$(now_ms)
   kill_replica "$number"
+  echo "$number" >"$demo/killed"
   printf '\033[1m    killed director-%s (SIGKILL)\033[0m\n' "$number"
   echo "note: written after the kill" >"$demo/note"
   dctl --yes update-config note "$demo/note" >/dev/null

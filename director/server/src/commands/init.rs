@@ -1,6 +1,7 @@
 //! `directord init`: the first replica of a new fleet.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use state::records::{FleetSecrets, Member, User};
 
 use crate::auth::hash_password;
 use crate::config::Config;
-use crate::files::write_private;
+use crate::files::check_owner;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::log::RaftLog;
 use crate::fleet::peers::PeerChannels;
@@ -43,6 +44,7 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
         "`{}` belongs to a fleet already: remove it if that fleet is gone, or just `directord run`",
         config.data_dir.display()
     );
+    check_owner(&config.data_dir)?;
     set_aside_unfinished(&config.data_dir)?;
     let kek =
         if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
@@ -58,19 +60,19 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
     };
     let tls = TlsIdentity::new(&issued.chain_pem, &key.serialize_pem(), authority.certificate_pem())?;
     let commands = first_entries(config, fleet, &identity, secrets, &password);
-    bootstrap(config, &identity, Arc::new(tls), commands).await?;
-    // Last: with the identity there, the folder counts as initialised; a crash before leaves `init` to be run again.
-    files.store(&identity, &key.serialize_pem(), &issued.chain_pem, authority.certificate_pem())?;
     let profile_text = json!({
         "endpoints": [config.api.advertise],
         "ca_pem": authority.certificate_pem(),
         "user": ADMIN,
         "password": password,
     });
-    if let Some(path) = profile {
-        write_profile(path, &profile_text)?;
-    }
-    tell(config, fleet, &password, profile);
+    // Before there is a fleet: where it can't be written, nobody would ever learn the password.
+    let profile = profile.map(|path| StagedProfile::write(path, &profile_text)).transpose()?;
+    bootstrap(config, &identity, Arc::new(tls), commands).await?;
+    // Last: with the identity there, the folder counts as initialised; a crash before leaves `init` to be run again.
+    files.store(&identity, &key.serialize_pem(), &issued.chain_pem, authority.certificate_pem())?;
+    let profile = profile.and_then(|staged| staged.keep().ok());
+    tell(config, fleet, &password, profile.as_deref());
     Ok(())
 }
 
@@ -155,10 +157,34 @@ async fn bootstrap(
     Ok(())
 }
 
-fn write_profile(path: &Path, profile: &serde_json::Value) -> anyhow::Result<()> {
-    let file: PathBuf = if path.is_dir() { path.join("profile.json") } else { path.to_owned() };
-    let text = serde_json::to_vec_pretty(profile)?;
-    write_private(&file, &text).with_context(|| format!("write the profile {}", file.display()))
+/// The admin's login, on disk beside its place: it gets there once the fleet exists, and goes if none comes to be.
+struct StagedProfile {
+    place: PathBuf,
+    staged: tempfile::NamedTempFile,
+}
+
+impl StagedProfile {
+    fn write(path: &Path, profile: &serde_json::Value) -> anyhow::Result<Self> {
+        let place = if path.is_dir() { path.join("profile.json") } else { path.to_owned() };
+        let staged = || -> anyhow::Result<tempfile::NamedTempFile> {
+            let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)?;
+            // Readable by its owner only, as all temporary files.
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&serde_json::to_vec_pretty(profile)?)?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let staged = staged().with_context(|| format!("write the profile {}", place.display()))?;
+        Ok(Self { place, staged })
+    }
+
+    /// Puts it in its place and returns that.
+    fn keep(self) -> std::io::Result<PathBuf> {
+        self.staged.persist(&self.place).map_err(|error| error.error)?;
+        Ok(self.place)
+    }
 }
 
 fn tell(config: &Config, fleet: &str, password: &str, profile: Option<&Path>) {
@@ -177,6 +203,21 @@ fn tell(config: &Config, fleet: &str, password: &str, profile: Option<&Path>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_is_in_its_place_whole_or_not_at_all() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("new/profile.json");
+        let login = json!({ "password": "secret" });
+        drop(StagedProfile::write(&place, &login).unwrap());
+        assert!(!place.exists(), "no fleet came to be");
+        assert_eq!(std::fs::read_dir(place.parent().unwrap()).unwrap().count(), 0, "and nothing is left");
+        assert_eq!(StagedProfile::write(&place, &login).unwrap().keep().unwrap(), place);
+        assert!(std::fs::read_to_string(&place).unwrap().contains("secret"));
+        assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(StagedProfile::write(Path::new("/proc/no/profile.json"), &login).is_err());
+    }
 
     #[test]
     fn what_an_init_left_that_died_is_moved_and_not_deleted() {

@@ -23,12 +23,16 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Config;
+use crate::files::check_owner;
 use crate::identity::{IdentityFiles, NodeIdentity};
 use crate::secrets::Kek;
 use crate::wire::own_names;
 
-/// How long a replica may take to answer.
+/// How long a replica may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long it may take to answer: longer than the fleet holds a request during an election.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Joins the fleet behind `endpoints`; the replica gets its place when it first runs.
 pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow::Result<()> {
@@ -38,6 +42,7 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
         "`{}` belongs to a fleet already: empty it to join another one",
         config.data_dir.display()
     );
+    check_owner(&config.data_dir)?;
     let fingerprint = token.rsplit('.').next().filter(|_| token.split('.').count() == 3);
     let fingerprint = fingerprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let fingerprint =
@@ -75,15 +80,14 @@ async fn ask(
     ensure!(!endpoints.is_empty(), "name at least one replica of the fleet with --endpoint HOST:PORT");
     let mut failures = Vec::new();
     for endpoint in endpoints {
-        match JoinClient::new(channel(endpoint, fingerprint.to_vec())?).join(request.clone()).await {
-            Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if status.code() == tonic::Code::Unauthenticated => {
-                bail!(
-                    "the fleet refused the token: {} (each is good once, and for an hour)",
-                    status.message()
-                );
+        let mut client = JoinClient::new(channel(endpoint, fingerprint.to_vec())?);
+        match tokio::time::timeout(ANSWER, client.join(request.clone())).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) if status.code() == tonic::Code::Unauthenticated => {
+                bail!("the fleet refused the token: {} (each is good once, and for a while)", status.message());
             }
-            Err(status) => failures.push(format!("  {endpoint}: {}", status.message())),
+            Ok(Err(status)) => failures.push(format!("  {endpoint}: {}", status.message())),
+            Err(_) => failures.push(format!("  {endpoint}: no answer within {} s", ANSWER.as_secs())),
         }
     }
     bail!("no replica of the fleet could be reached:\n{}", failures.join("\n"))
