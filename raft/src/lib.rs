@@ -46,6 +46,7 @@ mod log_db;
 mod log_store;
 mod log_writer;
 mod membership;
+pub mod metrics;
 mod network;
 mod node;
 mod options;

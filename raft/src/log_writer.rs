@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
@@ -96,8 +97,12 @@ impl LogWriter {
             }
             durability = Durability::Synced;
         }
+        let begun = Instant::now();
         match self.db.write(batch, durability) {
             Ok(()) => {
+                if durability == Durability::Synced {
+                    crate::metrics::synced(begun.elapsed());
+                }
                 if let Some(index) = stored {
                     self.cache.lock().expect("no code panics while it holds the cache").stored(index);
                 }

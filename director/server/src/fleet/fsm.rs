@@ -1,17 +1,23 @@
 //! The state machine under Raft: bytes in, the state's answer out. `apply` itself is silent; outcomes are logged here.
 
+use std::time::Instant;
+
 use model::Revision;
 use raft::{Application, StateBatch, StateView};
 use state::command::Outcome;
 use state::kv::{Direction, Kv, KvRead, Pair, Span};
 use tracing::{debug, trace};
 
+use crate::metrics;
+
 /// The application that the log drives.
 pub struct Fsm;
 
 impl Application for Fsm {
     fn apply(&self, store: &mut StateBatch<'_>, index: u64, term: u64, entry: &[u8]) -> Vec<u8> {
+        let begun = Instant::now();
         let (answer, changes) = state::apply_bytes(&mut Batch(store), Revision(index), entry);
+        metrics::applied(begun.elapsed());
         if tracing::enabled!(tracing::Level::DEBUG) {
             match Outcome::decode(&answer) {
                 Ok(Outcome::Refused(refusal)) => debug!(index, term, %refusal, "refused"),

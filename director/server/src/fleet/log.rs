@@ -1,7 +1,7 @@
 //! The replicated log as the executor and the service see it: commands in, outcomes out.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use executor::lease::{Held, Lease};
 use model::{Epoch, NodeId, RequestId, Revision, Timestamp};
@@ -11,6 +11,8 @@ use state::command::{Actor, Command, ENTRY_VERSION, Entry, Outcome};
 use state::log::{BoxFuture, CommandLog, Committed, LogError, Proposal, View};
 
 use super::fsm::Look;
+use crate::deadline;
+use crate::metrics;
 
 /// How long a request may wait for a leader.
 pub const WAIT_FOR_LEADER: Duration = Duration::from_secs(20);
@@ -56,10 +58,13 @@ impl RaftLog {
             proposed_at: now(),
             command: proposal.command,
         };
-        let bytes = entry.encode();
-        let proposed = self.node.propose(bytes, WAIT_FOR_LEADER).await.map_err(log_error)?;
+        let (bytes, begun) = (entry.encode(), Instant::now());
+        let proposed = self.node.propose(bytes, deadline::within(WAIT_FOR_LEADER)).await.map_err(log_error)?;
         let outcome = Outcome::decode(&proposed.answer)
             .map_err(|e| LogError::Other(format!("the state's answer can't be read: {e}")))?;
+        if !matches!(outcome, Outcome::Refused(_)) {
+            metrics::proposed(&entry.command, begun.elapsed());
+        }
         Ok(Committed { revision: Revision(proposed.index), outcome })
     }
 }
@@ -85,10 +90,12 @@ impl CommandLog for RaftLog {
 
     fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>> {
         Box::pin(async {
-            let index = self.node.read_barrier(WAIT_FOR_LEADER).await.map_err(|error| match error {
+            let begun = Instant::now();
+            let index = self.node.read_barrier(deadline::within(WAIT_FOR_LEADER)).await.map_err(|error| match error {
                 ReadError::Stopped => LogError::Stopping,
                 other => LogError::NoLeader(other.to_string()),
             })?;
+            metrics::read_barrier(begun.elapsed());
             Ok(Revision(index))
         })
     }
@@ -128,6 +135,26 @@ mod tests {
     use super::*;
     use crate::test_support::replica::Replica;
     use crate::test_support::state::member;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nobody_waits_for_a_leader_longer_than_the_caller() {
+        let (replica, folder) = (Replica::start().await, tempfile::tempdir().unwrap());
+        // One that belongs to no fleet yet: nobody leads it.
+        let (tasks, peers) = (owned_tasks::OwnedTasks::new(), replica.door.membership.peers.clone());
+        let options = raft::Options::new(9, folder.path());
+        let node = Node::start(options, Arc::new(crate::fleet::fsm::Fsm), peers, &tasks).await.unwrap();
+        let log = RaftLog::new(node.clone(), NodeId(9));
+        let (begun, limit) = (tokio::time::Instant::now(), Duration::from_millis(300));
+        let asked = deadline::scope(begun + limit, log.read_barrier()).await;
+        assert!(matches!(asked, Err(LogError::NoLeader(_))), "{asked:?}");
+        let put = Proposal::own(Command::UserTokenRemove { id: "t".into() });
+        let told = deadline::scope(tokio::time::Instant::now() + limit, log.propose(put)).await;
+        assert!(matches!(told, Err(LogError::NoLeader(_))), "{told:?}");
+        assert!(begun.elapsed() < limit * 2, "{:?}", begun.elapsed());
+        node.shutdown().await;
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        replica.stop().await;
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_an_older_member_does_not_know_is_not_proposed() {
