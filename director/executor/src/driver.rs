@@ -10,7 +10,7 @@ use state::State;
 use state::command::{Command, TaskEnd};
 use state::log::{CommandLog, Proposal};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, info_span};
+use tracing::{Instrument as _, info};
 
 use crate::context::TaskContext;
 use crate::error::{Interrupted, recordable};
@@ -31,12 +31,13 @@ pub fn drive(
     id: TaskId,
     owner: OwnedTasks,
 ) -> BoxFuture<'static, Result<(), Interrupted>> {
-    let span = info_span!("task", task = %id, epoch = %fence.epoch());
+    let span = ports.options.spans.open(id, fence.epoch());
     async move {
         fence.check()?;
         let take = Command::TaskTake { task: id, epoch: fence.epoch() };
         ports.log.propose(Proposal::own(take)).await?.outcome.accepted()?;
         let Some(task) = read(&*ports.log, id) else { return Ok(()) };
+        info!(task = %id, "task taken up");
         let own = owner.child();
         let cancelled = CancellationToken::new();
         if task.state == TaskState::Cancelling {

@@ -7,7 +7,7 @@ use agent_api::Agents;
 use async_trait::async_trait;
 use cpi_api::{AgentBootstrap, Cpi};
 use model::task::OutputKind;
-use model::{AgentId, CpiName, NodeId, TaskId};
+use model::{AgentId, CpiName, Epoch, NodeId, TaskId};
 use release::{Blobstore, Renderer};
 use serde_json::Value;
 use state::log::CommandLog;
@@ -54,6 +54,35 @@ pub trait OutputSink: Send + Sync {
     async fn flush(&self, task: TaskId);
 }
 
+/// Opens the span in which everything is traced that is done for a task. Whoever exports traces makes it such that one
+/// task is one trace, whichever replica works on it.
+#[derive(Clone)]
+pub struct TaskSpans(Arc<dyn Fn(TaskId, Epoch) -> tracing::Span + Send + Sync>);
+
+impl TaskSpans {
+    /// Opens spans with a function.
+    pub fn new(open: impl Fn(TaskId, Epoch) -> tracing::Span + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+
+    /// Opens a task's span.
+    pub fn open(&self, task: TaskId, epoch: Epoch) -> tracing::Span {
+        (self.0)(task, epoch)
+    }
+}
+
+impl Default for TaskSpans {
+    fn default() -> Self {
+        Self::new(|task, epoch| tracing::info_span!("task", %task, %epoch))
+    }
+}
+
+impl std::fmt::Debug for TaskSpans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TaskSpans")
+    }
+}
+
 /// Numbers that the executor is run with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,11 +94,19 @@ pub struct Options {
     pub threads_max: usize,
     /// How long a new agent may take to answer for the first time.
     pub agent_wait: Duration,
+    /// How tasks are traced.
+    pub spans: TaskSpans,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { node: NodeId(0), tasks_max: 16, threads_max: 32, agent_wait: Duration::from_secs(600) }
+        Self {
+            node: NodeId(0),
+            tasks_max: 16,
+            threads_max: 32,
+            agent_wait: Duration::from_secs(600),
+            spans: TaskSpans::default(),
+        }
     }
 }
 

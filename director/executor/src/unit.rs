@@ -35,6 +35,7 @@ pub enum UnitEnd {
 }
 
 /// Carries out `unit`, from wherever its journal says that it is.
+#[tracing::instrument(name = "unit", skip_all, fields(unit = %unit.no, label = %unit.label))]
 pub async fn run(task: &TaskContext, unit: &Unit) -> Result<UnitEnd, Interrupted> {
     let mut pending = Vec::new();
     for (index, step) in unit.steps.iter().enumerate() {
@@ -57,6 +58,7 @@ enum StepEnd {
 }
 
 /// Does one step. Its outcome stays in `pending`, to travel with the next step's intent.
+#[tracing::instrument(name = "step", skip_all, fields(step = step.action.name()))]
 async fn run_step(
     task: &TaskContext,
     unit: &Unit,

@@ -17,6 +17,7 @@ pub mod clouds;
 pub mod commands;
 pub mod config;
 pub mod contact;
+pub mod deadline;
 pub mod error_map;
 pub mod files;
 pub mod fleet;
@@ -32,5 +33,6 @@ pub mod secrets;
 #[cfg(test)]
 mod test_support;
 pub mod tls;
+pub mod traces;
 pub mod wire;
 pub mod world;

@@ -109,7 +109,7 @@ impl Outputs {
         let mut reader = piece;
         let stored = self.blobs.put(&mut reader).await?;
         let mut unsure = None;
-        for _ in 1..ATTEMPTS_MAX {
+        for _ in 0..ATTEMPTS_MAX {
             let (segment, epoch) = {
                 let view = self.log.view();
                 let state = State::new(&*view);

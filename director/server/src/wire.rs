@@ -7,6 +7,7 @@ use agent_api::Agents;
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
 use anyhow::Context as _;
 use axum::Router;
+use axum::middleware::from_fn;
 use executor::Ports;
 use executor::ports::{Cpis, Vault};
 use health::watcher::Ears;
@@ -32,6 +33,7 @@ use crate::auth::Doorkeeper;
 use crate::clouds;
 use crate::config::{Config, TimingProfile};
 use crate::contact;
+use crate::deadline;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
@@ -40,15 +42,18 @@ use crate::fleet::leaving::finish_removals;
 use crate::fleet::log::RaftLog;
 use crate::fleet::membership::{FleetService, Membership};
 use crate::fleet::peers::PeerChannels;
+use crate::fleet::scrub::scrub;
 use crate::fleet::settling::settle;
 use crate::grpc::{self, Door};
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
 use crate::janitor;
 use crate::listen;
+use crate::metrics;
 use crate::output::Outputs;
 use crate::probes;
 use crate::secrets::{Kek, KekVault};
 use crate::tls::{PortKind, TlsIdentity};
+use crate::traces::task_spans;
 use crate::world::FleetWorld;
 
 /// What the fleet's authority is sealed under.
@@ -260,6 +265,8 @@ impl Replica {
         self.core.spawn("task output", OnExit::StopNode, |stop| sealer.run(stop));
         let blobs = (*self.blobs).clone();
         self.doors.spawn("blob healer", OnExit::StopNode, |stop| blobs.heal(stop));
+        let local = self.blobs.local();
+        self.doors.spawn("blob scrubber", OnExit::StopNode, |stop| scrub(local, stop));
         let (log, kek) = (self.log.clone(), self.kek.clone());
         let authority = move || {
             let view = log.view();
@@ -323,7 +330,7 @@ impl Replica {
             health: self.health.clone(),
             tasks: self.doors.clone(),
         };
-        let routes = router(grpc::routes(&door)?);
+        let routes = router(grpc::routes(&door)?).layer(from_fn(deadline::honour)).layer(from_fn(metrics::observe));
         self.serve(&self.doors, "API port", listener, PortKind::Api, routes);
         Ok(())
     }
@@ -379,7 +386,11 @@ impl Replica {
             vault,
             enrollment: self.agent_side.clone(),
             output: outputs,
-            options: executor::Options { node: self.identity.node, ..executor::Options::default() },
+            options: executor::Options {
+                node: self.identity.node,
+                spans: task_spans(self.identity.cluster_id.clone()),
+                ..executor::Options::default()
+            },
         })
     }
 

@@ -8,4 +8,5 @@ pub mod leaving;
 pub mod log;
 pub mod membership;
 pub mod peers;
+pub mod scrub;
 pub mod settling;
