@@ -48,7 +48,8 @@ enum Cloud {
 /// One replica: its place and, while it runs, its process.
 struct Replica {
     folder: PathBuf,
-    ports: [u16; 3],
+    /// API, peers, agents, probes.
+    ports: [u16; 4],
     process: Option<Process>,
 }
 
@@ -73,6 +74,8 @@ pub struct Cluster {
     cloud: Cloud,
     credentials: Option<Credentials>,
     folder: TempDir,
+    /// What every configuration has beside the usual.
+    extra: String,
     /// Makes the addresses of this fleet's VMs differ from those of others on this machine.
     loopback_net: u8,
     /// The story has come to its end; otherwise somebody will want to read the logs.
@@ -82,19 +85,35 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a fleet and waits until all its replicas vote.
     pub async fn start(size: usize, cloud: CloudKind) -> Result<Self> {
+        Self::start_with(size, cloud, "").await
+    }
+
+    /// As [`Cluster::start`], with more in every replica's configuration.
+    pub async fn start_with(size: usize, cloud: CloudKind, extra: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?;
-        Self::start_in(folder, size, cloud).await
+        Self::start_at(folder, size, cloud, extra).await
     }
 
     /// As [`Cluster::start`], in a given folder: for whoever cares on which disk it is.
     pub async fn start_in(folder: TempDir, size: usize, cloud: CloudKind) -> Result<Self> {
+        Self::start_at(folder, size, cloud, "").await
+    }
+
+    async fn start_at(folder: TempDir, size: usize, cloud: CloudKind, extra: &str) -> Result<Self> {
         let cloud = match cloud {
             CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
         let loopback_net = rand::rng().random_range(2..=254);
-        let mut cluster =
-            Self { replicas: Vec::new(), cloud, credentials: None, folder, loopback_net, ended_well: false };
+        let mut cluster = Self {
+            replicas: Vec::new(),
+            cloud,
+            credentials: None,
+            folder,
+            extra: extra.to_owned(),
+            loopback_net,
+            ended_well: false,
+        };
         cluster.initialise().await?;
         for _ in 1..size {
             let number = cluster.add().await?;
@@ -124,7 +143,7 @@ impl Cluster {
         Ok(number)
     }
 
-    fn config_text(&self, number: usize, [api, peer, agent]: [u16; 3]) -> String {
+    fn config_text(&self, number: usize, [api, peer, agent, probes]: [u16; 4]) -> String {
         let cloud = match &self.cloud {
             Cloud::Process(root) => format!(
                 "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"process\"\nagent = \"{}\"",
@@ -139,7 +158,9 @@ impl Cluster {
              [peer]\nlisten = \"127.0.0.1:{peer}\"\n\
              [agent]\nlisten = \"127.0.0.1:{agent}\"\n\
              [cpi]\n{cloud}\n\
-             [secrets]\nkek_file = \"kek\"\n"
+             [secrets]\nkek_file = \"kek\"\n\
+             [metrics]\nlisten = \"127.0.0.1:{probes}\"\n{}",
+            self.extra
         )
     }
 
@@ -155,9 +176,15 @@ impl Cluster {
 
     /// Runs `directord join` to its end.
     pub fn join(&self, number: usize, token: &str) -> Result<Output> {
+        self.join_with(number, token, &[])
+    }
+
+    /// Runs `directord join` to its end in some environment.
+    pub fn join_with(&self, number: usize, token: &str, environment: &[(&str, &str)]) -> Result<Output> {
         let endpoints = self.running().map(Replica::api).collect::<Vec<_>>().join(",");
         // In the environment: a command line can be read by everybody.
-        self.directord(number, &["join", "--endpoint", &endpoints], &[("DIRECTORD_JOIN_TOKEN", token)])
+        let environment = [&[("DIRECTORD_JOIN_TOKEN", token)], environment].concat();
+        self.directord(number, &["join", "--endpoint", &endpoints], &environment)
     }
 
     /// Runs a command of a replica's program to its end.
@@ -175,11 +202,17 @@ impl Cluster {
 
     /// Starts a replica's process.
     pub fn run(&mut self, number: usize) -> Result<()> {
+        self.run_with(number, &[])
+    }
+
+    /// Starts a replica's process in some environment.
+    pub fn run_with(&mut self, number: usize, environment: &[(&str, &str)]) -> Result<()> {
         let replica = &mut self.replicas[number - 1];
         ensure!(replica.process.is_none(), "director-{number} runs already");
         let log = OpenOptions::new().create(true).append(true).open(replica.log())?;
         let mut command = Command::new(programs::directord());
         command.arg("run").arg("--config").arg(replica.config());
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("start directord")?;
         replica.process = Some(Process::new(format!("director-{number}"), child));
@@ -253,6 +286,22 @@ impl Cluster {
     /// Returns the address of a replica's API.
     pub fn api(&self, number: usize) -> String {
         self.replica(number).api()
+    }
+
+    /// Returns the addresses of a replica's ports: for replicas, for agents, for probes.
+    pub fn other_ports(&self, number: usize) -> [String; 3] {
+        let [_, peer, agent, probes] = self.replica(number).ports;
+        [peer, agent, probes].map(|port| format!("127.0.0.1:{port}"))
+    }
+
+    /// Returns whether a replica that was started has ended by itself, and forgets its process then.
+    pub fn has_ended(&mut self, number: usize) -> bool {
+        let process = &mut self.replicas[number - 1].process;
+        let ended = process.as_mut().is_some_and(|process| !process.is_alive());
+        if ended {
+            *process = None;
+        }
+        ended
     }
 
     /// Returns the admin's login.
@@ -391,17 +440,18 @@ impl Drop for Cluster {
     }
 }
 
-/// Returns three ports that are free now, and will be later: below the range that the system takes for connections
+/// Returns four ports that are free now, and will be later: below the range that the system takes for connections
 /// going out, so that none of those sits there when a replica is started again.
-fn free_ports() -> Result<[u16; 3]> {
+fn free_ports() -> Result<[u16; 4]> {
     let mut chance = rand::rng();
     let mut held = Vec::new();
     for _ in 0..1000 {
-        // Held until all three are found: else one could be found twice.
+        // Held until all are found: else one could be found twice.
         held.extend(TcpListener::bind(("127.0.0.1", chance.random_range(10_240..32_000))));
-        if let [a, b, c] = held.as_slice() {
-            return Ok([a.local_addr()?.port(), b.local_addr()?.port(), c.local_addr()?.port()]);
+        if let [a, b, c, d] = held.as_slice() {
+            let port = |listener: &TcpListener| Ok::<_, std::io::Error>(listener.local_addr()?.port());
+            return Ok([port(a)?, port(b)?, port(c)?, port(d)?]);
         }
     }
-    bail!("no three free ports on loopback")
+    bail!("no four free ports on loopback")
 }

@@ -13,6 +13,7 @@ pub mod client;
 pub mod cluster;
 pub mod deploying;
 pub mod forge;
+pub mod machine;
 pub mod needs;
 pub mod processes;
 pub mod programs;

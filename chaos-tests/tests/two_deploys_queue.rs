@@ -26,9 +26,15 @@ async fn the_second_deploy_waits_and_says_for_whom() -> Result<()> {
     })
     .await?;
     let second = Hello { greeting: "Moin".into(), ..hello };
-    let deploying = Deploying::start(&cluster, "hello", &second.file(&cluster)?)?;
+    let file = second.file(&cluster)?;
+    // Whoever only wants to know what a deploy would do waits for nobody.
+    let plan = cluster.operate(&["-d", "hello", "plan", &file]).await?;
+    assert!(!plan.trim().is_empty());
+    let planned = client.tasks().await?.into_iter().find(|task| task.id > first).expect("the dry run");
+    assert_eq!((planned.state.as_str(), planned.waits_for.len()), ("done", 0), "{planned:?}");
+    let deploying = Deploying::start(&cluster, "hello", &file)?;
     let queued = wait::until("the second one is filed", SETTLE, async || {
-        Ok(client.tasks().await?.into_iter().find(|task| task.id > first))
+        Ok(client.tasks().await?.into_iter().find(|task| task.id > planned.id))
     })
     .await?;
     assert_eq!((queued.state.as_str(), queued.waits_for.as_slice()), ("queued", [first].as_slice()));
@@ -43,5 +49,6 @@ async fn the_second_deploy_waits_and_says_for_whom() -> Result<()> {
     let (first, second) =
         (client.done(first, DEPLOY_LIMIT).await?, client.done(queued.id, DEPLOY_LIMIT).await?);
     assert!(second.started_at_unix_ms >= first.finished_at_unix_ms, "{first:?} {second:?}");
+    assert!(planned.finished_at_unix_ms < first.finished_at_unix_ms, "{first:?} {planned:?}");
     cluster.finish().await
 }

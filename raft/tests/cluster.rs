@@ -288,3 +288,70 @@ async fn who_is_cut_off_knows_that_there_is_no_leader_to_reach() {
     cluster.kill(other);
     eventually("the quorum to be missed", || hears(&cluster, new).is_none()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_disturbs_nobody() {
+    let mut cluster = Cluster::start(3, Setup::default()).await;
+    let (leader, away) = (cluster.leader().await, cluster.follower().await);
+    let third = *cluster.replicas.keys().find(|id| **id != leader && **id != away).unwrap();
+    let node = cluster.node(away);
+    cluster.kill(leader);
+    cluster.kill(third);
+    eventually("the silence to be noticed", || node.leader_in_touch().is_none()).await;
+    let term = node.status().term;
+    // Alone, it would like to be elected again and again. It asks first, and its term stays what it is: the others would
+    // have to follow a higher one.
+    let alone = Instant::now();
+    eventually("some elections to come to nothing", || alone.elapsed() > cluster.setup.timing.election_max * 6)
+        .await;
+    assert_eq!(node.status().term, term, "it has called elections that nobody heard of");
+    cluster.launch(leader).await;
+    cluster.launch(third).await;
+    let new = cluster.leader().await;
+    let elected = cluster.node(new).status().term;
+    eventually("it to follow", || node.leader_in_touch() == Some(new)).await;
+    put(&cluster.node(new), "after", "k", "v").await;
+    assert_eq!(cluster.node(new).status().term, elected, "its return cost an election");
+}
+
+/// Plain TCP, and what it was asked for.
+#[derive(Default)]
+struct Recording(std::sync::Mutex<Vec<(u64, raft::Purpose)>>);
+
+impl raft::PeerConnector for Recording {
+    fn channel(
+        &self,
+        node_id: u64,
+        address: &str,
+        purpose: raft::Purpose,
+    ) -> Result<tonic::transport::Channel, raft::ConnectError> {
+        self.0.lock().unwrap().push((node_id, purpose));
+        common::Plain.channel(node_id, address, purpose)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_purpose_has_a_connection_of_its_own() {
+    use raft::Purpose::{Append, Forward, Heartbeat, Snapshot};
+    let recording = std::sync::Arc::new(Recording::default());
+    let snapshots = SnapshotPolicy { every_entries: 50, keep_entries: 70, lag_entries: 60 };
+    let setup = Setup { connector: recording.clone(), snapshots, ..Setup::default() };
+    let mut cluster = Cluster::start(2, setup).await;
+    let (leader, follower) = (cluster.leader().await, cluster.follower().await);
+    // Far enough that a third one is sent a snapshot.
+    for n in 0..300 {
+        put(&cluster.node(follower), &format!("n{n}"), &format!("n{n}"), "v").await;
+    }
+    let node = cluster.node(leader);
+    eventually("the log to be cut", || node.status().purged > Some(100)).await;
+    cluster.launch(3).await;
+    cluster.join(3).await;
+    let asked = recording.0.lock().unwrap().clone();
+    let distinct: std::collections::BTreeSet<_> = asked.iter().copied().collect();
+    for wanted in [(follower, Append), (follower, Heartbeat), (leader, Forward), (3, Snapshot), (3, Append)] {
+        assert!(distinct.contains(&wanted), "{wanted:?} in {distinct:?}");
+    }
+    // Two nodes may each have asked for one; none has asked twice for the same.
+    let count = |wanted| asked.iter().filter(|asked| **asked == wanted).count();
+    assert!(distinct.iter().all(|wanted| count(*wanted) <= 2), "{asked:?}");
+}

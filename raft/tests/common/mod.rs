@@ -62,6 +62,7 @@ impl PeerConnector for Plain {
 /// What a test may change about a cluster.
 #[derive(Clone)]
 pub struct Setup {
+    pub connector: Arc<dyn PeerConnector>,
     pub timing: Timing,
     pub snapshots: SnapshotPolicy,
     pub on_fatal: Option<OnFatal>,
@@ -69,7 +70,12 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { timing: Timing::TESTS, snapshots: SnapshotPolicy::default(), on_fatal: None }
+        Self {
+            connector: Arc::new(Plain),
+            timing: Timing::TESTS,
+            snapshots: SnapshotPolicy::default(),
+            on_fatal: None,
+        }
     }
 }
 
@@ -99,7 +105,7 @@ impl Replica {
             options.on_fatal = on_fatal.clone();
         }
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        match runtime.spawn(serve(options, address)).await.unwrap() {
+        match runtime.spawn(serve(options, address, setup.connector.clone())).await.unwrap() {
             Ok((node, address)) => Ok(Replica { node, address, runtime }),
             Err(error) => {
                 runtime.shutdown_background();
@@ -129,9 +135,13 @@ impl Replica {
     }
 }
 
-async fn serve(options: Options, address: Option<SocketAddr>) -> Result<(Node, SocketAddr), StartError> {
+async fn serve(
+    options: Options,
+    address: Option<SocketAddr>,
+    connector: Arc<dyn PeerConnector>,
+) -> Result<(Node, SocketAddr), StartError> {
     let tasks = OwnedTasks::new();
-    let node = Node::start(options, Arc::new(Map), Arc::new(Plain), &tasks).await?;
+    let node = Node::start(options, Arc::new(Map), connector, &tasks).await?;
     let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
