@@ -4,9 +4,11 @@
 //! comes at any moment finds it in exactly one place.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use model::{Epoch, RequestId};
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::agent::v1::agent_fault::Kind;
@@ -181,12 +183,15 @@ impl Dispatcher {
     ) {
         let name = request.method.clone();
         info!(request_id = %id, method = name, epoch = request.epoch, "request begins");
-        let mut perform = Box::pin(self.perform(request, &work, beginning));
+        // A defect must not leave the request under way for ever: whoever waits would hear so until it gives up.
+        let mut perform = Box::pin(AssertUnwindSafe(self.perform(request, &work, beginning)).catch_unwind());
         let mut ticks = tokio::time::interval(RUNNING_EVERY);
         ticks.tick().await;
         let ending = loop {
             tokio::select! {
-                ending = &mut perform => break ending,
+                ending = &mut perform => break ending.unwrap_or_else(|_| {
+                    Ending::Failed("the agent met a defect of its own, see its log".into())
+                }),
                 _ = ticks.tick() => {
                     self.send(&id, 0, Body::Running(Running { output: work.progress.take() })).await;
                 }
@@ -303,4 +308,63 @@ fn failed(message: String) -> AgentFault {
 
 fn stale(current: Epoch) -> AgentFault {
     AgentFault { kind: Kind::StaleEpoch.into(), message: String::new(), current_epoch: current.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_api::JobState;
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::machine::Report;
+
+    /// A machine that meets a defect whatever it is asked to do.
+    struct Defective;
+
+    #[async_trait]
+    impl Machine for Defective {
+        async fn boot(&self) -> Result<(), ActionError> {
+            Ok(())
+        }
+
+        async fn perform(&self, _order: Order, _work: &Work) -> Result<Value, ActionError> {
+            panic!("the test says so")
+        }
+
+        async fn report(&self) -> Report {
+            Report { job_state: JobState::Running, vitals: Value::Null, processes: 0 }
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            watch::channel(0).1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_meets_a_defect_ends_and_is_answered() {
+        let tasks = OwnedTasks::new();
+        let dispatcher = Dispatcher::open(Storage::Memory, Arc::new(Defective), tasks.clone()).unwrap();
+        let (outbound, mut answers) = mpsc::channel(8);
+        dispatcher.answer_over(Some(outbound));
+        let request = AgentRequest {
+            request_id: "start".into(),
+            epoch: 1,
+            method: "start".into(),
+            arguments_json: "[]".into(),
+            ..AgentRequest::default()
+        };
+        // The second time it is answered from the record: the deed may be half done.
+        for _ in 0..2 {
+            dispatcher.take(request.clone()).await;
+            let answer = tokio::time::timeout(Duration::from_secs(10), answers.recv()).await;
+            let Some(agent_message::Body::Response(response)) = answer.unwrap().unwrap().body else {
+                panic!("no response");
+            };
+            let Some(Body::Fault(fault)) = response.result else { panic!("{response:?}") };
+            assert!(fault.message.contains("a defect of its own"), "{}", fault.message);
+        }
+        assert!(dispatcher.inner().running.is_empty());
+        tasks.stop(Duration::from_secs(10)).await;
+    }
 }
