@@ -240,12 +240,17 @@ impl Agents for FakeAgents {
             changes.mark_unchanged();
             if let Some(found) = self.agents().get_mut(agent).filter(|agent| !agent.away) {
                 found.learn(agent, epoch)?;
-                let running = found.running.remove(request).is_some();
-                if running {
-                    found.records.insert(request.clone(), Ending::Cancelled);
-                    self.changed();
-                }
-                return Ok(running);
+                let Some((method, _)) = found.running.remove(request) else { return Ok(false) };
+                let ending = match method {
+                    // An errand says how far it got.
+                    Method::RunErrand { .. } => {
+                        Ending::Value(json!({ "exit_code": 143, "stdout": "begun\n", "stderr": "" }))
+                    }
+                    _ => Ending::Cancelled,
+                };
+                found.records.insert(request.clone(), ending);
+                self.changed();
+                return Ok(true);
             }
             if !changed_before(&mut changes, deadline).await {
                 return Err(AgentError::Unreachable { agent: agent.clone() });

@@ -72,33 +72,48 @@ pub(crate) async fn captured(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Captured, ActionError> {
+    let mut output = Output::default();
+    let status = capture(script, progress, cancel, &mut output).await?;
+    Ok(Captured { status, stdout: output.stdout, stderr: output.stderr })
+}
+
+/// What a script has printed.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// As [`captured`]; what it printed until it was given up is in `output` as well.
+pub(crate) async fn capture(
+    script: ScriptRun<'_>,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    output: &mut Output,
+) -> Result<ExitStatus, ActionError> {
     let mut command = command(&script);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = children::spawn(&mut command).map_err(ActionError::file("run", script.path))?;
     let (stdout, stderr) = (child.pipes().stdout.take(), child.pipes().stderr.take());
-    let (mut stdout_kept, mut stderr_kept) = (Vec::new(), Vec::new());
-    let status = {
-        let reading = async {
-            tokio::join!(keep(stdout, &mut stdout_kept, progress), keep(stderr, &mut stderr_kept, progress));
-        };
-        tokio::pin!(reading);
-        let ending = ended(&mut child, script.path, cancel);
-        tokio::pin!(ending);
-        let mut status = None;
-        loop {
-            tokio::select! {
-                result = &mut ending, if status.is_none() => status = Some(result?),
-                // Also waits for a daemon that keeps the pipe; the script's own end is what counts.
-                () = &mut reading => break,
-                () = tokio::time::sleep(LEFT_OPEN), if status.is_some() => break,
-            }
-        }
-        match status {
-            Some(status) => status,
-            None => ending.await?,
-        }
+    let reading = async {
+        tokio::join!(keep(stdout, &mut output.stdout, progress), keep(stderr, &mut output.stderr, progress));
     };
-    Ok(Captured { status, stdout: stdout_kept, stderr: stderr_kept })
+    tokio::pin!(reading);
+    let ending = ended(&mut child, script.path, cancel);
+    tokio::pin!(ending);
+    let mut status = None;
+    loop {
+        tokio::select! {
+            result = &mut ending, if status.is_none() => status = Some(result),
+            // Also waits for a daemon that keeps the pipe; the script's own end is what counts.
+            () = &mut reading => break,
+            () = tokio::time::sleep(LEFT_OPEN), if status.is_some() => break,
+        }
+    }
+    match status {
+        Some(status) => status,
+        None => ending.await,
+    }
 }
 
 /// How long output is waited for after a script has ended and something that it started keeps its pipes open.

@@ -24,6 +24,14 @@ pub enum StepError {
     /// Somebody asked for the task to be cancelled, and this was a checkpoint.
     #[error("the task was cancelled")]
     Cancelled,
+    /// It failed, and has something to tell all the same.
+    #[error("{why}")]
+    Telling {
+        /// The line for the task's result.
+        result_line: String,
+        /// How it failed.
+        why: Box<StepError>,
+    },
     /// This replica may no longer act. Nothing is recorded: the next leader goes on here.
     #[error(transparent)]
     Lost(#[from] Lost),

@@ -160,27 +160,30 @@ fn judge(
     result: Result<StepOutcome, StepError>,
 ) -> Result<Verdict, Interrupted> {
     let may_repeat = cx.attempt < ATTEMPTS_MAX;
-    let error = match result {
+    let (error, result_line) = match result {
         Ok(outcome) => return Ok(Verdict::Done(outcome)),
-        Err(error) => error,
+        Err(StepError::Telling { result_line, why }) => (*why, Some(result_line)),
+        Err(error) => (error, None),
     };
     let (error, left) = match error {
         StepError::Lost(lost) => return Err(lost.into()),
         StepError::Log(error) => return Err(error.into()),
         StepError::Cancelled => {
             let text = format!("Task {} cancelled", cx.task.id());
-            let outcome = StepOutcome::failed(TaskError::new(ErrorCode::TaskCancelled, text));
+            let error = TaskError::new(ErrorCode::TaskCancelled, text);
+            let outcome = StepOutcome::Failed { error, left: Left::Nothing, result_line };
             return Ok(Verdict::Failed(outcome, UnitEnd::Cancelled));
         }
         StepError::Again(error) if may_repeat => return Ok(Verdict::Again { error, how: cx.how }),
         StepError::Unclear(error) if may_repeat => return Ok(Verdict::Again { error, how: How::Again }),
         StepError::Failed(error) | StepError::Again(error) => (recordable(error), Left::Nothing),
         StepError::Unclear(error) => (recordable(error), Left::Perhaps),
+        telling @ StepError::Telling { .. } => (TaskError::plain(telling.to_string()), Left::Nothing),
     };
     Ok(match cx.on_failure {
         OnFailure::GoOn => Verdict::PassedOver(steps::passed_over(cx, action, &error), error),
         OnFailure::Stop => {
-            let outcome = StepOutcome::Failed { error: error.clone(), left, result_line: None };
+            let outcome = StepOutcome::Failed { error: error.clone(), left, result_line };
             Verdict::Failed(outcome, UnitEnd::Failed(error))
         }
     })

@@ -1,14 +1,18 @@
-//! `run_errand`: runs a job's `bin/run` and reports how it ended, which is not an error of the action.
+//! `run_errand`: runs a job's `bin/run` and reports how it ended, which is not an error of the action; neither is that it
+//! was given up.
 
 use serde_json::{Value, json};
 
 use crate::error::ActionError;
 use crate::machine::{Order, Work};
 use crate::real::RealMachine;
-use crate::scripts::{self, Captured, ScriptRun};
+use crate::scripts::{self, Captured, Output, ScriptRun};
 
 /// What a shell reports for a process that a signal ended.
 const SIGNALLED: i32 = 128;
+
+/// The signal that ends an errand which is given up.
+const SIGTERM: i32 = nix::sys::signal::SIGTERM as i32;
 
 pub(super) async fn run(machine: &RealMachine, order: &Order, work: &Work) -> Result<Value, ActionError> {
     let name = match order.arguments.first().and_then(Value::as_str) {
@@ -24,11 +28,17 @@ pub(super) async fn run(machine: &RealMachine, order: &Order, work: &Work) -> Re
     }
     let environment = machine.environment();
     let script = ScriptRun { path: &path, arguments: &[], environment: &environment, directory: None };
-    let captured = scripts::captured(script, &work.progress, &work.cancel).await?;
+    let mut output = Output::default();
+    let exit_code = match scripts::capture(script, &work.progress, &work.cancel, &mut output).await {
+        Ok(status) => exit_code(status),
+        // What it did until then is worth knowing.
+        Err(ActionError::Cancelled) => SIGNALLED + SIGTERM,
+        Err(error) => return Err(error),
+    };
     Ok(json!({
-        "exit_code": exit_code(captured.status),
-        "stdout": Captured::text(&captured.stdout),
-        "stderr": Captured::text(&captured.stderr),
+        "exit_code": exit_code,
+        "stdout": Captured::text(&output.stdout),
+        "stderr": Captured::text(&output.stderr),
     }))
 }
 

@@ -1,16 +1,27 @@
 //! Running an errand: once, whatever happens to the director meanwhile.
 
+use std::time::Duration;
+
 use agent_api::{Method, Mode};
 use model::step::StepOutcome;
 use model::{AgentId, ErrorCode, InstanceId, JobName};
 use serde_json::{Value, json};
 
-use super::calls::SCRIPT;
+use super::calls::{INSTALL, SCRIPT};
 use crate::context::StepContext;
 use crate::error::StepError;
 
 /// What of each of an errand's outputs stands in its result: results are kept in the state, on every replica.
 const OUTPUT_BYTES_MAX: usize = 32 << 10;
+
+/// How long packing the logs may take once the task is being cancelled.
+const LOGS_OF_CANCELLED: Duration = Duration::from_secs(30);
+
+/// Exit codes above it are signals.
+const SIGNALLED: i64 = 128;
+
+/// The exit code of an errand that was ended because the task is being cancelled (SIGTERM).
+const TERMINATED: i64 = SIGNALLED + 15;
 
 /// Runs the errand. An earlier leader's run is attached to, never begun again: errands need not be idempotent.
 pub async fn run(
@@ -20,29 +31,58 @@ pub async fn run(
     errand: &JobName,
 ) -> Result<StepOutcome, StepError> {
     cx.checkpoint()?;
-    let target = cx.task.target(instance)?;
     // The record may say "begun" although the request never reached the agent: then it does not know it, and the
     // operator, not we, decides whether to run it again.
     let mode = if cx.is_repeat() { Mode::Attach } else { Mode::Submit };
     let method = Method::RunErrand { errand: errand.clone() };
-    let reply = cx.agent_cancellable(agent, instance, "errand", method, SCRIPT, mode).await?;
-    let exit_code = reply.0.get("exit_code").and_then(Value::as_i64).ok_or_else(|| {
+    let result = match cx.agent_cancellable(agent, instance, "errand", method, SCRIPT, mode).await {
+        Ok(reply) => reply.0,
+        // The agent did not say in time what it printed until then.
+        Err(StepError::Cancelled) => json!({ "exit_code": TERMINATED }),
+        Err(other) => return Err(other),
+    };
+    let exit_code = result.get("exit_code").and_then(Value::as_i64).ok_or_else(|| {
         StepError::coded(
             ErrorCode::AgentInvalidTaskResult,
             format!("agent {agent} gave no exit code of errand '{errand}'"),
         )
     })?;
+    let was_cancelled = exit_code > SIGNALLED && cx.task.cancelled.is_cancelled();
+    let patience = if was_cancelled { LOGS_OF_CANCELLED } else { INSTALL };
+    let (logs, error) = match logs(cx, instance, agent, patience).await {
+        Ok(logs) => (logs, None),
+        Err(error @ (StepError::Lost(_) | StepError::Log(_))) => return Err(error),
+        Err(error) => (json!({ "blobstore_id": null, "sha1": null }), Some(error)),
+    };
     let mut line = json!({
-        "instance": { "group": target.spec.group, "id": instance },
+        "instance": { "group": cx.task.target(instance)?.spec.group, "id": instance },
         "errand_name": errand,
         "exit_code": exit_code,
-        "logs": { "blobstore_id": null, "sha1": null },
+        "logs": logs,
     });
     for stream in ["stdout", "stderr"] {
-        put_output(cx, &mut line, stream, reply.0.get(stream).and_then(Value::as_str).unwrap_or_default())
+        put_output(cx, &mut line, stream, result.get(stream).and_then(Value::as_str).unwrap_or_default())
             .await;
     }
-    Ok(StepOutcome::ErrandRan { exit_code: exit_code as i32, result_line: line.to_string() })
+    let result_line = line.to_string();
+    match error.filter(|_| !was_cancelled) {
+        _ if was_cancelled => Err(StepError::Telling { result_line, why: Box::new(StepError::Cancelled) }),
+        Some(why) => Err(StepError::Telling { result_line, why: Box::new(why) }),
+        None => Ok(StepOutcome::ErrandRan { exit_code: exit_code as i32, result_line }),
+    }
+}
+
+/// Has the agent pack the jobs' logs; returns where they are.
+async fn logs(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    patience: Duration,
+) -> Result<Value, StepError> {
+    let method = Method::FetchLogs { kind: "job".into(), filters: None };
+    let packed = cx.agent(agent, instance, "errand-logs", method, patience).await?.0;
+    let text = |key: &str| packed.get(key).cloned().unwrap_or_default();
+    Ok(json!({ "blobstore_id": text("blobstore_id"), "sha1": text("sha1") }))
 }
 
 /// Puts what the errand wrote into its result: all of it, or its end and where the whole is.
