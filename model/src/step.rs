@@ -159,6 +159,9 @@ pub enum Action {
     SaveDeployment,
     /// Forgets the deployment. Changes the state only.
     DeleteDeployment,
+    /// Remembers what the task's errand ran well on, if all its runs ended well; none: forgets what it last ran well on.
+    /// Changes the state only.
+    SaveErrand { errand: String, digest: Option<String> },
 }
 
 /// A package to compile: which, and on what.
@@ -215,6 +218,7 @@ impl Action {
                 | Self::DeleteInstance { .. }
                 | Self::SaveDeployment
                 | Self::DeleteDeployment
+                | Self::SaveErrand { .. }
         )
     }
 
@@ -253,6 +257,7 @@ impl Action {
             Self::DeleteInstance { .. } => "delete_instance",
             Self::SaveDeployment => "save_deployment",
             Self::DeleteDeployment => "delete_deployment",
+            Self::SaveErrand { .. } => "save_errand",
         }
     }
 
@@ -288,7 +293,10 @@ impl Action {
             | Self::SaveInstance { instance }
             | Self::DeleteInstance { instance } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
-            Self::DeleteOrphanedDisk { .. } | Self::SaveDeployment | Self::DeleteDeployment => None,
+            Self::DeleteOrphanedDisk { .. }
+            | Self::SaveDeployment
+            | Self::DeleteDeployment
+            | Self::SaveErrand { .. } => None,
         }
     }
 }

@@ -120,7 +120,14 @@ pub enum TaskKind {
         canaries: Option<String>,
     },
     /// `run-errand`.
-    RunErrand { errand: String, keep_alive: bool, instances: Vec<InstanceFilter> },
+    RunErrand {
+        errand: String,
+        keep_alive: bool,
+        instances: Vec<InstanceFilter>,
+        /// Not if it ran well before on instances that are still the same.
+        #[serde(default, skip_serializing_if = "is_false")]
+        when_changed: bool,
+    },
     /// Resurrection: give these instances new VMs if they still need one.
     ScanAndFix { instances: Vec<InstanceId> },
     /// `upload-release`: read the archive in this blob and file its jobs and packages.
@@ -133,6 +140,10 @@ pub enum TaskKind {
     DeleteStemcell { name: String, version: Version, force: bool },
     /// `delete-disk`, and the periodic clean-up of old orphans.
     DeleteOrphanedDisks { disks: Vec<DiskId> },
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl TaskKind {

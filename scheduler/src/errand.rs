@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceSpec, InstanceState, Lifecycle};
+use model::instance::{InstanceSpec, InstanceState, Lifecycle, NetworkKind};
 use model::manifest::Overrides;
 use model::plan::{Change, Fate, Phase, Plan, Stage, Target, Unit};
 use model::release::ReleaseVersion;
 use model::step::Action;
 use model::task::TaskError;
 use model::*;
+use sha2::{Digest as _, Sha256};
 
 use crate::chance::{Ids, SeededIds};
 use crate::desired::matches;
@@ -20,15 +21,19 @@ use crate::steps::{Steps, Units};
 use crate::stored::{self, StoredGroups};
 use crate::update::{self, Jobs, Metadata, Turn, VmFate};
 
-/// Plans a run of an errand.
+/// Plans a run of an errand; none if it is not to be run again on instances that have not changed.
 pub fn plan_errand(
     director: &Director,
     deployment: &DeploymentFacts<'_>,
     releases: &[ReleaseVersion],
     request: &ErrandRequest<'_>,
-) -> Result<Plan, TaskError> {
+) -> Result<Option<Plan>, TaskError> {
     let facts = Facts::of(deployment);
     let chosen = choose(&facts, releases, request)?;
+    let digest = chosen.digest(&facts, request.variables);
+    if request.unless == Some(digest.as_str()) {
+        return Ok(None);
+    }
     let mut errand = Errand {
         director,
         units: Units::default(),
@@ -40,12 +45,14 @@ pub fn plan_errand(
     };
     let groups = StoredGroups::of(deployment, Overrides::default());
     let agents = errand.bring_up(&facts, &chosen, &groups)?;
+    errand.remember(request.errand, None);
     let runs = errand.run(&chosen, &agents);
+    errand.remember(request.errand, Some(digest));
     if request.afterwards == Afterwards::DeleteVms {
         errand.take_down(&facts, &chosen, &agents, runs);
     }
     let targets = errand.targets.into_values().collect();
-    Ok(stored::plan(deployment, targets, errand.phases, errand.warnings))
+    Ok(Some(stored::plan(deployment, targets, errand.phases, errand.warnings)))
 }
 
 /// What runs where.
@@ -54,6 +61,30 @@ struct Chosen<'f, 'a> {
     groups: BTreeSet<&'f GroupName>,
     /// Instances that run it, with the job that is the errand.
     runs: Vec<(&'f Known<'a>, JobName)>,
+}
+
+impl Chosen<'_, '_> {
+    /// Returns a digest over everything that the errand could tell apart: the instances that run it or that are made for
+    /// it, with their jobs, packages and addresses. What they were rendered into is not among them: instances that are
+    /// made for an errand are rendered by it, from all of this.
+    fn digest(&self, facts: &Facts<'_>, variables: &str) -> String {
+        let made = facts.values().filter(|k| self.groups.contains(&k.instance.spec.group));
+        let specs = made.chain(self.runs.iter().map(|(known, _)| *known)).map(|k| &k.instance.spec);
+        let of_one = |spec: &InstanceSpec| {
+            let fixed = spec.networks.iter().filter(|n| n.kind != NetworkKind::Dynamic);
+            let addresses: Vec<_> = fixed.map(|n| (&n.name, n.ip)).collect();
+            let seen = (&spec.id, &spec.jobs, &spec.packages, &spec.stemcell.version, addresses);
+            // Texts, numbers and maps with texts as keys: that always has a form in JSON.
+            hex(&Sha256::digest(serde_json::to_vec(&seen).unwrap_or_default()))
+        };
+        let each: BTreeSet<String> = specs.map(of_one).collect();
+        let all = each.into_iter().chain([variables.to_owned()]).collect::<Vec<_>>().join("\n");
+        hex(&Sha256::digest(all))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Finds the errand: a group of that name whose lifecycle is `errand`, or every instance that has the job.
@@ -210,6 +241,14 @@ impl Errand<'_> {
             self.phases.push(stored::phase(Some("Running errand"), self.director.threads_max, runs));
         }
         numbers
+    }
+
+    /// Has it remembered on what the errand has run well; none: forgotten, since it is about to run anew.
+    fn remember(&mut self, errand: &str, digest: Option<String>) {
+        let mut steps = Steps::default();
+        steps.push(Action::SaveErrand { errand: errand.to_owned(), digest });
+        let unit = self.units.unit(errand.to_owned(), BTreeSet::new(), steps);
+        self.phases.push(stored::phase(None, 1, vec![unit]));
     }
 
     /// Deletes the VMs of errand groups, whether the errand went well, failed or was cancelled.

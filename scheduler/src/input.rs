@@ -188,6 +188,10 @@ pub struct ErrandRequest<'a> {
     pub afterwards: Afterwards,
     /// Only these instances; all if empty.
     pub instances: &'a [InstanceFilter],
+    /// A digest over the versions of all variables that the instances see.
+    pub variables: &'a str,
+    /// The digest of what it last ran well on: it is not run again on the same. None: it is run in any case.
+    pub unless: Option<&'a str>,
 }
 
 /// What happens to the VMs of an errand group after the errand.

@@ -268,21 +268,32 @@ fn a_state_change_of_an_ignored_or_unknown_instance_is_refused() {
 fn an_errand_group_lives_for_its_errand_only() {
     let mut world = deployed(1);
     let facts = view(&mut world);
-    let request = ErrandRequest { errand: "smoke", afterwards: Afterwards::DeleteVms, instances: &[] };
-    let plan = scheduler::plan_errand(&world.director, &facts.facts(), &world.releases, &request).unwrap();
+    let request = ErrandRequest {
+        errand: "smoke",
+        afterwards: Afterwards::DeleteVms,
+        instances: &[],
+        variables: "",
+        unless: None,
+    };
+    let plan = scheduler::plan_errand(&world.director, &facts.facts(), &world.releases, &request);
+    let plan = plan.unwrap().unwrap();
     check(
         &plan,
         expect![[r#"
-        update smoke/0 az=z1 ip=10.0.0.3
-        Creating missing vms
-          #0 smoke/0: create_vm set_vm_metadata await_agent update_settings bind_vm
-        Updating instance [smoke]
-          #1 smoke/0 (canary): begin_update prepare run_script drain stop run_script update_settings release_addresses apply save_instance run_script start watch run_script complete_update
-        Running errand
-          #2 smoke/0: run_errand
-        (silent)
-          #3 smoke/0 after 0,1,2: delete_vm
-    "#]],
+            update smoke/0 az=z1 ip=10.0.0.3
+            Creating missing vms
+              #0 smoke/0: create_vm set_vm_metadata await_agent update_settings bind_vm
+            Updating instance [smoke]
+              #1 smoke/0 (canary): begin_update prepare run_script drain stop run_script update_settings release_addresses apply save_instance run_script start watch run_script complete_update
+            (silent)
+              #2 smoke: save_errand
+            Running errand
+              #3 smoke/0: run_errand
+            (silent)
+              #4 smoke: save_errand
+            (silent)
+              #5 smoke/0 after 0,1,2,3,4: delete_vm
+        "#]],
     );
     let unknown = ErrandRequest { errand: "nope", ..request };
     let refused = scheduler::plan_errand(&world.director, &facts.facts(), &world.releases, &unknown);

@@ -182,6 +182,9 @@ pub struct RunErrand {
     /// Keep the errand's VM
     #[arg(long)]
     pub keep_alive: bool,
+    /// Only if something has changed since it last ran well
+    #[arg(long)]
+    pub when_changed: bool,
     /// Only on these instances; repeat it for more
     #[arg(long = "instance", value_name = "GROUP[/ID]")]
     pub instances: Vec<InstanceSlug>,

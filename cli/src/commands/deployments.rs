@@ -193,8 +193,19 @@ struct ErrandResult {
     exit_code: i64,
     #[serde(default)]
     stdout: String,
+    /// Where all of it is, if it is too long for a result.
+    #[serde(default)]
+    stdout_blob: Option<ErrandOutput>,
     #[serde(default)]
     stderr: String,
+    /// As for `stdout`.
+    #[serde(default)]
+    stderr_blob: Option<ErrandOutput>,
+}
+
+#[derive(Deserialize)]
+struct ErrandOutput {
+    blobstore_id: String,
 }
 
 #[derive(Deserialize)]
@@ -216,6 +227,7 @@ pub(super) async fn run_errand(context: &mut Context<'_>, args: RunErrand) -> Re
         deployment: context.deployment()?,
         errand: args.name.clone(),
         keep_alive: args.keep_alive,
+        when_changed: args.when_changed,
         instances: args.instances.into_iter().map(selector).collect(),
     };
     let started = call!(context.fleet, DeploymentsClient.run_errand(request)).await?;
@@ -224,7 +236,18 @@ pub(super) async fn run_errand(context: &mut Context<'_>, args: RunErrand) -> Re
     }
     let task = follow::to_the_end(&context.fleet, context.console, started.task_id).await?;
     let output = follow::read(&context.fleet, task.id, Output::Result).await?;
-    let results = errand_results(&output)?;
+    let mut results = errand_results(&output)?;
+    for result in &mut results {
+        for (shown, whole) in
+            [(&mut result.stdout, &result.stdout_blob), (&mut result.stderr, &result.stderr_blob)]
+        {
+            if let Some(whole) = whole {
+                let mut bytes = Vec::new();
+                context.fleet.download(&whole.blobstore_id, &mut bytes).await?;
+                *shown = String::from_utf8_lossy(&bytes).into_owned();
+            }
+        }
+    }
     show_errand(context, task, &results)?;
     let failed: Vec<String> = results
         .iter()
@@ -255,9 +278,13 @@ fn show_errand(context: &mut Context<'_>, task: Task, results: &[ErrandResult]) 
             result.stderr.trim_end().into(),
         ]
     });
+    let text = match results.is_empty() && !task.result.is_empty() {
+        // It was not run, and the task says why.
+        true => format!("\n{}\n", task.result),
+        false => format!("\n{}", listing.to_table(context.console.screen)),
+    };
     let mut value = tasks::record(task).to_json();
     value["runs"] = listing.to_json();
-    let text = format!("\n{}", listing.to_table(context.console.screen));
     context.console.say(&text, &value)
 }
 

@@ -141,6 +141,8 @@ tables! {
     MELTDOWNS: DeploymentName => Meltdown = 0x4e, "meltdowns", Shown;
     /// Deployments by their names in DNS.
     DEPLOYMENT_LABELS: String => DeploymentName = 0x4f, "deployment_labels", Hidden;
+    /// What each errand last ran well on, as a digest.
+    ERRANDS: (DeploymentName, String) => String = 0x3b, "errands", Hidden;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

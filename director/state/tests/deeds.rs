@@ -109,6 +109,54 @@ fn a_step_that_is_passed_over_changes_nothing_and_is_told() {
 }
 
 #[test]
+fn what_an_errand_ran_well_on_is_remembered_and_forgotten() {
+    let save = |digest: Option<&str>| Action::SaveErrand {
+        errand: "smoke".into(),
+        digest: digest.map(str::to_owned),
+    };
+    let errand = || Action::RunErrand { instance: "i1".into(), agent: "a1".into(), errand: "check".into() };
+    for exit_codes in [[0, 0], [0, 3]] {
+        let mut world = World::new();
+        let mut plan = plan_of(vec![save(Some("before"))]);
+        let units = &mut plan.phases[0].stages[0].waves[0].units;
+        units.push(unit(2, "begin", vec![save(None)]));
+        units.push(unit(3, "run", vec![errand(), errand()]));
+        units.push(unit(4, "end", vec![save(Some("after"))]));
+        units.push(unit(
+            5,
+            "gone",
+            vec![Action::DeleteInstance { instance: "i1".into() }, Action::DeleteDeployment],
+        ));
+        let task = world.planned(plan);
+        let done = |world: &mut World, unit, index| {
+            let records = vec![finished(unit, index, 1, StepOutcome::Done)];
+            world.must(Command::StepRecords { task, epoch: EPOCH, records });
+        };
+        let remembered = |world: &World| world.state().errand(&"web".into(), "smoke");
+        done(&mut world, 1, 0);
+        assert_eq!(remembered(&world), None, "no run has ended well yet");
+        for (index, exit_code) in (0..).zip(exit_codes) {
+            world.step(task, 3, index, StepOutcome::ErrandRan { exit_code, result_line: "{}".into() });
+        }
+        done(&mut world, 4, 0);
+        let expected = (exit_codes == [0, 0]).then(|| "after".to_owned());
+        assert_eq!(remembered(&world), expected, "{exit_codes:?}");
+        done(&mut world, 5, 0);
+        done(&mut world, 5, 1);
+        assert_eq!(remembered(&world), None);
+    }
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![errand(), save(Some("x")), save(None)]));
+    world.step(task, 1, 0, StepOutcome::ErrandRan { exit_code: 0, result_line: "{}".into() });
+    let records = vec![finished(1, 1, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    assert_eq!(world.state().errand(&"web".into(), "smoke"), Some("x".into()));
+    let records = vec![finished(1, 2, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    assert_eq!(world.state().errand(&"web".into(), "smoke"), None);
+}
+
+#[test]
 fn ids_belong_to_one_instance() {
     let mut world = World::new();
     let mut plan = plan_of(vec![create_vm(), create_disk("d1")]);

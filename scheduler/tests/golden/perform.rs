@@ -302,7 +302,7 @@ impl Run<'_> {
                 let record = self.plan.record.clone().expect("a record");
                 self.world.records.insert(record.name.clone(), record);
             }
-            Action::SaveDeployment => {}
+            Action::SaveDeployment | Action::SaveErrand { .. } => {}
             Action::DeleteDeployment => {
                 self.world.records.remove(self.plan.deployment.as_ref().expect("a deployment"));
             }

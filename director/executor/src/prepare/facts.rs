@@ -16,6 +16,7 @@ use scheduler::input::{
     AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, StateChangeRequest,
     VariableFacts, VmProperties,
 };
+use sha2::{Digest as _, Sha256};
 use state::State;
 
 use super::{observe, sizes};
@@ -150,6 +151,23 @@ impl Facts {
         let vms = self.vms.iter().map(|vm| vm.variable_set);
         let before = vms.chain(self.disks.iter().map(|disk| disk.variable_set)).collect();
         self.variables.rotated = variables::rotated(context, &before, sight);
+    }
+
+    /// Returns the digest of what an errand last ran well on.
+    pub fn last_run_of(&self, context: &TaskContext, errand: &str) -> Option<String> {
+        let view = context.view();
+        State::new(&*view).errand(&self.name, errand)
+    }
+
+    /// Returns a digest over the versions of the variables that the deployment last succeeded with.
+    pub fn versions_of_variables(&self, context: &TaskContext) -> String {
+        let view = context.view();
+        let set = self.record.as_ref().and_then(|r| State::new(&*view).variable_set(r.variable_set));
+        let mut digest = Sha256::new();
+        for (name, version) in set.map(|set| set.pins).unwrap_or_default() {
+            digest.update(format!("{name} {version}\n"));
+        }
+        hex::encode(digest.finalize())
     }
 
     /// Borrows the deployment.

@@ -58,15 +58,23 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             };
             change_state(context, &request).await
         }
-        TaskKind::RunErrand { errand, keep_alive, instances } => {
-            let request = ErrandRequest {
-                errand,
-                afterwards: if *keep_alive { Afterwards::KeepVms } else { Afterwards::DeleteVms },
-                instances,
-            };
+        TaskKind::RunErrand { errand, keep_alive, instances, when_changed } => {
             from_facts(context, |facts| {
-                scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)
-                    .map(boxed)
+                let last = facts.last_run_of(context, errand).filter(|_| *when_changed);
+                let request = ErrandRequest {
+                    errand,
+                    afterwards: if *keep_alive { Afterwards::KeepVms } else { Afterwards::DeleteVms },
+                    instances,
+                    variables: &facts.versions_of_variables(context),
+                    unless: last.as_deref(),
+                };
+                let plan =
+                    scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)?;
+                let unchanged = || {
+                    let text = "nothing has changed since the errand last ran well: it was not run again";
+                    Prepared::Nothing(Some(text.into()))
+                };
+                Ok(plan.map_or_else(unchanged, boxed))
             })
             .await
         }

@@ -80,6 +80,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         | Action::SaveInstance { .. }
         | Action::DeleteInstance { .. }
         | Action::SaveDeployment
-        | Action::DeleteDeployment => Ok(StepOutcome::Done),
+        | Action::DeleteDeployment
+        | Action::SaveErrand { .. } => Ok(StepOutcome::Done),
     }
 }

@@ -23,7 +23,10 @@ pub fn release(name: &str) -> Vec<u8> {
         "name": "server", "templates": {"config.erb": "config/config"}, "packages": ["app"],
         "properties": {"port": {"default": 8080}, "password": {"default": ""}},
     });
-    let check = json!({"name": "check", "templates": {"run.erb": "bin/run"}, "packages": []});
+    let check = json!({
+        "name": "check", "templates": {"run.erb": "bin/run"}, "packages": [],
+        "properties": {"depth": {"default": 1}},
+    });
     let config = "port=<%= p('port') %> password=<%= p('password') %> at <%= spec.ip %>\n";
     let jobs = [
         ("server", tgz(&[("job.MF", &server.to_string()), ("monit", ""), ("templates/config.erb", config)])),
@@ -90,6 +93,7 @@ pub struct Shape {
     pub port: Value,
     pub disk_mib: u32,
     pub smoke_disk_mib: u32,
+    pub smoke_properties: Value,
     pub vm_type: &'static str,
     pub password: &'static str,
     pub variables: Value,
@@ -105,6 +109,7 @@ impl Default for Shape {
             port: json!(8080),
             disk_mib: 1024,
             smoke_disk_mib: 0,
+            smoke_properties: json!({}),
             vm_type: "small",
             password: "",
             variables: json!([]),
@@ -132,7 +137,9 @@ impl Shape {
         if self.disk_mib > 0 {
             web["persistent_disk"] = json!(self.disk_mib);
         }
-        let mut smoke = group("smoke", 1, json!({"name": "check", "release": "tiny"}));
+        let properties = self.smoke_properties.clone();
+        let mut smoke =
+            group("smoke", 1, json!({"name": "check", "release": "tiny", "properties": properties}));
         smoke["lifecycle"] = json!("errand");
         if self.smoke_disk_mib > 0 {
             smoke["persistent_disk"] = json!(self.smoke_disk_mib);
@@ -171,10 +178,19 @@ pub fn become_state(state: InstanceState) -> TaskKind {
 
 /// The errand of group `smoke`.
 pub fn errand() -> TaskKind {
-    TaskKind::RunErrand { errand: "smoke".into(), keep_alive: false, instances: Vec::new() }
+    run_errand(false, false)
 }
 
 /// The same, whose VM stays.
 pub fn errand_kept_alive() -> TaskKind {
-    TaskKind::RunErrand { errand: "smoke".into(), keep_alive: true, instances: Vec::new() }
+    run_errand(true, false)
+}
+
+/// The same, if it has not run well on what there is.
+pub fn errand_when_changed() -> TaskKind {
+    run_errand(false, true)
+}
+
+fn run_errand(keep_alive: bool, when_changed: bool) -> TaskKind {
+    TaskKind::RunErrand { errand: "smoke".into(), keep_alive, instances: Vec::new(), when_changed }
 }

@@ -7,6 +7,7 @@ mod answers;
 mod artifacts;
 mod cancelling;
 mod dry_run;
+mod errands;
 mod failover;
 mod faults;
 mod gate;

@@ -5,7 +5,7 @@ use model::instance::InstanceState;
 use model::task::{DeployOptions, StateChange, TaskKind};
 use serde_json::json;
 
-use crate::artifacts::{Shape, become_state, change, errand};
+use crate::artifacts::{Shape, become_state, change};
 use crate::summary::summary;
 use crate::world::TestWorld;
 
@@ -170,26 +170,6 @@ async fn deleting_the_deployment_leaves_nothing_but_orphaned_disks() {
     "#]]
     .assert_eq(&summary(&world));
     world.run(TaskKind::DeleteDeployment { force: false }).await.done();
-}
-
-#[tokio::test]
-async fn an_errand_gets_a_vm_runs_once_and_leaves_its_result() {
-    let world = deployed().await;
-    let ended = world.run(errand()).await.done();
-    let line: serde_json::Value = serde_json::from_str(&ended.result).unwrap();
-    assert_eq!((&line["exit_code"], &line["errand_name"]), (&json!(0), &json!("check")));
-    assert_eq!(world.outside.done("run_errand"), 1);
-    assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "the errand's VM is gone");
-}
-
-#[tokio::test]
-async fn an_errand_that_exits_with_a_code_has_run_all_the_same() {
-    let world = deployed().await;
-    world.outside.answer("run_errand", json!({"exit_code": 3, "stdout": "no", "stderr": ""}));
-    let ended = world.run(errand()).await.done();
-    let line: serde_json::Value = serde_json::from_str(&ended.result).unwrap();
-    assert_eq!((&line["exit_code"], &line["stdout"]), (&json!(3), &json!("no")));
-    assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "the errand's VM is gone");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use model::task::DeployOptions;
 use proto::v1 as pb;
 use proto::v1::deployments_server::Deployments;
 use proto::v1::variables_server::Variables;
-use service::ops::DeploymentSummary;
+use service::ops::{DeploymentSummary, ErrandRun};
 use service::{List, ServiceError};
 use tonic::{Request, Response, Status};
 
@@ -112,8 +112,13 @@ impl Deployments for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let (id, name) = (request_id(&wish.request_id), DeploymentName::new(wish.deployment));
-        let instances = wish.instances.into_iter().map(filter).collect();
-        let task = self.service.run_errand(&caller, id, &name, wish.errand, wish.keep_alive, instances).await;
+        let run = ErrandRun {
+            errand: wish.errand,
+            keep_alive: wish.keep_alive,
+            when_changed: wish.when_changed,
+            instances: wish.instances.into_iter().map(filter).collect(),
+        };
+        let task = self.service.run_errand(&caller, id, &name, run).await;
         Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
     }
 

@@ -36,6 +36,19 @@ pub(crate) fn deployment_lock(name: &DeploymentName) -> LockName {
     LockName::new(format!("lock:deployment:{name}"))
 }
 
+/// An errand to run.
+#[derive(Clone, Debug)]
+pub struct ErrandRun {
+    /// A job's name, or that of an errand group.
+    pub errand: String,
+    /// Whether the VMs of an errand group stay.
+    pub keep_alive: bool,
+    /// Whether it is only run if something has changed since it last ran well.
+    pub when_changed: bool,
+    /// Only on these instances; all if empty.
+    pub instances: Vec<InstanceFilter>,
+}
+
 impl Service {
     /// Files a task; the answer is its number. The locks decide when it runs.
     pub(crate) async fn queue(
@@ -173,12 +186,11 @@ impl Service {
         caller: &Caller,
         request_id: Option<RequestId>,
         name: &DeploymentName,
-        errand: String,
-        keep_alive: bool,
-        instances: Vec<InstanceFilter>,
+        run: ErrandRun,
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "run errands")?;
-        let kind = TaskKind::RunErrand { errand, keep_alive, instances };
+        let ErrandRun { errand, keep_alive, when_changed, instances } = run;
+        let kind = TaskKind::RunErrand { errand, keep_alive, instances, when_changed };
         self.queue_for(caller, request_id, kind, name, "").await
     }
 

@@ -13,7 +13,7 @@ mod variables;
 
 pub use artifacts::{ORPHANS_KEPT_MS, orphans_to_delete};
 pub use configs::PutConfig;
-pub use deployments::DeploymentSummary;
+pub use deployments::{DeploymentSummary, ErrandRun};
 pub use diff::{DiffLine, LineChange};
 pub use fleet::Shards;
 pub use instances::InstanceRow;

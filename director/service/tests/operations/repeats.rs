@@ -4,6 +4,7 @@
 use model::plan::Plan;
 use model::step::{Action, StepOutcome};
 use model::{NodeId, RequestId, TaskId, Timestamp};
+use service::ops::ErrandRun;
 use service::{Service, ServiceError};
 use state::command::{Command, TaskEnd};
 
@@ -63,7 +64,8 @@ async fn a_deployment_is_deleted_once_and_the_second_answer_is_the_first() {
     assert_eq!(again, Ok(task));
     let other = service.delete_deployment(&admin(), None, &web, false, "").await.unwrap_err();
     assert!(other.to_string().contains("doesn't exist"), "{other}");
-    let errand = service.run_errand(&admin(), None, &web, "e".into(), false, Vec::new()).await.unwrap_err();
+    let run = ErrandRun { errand: "e".into(), keep_alive: false, when_changed: false, instances: Vec::new() };
+    let errand = service.run_errand(&admin(), None, &web, run).await.unwrap_err();
     assert!(errand.to_string().contains("doesn't exist"), "{errand}");
 }
 

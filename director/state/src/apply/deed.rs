@@ -7,7 +7,7 @@ use model::*;
 
 use super::event::{Audit, audit, report_leak};
 use super::tx::{Tx, invalid};
-use super::{deployment, disk, instance, line, lock, release, task, vm};
+use super::{deployment, disk, errand, instance, line, lock, release, task, vm};
 use crate::command::Refusal;
 use crate::rows::TaskRow;
 use crate::tables::*;
@@ -137,6 +137,7 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::SaveInstance { instance }, O::Done) => instance::save(tx, deed, instance)?,
         (A::DeleteInstance { instance }, O::Done) => instance::delete(tx, deed, instance)?,
         (A::SaveDeployment, O::Done) => deployment::save(tx, deed.task)?,
+        (A::SaveErrand { errand, digest }, O::Done) => errand::save(tx, deed.task, errand, digest.as_ref()),
         (A::DeleteDeployment, O::Done) => deployment::delete(tx, deed.task)?,
 
         (A::CreateVm { .. } | A::CreateDisk { .. } | A::Apply { .. } | A::RunErrand { .. }, O::Done) => {

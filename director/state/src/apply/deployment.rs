@@ -100,6 +100,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     dns::forget(tx, name);
     tx.delete(&MELTDOWNS, name);
     tx.delete(&DEPLOYMENT_LABELS, &label(name));
+    tx.delete_of(&ERRANDS, name);
     tx.delete(&DEPLOYMENTS, name);
     Ok(())
 }

@@ -15,6 +15,7 @@ mod deed;
 mod deployment;
 mod disk;
 mod dns;
+mod errand;
 mod event;
 mod fleet;
 mod instance;

@@ -31,6 +31,11 @@ impl<'a> State<'a> {
         DEPLOYMENTS.get(self.kv, name)
     }
 
+    /// Returns the digest of what an errand last ran well on.
+    pub fn errand(&self, deployment: &DeploymentName, errand: &str) -> Option<String> {
+        ERRANDS.get(self.kv, &(deployment.clone(), errand.to_owned()))
+    }
+
     /// Returns the deployments whose last success used a release version.
     pub fn deployments_with_release(&self, name: &ReleaseName, version: &Version) -> Vec<DeploymentName> {
         let uses = |deployment: &Deployment| {
