@@ -11,7 +11,7 @@ use crate::world::renderer;
 async fn a_failed_step_fails_the_task_and_the_next_one_repairs_it() {
     let renderer = renderer().await;
     let kinds = Undisturbed::kinds(&renderer, "started:").await;
-    assert!(kinds.len() >= 24, "{:?}", kinds.iter().map(|(kind, _)| kind).collect::<Vec<_>>());
+    assert!(kinds.len() >= 28, "{:?}", kinds.iter().map(|(kind, _)| kind).collect::<Vec<_>>());
     for (kind, undisturbed) in kinds {
         let scene = undisturbed.scene;
         let world = scene.prepare(&renderer).await;

@@ -27,9 +27,11 @@ pub enum Scene {
     Revival,
     DeleteDeployment,
     DeleteOrphans,
+    HalfCopiedDisk,
+    LeftoverVm,
 }
 
-pub const ALL: [Scene; 12] = [
+pub const ALL: [Scene; 14] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -42,6 +44,8 @@ pub const ALL: [Scene; 12] = [
     Scene::Revival,
     Scene::DeleteDeployment,
     Scene::DeleteOrphans,
+    Scene::HalfCopiedDisk,
+    Scene::LeftoverVm,
 ];
 
 impl Scene {
@@ -59,9 +63,24 @@ impl Scene {
             Self::DeleteOrphans => {
                 world.run(Shape { instances: 0, ..Shape::default() }.deploy()).await.done();
             }
+            Self::HalfCopiedDisk => {
+                world.fail_at("migrate_disk", Self::LargerDisk.task(&world)).await;
+            }
+            Self::LeftoverVm => {
+                world.fail_at("bind_vm", Self::Recreation.task(&world)).await;
+            }
             _ => {}
         }
         world
+    }
+
+    /// Returns whether this kind of step is done here to something that another task has left behind.
+    fn is_odd(self, kind: &str) -> bool {
+        match self {
+            Self::HalfCopiedDisk => matches!(kind, "unmount_disk" | "detach_disk"),
+            Self::LeftoverVm => matches!(kind, "delete_vm" | "create_vm"),
+            _ => false,
+        }
     }
 
     /// Returns the task.
@@ -80,6 +99,7 @@ impl Scene {
             Self::Errand => errand(),
             Self::Revival => TaskKind::ScanAndFix { instances: vec![world.first_web()] },
             Self::DeleteDeployment => TaskKind::DeleteDeployment { force: false },
+            Self::HalfCopiedDisk | Self::LeftoverVm => Shape::default().deploy(),
             Self::DeleteOrphans => {
                 let disks =
                     world.read(|state| state.orphaned_disks().into_iter().map(|d| d.disk.id).collect());
@@ -136,17 +156,20 @@ impl Undisturbed {
         without_detours(&self.summary)
     }
 
-    /// Plays all scenes and returns each kind of step with the first scene in which it `comes`.
+    /// Plays all scenes and returns each kind of step with the first scene in which it `comes`, and with those in which it
+    /// is done to something odd. (In every scene would be ten times as much, of which most is the same.)
     pub async fn kinds(renderer: &Arc<Renderer>, comes: &str) -> Vec<(String, Arc<Self>)> {
-        let mut first: BTreeMap<String, Arc<Self>> = BTreeMap::new();
+        let mut found: Vec<(String, Arc<Self>)> = Vec::new();
         for scene in ALL {
             let played = Arc::new(Self::play(scene, renderer).await);
             let kinds = played.seen.keys().filter_map(|name| name.strip_prefix(comes)).map(str::to_owned);
             for kind in kinds.collect::<Vec<_>>() {
-                first.entry(kind).or_insert_with(|| played.clone());
+                if scene.is_odd(&kind) || found.iter().all(|(known, _)| *known != kind) {
+                    found.push((kind, played.clone()));
+                }
             }
         }
-        first.into_iter().collect()
+        found
     }
 
     /// Fails unless a disturbed run of the scene came to the same end without making anything twice.

@@ -198,6 +198,13 @@ impl TestWorld {
         self.ended(id).await
     }
 
+    /// Files a task that fails at this kind of steps, and waits for its end.
+    pub async fn fail_at(&self, kind: &str, task: TaskKind) {
+        *self.outside.failing.lock().unwrap() = Some(kind.to_owned());
+        self.run(task).await.error();
+        *self.outside.failing.lock().unwrap() = None;
+    }
+
     /// Waits until a task has ended.
     pub async fn ended(&self, id: TaskId) -> Ended {
         self.until(&format!("task {id} has ended"), |state| {
