@@ -425,6 +425,14 @@ pub struct AgentRecord {
     /// How often its token was replaced, because a VM that had got it was gone before anybody knew it.
     #[serde(default)]
     pub token_generation: u32,
+    /// Whether its VM was introduced to the instance, as the VM's row says; here so that nobody needs to read that.
+    #[serde(default = "is_bound")]
+    pub bound: bool,
+}
+
+/// Rows of earlier versions do not say; most of their VMs are.
+fn is_bound() -> bool {
+    true
 }
 
 /// An agent's health.

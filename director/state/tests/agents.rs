@@ -192,6 +192,31 @@ fn the_health_of_a_deployment_is_that_of_its_instances_that_should_have_a_vm() {
 }
 
 #[test]
+fn an_instance_whose_new_vm_never_got_to_be_its_own_is_without_one() {
+    use state::query::Which;
+    let missing = |world: &World| {
+        let health = world.state().health(Which::All).pop().unwrap();
+        (health.missing.len(), world.state().health(Which::Ailing).len())
+    };
+    let bind = Action::BindVm { instance: "i1".into(), agent: "a1".into() };
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm(), bind]));
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.must(shard_map(1, &[1]));
+    world.must(seen(1, "a1", AgentHealth::Alive));
+    assert_eq!(missing(&world), (0, 0), "it is being worked on");
+    let bound = World { kv: world.kv.clone(), log: world.log.clone(), now: world.now };
+    let end = Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Cancelled };
+    world.must(end.clone());
+    assert_eq!(missing(&world), (1, 1));
+
+    let mut world = bound;
+    world.step(task, 1, 1, model::step::StepOutcome::Done);
+    world.must(end);
+    assert_eq!(missing(&world), (0, 0));
+}
+
+#[test]
 fn leaks_are_reported_and_cleared() {
     let mut world = World::new();
     let leak = Leak { id: EventId(77), what: "VM of agent a1".into(), task: None, at: Timestamp(0) };

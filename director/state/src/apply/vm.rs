@@ -55,6 +55,7 @@ pub(super) fn begin_create(
         health: AgentHealth::New,
         health_since: tx.at,
         token_generation: 0,
+        bound: false,
     };
     tx.put(&AGENTS, agent, &record);
     Ok(())
@@ -77,17 +78,21 @@ pub(super) fn bound(
 ) -> Result<(), Refusal> {
     let (instance, agent) = place;
     let vm = tx.need(&VMS, agent, "VM of agent")?;
-    tx.put(&VMS, agent, &Vm { networks: networks.to_vec(), bound: true, ..vm });
+    tx.put(&VMS, agent, &Vm { networks: networks.to_vec(), ..vm });
+    introduced(tx, agent);
     let mut target = deed.target(tx, instance)?;
     target.spec.networks = networks.to_vec();
     tx.put(&TARGETS, &(deed.task.id, instance.clone()), &target);
     Ok(())
 }
 
-/// `BindVm` is done, and there was nothing to learn.
+/// `BindVm` is done: from here on the VM is the instance's.
 pub(super) fn introduced(tx: &mut Tx<'_>, agent: &AgentId) {
     if let Some(vm) = tx.get(&VMS, agent) {
         tx.put(&VMS, agent, &Vm { bound: true, ..vm });
+    }
+    if let Some(record) = tx.get(&AGENTS, agent) {
+        tx.put(&AGENTS, agent, &AgentRecord { bound: true, ..record });
     }
 }
 

@@ -82,10 +82,9 @@ impl State<'_> {
 
     /// Returns whether anything may be the matter with a deployment's instances, without reading those with a good agent.
     fn may_ail(&self, deployment: &DeploymentName, agents: &Agents) -> bool {
-        let is_ill = |a: &AgentRecord| matches!(a.health, AgentHealth::Suspect | AgentHealth::Dead);
         let mut ids = INSTANCES_OF.rows_of(self.kv, deployment, Direction::Forward);
         ids.any(|((_, id), ())| match agents.get(&id) {
-            Some(agents) => agents.iter().any(is_ill),
+            Some(agents) => agents.iter().any(|agent| is_ill(agent) || !agent.bound),
             None => self.instance(&id).is_some_and(|instance| is_wanted(&instance)),
         })
     }
@@ -96,12 +95,15 @@ impl State<'_> {
             let active = match agents.get(&id).map(Vec::as_slice) {
                 None | Some([]) => None,
                 // The usual case costs no look at the VM.
-                Some([only]) if matches!(only.health, AgentHealth::New | AgentHealth::Alive) => Some(only),
+                Some([only]) if !is_ill(only) => Some(only),
                 Some(agents) => {
                     let vm = self.active_vm(&id);
                     vm.and_then(|vm| agents.iter().find(|a| a.agent == vm.agent))
                 }
             };
+            // A VM that a broken-off task did not get to introduce is none, however well its agent is.
+            let is_its_own = |agent: &&AgentRecord| agent.bound || health.in_work || is_ill(agent);
+            let active = active.filter(is_its_own);
             let set = match active.map(|agent| agent.health) {
                 None => Some(&mut health.missing),
                 Some(AgentHealth::Dead) => Some(&mut health.dead),
@@ -114,6 +116,10 @@ impl State<'_> {
             health.wanted.insert(id);
         }
     }
+}
+
+fn is_ill(agent: &AgentRecord) -> bool {
+    matches!(agent.health, AgentHealth::Suspect | AgentHealth::Dead)
 }
 
 fn is_wanted(instance: &Instance) -> bool {
