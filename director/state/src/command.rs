@@ -12,6 +12,7 @@ use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
 use serde::{Deserialize, Serialize};
 
+pub use crate::level::FEATURE_LEVEL;
 use crate::records::*;
 
 /// The format of entries that this version writes.
@@ -157,34 +158,6 @@ pub enum Command {
     VariablesPin { task: TaskId, epoch: Epoch, set: VariableSetId, pins: Vec<VariablePin> },
     /// So much of a deployment has failed at once that the leader resurrects nothing; or, without `failed`, that is over.
     MeltdownPut { epoch: Epoch, deployment: DeploymentName, failed: Option<FailedShare> },
-}
-
-/// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
-pub const FEATURE_LEVEL: u32 = 2;
-
-impl Command {
-    /// Returns the feature level that brought the command. It must not be proposed before every member has announced that
-    /// level: an older one would refuse what the others apply, and its state would be another one from there on.
-    pub fn feature_level(&self) -> u32 {
-        match self {
-            Self::StemcellRetire { .. }
-            | Self::UserTokenPut { .. }
-            | Self::UserTokenRemove { .. }
-            | Self::VariablesPin { .. }
-            | Self::MeltdownPut { .. } => 2,
-            // An older member would pass these fields over.
-            Self::ReleasePut { fix: true, .. } => 2,
-            Self::PlanCommit { plan, .. } if !plan.dns_subjects.is_empty() => 2,
-            Self::PlanCommit { plan, .. } => level_of(&plan.reservations),
-            Self::PlanDraft { content, .. } => level_of(&content.reservations),
-            _ => 1,
-        }
-    }
-}
-
-/// Whole blocks came with the second level.
-fn level_of(reservations: &[Reservation]) -> u32 {
-    if reservations.iter().any(|taken| taken.prefix.is_some()) { 2 } else { 1 }
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -16,6 +16,7 @@ pub mod command;
 pub mod draft;
 pub mod key;
 pub mod kv;
+mod level;
 pub mod log;
 pub mod overlay;
 pub mod query;

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use expect_test::expect;
+use model::step::Action;
 use model::*;
 use state::command::*;
 use state::records::*;

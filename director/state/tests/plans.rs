@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use expect_test::expect;
 use model::dns::DnsSubject;
-use model::plan::{Fate, Plan, Reservation, Stage, Wave};
+use model::plan::{Fate, OnFailure, Plan, Reservation, Stage, Wave};
 use model::step::{Action, StepOutcome};
 use model::*;
 use state::command::*;
@@ -107,6 +107,33 @@ fn pieces_that_are_no_record_refuse_the_plan() {
     let commit = Command::PlanCommit { task, epoch: EPOCH, draft: 1, parts: 1, plan };
     expect!["refused: the plan's record makes no sense here: failed to decode the record of a plan"]
         .assert_eq(&world.say(commit));
+}
+
+#[test]
+fn what_an_older_member_would_read_otherwise_has_its_level() {
+    let task = TaskId(1);
+    let of_plan = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = plan_of(vec![begin_update("i1")]);
+        change(&mut plan);
+        commit(task, plan).feature_level()
+    };
+    assert_eq!(of_plan(&|_| {}), 1);
+    assert_eq!(of_plan(&|plan| plan.phases[0].stages[0].waves[0].units[0].on_failure = OnFailure::GoOn), 2);
+    assert_eq!(
+        of_plan(&|plan| plan.phases[0].stages[0].waves[0].units[0].steps[0].on_failure = OnFailure::GoOn),
+        2
+    );
+    let records = |outcome| {
+        let records = vec![finished(1, 0, 1, outcome)];
+        Command::StepRecords { task, epoch: EPOCH, records }.feature_level()
+    };
+    assert_eq!(records(failed("no")), 1);
+    assert_eq!(records(StepOutcome::PassedOver { error: model::task::TaskError::plain("no") }), 2);
+    let content = |record| {
+        let content = Box::new(DraftPart { record, ..DraftPart::default() });
+        Command::PlanDraft { task, epoch: EPOCH, draft: 1, part: 0, content }.feature_level()
+    };
+    assert_eq!((content(Vec::new()), content(vec![1])), (1, 2));
 }
 
 #[test]

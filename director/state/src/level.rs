@@ -1,0 +1,68 @@
+//! Feature levels: what a member must know before it is sent a command.
+//!
+//! New fields have defaults, and new variants are refused where they are unknown. So a member that is older than what a
+//! command says would do something else with it than the others, and its state would be another one from there on.
+
+use model::plan::{Needs, OnFailure, Plan, Reservation, Step, Unit};
+use model::step::{Action, Left, StepOutcome};
+use model::task::TaskKind;
+
+use crate::command::{Command, DraftPart, StepEvent, StepRecord};
+
+/// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
+pub const FEATURE_LEVEL: u32 = 2;
+
+impl Command {
+    /// Returns the feature level that brought the command, or something that is in it. It must not be proposed before
+    /// every member has announced that level.
+    pub fn feature_level(&self) -> u32 {
+        let is_second = match self {
+            Self::StemcellRetire { .. }
+            | Self::UserTokenPut { .. }
+            | Self::UserTokenRemove { .. }
+            | Self::VariablesPin { .. }
+            | Self::MeltdownPut { .. } => true,
+            Self::ReleasePut { fix, .. } => *fix,
+            Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
+            Self::PlanDraft { content, .. } => is_second_part(content),
+            Self::PlanCommit { plan, .. } => is_second_plan(plan),
+            Self::StepRecords { records, .. } => records.iter().any(is_second_record),
+            _ => false,
+        };
+        if is_second { 2 } else { 1 }
+    }
+}
+
+fn is_second_part(part: &DraftPart) -> bool {
+    !part.record.is_empty()
+        || part.units.iter().any(|piece| is_second_unit(&piece.unit))
+        || part.reservations.iter().any(is_block)
+}
+
+fn is_second_plan(plan: &Plan) -> bool {
+    !plan.dns_subjects.is_empty()
+        || plan.units().any(is_second_unit)
+        || plan.reservations.iter().any(is_block)
+}
+
+/// Units that need not all end well, steps that may fail, and errands that are remembered.
+fn is_second_unit(unit: &Unit) -> bool {
+    let is_second =
+        |step: &Step| step.on_failure != OnFailure::Stop || matches!(step.action, Action::SaveErrand { .. });
+    unit.needs != Needs::All || unit.on_failure != OnFailure::Stop || unit.steps.iter().any(is_second)
+}
+
+/// Whole blocks of addresses.
+fn is_block(taken: &Reservation) -> bool {
+    taken.prefix.is_some()
+}
+
+fn is_second_record(record: &StepRecord) -> bool {
+    match &record.event {
+        StepEvent::Finished(StepOutcome::PassedOver { .. }) => true,
+        StepEvent::Finished(StepOutcome::Failed { left, result_line, .. }) => {
+            *left != Left::Nothing || result_line.is_some()
+        }
+        _ => false,
+    }
+}
