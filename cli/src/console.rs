@@ -259,10 +259,9 @@ impl From<String> for Cell {
 
 fn state_colour(state: &str) -> Option<Color> {
     match state {
-        "running" | "done" | "alive" | "leader" => Some(Color::Green),
-        "failing" | "error" | "dead" | "unreachable" | "unresponsive agent" | "no vm" | "failed" => {
-            Some(Color::Red)
-        }
+        "running" | "done" | "alive" | "leader" | "healthy" => Some(Color::Green),
+        "failing" | "error" | "dead" | "unreachable" | "unresponsive agent" | "no vm" | "failed"
+        | "unhealthy" | "meltdown" => Some(Color::Red),
         "processing" | "starting" | "suspect" | "cancelling" | "candidate" | "queued" => Some(Color::Yellow),
         _ => None,
     }

@@ -13,6 +13,7 @@ use proto::agent::v1::{
     AgentMessage, DirectorMessage, Endpoints, HeartbeatAck, Hello, Welcome, agent_message, director_message,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,7 +23,7 @@ use crate::hub::{AgentHub, redirect};
 use crate::identity::status;
 use crate::peer_certificate::agent_of;
 use crate::ports::{Alert, Home};
-use crate::registry::{Newest, OUTBOUND_MAX, Stream};
+use crate::registry::{Newest, OUTBOUND_MAX, Report, Stream};
 
 /// An agent that has opened a stream says hello at once, or something is wrong with it.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -166,6 +167,12 @@ impl Reader {
     fn take_heartbeat(&self, heartbeat: &proto::agent::v1::Heartbeat) -> Keeping {
         let job_state =
             serde_json::from_value(heartbeat.job_state.clone().into()).unwrap_or(JobState::Unknown);
+        self.stream.keep(Report {
+            job_state: heartbeat.job_state.clone(),
+            processes: heartbeat.processes,
+            vitals_json: heartbeat.vitals_json.clone(),
+            at: Instant::now(),
+        });
         self.hub.parts.sink.heartbeat(Heartbeat {
             agent: self.agent.clone(),
             job_state,

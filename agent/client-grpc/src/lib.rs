@@ -21,9 +21,11 @@ pub mod ports;
 mod registry;
 mod relay;
 mod remote;
+mod reports;
 mod wire;
 
 pub use hub::{AgentHub, HubOptions, HubParts};
 pub use peer_certificate::PeerCertificates;
 pub use ports::*;
 pub use remote::RemoteAgents;
+pub use reports::AgentReport;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::{AgentId, Epoch, RequestId};
 use proto::agent::v1::{CancelRequest, CancelResult, DirectorMessage, Response, director_message};
 use tokio::sync::{mpsc, watch};
@@ -35,11 +36,32 @@ pub(crate) struct Stream {
     generation: u64,
     /// When the agent last said anything on it.
     heard: Arc<Mutex<Instant>>,
+    /// Its last heartbeat.
+    report: Arc<Mutex<Option<Report>>>,
+}
+
+/// What an agent said of itself in a heartbeat.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) job_state: String,
+    pub(crate) processes: u32,
+    pub(crate) vitals_json: Bytes,
+    pub(crate) at: Instant,
 }
 
 impl Stream {
     fn heard(&self) -> MutexGuard<'_, Instant> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a report; the one before is forgotten.
+    pub(crate) fn keep(&self, report: Report) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    /// Returns the last report.
+    pub(crate) fn report(&self) -> Option<Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -91,7 +113,8 @@ impl Registry {
         lost: CancellationToken,
     ) -> Stream {
         let heard = Arc::new(Mutex::new(Instant::now()));
-        let stream = Stream { outbound, lost, generation: self.next_number(), heard };
+        let report = Arc::default();
+        let stream = Stream { outbound, lost, generation: self.next_number(), heard, report };
         let mut inner = self.inner();
         if let Some(older) = inner.streams.insert(agent.clone(), stream.clone()) {
             older.lost.cancel();

@@ -10,12 +10,13 @@ use model::{AgentId, Epoch, RequestId};
 use proto::peer::v1::agent_relay_server::AgentRelay;
 use proto::peer::v1::{
     RelayCallEvent, RelayCallRequest, RelayCancelRequest, RelayCancelResponse, RelayLocateRequest,
-    RelayLocateResponse, RelayWaiting, relay_call_event,
+    RelayLocateResponse, RelayReportsRequest, RelayReportsResponse, RelayWaiting, relay_call_event,
 };
 use tokio::time::{Instant, Interval};
 use tonic::{Request, Response, Status};
 
 use crate::hub::AgentHub;
+use crate::reports::to_peer;
 use crate::wire::{Call, Try};
 
 /// How often a waiting caller hears that we are alive. The other side gives up after four of these.
@@ -89,6 +90,16 @@ impl AgentRelay for RelayService {
         // Over without an arrival, or arrived: the registry says which.
         let _ = tokio::time::timeout(wait, self.hub.registry.arrival(&agent)).await;
         Ok(Response::new(RelayLocateResponse { here: self.hub.registry.hears(&agent) }))
+    }
+
+    async fn reports(
+        &self,
+        request: Request<RelayReportsRequest>,
+    ) -> Result<Response<RelayReportsResponse>, Status> {
+        let agents: Vec<AgentId> = request.into_inner().agent_ids.into_iter().map(AgentId::from).collect();
+        let reports = self.hub.reports(&agents).into_iter();
+        let reports = reports.map(|(agent, report)| to_peer(agent, report)).collect();
+        Ok(Response::new(RelayReportsResponse { reports }))
     }
 }
 

@@ -32,8 +32,8 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Every agent of the cluster, wherever its stream is.
 #[derive(Clone)]
 pub struct RemoteAgents {
-    hub: Arc<AgentHub>,
-    peers: Arc<dyn Peers>,
+    pub(crate) hub: Arc<AgentHub>,
+    pub(crate) peers: Arc<dyn Peers>,
 }
 
 /// Which replica hears an agent.

@@ -144,6 +144,23 @@ async fn heartbeats_tell_state_and_vitals() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_can_tell_what_an_agent_said_last() {
+    let fleet = Fleet::start(3);
+    fleet.rehome(0).await;
+    let agent = TestAgent::start(&fleet, "a-1");
+    until("a heartbeat", || fleet.shared.heard.last(&agent.id).is_some()).await;
+    let asked = [agent.id.clone(), "unknown".into()];
+    for replica in &fleet.replicas {
+        let reports = replica.agents.reports(&asked, support::PATIENCE).await;
+        assert_eq!(reports.keys().collect::<Vec<_>>(), [&agent.id]);
+        let report = &reports[&agent.id];
+        assert_eq!((report.job_state.as_str(), report.processes), ("running", 0));
+        let vitals: serde_json::Value = serde_json::from_slice(&report.vitals_json).unwrap();
+        assert!(vitals["mem"]["kb"].is_string(), "{vitals}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_agents_move_together_and_none_is_lost() {
     let mut fleet = Fleet::start(2);
     fleet.rehome(0).await;

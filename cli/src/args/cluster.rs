@@ -104,6 +104,8 @@ pub enum UserCommand {
 pub enum HealthCommand {
     /// List agents and how they are
     Agents,
+    /// List deployments and how much of each has failed
+    Deployments,
     /// List the replicas and which agents each one watches
     Shards,
     /// Switch resurrection of dead instances on or off

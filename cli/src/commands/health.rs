@@ -4,16 +4,19 @@ use proto::v1::health_client::HealthClient;
 use proto::v1::*;
 use serde_json::json;
 
+use super::deployments::parse_json;
+use super::instances::{amount, cpu};
 use super::{ALL, Context, pages};
 use crate::args::{HealthCommand, Leaks, LeaksCommand, Switch};
 use crate::call;
 use crate::client::request_id;
-use crate::console::{Cell, Column, Listing, column};
+use crate::console::{Cell, Column, Listing, column, rfc3339};
 use crate::error::Error;
 
 pub(super) async fn health(context: &mut Context<'_>, command: HealthCommand) -> Result<(), Error> {
     match command {
         HealthCommand::Agents => agents(context).await,
+        HealthCommand::Deployments => deployments(context).await,
         HealthCommand::Shards => shards(context).await,
         HealthCommand::Resurrection { state } => resurrection(context, state).await,
     }
@@ -26,7 +29,28 @@ const AGENTS: &[Column] = &[
     column("Health", "health"),
     column("Since", "since"),
     column("Watched by", "watcher"),
+    column("Jobs", "job_state"),
+    column("CPU user, sys, wait", "cpu"),
+    column("Memory", "memory"),
+    column("Heard", "heard_ms_ago"),
+    column("", "processes"),
+    column("", "vitals"),
 ];
+
+/// What an agent said of itself last, as far as any replica knows.
+fn said(report: Option<AgentReport>) -> Result<[Cell; 6], Error> {
+    let Some(report) = report else { return Ok([const { Cell::None }; 6]) };
+    let vitals = parse_json(&report.vitals_json, "an agent's vitals")?;
+    let ago = format!("{} s ago", report.age_ms / 1000);
+    Ok([
+        Cell::State(report.job_state),
+        cpu(&vitals).into(),
+        amount(&vitals["mem"]).into(),
+        Cell::Both(ago, json!(report.age_ms)),
+        Cell::Number(report.processes.into()),
+        Cell::Both(String::new(), vitals),
+    ])
+}
 
 async fn agents(context: &mut Context<'_>) -> Result<(), Error> {
     let found = pages(ALL, async |page| {
@@ -35,17 +59,68 @@ async fn agents(context: &mut Context<'_>) -> Result<(), Error> {
         Ok((answer.agents, answer.next_page_token, answer.as_of_revision))
     })
     .await?;
-    let listing = Listing::of("agents", AGENTS, found.rows, |agent| {
-        [
+    let mut listing = Listing::new("agents", AGENTS);
+    for agent in found.rows {
+        let [jobs, cpu, memory, heard, processes, vitals] = said(agent.report)?;
+        listing.row([
             agent.id.into(),
             agent.deployment.into(),
             agent.instance.into(),
             Cell::State(agent.health),
             Cell::Time(agent.since_unix_ms),
             Cell::nonzero(agent.watcher),
+            jobs,
+            cpu,
+            memory,
+            heard,
+            processes,
+            vitals,
+        ]);
+    }
+    context.console.list(&listing.as_of(found.revision))
+}
+
+const DEPLOYMENTS: &[Column] = &[
+    column("Deployment", "deployment"),
+    column("Health", "health"),
+    column("Instances", "instances"),
+    column("Dead", "dead"),
+    column("Suspect", "suspect"),
+    column("Without VM", "missing"),
+    column("In work", "in_work"),
+    column("Meltdown", "meltdown"),
+];
+
+async fn deployments(context: &mut Context<'_>) -> Result<(), Error> {
+    let found = pages(ALL, async |page| {
+        let request = ListDeploymentHealthRequest { page: Some(page) };
+        let answer = call!(context.fleet, HealthClient.deployments(request)).await?;
+        Ok((answer.deployments, answer.next_page_token, answer.as_of_revision))
+    })
+    .await?;
+    let listing = Listing::of("deployments", DEPLOYMENTS, found.rows, |health| {
+        [
+            health.deployment.into(),
+            Cell::State(health.state),
+            Cell::Number(health.instances.into()),
+            Cell::Number(health.dead.into()),
+            Cell::Number(health.suspect.into()),
+            Cell::Number(health.missing.into()),
+            Cell::Flag(health.in_work),
+            health.meltdown.map_or(Cell::None, meltdown),
         ]
     });
     context.console.list(&listing.as_of(found.revision))
+}
+
+fn meltdown(meltdown: Meltdown) -> Cell {
+    let Meltdown { unhealthy, total, since_unix_ms } = meltdown;
+    let since = rfc3339(since_unix_ms);
+    let text = format!(
+        "nothing is resurrected: {unhealthy} of {total} have failed, since {}",
+        since.as_deref().unwrap_or("-")
+    );
+    Cell::Both(text, json!({ "unhealthy": unhealthy, "total": total, "since": since }))
 }
 
 const SHARDS: &[Column] = &[
@@ -62,7 +137,7 @@ async fn shards(context: &mut Context<'_>) -> Result<(), Error> {
             Cell::Number(shard.node),
             Cell::Number(shard.agents.into()),
             Cell::Number(shard.connected.into()),
-            deployments(shard.deployments, shard.deployment_count),
+            watched(shard.deployments, shard.deployment_count),
         ]
     });
     let text = format!("Shard map {}\n\n{}", answer.map_number, listing.to_table(context.console.screen));
@@ -75,7 +150,7 @@ async fn shards(context: &mut Context<'_>) -> Result<(), Error> {
 }
 
 /// Returns the names that were sent, and how many more there are.
-fn deployments(names: Vec<String>, count: u32) -> Cell {
+fn watched(names: Vec<String>, count: u32) -> Cell {
     let more = u64::from(count).saturating_sub(names.len() as u64);
     let mut shown = names.clone();
     if more > 0 {

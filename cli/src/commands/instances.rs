@@ -195,13 +195,13 @@ fn load(vitals: &Value) -> String {
     figures.join(", ")
 }
 
-fn cpu(vitals: &Value) -> String {
+pub(super) fn cpu(vitals: &Value) -> String {
     let figures: Vec<String> =
         ["user", "sys", "wait"].iter().filter_map(|key| figure(&vitals["cpu"][key])).collect();
     figures.iter().map(|figure| format!("{figure}%")).collect::<Vec<_>>().join(", ")
 }
 
-fn amount(value: &Value) -> String {
+pub(super) fn amount(value: &Value) -> String {
     match (figure(&value["percent"]), figure(&value["kb"]).and_then(|kb| kb.parse::<u64>().ok())) {
         (Some(percent), Some(kb)) => format!("{percent}% ({} MiB)", kb >> 10),
         _ => String::new(),

@@ -10,6 +10,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::v1::blobs_server::{Blobs, BlobsServer};
 use proto::v1::cluster_server::{Cluster, ClusterServer};
+use proto::v1::health_server::{Health, HealthServer};
 use proto::v1::instances_server::{Instances, InstancesServer};
 use proto::v1::locks_server::{Locks, LocksServer};
 use proto::v1::tasks_server::{Tasks, TasksServer};
@@ -33,6 +34,8 @@ pub struct Script {
     pub instances: Answer<ListInstancesRequest, ListInstancesResponse>,
     pub watch: Answer<WatchRequest, Parts<WatchResponse>>,
     pub locks: Answer<ListLocksRequest, ListLocksResponse>,
+    pub agents: Answer<ListAgentsRequest, ListAgentsResponse>,
+    pub deployments_health: Answer<ListDeploymentHealthRequest, ListDeploymentHealthResponse>,
     pub change_state: Answer<ChangeStateRequest, TaskStarted>,
     pub tasks: Answer<ListTasksRequest, ListTasksResponse>,
     pub task: Answer<GetTaskRequest, Task>,
@@ -50,6 +53,8 @@ impl Default for Script {
             instances: unscripted(),
             watch: unscripted(),
             locks: unscripted(),
+            agents: unscripted(),
+            deployments_health: unscripted(),
             change_state: unscripted(),
             tasks: unscripted(),
             task: unscripted(),
@@ -102,6 +107,37 @@ macro_rules! scripted {
 impl Locks for Scripted {
     async fn list(&self, request: Request<ListLocksRequest>) -> Result<Response<ListLocksResponse>, Status> {
         scripted!(self.locks(request))
+    }
+}
+
+#[async_trait::async_trait]
+impl Health for Scripted {
+    async fn agents(
+        &self,
+        request: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        scripted!(self.agents(request))
+    }
+    async fn deployments(
+        &self,
+        request: Request<ListDeploymentHealthRequest>,
+    ) -> Result<Response<ListDeploymentHealthResponse>, Status> {
+        scripted!(self.deployments_health(request))
+    }
+    async fn shards(&self, _: Request<ListShardsRequest>) -> Result<Response<ListShardsResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn set_resurrection(
+        &self,
+        _: Request<SetResurrectionRequest>,
+    ) -> Result<Response<SetResurrectionResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn leaks(&self, _: Request<ListLeaksRequest>) -> Result<Response<ListLeaksResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn clear_leak(&self, _: Request<ClearLeakRequest>) -> Result<Response<ClearLeakResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
     }
 }
 
@@ -265,6 +301,7 @@ impl Director {
             .add_service(ClusterServer::new(script.clone()))
             .add_service(WatchServer::new(script.clone()))
             .add_service(LocksServer::new(script.clone()))
+            .add_service(HealthServer::new(script.clone()))
             .add_service(InstancesServer::new(script.clone()))
             .add_service(TasksServer::new(script.clone()))
             .add_service(BlobsServer::new(script));

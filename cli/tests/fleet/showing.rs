@@ -303,3 +303,86 @@ async fn a_release_is_made_without_a_fleet() {
     assert_eq!((&value["name"], &value["version"]), (&"hello".into(), &"1.2".into()));
     assert_eq!(output.status.code(), Some(0));
 }
+
+#[tokio::test]
+async fn the_health_of_agents_and_deployments() {
+    let director = Director::start(Script {
+        agents: answer(|_| {
+            let agent = |id: &str, health: &str, report| Agent {
+                id: id.into(),
+                deployment: "web".into(),
+                instance: "i1".into(),
+                health: health.into(),
+                since_unix_ms: 1_795_337_711_000,
+                watcher: 2,
+                report,
+            };
+            let vitals_json =
+                br#"{"cpu":{"user":"1.0","sys":"2.0","wait":"0.5"},"mem":{"percent":"25","kb":"2048"}}"#;
+            let report = AgentReport {
+                job_state: "running".into(),
+                processes: 3,
+                vitals_json: vitals_json.as_slice().into(),
+                age_ms: 2400,
+            };
+            let agents = vec![agent("a1", "alive", Some(report)), agent("a2", "suspect", None)];
+            Ok(ListAgentsResponse { agents, ..ListAgentsResponse::default() })
+        }),
+        deployments_health: answer(|_| {
+            let meltdown = Meltdown { unhealthy: 6, total: 10, since_unix_ms: 1_795_337_711_000 };
+            let web = DeploymentHealth {
+                deployment: "web".into(),
+                state: "meltdown".into(),
+                instances: 10,
+                dead: 4,
+                suspect: 1,
+                missing: 1,
+                meltdown: Some(meltdown),
+                ..DeploymentHealth::default()
+            };
+            let idle = DeploymentHealth {
+                deployment: "idle".into(),
+                state: "healthy".into(),
+                in_work: true,
+                ..DeploymentHealth::default()
+            };
+            let deployments = vec![idle, web];
+            Ok(ListDeploymentHealthResponse { deployments, ..ListDeploymentHealthResponse::default() })
+        }),
+        ..Script::default()
+    })
+    .await;
+    let ask = async |arguments: &[&str]| {
+        let address = director.address();
+        let arguments: Vec<&str> = ["-e", &address, "health"].iter().chain(arguments).copied().collect();
+        run(&arguments).await
+    };
+    check(
+        &ask(&["agents"]).await,
+        0,
+        expect![[r#"
+         Agent  Deployment  Instance  Health   Since                 Watched by  Jobs     CPU user, sys, wait  Memory       Heard
+         a1     web         i1        alive    2026-11-22T08:55:11Z  2           running  1.0%, 2.0%, 0.5%     25% (2 MiB)  2 s ago
+         a2     web         i1        suspect  2026-11-22T08:55:11Z  2           -        -                    -            -
+
+        2 agents
+    "#]],
+        expect![[""]],
+    );
+    check(
+        &ask(&["deployments"]).await,
+        0,
+        expect![[r#"
+         Deployment  Health    Instances  Dead  Suspect  Without VM  In work  Meltdown
+         idle        healthy   0          0     0        0           yes      -
+         web         meltdown  10         4     1        1           no       nothing is resurrected: 6 of 10 have failed, since 2026-11-22T08:55:11Z
+
+        2 deployments
+    "#]],
+        expect![[""]],
+    );
+    let output = ask(&["agents", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = &value["rows"][0];
+    assert_eq!((&first["heard_ms_ago"], &first["vitals"]["mem"]["kb"]), (&2400.into(), &"2048".into()));
+}

@@ -19,8 +19,9 @@ use state::State;
 use state::command::{Command, Refusal};
 use state::log::{CommandLog as _, LogError, Proposal};
 use tokio_util::io::{ReaderStream, StreamReader};
-use tracing::warn;
+use tracing::{info, warn};
 
+use crate::alerts::AlertDesk;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::log::RaftLog;
 use crate::fleet::peers::PeerChannels;
@@ -48,6 +49,8 @@ pub struct AgentSide {
     pub peers: Arc<PeerChannels>,
     /// What is heard.
     pub ears: Arc<Ears>,
+    /// Where alerts go.
+    pub alerts: AlertDesk,
 }
 
 impl AgentSide {
@@ -249,7 +252,8 @@ impl HeartbeatSink for AgentSide {
     }
 
     fn alert(&self, agent: &AgentId, alert: Alert) {
-        warn!(agent = %agent, severity = alert.severity, title = alert.title, "an agent's supervisor has noticed something");
+        info!(agent = %agent, severity = alert.severity, title = alert.title, "an agent's supervisor has noticed something");
+        self.alerts.hand_in(agent, alert);
     }
 
     fn connected(&self, agent: &AgentId) {

@@ -1,32 +1,8 @@
 use rcgen::{CertificateParams, KeyPair};
-use state::command::Outcome;
 
 use super::*;
 use crate::test_support::replica::Replica;
-use crate::test_support::state::{
-    EPOCH, commit, create_vm, delete_vm, deploy, finished, plan_of, queue, started, vm_created,
-};
-
-/// A replica under which the VM of agent `a1` runs, and the task that made it.
-async fn with_agent() -> (Replica, model::TaskId) {
-    let replica = Replica::start().await;
-    let task = begin(&replica).await;
-    let records = vec![finished(1, 0, 1, vm_created("vm-1"))];
-    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
-    (replica, task)
-}
-
-/// Has a task begin to make the VM of agent `a1`.
-async fn begin(replica: &Replica) -> model::TaskId {
-    let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
-    let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
-    replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
-    let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
-    let plan = model::plan::Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
-    replica.must(commit(task, plan)).await;
-    replica.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] }).await;
-    task
-}
+use crate::test_support::state::{EPOCH, finished, started};
 
 async fn delete(replica: &Replica, task: model::TaskId) {
     let records = vec![started(1, 1, 1), finished(1, 1, 1, model::step::StepOutcome::Done)];
@@ -53,7 +29,7 @@ fn stream(pieces: &[&'static [u8]]) -> BlobStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_lets_its_agent_in_with_one_key_for_as_long_as_its_vm_is_there() {
-    let (replica, task) = with_agent().await;
+    let (replica, task) = Replica::with_agent().await;
     let (a1, a2, tokens) = (AgentId::new("a1"), AgentId::new("a2"), AgentTokens::new(&replica.kek));
     let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let side = &replica.agents;
@@ -88,7 +64,7 @@ async fn a_token_lets_its_agent_in_with_one_key_for_as_long_as_its_vm_is_there()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vm_that_is_made_again_takes_its_predecessor_s_place() {
     let replica = Replica::start().await;
-    let task = begin(&replica).await;
+    let task = replica.begin_vm().await;
     let (a1, side) = (AgentId::new("a1"), &replica.agents);
     let (key, next) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let token = side.bootstrap(&a1).token;
@@ -104,7 +80,7 @@ async fn a_vm_that_is_made_again_takes_its_predecessor_s_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blobs_go_both_ways() {
-    let (replica, _) = with_agent().await;
+    let (replica, _) = Replica::with_agent().await;
     let (a1, side) = (AgentId::new("a1"), &replica.agents);
     let stored = side.put(&a1, stream(&[b"hello"])).await.unwrap();
     assert_eq!(stored.size_bytes, 5);

@@ -1,6 +1,7 @@
 //! The configured cloud.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cpi_api::Cpi;
@@ -8,25 +9,82 @@ use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 use cpi_sim::SimCpi;
 use executor::ports::Cpis;
 use model::CpiName;
+use state::State;
+use state::log::CommandLog as _;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::{self, Config};
+use crate::fleet::log::RaftLog;
 
-/// Opens the cloud that the configuration names.
-pub async fn open(config: &Config) -> anyhow::Result<Arc<dyn Cpi>> {
-    match &config.cpi {
-        config::Cpi::Sim(sim) => Ok(Arc::new(SimCpi::new(&sim.socket))),
-        config::Cpi::Local(local) => {
-            let mut options = LocalOptions::new(&local.root, &local.agent);
-            options.isolation = isolation(&local.isolation)
-                .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
-            options.hidden = vec![config.data_dir.clone()];
-            // Probing makes and unmakes a container: off the threads that serve everybody.
-            let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
-            let cloud =
-                opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
-            tracing::info!(rung = %cloud.rung(), "local cloud");
-            Ok(Arc::new(cloud))
+/// How soon an announcement that failed is made again.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
+
+/// The CPIs by name.
+pub struct Clouds {
+    default: Arc<dyn Cpi>,
+    /// The default one, if it is the local cloud, whose VMs are told where the replicas are.
+    local: Option<LocalCpi>,
+}
+
+impl Clouds {
+    /// Opens the cloud that the configuration names, under the empty name.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        match &config.cpi {
+            config::Cpi::Sim(sim) => Ok(Self { default: Arc::new(SimCpi::new(&sim.socket)), local: None }),
+            config::Cpi::Local(local) => {
+                let mut options = LocalOptions::new(&local.root, &local.agent);
+                options.isolation = isolation(&local.isolation)
+                    .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
+                options.hidden = vec![config.data_dir.clone()];
+                // Probing makes and unmakes a container: off the threads that serve everybody.
+                let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
+                let cloud =
+                    opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
+                tracing::info!(rung = %cloud.rung(), "local cloud");
+                Ok(Self { default: Arc::new(cloud.clone()), local: Some(cloud) })
+            }
         }
+    }
+
+    /// Tells the local cloud's VMs where the replicas are, whenever that changes: an agent knows a new replica's address
+    /// from its stream, but one in a network of its own can't reach it before the cloud has laid a way. Ends at once where
+    /// there is no local cloud.
+    pub fn announce_replicas(
+        &self,
+        log: RaftLog,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let local = self.local.clone();
+        async move {
+            let Some(local) = local else { return };
+            tokio::select! {
+                () = announce(local, log) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+async fn announce(cloud: LocalCpi, log: RaftLog) {
+    let mut announced = Vec::new();
+    loop {
+        let seen = log.revision();
+        let addresses: Vec<String> = {
+            let view = log.view();
+            State::new(&*view).members().into_iter().map(|member| member.agent_address).collect()
+        };
+        if addresses != announced {
+            match cloud.announce_endpoints(addresses.clone()).await {
+                Ok(()) => announced = addresses,
+                Err(error) => {
+                    warn!(error = %error, "the local cloud's VMs could not be told where the replicas are");
+                    tokio::time::sleep(ANNOUNCE_AGAIN).await;
+                    continue;
+                }
+            }
+        }
+        log.changed(seen).await;
     }
 }
 
@@ -40,18 +98,6 @@ pub fn isolation(name: &str) -> Result<Isolation, String> {
     }
 }
 
-/// The CPIs by name.
-pub struct Clouds {
-    default: Arc<dyn Cpi>,
-}
-
-impl Clouds {
-    /// One cloud, under the empty name.
-    pub fn single(cpi: Arc<dyn Cpi>) -> Self {
-        Self { default: cpi }
-    }
-}
-
 impl Cpis for Clouds {
     fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
         name.as_str().is_empty().then(|| self.default.clone())
@@ -59,5 +105,44 @@ impl Cpis for Clouds {
 
     fn names(&self) -> Vec<CpiName> {
         vec![CpiName::default()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use owned_tasks::{OnExit, OwnedTasks};
+    use state::command::Command;
+
+    use super::*;
+    use crate::test_support::replica::Replica;
+    use crate::test_support::state::member;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn vms_are_told_of_a_replica_that_was_added() {
+        let (replica, folder) = (Replica::start().await, tempfile::tempdir().unwrap());
+        let mut options = LocalOptions::new(folder.path(), "/no/agent");
+        options.isolation = Isolation::Exactly(Rung::Process);
+        let local = LocalCpi::open(options).unwrap();
+        let clouds = Clouds { default: Arc::new(local.clone()), local: Some(local) };
+        let (tasks, log) = (OwnedTasks::new(), replica.log.clone());
+        tasks.spawn("announcements", OnExit::Ignore, |stop| clouds.announce_replicas(log, stop));
+        let told = || {
+            let text = std::fs::read_to_string(folder.path().join("endpoints.json")).unwrap_or_default();
+            serde_json::from_str::<Vec<String>>(&text).unwrap_or_default()
+        };
+        for members in [vec![1], vec![1, 2]] {
+            for id in &members {
+                replica.must(Command::MemberPut { member: member(*id) }).await;
+            }
+            let expected: Vec<String> = members.iter().map(|id| member(*id).agent_address).collect();
+            let waiting = async {
+                while told() != expected {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the VMs are told");
+        }
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        replica.stop().await;
     }
 }

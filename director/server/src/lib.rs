@@ -12,6 +12,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod agents;
+pub mod alerts;
 pub mod auth;
 pub mod clouds;
 pub mod commands;

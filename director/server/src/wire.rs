@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::Agents;
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
 use anyhow::Context as _;
 use axum::Router;
 use axum::middleware::from_fn;
 use executor::Ports;
-use executor::ports::{Cpis, Vault};
+use executor::ports::Vault;
 use health::watcher::Ears;
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::peer::v1::blob_copies_server::BlobCopiesServer;
@@ -29,8 +28,9 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use crate::agents::AgentSide;
+use crate::alerts;
 use crate::auth::Doorkeeper;
-use crate::clouds;
+use crate::clouds::Clouds;
 use crate::config::{Config, TimingProfile};
 use crate::contact;
 use crate::deadline;
@@ -142,7 +142,7 @@ struct Replica {
     blobs: Arc<FleetBlobs>,
     agent_side: Arc<AgentSide>,
     hub: Arc<AgentHub>,
-    agents: Arc<dyn Agents>,
+    agents: RemoteAgents,
     health: HealthReporter,
     /// Tasks that stop first: whatever takes in new work.
     doors: OwnedTasks,
@@ -191,6 +191,9 @@ impl Replica {
             }
         };
         let blobs = Arc::new(FleetBlobs::new(identity.node, local, log.clone(), peers.clone()));
+        let (alerts, handed_in) = alerts::desk();
+        let filing = log.clone();
+        doors.spawn("alerts", OnExit::StopNode, move |stop| alerts::file(filing, handed_in, stop));
         let agent_side = Arc::new(AgentSide {
             id: identity.node,
             log: log.clone(),
@@ -198,9 +201,10 @@ impl Replica {
             blobs: blobs.clone(),
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
+            alerts,
         });
         let hub = AgentHub::new(hub_parts(&agent_side), HubOptions::default(), doors.clone());
-        let agents: Arc<dyn Agents> = Arc::new(RemoteAgents::new(hub.clone(), agent_side.clone()));
+        let agents = RemoteAgents::new(hub.clone(), agent_side.clone());
         let health = HealthReporter::new();
         // Until it is known better.
         health.set_service_status("", ServingStatus::NotServing).await;
@@ -277,7 +281,8 @@ impl Replica {
         self.doors.spawn("certificate renewal", OnExit::StopNode, move |stop| {
             keep_fresh(files, tls, id, names, authority, stop)
         });
-        let world = FleetWorld::new(id, self.node.clone(), membership.log.clone(), self.agents.clone());
+        let world =
+            FleetWorld::new(id, self.node.clone(), membership.log.clone(), Arc::new(self.agents.clone()));
         let world: Arc<dyn health::World> = Arc::new(world);
         let (ears, watched) = (self.agent_side.ears.clone(), world.clone());
         self.doors.spawn("health watcher", OnExit::StopNode, |stop| {
@@ -323,7 +328,8 @@ impl Replica {
             service,
             blobs: self.blobs.clone(),
             upload_bytes_max: self.config.blobs.upload_bytes_max,
-            agents: self.agents.clone(),
+            agents: Arc::new(self.agents.clone()),
+            reports: self.agents.clone(),
             vault: Arc::new(KekVault::new(self.kek.clone())),
             membership: membership.clone(),
             kek: self.kek.clone(),
@@ -373,14 +379,16 @@ impl Replica {
     async fn executor_ports(&self, outputs: Arc<Outputs>) -> anyhow::Result<Ports> {
         let renderer =
             Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
-        let cpi = clouds::open(&self.config).await?;
-        let cpis: Arc<dyn Cpis> = Arc::new(clouds::Clouds::single(cpi));
+        let clouds = Arc::new(Clouds::open(&self.config).await?);
+        let (announcing, log) = (clouds.clone(), self.log.clone());
+        self.doors
+            .spawn("announcements", OnExit::Ignore, move |stop| announcing.announce_replicas(log, stop));
         let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
         Ok(Ports {
             log: Arc::new(self.log.clone()),
             lease: Arc::new(self.log.clone()),
-            agents: self.agents.clone(),
-            cpis,
+            agents: Arc::new(self.agents.clone()),
+            cpis: clouds,
             blobs: self.blobs.clone(),
             renderer: Arc::new(renderer),
             vault,

@@ -117,6 +117,11 @@ impl Facts {
         wanted && !(has_vm && answered)
     }
 
+    /// Returns the VMs that these instances work with.
+    pub fn silent_vms(&self, instances: &[InstanceId]) -> Vec<&Vm> {
+        self.vms.iter().filter(|vm| vm.is_current() && instances.contains(&vm.instance)).collect()
+    }
+
     /// Opens the values that the documents refer to: some are needed to read them.
     pub fn set_variables(&mut self, context: &TaskContext, set: VariableSetId, manifest_text: &str) {
         let view = context.view();

@@ -4,6 +4,7 @@ mod commit;
 mod facts;
 mod lines;
 mod observe;
+mod second_look;
 mod sizes;
 
 use model::VariableSetId;
@@ -163,6 +164,7 @@ async fn resurrect(
     if dead.is_empty() {
         return Ok(Ok(Prepared::Nothing(Some("nothing to fix".into()))));
     }
+    second_look::tell(context, &facts.silent_vms(&dead)).await?;
     Ok(scheduler::plan_resurrection(&facts.director, &facts.deployment(), &dead).map(boxed))
 }
 

@@ -197,6 +197,8 @@ async fn a_dead_instance_gets_a_new_vm_with_its_disk() {
     let instance = world.kill_a_vm();
     world.run(TaskKind::ScanAndFix { instances: vec![instance.clone()] }).await.done();
     assert_eq!(summary(&world), up);
+    let said = world.debug();
+    assert!(said.contains("does not answer; the cloud has no VM vm-"), "{said}");
     let (vms, disks) = (world.outside.vms_ever(), world.outside.disks_ever());
     let ended = world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
     assert_eq!(ended.task.result.as_deref(), Some("nothing to fix"));

@@ -1,13 +1,16 @@
 //! Health of agents, shards, resurrection, leaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use agent_client_grpc::AgentReport;
 use async_trait::async_trait;
-use model::{DeploymentName, EventId, NodeId};
+use model::{AgentId, DeploymentName, EventId, InstanceId, NodeId};
 use proto::v1 as pb;
 use proto::v1::health_server::Health;
 use service::List;
 use service::ops::Shards;
+use state::query::DeploymentHealth;
 use tonic::{Request, Response, Status};
 
 use super::convert::{given, name, page};
@@ -16,6 +19,39 @@ use crate::error_map::status;
 
 /// Names of deployments shown of one shard; how many there are is a number beside them.
 const DEPLOYMENTS_SHOWN: usize = 100;
+
+/// How long the replicas may take to say what their agents said last; what is not known by then is left out.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+
+fn report(report: AgentReport) -> pb::AgentReport {
+    let AgentReport { job_state, processes, vitals_json, age } = report;
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    pb::AgentReport { job_state, processes, vitals_json, age_ms }
+}
+
+fn deployment_health(health: DeploymentHealth) -> pb::DeploymentHealth {
+    let count = |set: &BTreeSet<InstanceId>| u32::try_from(set.len()).unwrap_or(u32::MAX);
+    let is_unhealthy = !health.dead.is_empty() || !health.missing.is_empty();
+    let state = match (&health.meltdown, is_unhealthy) {
+        (Some(_), _) => "meltdown",
+        (None, true) => "unhealthy",
+        (None, false) => "healthy",
+    };
+    pb::DeploymentHealth {
+        deployment: health.deployment.to_string(),
+        state: state.into(),
+        in_work: health.in_work,
+        instances: count(&health.wanted),
+        dead: count(&health.dead),
+        suspect: count(&health.suspect),
+        missing: count(&health.missing),
+        meltdown: health.meltdown.map(|meltdown| pb::Meltdown {
+            unhealthy: meltdown.failed.unhealthy,
+            total: meltdown.failed.total,
+            since_unix_ms: meltdown.since.0,
+        }),
+    }
+}
 
 #[async_trait]
 impl Health for Door {
@@ -29,7 +65,10 @@ impl Health for Door {
         let listed = self.service.agents(&caller, deployment, &page(wish.page)).await;
         let List { rows, next_page_token, revision } = listed.map_err(status)?;
         let map = self.service.shard_map(&caller).map_err(status)?;
+        let ids: Vec<AgentId> = rows.iter().map(|row| row.agent.clone()).collect();
+        let mut reports = self.reports.reports(&ids, REPORTED_WITHIN).await;
         let agent = |agent: state::records::AgentRecord| pb::Agent {
+            report: reports.remove(&agent.agent).map(report),
             watcher: health::shard_owner(&agent.deployment, &map.watchers).map_or(0, |n| n.0),
             id: agent.agent.to_string(),
             deployment: agent.deployment.to_string(),
@@ -39,6 +78,20 @@ impl Health for Door {
         };
         Ok(Response::new(pb::ListAgentsResponse {
             agents: rows.into_iter().map(agent).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
+    }
+
+    async fn deployments(
+        &self,
+        request: Request<pb::ListDeploymentHealthRequest>,
+    ) -> Result<Response<pb::ListDeploymentHealthResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let listed = self.service.deployments_health(&caller, &page(request.into_inner().page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        Ok(Response::new(pb::ListDeploymentHealthResponse {
+            deployments: rows.into_iter().map(deployment_health).collect(),
             next_page_token,
             as_of_revision: revision.0,
         }))

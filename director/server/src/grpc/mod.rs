@@ -14,6 +14,7 @@ mod tasks;
 use std::sync::Arc;
 
 use agent_api::Agents;
+use agent_client_grpc::RemoteAgents;
 use executor::ports::Vault;
 use model::RequestId;
 use owned_tasks::OwnedTasks;
@@ -44,6 +45,8 @@ pub struct Door {
     pub upload_bytes_max: u64,
     /// Agents, for vitals.
     pub agents: Arc<dyn Agents>,
+    /// What agents said last.
+    pub reports: RemoteAgents,
     /// For values of variables.
     pub vault: Arc<dyn Vault>,
     /// The fleet.

@@ -35,6 +35,7 @@ const READS: &[&str] = &[
     "Disks/ListOrphaned",
     "Events/List",
     "Health/Agents",
+    "Health/Deployments",
     "Health/Leaks",
     "Health/Shards",
     "Instances/List",

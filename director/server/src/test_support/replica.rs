@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
 use health::watcher::Ears;
-use model::NodeId;
+use model::plan::Plan;
+use model::{NodeId, TaskId};
 use owned_tasks::OwnedTasks;
 use raft::Node;
 use rcgen::KeyPair;
 use release::LocalBlobs;
 use service::Service;
+use state::State;
 use state::command::{Command, FEATURE_LEVEL, Outcome};
 use state::log::{CommandLog as _, Proposal};
 use state::records::{FleetSecrets, Member, User};
 use tonic_health::server::HealthReporter;
 
+use super::state::{
+    EPOCH, commit, create_vm, delete_vm, deploy, finished, plan_of, queue, started, vm_created,
+};
 use crate::agents::AgentSide;
+use crate::alerts;
 use crate::auth::{Doorkeeper, hash_password};
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
@@ -71,6 +77,7 @@ impl Replica {
             blobs: blobs.clone(),
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
+            alerts: alerts::desk().0,
         });
         let parts = HubParts {
             identity: agents.clone(),
@@ -79,13 +86,15 @@ impl Replica {
             sink: agents.clone(),
         };
         let hub = AgentHub::new(parts, HubOptions::default(), tasks.clone());
+        let reports = RemoteAgents::new(hub.clone(), agents.clone());
         let service = Service::new(Arc::new(log.clone()));
         let door = Door {
             doorkeeper: Doorkeeper::new(service.clone()),
             service,
             blobs,
             upload_bytes_max: 1 << 20,
-            agents: Arc::new(RemoteAgents::new(hub.clone(), agents.clone())),
+            agents: Arc::new(reports.clone()),
+            reports,
             vault: Arc::new(KekVault::new(kek.clone())),
             membership: Membership { id, node, log: log.clone(), peers, hub },
             kek: kek.clone(),
@@ -112,7 +121,7 @@ impl Replica {
         .await;
         let member = Member { feature_level: FEATURE_LEVEL, ..super::state::member(1) };
         self.must(Command::MemberPut { member }).await;
-        let epoch = super::state::EPOCH;
+        let epoch = EPOCH;
         self.must(Command::LeaderBegin { node: NodeId(1), epoch }).await;
         let password_hash = hash_password(PASSWORD);
         for (name, scope) in [("admin", Some("bosh.admin")), ("reader", Some("bosh.read")), ("nobody", None)]
@@ -121,6 +130,28 @@ impl Replica {
             let user = User { name: name.into(), password_hash: password_hash.clone(), scopes };
             self.must(Command::UserPut { user }).await;
         }
+    }
+
+    /// Starts one under which the VM of agent `a1` runs, of the only instance of deployment `web`; returns also the task
+    /// that made it.
+    pub async fn with_agent() -> (Self, TaskId) {
+        let replica = Self::start().await;
+        let task = replica.begin_vm().await;
+        let records = vec![finished(1, 0, 1, vm_created("vm-1"))];
+        replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+        (replica, task)
+    }
+
+    /// Has a task begin to make the VM of agent `a1`.
+    pub async fn begin_vm(&self) -> TaskId {
+        let outcome = self.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
+        let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
+        self.must(Command::TaskTake { task, epoch: EPOCH }).await;
+        let generation = State::new(&*self.log.view()).deployment(&"web".into()).unwrap().generation;
+        let plan = Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
+        self.must(commit(task, plan)).await;
+        self.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] }).await;
+        task
     }
 
     /// Has a command committed that must not be refused.

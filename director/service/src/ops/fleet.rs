@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model::{DeploymentName, NodeId, RequestId, Revision, Timestamp};
 use state::State;
 use state::command::{Command, NewEvent, Outcome};
+use state::query::{DeploymentHealth, Which};
 use state::records::{AgentRecord, Cluster, JoinToken, Member, Setting, ShardMap};
 
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
@@ -117,6 +118,20 @@ impl Service {
             let agents = state.agents_from(page.after()?.as_ref());
             let wanted = |agent: &AgentRecord| deployment.as_ref().is_none_or(|d| agent.deployment == *d);
             page.cut(agents.filter(wanted), |agent| agent.agent.clone())
+        })
+        .await
+    }
+
+    /// Lists deployments with the health of their instances.
+    pub async fn deployments_health(
+        &self,
+        caller: &Caller,
+        page: &Page,
+    ) -> Result<List<DeploymentHealth>, ServiceError> {
+        caller.needs(Right::Read, "see the health of deployments")?;
+        self.list(Read::Linearizable, page, |state, page| {
+            let deployments = state.health_from(Which::All, page.after()?.as_ref());
+            page.cut(deployments, |health| health.deployment.clone())
         })
         .await
     }

@@ -46,38 +46,43 @@ impl DeploymentHealth {
 
 type Agents = BTreeMap<InstanceId, Vec<AgentRecord>>;
 
-impl State<'_> {
-    /// Returns the deployments' health, by name.
-    pub fn health(&self, which: Which) -> Vec<DeploymentHealth> {
-        let in_work = self.deployments_in_work();
+impl<'a> State<'a> {
+    /// Returns the deployments' health, by name, from one on, as they are read.
+    pub fn health_from(
+        &self,
+        which: Which,
+        from: Option<&DeploymentName>,
+    ) -> impl Iterator<Item = DeploymentHealth> + use<'a> {
+        let (state, in_work) = (*self, self.deployments_in_work());
         let mut agents = BTreeMap::<DeploymentName, Agents>::new();
-        for agent in self.agents() {
+        for agent in self.agents_from(None) {
             let of = agents.entry(agent.deployment.clone()).or_default();
             of.entry(agent.instance.clone()).or_default().push(agent);
         }
-        let none = Agents::new();
-        let mut found = Vec::new();
-        for (name, _) in DEPLOYMENTS.rows(self.kv, Direction::Forward) {
-            let agents = agents.get(&name).unwrap_or(&none);
+        let start = from.cloned().unwrap_or_default();
+        DEPLOYMENTS.rows_from(self.kv, &start).filter_map(move |(name, _)| {
+            let agents = agents.remove(&name).unwrap_or_default();
             let mut health = DeploymentHealth {
                 in_work: in_work.contains(&name),
                 wanted: BTreeSet::new(),
                 dead: BTreeSet::new(),
                 suspect: BTreeSet::new(),
                 missing: BTreeSet::new(),
-                meltdown: MELTDOWNS.get(self.kv, &name),
+                meltdown: MELTDOWNS.get(state.kv, &name),
                 deployment: name,
             };
             let is_asked_for = which == Which::All || health.meltdown.is_some();
-            if !is_asked_for && !self.may_ail(&health.deployment, agents) {
-                continue;
+            if !is_asked_for && !state.may_ail(&health.deployment, &agents) {
+                return None;
             }
-            self.examine(&mut health, agents);
-            if is_asked_for || health.ails() {
-                found.push(health);
-            }
-        }
-        found
+            state.examine(&mut health, &agents);
+            Some(health).filter(|health| is_asked_for || health.ails())
+        })
+    }
+
+    /// Returns the deployments' health, by name.
+    pub fn health(&self, which: Which) -> Vec<DeploymentHealth> {
+        self.health_from(which, None).collect()
     }
 
     /// Returns whether anything may be the matter with a deployment's instances, without reading those with a good agent.
