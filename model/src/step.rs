@@ -162,6 +162,12 @@ pub enum Action {
     /// Remembers what the task's errand ran well on, if all its runs ended well; none: forgets what it last ran well on.
     /// Changes the state only.
     SaveErrand { errand: String, digest: Option<String> },
+
+    /// Leaves a VM to be deleted later: it keeps its addresses, and nobody's agent is in it any more. Changes the state
+    /// only.
+    OrphanVm { instance: InstanceId, agent: AgentId },
+    /// Deletes an orphaned VM; one that is already gone counts as deleted.
+    DeleteOrphanedVm { agent: AgentId },
 }
 
 /// A package to compile: which, and on what.
@@ -211,6 +217,7 @@ impl Action {
         matches!(
             self,
             Self::OrphanDisk { .. }
+                | Self::OrphanVm { .. }
                 | Self::BeginUpdate { .. }
                 | Self::CompleteUpdate { .. }
                 | Self::ReleaseAddresses { .. }
@@ -258,6 +265,8 @@ impl Action {
             Self::SaveDeployment => "save_deployment",
             Self::DeleteDeployment => "delete_deployment",
             Self::SaveErrand { .. } => "save_errand",
+            Self::OrphanVm { .. } => "orphan_vm",
+            Self::DeleteOrphanedVm { .. } => "delete_orphaned_vm",
         }
     }
 
@@ -291,9 +300,11 @@ impl Action {
             | Self::CompleteUpdate { instance }
             | Self::ReleaseAddresses { instance }
             | Self::SaveInstance { instance }
-            | Self::DeleteInstance { instance } => Some(instance),
+            | Self::DeleteInstance { instance }
+            | Self::OrphanVm { instance, .. } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
             Self::DeleteOrphanedDisk { .. }
+            | Self::DeleteOrphanedVm { .. }
             | Self::SaveDeployment
             | Self::DeleteDeployment
             | Self::SaveErrand { .. } => None,

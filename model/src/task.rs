@@ -140,6 +140,8 @@ pub enum TaskKind {
     DeleteStemcell { name: String, version: Version, force: bool },
     /// `delete-disk`, and the periodic clean-up of old orphans.
     DeleteOrphanedDisks { disks: Vec<DiskId> },
+    /// The periodic clean-up of orphaned VMs, by their agents.
+    DeleteOrphanedVms { agents: Vec<AgentId> },
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -167,6 +169,7 @@ impl TaskKind {
             Self::DeleteRelease { name, .. } => format!("delete release: {name}"),
             Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
             Self::DeleteOrphanedDisks { .. } => "delete orphaned disks".into(),
+            Self::DeleteOrphanedVms { .. } => "delete orphaned vms".into(),
         }
     }
 }

@@ -146,6 +146,7 @@ fn the_other_sections_are_checked() {
     check("/compilation/vm_type", json!("zz"), 120003);
     check("/compilation/cloud_properties", json!({"a": 1}), 120007);
     check("/compilation/vm_extensions", json!(["zz"]), 120005);
+    check("/compilation/orphan_workers", json!("later"), 40000);
     let resources = json!({"cpu": 1, "ram": 2, "ephemeral_disk_size": 3});
     check("/compilation/vm_resources", resources.clone(), 120007);
     let mut sized = good();

@@ -325,7 +325,7 @@ impl raft::PeerConnector for Recording {
         address: &str,
         purpose: raft::Purpose,
     ) -> Result<tonic::transport::Channel, raft::ConnectError> {
-        self.0.lock().unwrap().push((node_id, purpose));
+        self.0.lock().expect("nobody panics in it").push((node_id, purpose));
         common::Plain.channel(node_id, address, purpose)
     }
 }

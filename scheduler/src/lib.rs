@@ -3,7 +3,8 @@
 //! A deploy is planned in two halves, because templates are Ruby and Ruby is not pure: [`draft`] validates, places
 //! instances and reserves addresses; the caller renders [`Draft::to_render`]; [`plan`] then sees what changed and
 //! orders the work. A change of state is a deploy of [`stored_manifest`]. Other tasks ([`plan_delete_deployment`],
-//! [`plan_errand`], [`plan_resurrection`], [`plan_orphaned_disks`]) use stored specs and need no rendering.
+//! [`plan_errand`], [`plan_resurrection`], [`plan_orphaned_disks`], [`plan_orphaned_vms`]) use stored specs and need no
+//! rendering.
 //!
 //! Deliberately *not* here: reading state, rendering, secrets, clocks. Invariant: identical input gives an identical
 //! plan, and a plan leaves no choice open.
@@ -31,6 +32,7 @@ mod links;
 mod migrate;
 mod network;
 mod order;
+mod orphans;
 mod placement;
 mod references;
 mod resurrection;
@@ -49,6 +51,7 @@ pub use draft::{Draft, DraftInstance, RenderedHashes, Renewal, VariableDefinitio
 pub use errand::plan_errand;
 pub use explain::explain;
 pub use references::References;
-pub use resurrection::{plan_orphaned_disks, plan_resurrection};
+pub use orphans::{plan_orphaned_disks, plan_orphaned_vms};
+pub use resurrection::plan_resurrection;
 pub use sizes::vm_sizes;
 pub use state_change::stored_manifest;

@@ -155,34 +155,3 @@ fn revive(known: &Known<'_>, agent: &AgentId) -> Steps {
     steps.push(Action::CompleteUpdate { instance: id.clone() });
     steps
 }
-
-/// Plans the deletion of orphaned disks.
-pub fn plan_orphaned_disks(disks: &[DiskId]) -> Plan {
-    // As many at once as the reference's pool has threads; clouds throttle beyond that.
-    const DELETIONS_AT_ONCE: u32 = 32;
-    let mut units = Units::default();
-    let deletions: Vec<_> = disks
-        .iter()
-        .map(|disk| {
-            let mut steps = Steps::default();
-            steps.push(Action::DeleteOrphanedDisk { disk: disk.clone() });
-            let unit = units.unit(format!("Deleting orphaned disk {disk}"), BTreeSet::new(), steps);
-            // One that can't be deleted says nothing about the others.
-            Unit { on_failure: OnFailure::GoOn, ..unit }
-        })
-        .collect();
-    let phases = match deletions.is_empty() {
-        true => Vec::new(),
-        false => vec![stored::phase(Some("Deleting orphaned disks"), DELETIONS_AT_ONCE, deletions)],
-    };
-    Plan {
-        deployment: None,
-        generation: 0,
-        targets: Vec::new(),
-        reservations: Vec::new(),
-        phases,
-        record: None,
-        warnings: Vec::new(),
-        dns_subjects: Vec::new(),
-    }
-}

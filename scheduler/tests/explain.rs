@@ -16,7 +16,7 @@ use expect_test::{Expect, expect};
 use model::instance::InstanceState;
 use model::plan::{OnFailure, Plan};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
-use model::{DeploymentName, DiskId};
+use model::{AgentId, DeploymentName, DiskId};
 use perform::{Faults, perform};
 use scheduler::input::{
     Afterwards, AgentObservation, Deletion, DrainMode, ErrandRequest, StateChangeRequest,
@@ -369,6 +369,18 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
     let forced =
         scheduler::plan_delete_deployment(&world.director, &facts.facts(), Deletion::Forced).unwrap();
     assert!(forced.units().flat_map(|u| &u.steps).all(|s| s.action.name() != "run_script"));
+}
+
+#[test]
+fn orphaned_vms_are_deleted_side_by_side() {
+    check(
+        &scheduler::plan_orphaned_vms(&[AgentId::from("a1"), AgentId::from("a2")]),
+        expect![[r#"
+        Deleting orphaned vms
+          #0 Deleting orphaned VM of agent a1: delete_orphaned_vm
+          #1 Deleting orphaned VM of agent a2: delete_orphaned_vm
+    "#]],
+    );
 }
 
 #[test]

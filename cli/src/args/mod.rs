@@ -142,6 +142,8 @@ pub enum Command {
     Variables,
     /// Show a variable
     Variable(ShowVariable),
+    /// List VMs that no instance uses any more and that are to be deleted
+    OrphanedVms,
     /// List disks
     Disks(ListDisks),
     /// Delete an orphaned disk

@@ -1,4 +1,4 @@
-//! Instances, their wanted state, and orphaned disks.
+//! Instances, their wanted state, and orphans.
 
 use proto::v1::change_state_request::Change as WireChange;
 use proto::v1::disks_client::DisksClient;
@@ -282,6 +282,37 @@ pub(super) async fn ignore(
     call!(context.fleet, InstancesClient.ignore(request)).await?;
     let text = if ignore { "is ignored by deploys" } else { "is no longer ignored" };
     context.console.say(&format!("Instance `{name}` {text}."), &json!({ "instance": name, "ignore": ignore }))
+}
+
+const ORPHANED_VMS: &[Column] = &[
+    column("VM CID", "cid"),
+    column("", "agent_id"),
+    column("Deployment", "deployment"),
+    column("Instance", "instance"),
+    column("AZ", "az"),
+    column("IPs", "ips"),
+    column("Orphaned at", "orphaned_at"),
+];
+
+pub(super) async fn orphaned_vms(context: &mut Context<'_>) -> Result<(), Error> {
+    let found = pages(ALL, async |page| {
+        let request = ListOrphanedVmsRequest { page: Some(page) };
+        let answer = call!(context.fleet, InstancesClient.list_orphaned_vms(request)).await?;
+        Ok((answer.vms, answer.next_page_token, answer.as_of_revision))
+    })
+    .await?;
+    let listing = Listing::of("VMs", ORPHANED_VMS, found.rows, |vm| {
+        [
+            vm.cid.into(),
+            vm.agent_id.into(),
+            vm.deployment.into(),
+            vm.instance.into(),
+            vm.az.into(),
+            Cell::Lines(vm.ips),
+            Cell::Time(vm.orphaned_at_unix_ms),
+        ]
+    });
+    context.console.list(&listing.as_of(found.revision))
 }
 
 const DISKS: &[Column] = &[

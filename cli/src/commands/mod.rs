@@ -93,6 +93,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Unignore(args) => {
             instances::ignore(context, args.instance, instances::Attention::Heed).await
         }
+        Command::OrphanedVms => instances::orphaned_vms(context).await,
         Command::Disks(_) => instances::orphaned_disks(context).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
         Command::CleanUp => instances::clean_up(context).await,

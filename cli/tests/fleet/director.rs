@@ -32,6 +32,7 @@ pub struct Script {
     pub status: Answer<ClusterStatusRequest, ClusterStatusResponse>,
     pub create_user_token: Answer<CreateUserTokenRequest, CreateUserTokenResponse>,
     pub instances: Answer<ListInstancesRequest, ListInstancesResponse>,
+    pub orphaned_vms: Answer<ListOrphanedVmsRequest, ListOrphanedVmsResponse>,
     pub watch: Answer<WatchRequest, Parts<WatchResponse>>,
     pub locks: Answer<ListLocksRequest, ListLocksResponse>,
     pub agents: Answer<ListAgentsRequest, ListAgentsResponse>,
@@ -51,6 +52,7 @@ impl Default for Script {
             status: unscripted(),
             create_user_token: unscripted(),
             instances: unscripted(),
+            orphaned_vms: unscripted(),
             watch: unscripted(),
             locks: unscripted(),
             agents: unscripted(),
@@ -154,6 +156,12 @@ impl Instances for Scripted {
         request: Request<ChangeStateRequest>,
     ) -> Result<Response<TaskStarted>, Status> {
         scripted!(self.change_state(request))
+    }
+    async fn list_orphaned_vms(
+        &self,
+        request: Request<ListOrphanedVmsRequest>,
+    ) -> Result<Response<ListOrphanedVmsResponse>, Status> {
+        scripted!(self.orphaned_vms(request))
     }
     async fn ignore(&self, _: Request<IgnoreRequest>) -> Result<Response<IgnoreResponse>, Status> {
         Err(Status::unimplemented("never scripted"))

@@ -145,6 +145,45 @@ async fn instances_with_vitals_and_processes() {
 }
 
 #[tokio::test]
+async fn vms_that_wait_to_be_deleted() {
+    let script = Script {
+        orphaned_vms: answer(|_| {
+            let vm = |cid: &str, ips: &[&str]| OrphanedVm {
+                cid: cid.into(),
+                agent_id: "agent-1".into(),
+                deployment: "web".into(),
+                instance: "compilation-1/uuid-1".into(),
+                az: "z1".into(),
+                ips: ips.iter().map(ToString::to_string).collect(),
+                orphaned_at_unix_ms: 1_700_000_000_000,
+            };
+            Ok(ListOrphanedVmsResponse {
+                vms: vec![vm("vm-1", &["10.0.0.9"]), vm("", &[])],
+                next_page_token: String::new(),
+                as_of_revision: 1,
+            })
+        }),
+        ..Script::default()
+    };
+    let director = Director::start(script).await;
+    check(
+        &run(&["-e", &director.address(), "orphaned-vms"]).await,
+        0,
+        expect![[r#"
+             VM CID  Deployment  Instance              AZ  IPs       Orphaned at
+             vm-1    web         compilation-1/uuid-1  z1  10.0.0.9  2023-11-14T22:13:20Z
+             -       web         compilation-1/uuid-1  z1  -         2023-11-14T22:13:20Z
+
+            2 VMs
+        "#]],
+        expect![[""]],
+    );
+    let output = run(&["-e", &director.address(), "orphaned-vms", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["rows"][0]["ips"], serde_json::json!(["10.0.0.9"]));
+}
+
+#[tokio::test]
 async fn watching_goes_on_behind_the_last_revision_and_repeats_nothing() {
     let change = |revision: u64| Change {
         revision,

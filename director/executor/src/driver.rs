@@ -112,7 +112,8 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         | TaskKind::ChangeState { .. }
         | TaskKind::RunErrand { .. }
         | TaskKind::ScanAndFix { .. }
-        | TaskKind::DeleteOrphanedDisks { .. } => planned(context).await,
+        | TaskKind::DeleteOrphanedDisks { .. }
+        | TaskKind::DeleteOrphanedVms { .. } => planned(context).await,
     }
 }
 

@@ -89,7 +89,7 @@ mod tests {
     /// Serves a method that never ends, and one that tells how long it might wait.
     fn router() -> Router {
         Router::new()
-            .route("/never", post(|| std::future::pending::<String>()))
+            .route("/never", post(std::future::pending::<String>))
             .route("/wait", post(|| async { within(Duration::from_secs(20)).as_millis().to_string() }))
             .layer(from_fn(honour))
     }

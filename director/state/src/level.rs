@@ -24,6 +24,7 @@ impl Command {
             | Self::MeltdownPut { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
+            Self::TaskQueue { kind: TaskKind::DeleteOrphanedVms { .. }, .. } => true,
             Self::PlanDraft { content, .. } => is_second_part(content),
             Self::PlanCommit { plan, .. } => is_second_plan(plan),
             Self::StepRecords { records, .. } => records.iter().any(is_second_record),
@@ -45,10 +46,15 @@ fn is_second_plan(plan: &Plan) -> bool {
         || plan.reservations.iter().any(is_block)
 }
 
-/// Units that need not all end well, steps that may fail, and errands that are remembered.
+/// Units that need not all end well, steps that may fail, errands that are remembered, and VMs that are deleted later.
 fn is_second_unit(unit: &Unit) -> bool {
-    let is_second =
-        |step: &Step| step.on_failure != OnFailure::Stop || matches!(step.action, Action::SaveErrand { .. });
+    let is_second = |step: &Step| {
+        step.on_failure != OnFailure::Stop
+            || matches!(
+                step.action,
+                Action::SaveErrand { .. } | Action::OrphanVm { .. } | Action::DeleteOrphanedVm { .. }
+            )
+    };
     unit.needs != Needs::All || unit.on_failure != OnFailure::Stop || unit.steps.iter().any(is_second)
 }
 

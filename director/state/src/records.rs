@@ -1,5 +1,7 @@
 //! Rows of the state's tables that are not nouns of the [`model`].
 
+mod orphans;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -8,6 +10,8 @@ use model::plan::{DeploymentRecord, Unit};
 use model::step::StepOutcome;
 use model::*;
 use serde::{Deserialize, Serialize};
+
+pub use orphans::{OrphanedDisk, OrphanedVm};
 
 /// Encrypted bytes. The state never looks inside; only the director with the key does.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,21 +215,9 @@ pub struct AddressRecord {
     pub deployment: DeploymentName,
     /// The holder as operators write it (`group/uuid`).
     pub slug: String,
-}
-
-/// A disk that no instance uses any more; kept for some days.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OrphanedDisk {
-    /// The disk as it was.
-    pub disk: model::instance::Disk,
-    /// Its deployment.
-    pub deployment: DeploymentName,
-    /// Its instance (`group/uuid`).
-    pub slug: String,
-    /// Its zone.
-    pub az: Option<AzName>,
-    /// Since when.
-    pub orphaned_at: Timestamp,
+    /// The orphaned VM that has it until it is deleted; then no instance holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphan: Option<AgentId>,
 }
 
 /// A lock: the task at the head holds it, the others wait in line.

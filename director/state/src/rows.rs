@@ -54,6 +54,7 @@ pub(crate) enum TaskClass {
     DeleteRelease,
     DeleteStemcell,
     DeleteOrphanedDisks,
+    DeleteOrphanedVms,
 }
 
 impl TaskClass {
@@ -70,6 +71,7 @@ impl TaskClass {
             TaskKind::DeleteRelease { .. } => Self::DeleteRelease,
             TaskKind::DeleteStemcell { .. } => Self::DeleteStemcell,
             TaskKind::DeleteOrphanedDisks { .. } => Self::DeleteOrphanedDisks,
+            TaskKind::DeleteOrphanedVms { .. } => Self::DeleteOrphanedVms,
         }
     }
 
@@ -87,6 +89,7 @@ impl TaskClass {
             Self::DeleteRelease => 9,
             Self::DeleteStemcell => 10,
             Self::DeleteOrphanedDisks => 11,
+            Self::DeleteOrphanedVms => 12,
         }
     }
 }

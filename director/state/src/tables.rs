@@ -143,6 +143,8 @@ tables! {
     DEPLOYMENT_LABELS: String => DeploymentName = 0x4f, "deployment_labels", Hidden;
     /// What each errand last ran well on, as a digest.
     ERRANDS: (DeploymentName, String) => String = 0x3b, "errands", Hidden;
+    /// Orphaned VMs by agent.
+    ORPHANED_VMS: AgentId => OrphanedVm = 0x3c, "orphaned_vms", Shown;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

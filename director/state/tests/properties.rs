@@ -38,7 +38,7 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (0..20u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
+    (0..22u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
         let (instance, agent, disk) = (InstanceId::from(i), AgentId::from(a), DiskId::from(d));
         match sort {
             0..=2 => Action::CreateVm { instance, agent },
@@ -57,6 +57,8 @@ fn action() -> impl Strategy<Value = Action> {
             16 => Action::DeleteInstance { instance },
             17 => Action::SaveDeployment,
             18 => Action::DeleteDeployment,
+            19 => Action::OrphanVm { instance, agent },
+            20 => Action::DeleteOrphanedVm { agent },
             _ => Action::CompilePackage {
                 worker: instance,
                 agent,

@@ -25,8 +25,20 @@ pub struct Compilation {
     pub vm_resources: Option<VmResources>,
     /// Whether a worker compiles one package after the other instead of one only.
     pub reuse_vms: bool,
+    /// What becomes of a worker's VM when it is done.
+    pub workers_afterwards: WorkersAfterwards,
     /// The workers' env.
     pub env: Value,
+}
+
+/// What becomes of a worker's VM when it is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkersAfterwards {
+    /// It is deleted, and the deploy waits for that.
+    #[default]
+    Deleted,
+    /// It is left to be deleted later.
+    Orphaned,
 }
 
 impl Compilation {
@@ -65,7 +77,10 @@ impl Compilation {
             ));
         }
         let reuse_vms = fields.boolean_opt("reuse_compilation_vms")?.unwrap_or(false);
-        refuse_orphaned_workers(&fields)?;
+        let workers_afterwards = match fields.boolean_opt("orphan_workers")?.unwrap_or(false) {
+            true => WorkersAfterwards::Orphaned,
+            false => WorkersAfterwards::Deleted,
+        };
         let env = fields.mapping_or_empty("env")?;
         let vm = vm_properties(&fields, cloud, az.as_ref())?;
         Ok(Self {
@@ -76,18 +91,10 @@ impl Compilation {
             cloud_properties: vm.cloud_properties,
             vm_resources: vm.resources,
             reuse_vms,
+            workers_afterwards,
             env,
         })
     }
-}
-
-fn refuse_orphaned_workers(fields: &Fields<'_>) -> Checked<()> {
-    if fields.boolean_opt("orphan_workers")?.unwrap_or(false) {
-        return Err(TaskError::plain(
-            "Compilation config: 'orphan_workers' is not supported by this release",
-        ));
-    }
-    Ok(())
 }
 
 /// What the workers' VMs are like.

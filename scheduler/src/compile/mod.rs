@@ -7,6 +7,7 @@ mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::cloud_config::compilation::WorkersAfterwards;
 use model::instance::{InstanceSpec, InstanceState, PackageRef};
 use model::manifest::Stock;
 use model::plan::{Fate, Phase, Stage, Target, Unit, Wave};
@@ -42,6 +43,7 @@ pub(crate) struct Needs {
     machines: Vec<Machine>,
     workers: Vec<InstanceSpec>,
     at_once: u32,
+    afterwards: WorkersAfterwards,
     /// Packages that are there, but compiled on another stemcell than the one they are wanted for.
     elsewhere: BTreeMap<PackageRefKey, StemcellVersion>,
 }
@@ -77,6 +79,7 @@ impl Needs {
             machines: schedule.machines,
             workers,
             at_once: compilation.workers,
+            afterwards: compilation.workers_afterwards,
             elsewhere,
         })
     }
@@ -185,7 +188,11 @@ impl Building<'_> {
     fn delete(&mut self, machine: usize) -> UnitNo {
         let spec = self.worker_of(machine).clone();
         let mut steps = Steps::default();
-        steps.push(Action::DeleteVm { instance: spec.id.clone(), agent: self.agents[machine].clone() });
+        let (instance, agent) = (spec.id.clone(), self.agents[machine].clone());
+        steps.push(match self.needs.afterwards {
+            WorkersAfterwards::Deleted => Action::DeleteVm { instance, agent },
+            WorkersAfterwards::Orphaned => Action::OrphanVm { instance, agent },
+        });
         let worker = self.needs.machines[machine].worker;
         if self.needs.machines.iter().filter(|m| m.worker == worker).count() == 1 {
             steps.push(Action::DeleteInstance { instance: spec.id.clone() });

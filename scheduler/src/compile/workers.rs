@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::cloud_config::Compilation;
+use model::cloud_config::compilation::WorkersAfterwards;
 use model::instance::{InstanceSpec, Lifecycle, StemcellRef, WatchTime};
 use model::stemcell::StemcellVersion;
 use model::task::TaskError;
@@ -20,7 +21,8 @@ use crate::{network, sizes};
 /// A VM that compiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
-    /// The worker that it is a VM of, by position. A worker has one address and at most one VM at a time.
+    /// The worker that it is a VM of, by position. A worker has one address and at most one VM at a time; one whose VM
+    /// is left to be deleted later has only that.
     pub(super) worker: usize,
     /// The machine in whose place it comes, which must be gone by then.
     pub(super) before: Option<usize>,
@@ -61,8 +63,7 @@ pub(super) fn schedule(missing: Vec<Missing>, compilation: &Compilation) -> Sche
             let package = &missing[at];
             let chosen = choose(&mut places, &busy, &package.key.stemcell(), compilation);
             busy.insert(chosen);
-            let machine =
-                schedule.machine(&mut places[chosen], package.key.stemcell(), compilation.reuse_vms);
+            let machine = schedule.machine(&mut places[chosen], package.key.stemcell(), compilation);
             position[at] = schedule.jobs.len();
             let after = package.after.iter().map(|before| position[*before]).collect();
             schedule.jobs.push(Job { package: package.clone(), after, machine });
@@ -110,10 +111,14 @@ fn choose(
 
 impl Schedule {
     /// Returns the VM in this place: the one that is there, or a new one.
-    fn machine(&mut self, place: &mut Place, stemcell: StemcellVersion, reuse: bool) -> usize {
+    fn machine(&mut self, place: &mut Place, stemcell: StemcellVersion, compilation: &Compilation) -> usize {
         match &place.machine {
-            Some((machine, on)) if reuse && *on == stemcell => return *machine,
+            Some((machine, on)) if compilation.reuse_vms && *on == stemcell => return *machine,
             _ => {}
+        }
+        if compilation.workers_afterwards == WorkersAfterwards::Orphaned {
+            // An orphaned VM keeps its address: whoever comes in its place needs another one.
+            place.workers.remove(&stemcell);
         }
         let worker = *place.workers.entry(stemcell.clone()).or_insert_with(|| {
             self.workers.push(stemcell.clone());

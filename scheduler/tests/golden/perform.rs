@@ -212,6 +212,14 @@ impl Run<'_> {
                 assert!(before > self.world.vms.len() || !self.faults.no_room.is_empty(), "no VM of {agent}");
                 self.done.owners.insert(agent.clone(), instance.clone());
             }
+            Action::OrphanVm { instance, agent } => {
+                let at = self.world.vms.iter().position(|v| v.agent == *agent).expect("a VM to leave");
+                let vm = self.world.vms.remove(at);
+                let of_vm = |a: &&mut HeldAddress| vm.networks.iter().any(|n| n.ip == Some(a.ip));
+                self.world.addresses.iter_mut().filter(of_vm).for_each(|a| a.instance = None);
+                self.world.orphaned_vms.push(vm);
+                self.done.owners.insert(agent.clone(), instance.clone());
+            }
             Action::UpdateSettings { agent, .. } => self.say(agent, "update_settings"),
             Action::BindVm { agent, .. } => {
                 self.say(agent, "apply");

@@ -126,13 +126,12 @@ fn a_release_is_called_as_it_was_uploaded() {
     assert_eq!(director.refusal(&manifest), 60003);
 }
 
-/// A deploy in a small network of a release with twenty packages that need no other.
-fn many_packages(reuse: bool) -> (Director, Plan) {
+/// A deploy in a network of this size of a release with twenty packages that need no other.
+fn many_packages(range: &str, compilation: Value) -> (Director, Plan) {
     let mut config = cloud_config();
-    config["networks"][0]["subnets"] =
-        json!([{"range": "10.1.0.0/28", "gateway": "10.1.0.1", "azs": ["z1"]}]);
+    config["networks"][0]["subnets"] = json!([{"range": range, "gateway": "10.1.0.1", "azs": ["z1"]}]);
     config["compilation"]["workers"] = json!(3);
-    config["compilation"]["reuse_compilation_vms"] = json!(reuse);
+    config["compilation"].as_object_mut().unwrap().extend(compilation.as_object().unwrap().clone());
     let mut director = Director::new(&config);
     let release = &mut director.world.releases[0];
     let names: Vec<model::PackageName> = (0..20).map(|n| format!("p{n:02}").into()).collect();
@@ -156,7 +155,7 @@ fn many_packages(reuse: bool) -> (Director, Plan) {
 #[test]
 fn compilation_takes_no_more_addresses_than_there_are_workers() {
     for reuse in [true, false] {
-        let (_, plan) = many_packages(reuse);
+        let (_, plan) = many_packages("10.1.0.0/28", json!({"reuse_compilation_vms": reuse}));
         assert_eq!(plan.reservations.len(), 3 + 1, "three workers and the instance");
         let steps = plan.units().flat_map(|u| &u.steps);
         let machines = steps.filter(|s| s.action.name() == "create_vm").count();
@@ -166,7 +165,7 @@ fn compilation_takes_no_more_addresses_than_there_are_workers() {
 
 #[test]
 fn a_worker_s_next_vm_waits_until_the_one_before_is_gone() {
-    let (mut director, plan) = many_packages(false);
+    let (mut director, plan) = many_packages("10.1.0.0/28", json!({"reuse_compilation_vms": false}));
     let makes = |unit: &Unit| match &unit.steps[0].action {
         Action::CreateVm { instance, agent } => Some((instance.clone(), agent.clone())),
         _ => None,
@@ -194,6 +193,22 @@ fn a_worker_s_next_vm_waits_until_the_one_before_is_gone() {
     crate::perform::perform(&mut director.world, &plan, &Default::default());
     assert_eq!(director.world.instances.len(), 1);
     assert_eq!(director.world.addresses.len(), 1);
+}
+
+#[test]
+fn workers_may_be_left_to_be_deleted_later() {
+    for (reuse, vms) in [(true, 3), (false, 20)] {
+        let compilation = json!({"reuse_compilation_vms": reuse, "orphan_workers": true});
+        let (mut director, plan) = many_packages("10.1.0.0/26", compilation);
+        assert_eq!(plan.reservations.len(), vms + 1, "each keeps its address, and nobody gets it meanwhile");
+        let steps =
+            |name: &str| plan.units().flat_map(|u| &u.steps).filter(|s| s.action.name() == name).count();
+        assert_eq!((steps("orphan_vm"), steps("delete_vm"), steps("delete_instance")), (vms, 0, vms));
+        crate::perform::perform(&mut director.world, &plan, &Default::default());
+        assert_eq!(director.world.instances.len(), 1);
+        assert_eq!(director.world.orphaned_vms.len(), vms);
+        assert_eq!(director.world.addresses.iter().filter(|a| a.instance.is_none()).count(), vms);
+    }
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn held(state: &State<'_>) -> Vec<HeldAddress> {
         prefix: a.prefix,
         network: a.network,
         kind: a.kind,
-        instance: Some(a.instance),
+        instance: a.orphan.is_none().then_some(a.instance),
         holder: a.slug,
         deployment: a.deployment,
     };

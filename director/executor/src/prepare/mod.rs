@@ -81,6 +81,7 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         }
         TaskKind::ScanAndFix { instances } => resurrect(context, instances).await,
         TaskKind::DeleteOrphanedDisks { disks } => Ok(Ok(boxed(scheduler::plan_orphaned_disks(disks)))),
+        TaskKind::DeleteOrphanedVms { agents } => Ok(Ok(boxed(scheduler::plan_orphaned_vms(agents)))),
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }

@@ -49,6 +49,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::UpdateSettings { instance, agent } => vm::update_settings(cx, instance, agent).await,
         Action::BindVm { instance, agent } => vm::bind(cx, instance, agent).await,
         Action::DeleteVm { instance, agent } => vm::delete(cx, instance, agent).await,
+        Action::DeleteOrphanedVm { agent } => vm::delete_orphaned(cx, agent).await,
         Action::CreateDisk { instance, agent, disk } => disk::create(cx, instance, agent, disk).await,
         Action::AttachDisk { instance, agent, disk } => disk::attach(cx, instance, agent, disk).await,
         Action::SetDiskMetadata { instance, disk } => disk::set_metadata(cx, instance, disk).await,
@@ -74,6 +75,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         }
         Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
         Action::OrphanDisk { .. }
+        | Action::OrphanVm { .. }
         | Action::BeginUpdate { .. }
         | Action::CompleteUpdate { .. }
         | Action::ReleaseAddresses { .. }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agent_api::Method;
 use cpi_api::{Cpi, CpiError, CpiErrorKind, CreateVm, Found, Metadata};
-use model::instance::{InstanceSpec, NetworkKind, NetworkSettings};
+use model::instance::{InstanceSpec, NetworkKind, NetworkSettings, Vm};
 use model::step::StepOutcome;
 use model::{AgentId, ErrorCode, InstanceId, PackageName, VmCid};
 use retry::Policy;
@@ -258,19 +258,36 @@ fn learned(network: &NetworkSettings, told: Option<&Value>) -> NetworkSettings {
     network
 }
 
-/// Deletes the VM. One whose id was never learned is looked for first.
+/// Deletes the VM.
 pub async fn delete(
     cx: &StepContext,
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let Some(vm) = cx.vm(agent) else {
-        return Ok(StepOutcome::Done);
+    match cx.vm(agent) {
+        Some(vm) => delete_in_cloud(cx, vm, cx.slug(instance)).await,
+        None => Ok(StepOutcome::Done),
+    }
+}
+
+/// Deletes an orphaned VM.
+pub async fn delete_orphaned(cx: &StepContext, agent: &AgentId) -> Result<StepOutcome, StepError> {
+    let orphan = {
+        let view = cx.task.view();
+        State::new(&*view).orphaned_vm(agent)
     };
-    let cid = match vm.cid.clone() {
+    match orphan {
+        Some(orphan) => delete_in_cloud(cx, orphan.vm, orphan.slug).await,
+        None => Ok(StepOutcome::Done),
+    }
+}
+
+/// Deletes a VM. One whose id was never learned is looked for first.
+async fn delete_in_cloud(cx: &StepContext, vm: Vm, slug: String) -> Result<StepOutcome, StepError> {
+    let cid = match vm.cid {
         Some(cid) => cid,
         None => {
-            let wanted = agent.clone();
+            let wanted = vm.agent.clone();
             let found = cx
                 .cloud(&vm.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await })
                 .await?;
@@ -278,9 +295,9 @@ pub async fn delete(
                 Found::Yes(cid) => cid,
                 Found::No => return Ok(StepOutcome::Done),
                 Found::CannotTell => {
+                    let agent = &vm.agent;
                     let what = format!(
-                        "VM of '{}' with agent id {agent}, created by a call whose answer was lost",
-                        cx.slug(instance)
+                        "VM of '{slug}' with agent id {agent}, created by a call whose answer was lost"
                     );
                     return Ok(StepOutcome::MayHaveLeaked { what });
                 }

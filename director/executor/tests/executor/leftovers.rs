@@ -72,6 +72,22 @@ async fn a_disk_that_could_not_be_searched_for_is_kept_as_an_orphan() {
     world.assert_consistent();
 }
 
+#[tokio::test]
+async fn a_worker_that_could_not_be_searched_for_is_found_when_it_is_deleted_later() {
+    let world = TestWorld::seed().await;
+    world.leave_workers();
+    *world.outside.deaf.lock().unwrap() = true;
+    world.run_through(Shape::default().deploy(), lost_after("create_vm", 1)).await.error();
+    *world.outside.deaf.lock().unwrap() = false;
+    let orphans = world.read(|state| state.orphaned_vms());
+    assert_eq!(orphans.iter().map(|orphan| &orphan.vm.cid).collect::<Vec<_>>(), [&None]);
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 1);
+    world.run(world.deletion_of_workers()).await.done();
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 0);
+    assert!(world.read(|state| state.leaks()).is_empty());
+    world.assert_consistent();
+}
+
 /// Returns the VM of the newest web instance.
 fn newest(world: &TestWorld) -> (InstanceId, Vm) {
     world.read(|state| {

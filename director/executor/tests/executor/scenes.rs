@@ -29,9 +29,11 @@ pub enum Scene {
     DeleteOrphans,
     HalfCopiedDisk,
     LeftoverVm,
+    LeaveWorkers,
+    DeleteWorkers,
 }
 
-pub const ALL: [Scene; 14] = [
+pub const ALL: [Scene; 16] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -46,13 +48,18 @@ pub const ALL: [Scene; 14] = [
     Scene::DeleteOrphans,
     Scene::HalfCopiedDisk,
     Scene::LeftoverVm,
+    Scene::LeaveWorkers,
+    Scene::DeleteWorkers,
 ];
 
 impl Scene {
     /// Returns a world in which the task can be asked for.
     pub async fn prepare(self, renderer: &Arc<Renderer>) -> TestWorld {
         let world = TestWorld::seed_with(renderer.clone()).await;
-        if self == Self::FreshDeploy {
+        if matches!(self, Self::LeaveWorkers | Self::DeleteWorkers) {
+            world.leave_workers();
+        }
+        if matches!(self, Self::FreshDeploy | Self::LeaveWorkers) {
             return world;
         }
         world.run(Shape::default().deploy()).await.done();
@@ -86,7 +93,7 @@ impl Scene {
     /// Returns the task.
     pub fn task(self, world: &TestWorld) -> TaskKind {
         match self {
-            Self::FreshDeploy => Shape::default().deploy(),
+            Self::FreshDeploy | Self::LeaveWorkers => Shape::default().deploy(),
             Self::ChangedProperty => Shape { port: json!(9090), ..Shape::default() }.deploy(),
             Self::ChangedTags => Shape { tags: json!({"team": "blue"}), ..Shape::default() }.deploy(),
             Self::LargerDisk => Shape { disk_mib: 2048, ..Shape::default() }.deploy(),
@@ -105,6 +112,7 @@ impl Scene {
                     world.read(|state| state.orphaned_disks().into_iter().map(|d| d.disk.id).collect());
                 TaskKind::DeleteOrphanedDisks { disks }
             }
+            Self::DeleteWorkers => world.deletion_of_workers(),
         }
     }
 

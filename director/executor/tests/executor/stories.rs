@@ -157,6 +157,35 @@ async fn another_disk_size_moves_the_content_and_orphans_the_old_disk() {
 }
 
 #[tokio::test]
+async fn workers_are_left_and_deleted_later() {
+    let world = TestWorld::seed().await;
+    world.leave_workers();
+    world.run(Shape::default().deploy()).await.done();
+    expect![[r#"
+        deployment p deployed
+          smoke/0 Started dirty 10.0.0.4 config=none
+          web/0 Started clean 10.0.0.2 config=4013c0652a8346a56f174cd0b307d8ca08f8233b vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+          web/1 Started clean 10.0.0.3 config=42a5b15395130cbddfd33da1d0c8ae8999fb3cba vm(active cpu=null disks=1 tags=8) disk(active 1024MiB attached=true)
+        addresses 10.0.0.2=web/<id> 10.0.0.3=web/<id> 10.0.0.4=smoke/<id> 10.0.0.5=compilation-<id>/<id>
+        compiled app lib
+        orphans none
+        orphaned VMs small-stemcell
+        locks 0 leaks 0
+        agents 2
+        cloud 3 VMs 2 disks 1 stemcells
+    "#]]
+    .assert_eq(&summary(&world));
+    world.assert_consistent();
+    let kind = world.deletion_of_workers();
+    world.run(kind.clone()).await.done();
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 2);
+    assert!(world.read(|state| state.orphaned_vms()).is_empty());
+    assert_eq!(world.read(|state| state.addresses()).len(), 3, "two web and one smoke");
+    // One that is gone already is no reason to fail.
+    world.run(kind).await.done();
+}
+
+#[tokio::test]
 async fn deleting_the_deployment_leaves_nothing_but_orphaned_disks() {
     let world = deployed().await;
     world.run(TaskKind::DeleteDeployment { force: false }).await.done();

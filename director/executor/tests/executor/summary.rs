@@ -27,6 +27,10 @@ pub fn summary(world: &TestWorld) -> String {
         let orphans: Vec<String> =
             state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib.to_string()).collect();
         writeln!(out, "orphans {}", words(&orphans)).unwrap();
+        let vms: Vec<String> = state.orphaned_vms().iter().map(|o| o.vm.stemcell.name.clone()).collect();
+        if !vms.is_empty() {
+            writeln!(out, "orphaned VMs {}", words(&vms)).unwrap();
+        }
         writeln!(out, "locks {} leaks {}", state.locks().len(), state.leaks().len()).unwrap();
         writeln!(out, "agents {}", state.agents().len()).unwrap();
     });

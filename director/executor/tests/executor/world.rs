@@ -176,7 +176,9 @@ impl TestWorld {
             TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => {
                 (None, "lock:stemcells".to_owned())
             }
-            TaskKind::DeleteOrphanedDisks { .. } => (None, "lock:orphans".to_owned()),
+            TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => {
+                (None, "lock:orphans".to_owned())
+            }
             TaskKind::Deploy { manifest_text, .. } => {
                 let manifest: serde_json::Value = serde_json::from_str(manifest_text).unwrap();
                 let name = manifest["name"].as_str().unwrap().to_owned();
@@ -302,12 +304,27 @@ impl TestWorld {
             let instances: Vec<_> =
                 state.deployments().iter().flat_map(|d| state.instances(&d.name)).collect();
             let vms = instances.iter().flat_map(|i| state.vms(&i.spec.id)).filter_map(|vm| vm.cid);
+            let vms = vms.chain(state.orphaned_vms().into_iter().filter_map(|o| o.vm.cid));
             let disks = instances.iter().flat_map(|i| state.disks(&i.spec.id)).filter_map(|disk| disk.cid);
             let orphans = state.orphaned_disks().into_iter().filter_map(|o| o.disk.cid);
             (vms.collect::<BTreeSet<_>>(), disks.chain(orphans).collect::<BTreeSet<_>>())
         });
         assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());
         assert_eq!(cloud.disks.keys().cloned().collect::<BTreeSet<_>>(), disks, "disks\n{}", self.debug());
+    }
+
+    /// Stores a cloud config that has workers left to be deleted later.
+    pub fn leave_workers(&self) {
+        let mut cloud: serde_json::Value = serde_json::from_str(&artifacts::cloud_config()).unwrap();
+        cloud["compilation"]["orphan_workers"] = true.into();
+        let (kind, name) = ("cloud".to_owned(), "default".to_owned());
+        self.apply(Command::ConfigPut { kind, name, content: cloud.to_string(), expected_latest: None });
+    }
+
+    /// Returns the task that deletes them.
+    pub fn deletion_of_workers(&self) -> TaskKind {
+        let agents = self.read(|state| state.orphaned_vms().into_iter().map(|o| o.vm.agent).collect());
+        TaskKind::DeleteOrphanedVms { agents }
     }
 
     /// Destroys the VM of a web instance behind everybody's back; returns the instance.

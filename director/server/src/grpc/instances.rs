@@ -15,6 +15,7 @@ use service::ops::InstanceRow;
 use service::{List, Read, Right};
 use state::records::AgentHealth;
 use tokio::time::Instant;
+use state::records::OrphanedVm;
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};
@@ -211,6 +212,29 @@ impl Instances for Door {
         );
         done.await.map_err(status)?;
         Ok(Response::new(pb::IgnoreResponse {}))
+    }
+
+    async fn list_orphaned_vms(
+        &self,
+        request: Request<pb::ListOrphanedVmsRequest>,
+    ) -> Result<Response<pb::ListOrphanedVmsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let listed = self.service.orphaned_vms(&caller, &page(request.into_inner().page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        let row = |orphan: OrphanedVm| pb::OrphanedVm {
+            cid: orphan.vm.cid.map(|cid| cid.to_string()).unwrap_or_default(),
+            agent_id: orphan.vm.agent.to_string(),
+            deployment: orphan.deployment.to_string(),
+            instance: orphan.slug,
+            az: orphan.az.map(|az| az.to_string()).unwrap_or_default(),
+            ips: orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect(),
+            orphaned_at_unix_ms: orphan.orphaned_at.0,
+        };
+        Ok(Response::new(pb::ListOrphanedVmsResponse {
+            vms: rows.into_iter().map(row).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
     }
 }
 

@@ -22,6 +22,7 @@ fn row(id: usize, health: AgentHealth) -> InstanceRow {
             networks: vec![network(None)],
             created_at: Timestamp(0),
             active: true,
+            variable_set: Default::default(),
             bound: true,
         }),
         disks: Vec::new(),
@@ -34,6 +35,7 @@ fn row(id: usize, health: AgentHealth) -> InstanceRow {
             health,
             health_since: Timestamp(0),
             token_generation: 0,
+            bound: true,
         }),
         instance: Instance {
             spec,

@@ -39,6 +39,7 @@ const READS: &[&str] = &[
     "Health/Leaks",
     "Health/Shards",
     "Instances/List",
+    "Instances/ListOrphanedVms",
     "Locks/List",
     "Releases/Inspect",
     "Releases/List",

@@ -1,17 +1,19 @@
-//! Releases, stemcells, orphaned disks and leaks.
+//! Releases, stemcells, orphans and leaks.
 
 use std::collections::BTreeSet;
 
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
-use model::task::TaskKind;
+use model::task::{TaskKind, TaskState};
 use model::{
-    BlobDigest, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId, TaskId, Timestamp, Version,
+    AgentId, BlobDigest, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId, TaskId, Timestamp,
+    Version,
 };
 use state::State;
 use state::command::Command;
-use state::records::{BlobRecord, Leak, OrphanedDisk};
+use state::query::TaskFilter;
+use state::records::{BlobRecord, Leak, OrphanedDisk, OrphanedVm};
 
 use super::deployments::queued;
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
@@ -23,6 +25,21 @@ pub const ORPHANS_KEPT_MS: i64 = 5 * 24 * 3600 * 1000;
 pub fn orphans_to_delete(orphans: &[OrphanedDisk], now: Timestamp) -> Vec<DiskId> {
     let is_old = |orphan: &&OrphanedDisk| now.0.saturating_sub(orphan.orphaned_at.0) > ORPHANS_KEPT_MS;
     orphans.iter().filter(is_old).map(|orphan| orphan.disk.id.clone()).collect()
+}
+
+/// Orphaned VMs that one task deletes; those that are left over wait for the next one.
+const ORPHANED_VMS_AT_A_TIME: usize = 1000;
+
+/// Returns the orphaned VMs that a task is to delete; none while another one is at it.
+pub fn orphaned_vms_to_delete(state: &State<'_>) -> Vec<AgentId> {
+    let open = TaskFilter {
+        states: vec![TaskState::Queued, TaskState::Processing, TaskState::Cancelling],
+        ..TaskFilter::default()
+    };
+    if state.tasks(&open).iter().any(|task| matches!(task.kind, TaskKind::DeleteOrphanedVms { .. })) {
+        return Vec::new();
+    }
+    state.orphaned_vms().into_iter().map(|orphan| orphan.vm.agent).take(ORPHANED_VMS_AT_A_TIME).collect()
 }
 
 impl Service {
@@ -181,6 +198,15 @@ impl Service {
         let locks = vec![LockName::new("lock:stemcells")];
         self.queue(caller, request_id, TaskKind::DeleteStemcell { name, version, force }, None, "", locks)
             .await
+    }
+
+    /// Lists VMs that no instance uses any more.
+    pub async fn orphaned_vms(&self, caller: &Caller, page: &Page) -> Result<List<OrphanedVm>, ServiceError> {
+        caller.needs(Right::Read, "list VMs")?;
+        self.list(Read::Linearizable, page, |state, page| {
+            page.cut(state.orphaned_vms(), |orphan| orphan.vm.agent.clone())
+        })
+        .await
     }
 
     /// Lists disks that no instance uses any more.

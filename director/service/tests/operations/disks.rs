@@ -1,12 +1,16 @@
-//! Orphaned disks: what is deleted, and what is kept.
+//! Orphans: what is deleted, and what is kept.
 
 use model::step::{Action, StepOutcome};
 use model::task::TaskKind;
 use model::{DiskId, TaskId, Timestamp};
-use service::ops::ORPHANS_KEPT_MS;
+use service::Page;
+use service::ops::{ORPHANS_KEPT_MS, orphaned_vms_to_delete};
+use state::command::{Command, TaskEnd};
 
 use crate::fleet::{Fleet, admin};
-use crate::nouns::{START, World, create_disk, disk_created, plan_of};
+use crate::nouns::{
+    EPOCH, START, World, create_disk, create_vm, disk_created, finished, plan_of, vm_created,
+};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -54,4 +58,28 @@ async fn a_disk_that_is_named_is_deleted_however_young() {
     assert_eq!(to_delete(&fleet, task), [DiskId::new("d2")]);
     let unknown = service.delete_orphaned_disks(&admin(), None, &["disk-9".into()], now).await;
     assert!(unknown.unwrap_err().to_string().contains("disk-9"));
+}
+
+#[tokio::test]
+async fn vms_that_were_left_are_listed_and_deleted_by_one_task_at_a_time() {
+    let fleet = Fleet::new();
+    assert!(orphaned_vms_to_delete(&fleet.world().state()).is_empty());
+    {
+        let mut world = fleet.world();
+        let orphan = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };
+        let task = world.planned(plan_of(vec![create_vm(), orphan]));
+        world.step(task, 1, 0, vm_created("vm-1"));
+        let records = vec![finished(1, 1, 1, StepOutcome::Done)];
+        world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    }
+    let listed = fleet.service().orphaned_vms(&admin(), &Page::default()).await.unwrap().rows;
+    assert_eq!(listed.iter().map(|orphan| &orphan.vm.cid).collect::<Vec<_>>(), [&Some("vm-1".into())]);
+    let agents = orphaned_vms_to_delete(&fleet.world().state());
+    assert_eq!(agents, ["a1".into()]);
+    let task = fleet.world().queue(TaskKind::DeleteOrphanedVms { agents: agents.clone() }, &[]);
+    assert!(orphaned_vms_to_delete(&fleet.world().state()).is_empty(), "a task is on them");
+    let error = model::task::TaskError::plain("the cloud is closed");
+    fleet.world().must(Command::TaskTake { task, epoch: EPOCH });
+    fleet.world().must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Error(error) });
+    assert_eq!(orphaned_vms_to_delete(&fleet.world().state()), agents, "it will be tried again");
 }

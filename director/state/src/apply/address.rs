@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use model::instance::Vm;
 use model::ip::Block;
 use model::plan::Reservation;
 use model::*;
@@ -30,6 +31,7 @@ pub(super) fn reserve(
         instance: wanted.instance.clone(),
         deployment,
         slug,
+        orphan: None,
     };
     tx.put(&ADDRESSES, &wanted.ip, &record);
     tx.put(&ADDRESSES_OF, &(wanted.instance.clone(), wanted.ip), &());
@@ -41,12 +43,32 @@ pub(super) fn reserve(
 fn holder(tx: &Tx<'_>, wanted: &Reservation) -> Option<AddressRecord> {
     let block = Block::starting(wanted.ip, wanted.prefix);
     let last = block.family.address(block.last);
-    let others = |held: &AddressRecord| held.instance != wanted.instance;
+    let others = |held: &AddressRecord| held.orphan.is_some() || held.instance != wanted.instance;
     let before = tx.rows_before(&ADDRESSES, &wanted.ip).map(|(_, held)| held).find(others);
     let within =
         tx.rows_from(&ADDRESSES, &wanted.ip).map(|(_, held)| held).take_while(|held| held.ip <= last);
     let mut nearby = before.into_iter().chain(within).filter(others);
     nearby.find(|held| Block::starting(held.ip, held.prefix).overlaps(&block))
+}
+
+/// Leaves the addresses of an instance's VM to the VM alone.
+pub(super) fn leave_to_orphan(tx: &mut Tx<'_>, vm: &Vm) {
+    for ip in vm.networks.iter().filter_map(|network| network.ip) {
+        let held = tx.get(&ADDRESSES, &ip);
+        if let Some(held) = held.filter(|held| held.orphan.is_none() && held.instance == vm.instance) {
+            tx.delete(&ADDRESSES_OF, &(vm.instance.clone(), ip));
+            tx.put(&ADDRESSES, &ip, &AddressRecord { orphan: Some(vm.agent.clone()), ..held });
+        }
+    }
+}
+
+/// Frees the addresses of an orphaned VM.
+pub(super) fn release_orphan(tx: &mut Tx<'_>, vm: &Vm) {
+    for ip in vm.networks.iter().filter_map(|network| network.ip) {
+        if tx.get(&ADDRESSES, &ip).is_some_and(|held| held.orphan.as_ref() == Some(&vm.agent)) {
+            tx.delete(&ADDRESSES, &ip);
+        }
+    }
 }
 
 /// Frees an instance's addresses except those in `kept`.

@@ -108,6 +108,8 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         }
         // Left behind or gone: in both cases nobody may take the agent for the instance's any more.
         (A::DeleteVm { agent, .. }, O::Done | O::MayHaveLeaked { .. }) => vm::deleted(tx, agent),
+        (A::OrphanVm { agent, .. }, O::Done) => vm::orphaned(tx, agent),
+        (A::DeleteOrphanedVm { agent }, O::Done | O::MayHaveLeaked { .. }) => vm::orphan_deleted(tx, agent),
 
         (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
         (A::MountDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
@@ -157,7 +159,8 @@ fn mismatch(deed: &Deed<'_>, reason: &str) -> Refusal {
 fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
     match action {
         Action::CreateVm { .. } => Some(("create", "vm")),
-        Action::DeleteVm { .. } => Some(("delete", "vm")),
+        Action::DeleteVm { .. } | Action::DeleteOrphanedVm { .. } => Some(("delete", "vm")),
+        Action::OrphanVm { .. } => Some(("orphan", "vm")),
         Action::CreateDisk { .. } => Some(("create", "disk")),
         Action::OrphanDisk { .. } => Some(("orphan", "disk")),
         Action::DeleteOrphanedDisk { .. } => Some(("delete", "disk")),
@@ -171,7 +174,12 @@ fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> O
     match (action, outcome) {
         (Action::CreateVm { .. }, Some(StepOutcome::VmCreated { cid })) => Some(cid.to_string()),
         (Action::CreateDisk { .. }, Some(StepOutcome::DiskCreated { cid })) => Some(cid.to_string()),
-        (Action::DeleteVm { agent, .. }, _) => tx.get(&VMS, agent)?.cid.map(|cid| cid.to_string()),
+        (Action::DeleteVm { agent, .. } | Action::OrphanVm { agent, .. }, _) => {
+            tx.get(&VMS, agent)?.cid.map(|cid| cid.to_string())
+        }
+        (Action::DeleteOrphanedVm { agent }, _) => {
+            tx.get(&ORPHANED_VMS, agent)?.vm.cid.map(|cid| cid.to_string())
+        }
         (Action::OrphanDisk { disk, .. }, _) => tx.get(&DISKS, disk)?.cid.map(|cid| cid.to_string()),
         (Action::DeleteOrphanedDisk { disk }, _) => {
             tx.get(&ORPHANED_DISKS, disk)?.disk.cid.map(|cid| cid.to_string())

@@ -4,11 +4,12 @@
 use model::instance::{NetworkSettings, Vm};
 use model::*;
 
+use super::address;
 use super::deed::Deed;
 use super::tx::{Tx, not_found};
 use super::variable;
 use crate::command::Refusal;
-use crate::records::{AgentHealth, AgentRecord};
+use crate::records::{AgentHealth, AgentRecord, OrphanedVm};
 use crate::tables::*;
 
 /// `CreateVm` is about to be done: the VM's row and its agent's.
@@ -107,6 +108,30 @@ pub(super) fn forget(tx: &mut Tx<'_>, vm: &Vm) {
 pub(super) fn deleted(tx: &mut Tx<'_>, agent: &AgentId) {
     if let Some(vm) = tx.get(&VMS, agent) {
         forget(tx, &vm);
+    }
+}
+
+/// `OrphanVm`: the VM, or what may be one, stays for a while with its addresses, but without an instance.
+pub(super) fn orphaned(tx: &mut Tx<'_>, agent: &AgentId) {
+    let Some(vm) = tx.get(&VMS, agent) else { return };
+    forget(tx, &vm);
+    address::leave_to_orphan(tx, &vm);
+    let owner = tx.get(&INSTANCES, &vm.instance);
+    let orphan = OrphanedVm {
+        deployment: owner.as_ref().map(|owner| owner.spec.deployment.clone()).unwrap_or_default(),
+        slug: owner.as_ref().map_or_else(|| vm.instance.to_string(), |owner| owner.slug()),
+        az: owner.and_then(|owner| owner.spec.az),
+        orphaned_at: tx.at,
+        vm: Vm { active: false, ..vm },
+    };
+    tx.put(&ORPHANED_VMS, agent, &orphan);
+}
+
+/// `DeleteOrphanedVm` is done; a row that is gone already is fine.
+pub(super) fn orphan_deleted(tx: &mut Tx<'_>, agent: &AgentId) {
+    if let Some(orphan) = tx.get(&ORPHANED_VMS, agent) {
+        address::release_orphan(tx, &orphan.vm);
+        tx.delete(&ORPHANED_VMS, agent);
     }
 }
 

@@ -77,6 +77,16 @@ impl<'a> State<'a> {
         ORPHANED_DISKS.get(self.kv, id)
     }
 
+    /// Returns the VMs that no instance uses any more.
+    pub fn orphaned_vms(&self) -> Vec<OrphanedVm> {
+        ORPHANED_VMS.rows(self.kv, Direction::Forward).map(|(_, vm)| vm).collect()
+    }
+
+    /// Returns a VM that no instance uses any more.
+    pub fn orphaned_vm(&self, agent: &AgentId) -> Option<OrphanedVm> {
+        ORPHANED_VMS.get(self.kv, agent)
+    }
+
     /// Returns all held addresses in numeric order.
     pub fn addresses(&self) -> Vec<AddressRecord> {
         ADDRESSES.rows(self.kv, Direction::Forward).map(|(_, address)| address).collect()
