@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use futures::Stream;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::error::StartError;
 use crate::fatal::Fatal;
 use crate::log_cache::LogCache;
 use crate::log_db::{LogDb, LogReadError};
-use crate::log_writer::{LogWriter, QUEUE_MAX, Write};
+use crate::log_writer::{LogThread, Write};
 use crate::state_store::StateStore;
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The log of one replica. Reads come from memory as far as possible; writes go to the writer thread.
 pub(crate) struct LogStore {
     reader: LogReader,
-    writer: mpsc::Sender<Write>,
+    writer: LogThread,
     state: Arc<StateStore>,
 }
 
@@ -50,16 +50,13 @@ impl LogStore {
         let db = Arc::new(db);
         let vote = db.vote().map_err(io::Error::other)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
-        let (writer, inbox) = mpsc::channel(QUEUE_MAX);
-        let thread = LogWriter { db: db.clone(), cache: cache.clone(), fatal: fatal.clone(), inbox };
-        // Owned by the channel: the thread ends when the last sender is gone, and what was sent before is written.
-        std::thread::Builder::new().name("raft-log".into()).spawn(move || thread.run())?;
+        let writer = LogThread::start(db.clone(), cache.clone(), fatal.clone())?;
         let reader = LogReader { db, cache, vote: Arc::new(Mutex::new(vote)), fatal };
         Ok(Self { reader, writer, state })
     }
 
     async fn send(&self, write: Write) -> io::Result<()> {
-        self.writer.send(write).await.map_err(|_| io::Error::other("the log writer has stopped"))
+        self.writer.send(write).await
     }
 
     async fn send_and_wait(

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
@@ -16,7 +17,7 @@ use crate::log_db::{Durability, LogBatch, LogDb};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// Writes that wait for the thread. openraft merges entries before that, so a full queue means a stuck disk.
-pub(crate) const QUEUE_MAX: usize = 1024;
+const QUEUE_MAX: usize = 1024;
 
 /// One write. They are carried out in order.
 pub(crate) enum Write {
@@ -46,17 +47,51 @@ enum Waiter {
     Other(oneshot::Sender<io::Result<()>>),
 }
 
+/// The thread's owner. What was sent before it is dropped is written, and the thread has ended when the drop returns: a
+/// thread that closed its database while the process exits would do so amid what RocksDB has torn down already.
+pub(crate) struct LogThread {
+    /// There until the drop.
+    inbox: Option<mpsc::Sender<Write>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts the thread.
+    pub(crate) fn start(db: Arc<LogDb>, cache: Arc<Mutex<LogCache>>, fatal: Fatal) -> io::Result<Self> {
+        let (sender, inbox) = mpsc::channel(QUEUE_MAX);
+        let writer = LogWriter { db, cache, fatal, inbox };
+        let thread = Builder::new().name("raft-log".into()).spawn(move || writer.run())?;
+        Ok(Self { inbox: Some(sender), thread: Some(thread) })
+    }
+
+    /// Hands a write in, once there is room for it.
+    pub(crate) async fn send(&self, write: Write) -> io::Result<()> {
+        let stopped = || io::Error::other("the log writer has stopped");
+        self.inbox.as_ref().ok_or_else(stopped)?.send(write).await.map_err(|_| stopped())
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        self.inbox = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The thread's state.
-pub(crate) struct LogWriter {
-    pub(crate) db: Arc<LogDb>,
-    pub(crate) cache: Arc<Mutex<LogCache>>,
-    pub(crate) fatal: Fatal,
-    pub(crate) inbox: mpsc::Receiver<Write>,
+struct LogWriter {
+    db: Arc<LogDb>,
+    cache: Arc<Mutex<LogCache>>,
+    fatal: Fatal,
+    inbox: mpsc::Receiver<Write>,
 }
 
 impl LogWriter {
     /// Writes until nobody can send any more, or until a write fails: after that nothing is acknowledged.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         let mut writes = Vec::with_capacity(QUEUE_MAX);
         while self.inbox.blocking_recv_many(&mut writes, QUEUE_MAX) > 0 {
             if let Err(error) = self.write(&mut writes) {

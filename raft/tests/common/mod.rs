@@ -114,9 +114,13 @@ impl Replica {
         }
     }
 
-    /// Ends everything at once; nothing is handed over.
+    /// Ends everything at once; nothing is handed over. Returns when its threads have ended: a test's process must not
+    /// exit while one of them still closes a database.
     pub fn kill(self) {
-        self.runtime.shutdown_background();
+        let Self { node, runtime, .. } = self;
+        drop(node);
+        // A runtime may not be waited for in another one.
+        std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
     }
 
     /// Shuts down in order.
