@@ -45,7 +45,11 @@ impl Need {
 pub fn met(needs: &[Need]) -> bool {
     match needs.iter().find(|need| !need.is_met()) {
         Some(missing) => {
-            eprintln!("skipped: there is no `{}` here (apt-get install {})", missing.program(), missing.package());
+            eprintln!(
+                "skipped: there is no `{}` here (apt-get install {})",
+                missing.program(),
+                missing.package()
+            );
             false
         }
         None => true,

@@ -54,7 +54,8 @@ impl Shown {
                 let path: PathBuf = entry.path();
                 if entry.file_type()?.is_dir() {
                     folders.push(path);
-                } else if let Ok(Ok(Value::Object(found))) = fs::read(&path).map(|b| serde_json::from_slice(&b))
+                } else if let Ok(Ok(Value::Object(found))) =
+                    fs::read(&path).map(|b| serde_json::from_slice(&b))
                     && let (Some(chain), Some(key)) = (found.get("chain_pem"), found.get("key_pem"))
                 {
                     let text = |value: &Value| value.as_str().map(str::to_owned).context("PEM");
@@ -71,8 +72,9 @@ async fn is_let_in(port: &str, shown: &Shown, authority_pem: &str) -> Result<boo
     let identity = TlsIdentity::new(&shown.chain_pem, &shown.key_pem, authority_pem)?;
     let stream = TcpStream::connect(port).await?;
     let answered = async {
-        let mut tls =
-            TlsConnector::from(Arc::clone(&identity.client())).connect(expected_name(NodeId(1)), stream).await?;
+        let mut tls = TlsConnector::from(Arc::clone(&identity.client()))
+            .connect(expected_name(NodeId(1)), stream)
+            .await?;
         tls.write_all(HELLO).await?;
         // A refusal of our certificate comes only now: with TLS 1.3 our side of the handshake is done before.
         let mut head = [0; 9];

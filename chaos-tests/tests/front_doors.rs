@@ -68,7 +68,9 @@ async fn a_replica_says_whether_it_lives_and_whether_it_can_serve() -> Result<()
         let each = (1..=3).map(|number| probe(&cluster, number, "/metrics"));
         futures::future::try_join_all(each).await?.into_iter().map(|(_, text)| text).collect()
     };
-    for call in ["propose_seconds_count", "rpc_seconds_count{method=\"directorate.v1.Configs/Put\",code=\"Ok\"}"] {
+    for call in
+        ["propose_seconds_count", "rpc_seconds_count{method=\"directorate.v1.Configs/Put\",code=\"Ok\"}"]
+    {
         assert!(all.iter().any(|text| text.contains(call)), "{call} in {all:#?}");
     }
 
@@ -83,12 +85,15 @@ async fn a_replica_says_whether_it_lives_and_whether_it_can_serve() -> Result<()
     })
     .await?;
     assert_eq!(probe(&cluster, lonely, "/livez").await?.0, 200);
-    assert!(cluster.log_of(lonely)?.contains("there is no leader"));
+    let told = async || Ok(cluster.log_of(lonely)?.contains("there is no leader"));
+    wait::until_true("its log says so", SETTLE, told).await?;
     for number in (1..=3).filter(|number| *number != lonely) {
         cluster.run(number)?;
     }
-    wait::until_true("it is ready again", SETTLE, async || Ok(probe(&cluster, lonely, "/readyz").await?.0 == 200))
-        .await?;
+    wait::until_true("it is ready again", SETTLE, async || {
+        Ok(probe(&cluster, lonely, "/readyz").await?.0 == 200)
+    })
+    .await?;
     cluster.finish().await
 }
 
@@ -106,8 +111,10 @@ async fn a_client_that_knows_nothing_finds_out_what_there_is() -> Result<()> {
     let mut client = ServerReflectionClient::new(channel(&cluster, 1).await?);
     let answers = client.server_reflection_info(tokio_stream::iter(requests)).await?.into_inner();
     let answers: Vec<_> = answers.map(|answer| answer.map(|a| a.message_response)).collect().await;
-    let [Ok(Some(MessageResponse::ListServicesResponse(services))), Ok(Some(MessageResponse::FileDescriptorResponse(files)))] =
-        answers.as_slice()
+    let [
+        Ok(Some(MessageResponse::ListServicesResponse(services))),
+        Ok(Some(MessageResponse::FileDescriptorResponse(files))),
+    ] = answers.as_slice()
     else {
         panic!("{answers:?}")
     };
@@ -120,10 +127,17 @@ async fn a_client_that_knows_nothing_finds_out_what_there_is() -> Result<()> {
 }
 
 /// Watches on one replica until some change has come; returns all that came, and the revision reached.
-async fn watched(cluster: &Cluster, number: usize, after: Option<u64>, key: &str) -> Result<(Vec<Change>, u64)> {
+async fn watched(
+    cluster: &Cluster,
+    number: usize,
+    after: Option<u64>,
+    key: &str,
+) -> Result<(Vec<Change>, u64)> {
     let client = cluster.client_of(number)?;
     let request = WatchRequest { after_revision: after, tables: vec!["configs".into()] };
-    let open = client.fleet.open("WatchClient.watch", async |link| WatchClient::new(link).watch(request.clone()).await);
+    let open = client
+        .fleet
+        .open("WatchClient.watch", async |link| WatchClient::new(link).watch(request.clone()).await);
     let mut stream = open.await?;
     let mut seen = Vec::new();
     let following = async {
@@ -163,10 +177,11 @@ async fn a_watch_goes_on_at_another_replica_without_gap_or_repeat() -> Result<()
 
     // From now on: the first message says where that is, though nothing has happened.
     let own = cluster.client_of(other)?;
-    let open = own.fleet.open("WatchClient.watch", async |link| {
-        WatchClient::new(link).watch(WatchRequest::default()).await
-    });
-    let bookmark = tokio::time::timeout(Duration::from_secs(10), open.await?.message()).await??.context("one")?;
+    let request = WatchRequest { tables: vec!["configs".into()], ..WatchRequest::default() };
+    let open =
+        own.fleet.open("WatchClient.watch", async |link| WatchClient::new(link).watch(request.clone()).await);
+    let bookmark =
+        tokio::time::timeout(Duration::from_secs(10), open.await?.message()).await??.context("one")?;
     assert!(bookmark.revision >= reached && bookmark.changes.is_empty(), "{bookmark:?}");
     cluster.run(leader)?;
     cluster.wait_for_voter(leader).await?;

@@ -12,8 +12,12 @@ use chaos_tests::workload::{Hello, Net, upload_hello};
 use cpi_sim::{Knobs, Span as Delay};
 use directord::traces;
 use model::TaskId;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::net::TcpListener;
@@ -97,7 +101,11 @@ async fn a_task_is_one_trace_though_two_leaders_worked_on_it() -> Result<()> {
     // The other tasks have traces of their own.
     let traces: BTreeSet<Vec<u8>> = {
         let received = received.lock().ok().context("no export has panicked")?;
-        received.iter().filter(|(_, span)| span.name == "task").map(|(_, span)| span.trace_id.clone()).collect()
+        received
+            .iter()
+            .filter(|(_, span)| span.name == "task")
+            .map(|(_, span)| span.trace_id.clone())
+            .collect()
     };
     assert!(traces.len() >= 3, "uploads and deploy: {}", traces.len());
     // Whoever reads logs finds the trace, too.

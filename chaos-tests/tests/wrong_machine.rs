@@ -63,7 +63,8 @@ async fn with_a_clock_that_is(seconds: i64) -> Result<()> {
     cluster.terminate(wrong).await?;
     cluster.run(wrong)?;
     cluster.wait_for_voter(wrong).await?;
-    let task = client.deploy(&Hello { greeting: "Moin".into(), ..Hello::default() }.manifest(), "right").await?;
+    let task =
+        client.deploy(&Hello { greeting: "Moin".into(), ..Hello::default() }.manifest(), "right").await?;
     client.done(task, DEPLOY_LIMIT).await?;
     cluster.finish().await
 }
@@ -132,7 +133,10 @@ async fn a_full_disk_on_one_replica_stops_neither_it_nor_the_fleet() -> Result<(
         rest.put_config("note", &format!("text: {n} {text}")).await?;
     }
     let ended = cluster.has_ended(small);
-    println!("a disk that is full to the last byte: the replica {}", if ended { "has ended" } else { "goes on" });
+    println!(
+        "a disk that is full to the last byte: the replica {}",
+        if ended { "has ended" } else { "goes on" }
+    );
     std::fs::remove_file(filler)?;
     if ended {
         assert!(cluster.log_of(small)?.contains("No space left"), "it said why");

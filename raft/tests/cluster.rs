@@ -302,8 +302,10 @@ async fn who_was_away_disturbs_nobody() {
     // Alone, it would like to be elected again and again. It asks first, and its term stays what it is: the others would
     // have to follow a higher one.
     let alone = Instant::now();
-    eventually("some elections to come to nothing", || alone.elapsed() > cluster.setup.timing.election_max * 6)
-        .await;
+    eventually("some elections to come to nothing", || {
+        alone.elapsed() > cluster.setup.timing.election_max * 6
+    })
+    .await;
     assert_eq!(node.status().term, term, "it has called elections that nobody heard of");
     cluster.launch(leader).await;
     cluster.launch(third).await;

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use retry::Policy;
+pub use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-pub use tonic::Request;
 use tonic::{Response, Status};
 
 pub use connect::{Login, Trust};

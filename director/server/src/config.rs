@@ -161,8 +161,7 @@ impl Config {
         let table: toml::Table = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.into(), message: error.to_string() })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        read::config(table, base)
-            .map_err(|complaints| ConfigError::Invalid { path: path.into(), complaints })
+        read::config(table, base).map_err(|complaints| ConfigError::Invalid { path: path.into(), complaints })
     }
 }
 

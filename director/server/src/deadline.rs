@@ -49,7 +49,8 @@ pub async fn honour(request: Request, next: Next) -> Response {
 fn limit_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(HEADER)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = Some(number).filter(|n| n.len() <= 8 && n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+    let number: u64 =
+        Some(number).filter(|n| n.len() <= 8 && n.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
     Some(match unit {
         "H" => Duration::from_secs(number * 3600),
         "M" => Duration::from_secs(number * 60),
@@ -72,7 +73,9 @@ mod tests {
     use super::*;
 
     fn limit(text: &str) -> Option<Duration> {
-        limit_of(&[(axum::http::HeaderName::from_static(HEADER), text.parse().unwrap())].into_iter().collect())
+        limit_of(
+            &[(axum::http::HeaderName::from_static(HEADER), text.parse().unwrap())].into_iter().collect(),
+        )
     }
 
     #[test]
@@ -110,7 +113,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_below_knows_how_long() {
-        for (timeout, expected) in [(None, "20000"), (Some("60S"), "20000"), (Some("2S"), "1900"), (Some("50m"), "25")]
+        for (timeout, expected) in
+            [(None, "20000"), (Some("60S"), "20000"), (Some("2S"), "1900"), (Some("50m"), "25")]
         {
             let answer = call("/wait", timeout).await;
             let body = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();

@@ -37,9 +37,8 @@ pub const APPLY: &str = "directorate_apply_seconds";
 pub const RPC: &str = "directorate_rpc_seconds";
 
 /// Bounds of all histograms: from an apply to a request that waited for a leader.
-pub const BUCKETS: &[f64] = &[
-    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+pub const BUCKETS: &[f64] =
+    &[0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// What a path that is no method of ours counts as: paths are the outside's to choose, labels are not.
 const NO_METHOD: &str = "other";

@@ -28,7 +28,8 @@ struct Probes {
 
 /// Starts the probe port.
 pub fn start(tasks: &OwnedTasks, listener: TcpListener, node: Node, log: RaftLog, hub: Arc<AgentHub>) {
-    let builder = PrometheusBuilder::new().set_buckets(names::BUCKETS).expect("the list of buckets is not empty");
+    let builder =
+        PrometheusBuilder::new().set_buckets(names::BUCKETS).expect("the list of buckets is not empty");
     let recorder = builder.build_recorder();
     let probes = Probes { node, log, hub, metrics: recorder.handle() };
     // A second replica in one process (tests) keeps its own numbers; the first one's recorder is global.

@@ -336,7 +336,8 @@ impl Replica {
             health: self.health.clone(),
             tasks: self.doors.clone(),
         };
-        let routes = router(grpc::routes(&door)?).layer(from_fn(deadline::honour)).layer(from_fn(metrics::observe));
+        let routes =
+            router(grpc::routes(&door)?).layer(from_fn(deadline::honour)).layer(from_fn(metrics::observe));
         self.serve(&self.doors, "API port", listener, PortKind::Api, routes);
         Ok(())
     }

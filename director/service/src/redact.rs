@@ -98,7 +98,9 @@ mod tests {
         let text = "# mine\nname: d\nazs: [{name: z1}]\ninstance_groups:\n- name: web\n  env: {k: v}\n  jobs:\n\
                     \x20 - properties: {password: hunter2, ref: ((x)), n: 5}\n";
         let shown = redacted_text(text);
-        for expected in ["name: d", "- name: z1", "k: <redacted>", "password: <redacted>", "ref: ((x))", "n: <redacted>"] {
+        for expected in
+            ["name: d", "- name: z1", "k: <redacted>", "password: <redacted>", "ref: ((x))", "n: <redacted>"]
+        {
             assert!(shown.contains(expected), "{expected} in {shown}");
         }
         assert!(!shown.contains("hunter2") && !shown.contains("mine"), "{shown}");

@@ -84,7 +84,10 @@ async fn ask(
         match tokio::time::timeout(ANSWER, client.join(request.clone())).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Ok(Err(status)) if status.code() == tonic::Code::Unauthenticated => {
-                bail!("the fleet refused the token: {} (each is good once, and for a while)", status.message());
+                bail!(
+                    "the fleet refused the token: {} (each is good once, and for a while)",
+                    status.message()
+                );
             }
             Ok(Err(status)) => failures.push(format!("  {endpoint}: {}", status.message())),
             Err(_) => failures.push(format!("  {endpoint}: no answer within {} s", ANSWER.as_secs())),

@@ -208,8 +208,7 @@ fn port(mut section: Section) -> Option<Port> {
     let advertise = section.text("advertise");
     let port = match (listen, advertise) {
         (listen, Some(text)) => {
-            let port =
-                text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            let port = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
             let good = port.is_some_and(|(host, _)| !host.is_empty());
             if !good {
                 section.complain("advertise", &text, "a host and a port");
@@ -231,8 +230,7 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
     let mut section = section?;
     let (kind, local, sim) = (section.needed("kind"), section.section("local"), section.section("sim"));
     let local = local.map(|mut local| {
-        let (root, isolation, agent) =
-            (local.needed("root"), local.text("isolation"), local.text("agent"));
+        let (root, isolation, agent) = (local.needed("root"), local.text("isolation"), local.text("agent"));
         let isolation = isolation.unwrap_or_else(|| "auto".into());
         if let Err(wanted) = crate::clouds::isolation(&isolation) {
             local.complain("isolation", &isolation, &wanted);

@@ -40,7 +40,8 @@ fn unknown_keys_are_named_wherever_they_are() {
         .replace("listen = \"127.0.0.1:1\"", "listen = \"127.0.0.1:1\"\nlisten_too = 2")
         .replace("root = \"cloud\"", "root = \"cloud\"\nisolate = true");
     let error = parse(&text).unwrap_err().to_string();
-    for expected in ["4 problem(s)", "  colour: there is no", "  loq: ", "  api.listen_too: ", "  cpi.local.isolate: "]
+    for expected in
+        ["4 problem(s)", "  colour: there is no", "  loq: ", "  api.listen_too: ", "  cpi.local.isolate: "]
     {
         assert!(error.contains(expected), "{expected} in {error}");
     }
@@ -73,7 +74,8 @@ fn whatever_a_part_of_us_would_refuse_later_is_refused_here() {
 #[test]
 fn what_is_missing_is_named_together() {
     let error = parse("name = \"d1\"\n[api]\n").unwrap_err().to_string();
-    for expected in ["data_dir: is missing", "api.listen: is missing", "[peer]: is missing", "[secrets]: is missing"]
+    for expected in
+        ["data_dir: is missing", "api.listen: is missing", "[peer]: is missing", "[secrets]: is missing"]
     {
         assert!(error.contains(expected), "{expected} in {error}");
     }

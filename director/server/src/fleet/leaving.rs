@@ -103,6 +103,11 @@ impl Membership {
         self.node.remove_member(node.0, REMOVAL).await.map_err(|error| of_member(&error))
     }
 
+    /// Returns who leads, waiting for an election to end.
+    pub async fn leader(&self) -> Result<NodeId, Status> {
+        self.held(|leader| std::future::ready(Ok(leader))).await
+    }
+
     /// Hands leadership over, whoever has it; returns who leads then.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, Status> {
         // Whose it was when we began: a second attempt must not move it on from where the first one put it.

@@ -59,7 +59,8 @@ impl RaftLog {
             command: proposal.command,
         };
         let (bytes, begun) = (entry.encode(), Instant::now());
-        let proposed = self.node.propose(bytes, deadline::within(WAIT_FOR_LEADER)).await.map_err(log_error)?;
+        let proposed =
+            self.node.propose(bytes, deadline::within(WAIT_FOR_LEADER)).await.map_err(log_error)?;
         let outcome = Outcome::decode(&proposed.answer)
             .map_err(|e| LogError::Other(format!("the state's answer can't be read: {e}")))?;
         if !matches!(outcome, Outcome::Refused(_)) {
@@ -91,10 +92,13 @@ impl CommandLog for RaftLog {
     fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, LogError>> {
         Box::pin(async {
             let begun = Instant::now();
-            let index = self.node.read_barrier(deadline::within(WAIT_FOR_LEADER)).await.map_err(|error| match error {
-                ReadError::Stopped => LogError::Stopping,
-                other => LogError::NoLeader(other.to_string()),
-            })?;
+            let index =
+                self.node.read_barrier(deadline::within(WAIT_FOR_LEADER)).await.map_err(
+                    |error| match error {
+                        ReadError::Stopped => LogError::Stopping,
+                        other => LogError::NoLeader(other.to_string()),
+                    },
+                )?;
             metrics::read_barrier(begun.elapsed());
             Ok(Revision(index))
         })

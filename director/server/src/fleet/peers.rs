@@ -52,12 +52,7 @@ impl PeerChannels {
         Ok(channel)
     }
 
-    fn open(
-        &self,
-        node: NodeId,
-        address: &str,
-        dials: Option<Arc<Dials>>,
-    ) -> Result<Channel, ConnectError> {
+    fn open(&self, node: NodeId, address: &str, dials: Option<Arc<Dials>>) -> Result<Channel, ConnectError> {
         let failed = |source| ConnectError { node_id: node.0, address: address.to_owned(), source };
         // The scheme is plain to tonic: TLS is the connector's, so that it is renewed without tonic knowing.
         let endpoint =

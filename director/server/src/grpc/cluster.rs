@@ -133,8 +133,8 @@ impl Cluster for Door {
         let (id, to) = (request_id(&wish.request_id), Some(wish.node_id).filter(|n| *n != 0).map(NodeId));
         let done_before = self.service.was_handed_over(&caller, id.as_ref()).await.map_err(status)?;
         let leader = match done_before {
-            Some(leader) => leader,
-            None => {
+            true => self.membership.leader().await?,
+            false => {
                 let leader = self.membership.transfer(to).await?;
                 self.service.note_hand_over(&caller, id, leader).await.map_err(status)?;
                 leader

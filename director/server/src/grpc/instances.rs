@@ -14,8 +14,8 @@ use proto::v1::instances_server::Instances;
 use service::ops::InstanceRow;
 use service::{List, Read, Right};
 use state::records::AgentHealth;
-use tokio::time::Instant;
 use state::records::OrphanedVm;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};

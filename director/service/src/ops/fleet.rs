@@ -43,20 +43,17 @@ impl Service {
         Ok(State::new(&*view).join_token(&token.hash).unwrap_or(token))
     }
 
-    /// Returns who leads, if this very request has handed leadership over before.
+    /// Returns whether this very request has handed leadership over before.
     pub async fn was_handed_over(
         &self,
         caller: &Caller,
         request_id: Option<&RequestId>,
-    ) -> Result<Option<NodeId>, ServiceError> {
+    ) -> Result<bool, ServiceError> {
         caller.needs(Right::Admin, "change the fleet")?;
         if request_id.is_none() {
-            return Ok(None);
+            return Ok(false);
         }
-        match self.look_for(caller, request_id).await? {
-            Mutation::New(_) => Ok(None),
-            Mutation::Repeated(_) => Ok(self.info().map(|cluster| cluster.leader)),
-        }
+        Ok(matches!(self.look_for(caller, request_id).await?, Mutation::Repeated(_)))
     }
 
     /// Notes that leadership was handed over on request.

@@ -85,7 +85,8 @@ async fn secrets_in_configs_are_for_admins() {
         let (one, _) = service.config(&caller, None, "runtime", "default").await.unwrap();
         let mut shown = vec![one.content];
         for history in [true, false] {
-            let list = service.configs(&caller, "".into(), "".into(), history, &Page::default()).await.unwrap();
+            let list =
+                service.configs(&caller, "".into(), "".into(), history, &Page::default()).await.unwrap();
             shown.push(list.rows[0].0.content.clone());
         }
         assert_eq!(shown.iter().all(|text| text.contains("hunter2")), seen, "{scope}: {shown:?}");
