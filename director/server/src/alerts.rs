@@ -1,9 +1,12 @@
 //! What agents' supervisors notice, on its way to the audit log.
 //!
 //! Alerts come in on the agents' streams, which must not wait; they leave as events, a few a second: a fleet whose services
-//! all fail must not drown the log in saying so. What finds no place is counted and told as a number.
+//! all fail must not drown the log in saying so, and no agent may say so much that others are not heard. What finds no
+//! place is counted and told as a number.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_client_grpc::Alert;
@@ -11,10 +14,11 @@ use model::{AgentId, RequestId, Timestamp};
 use ring::digest::{SHA256, digest};
 use state::State;
 use state::command::{Command, NewEvent};
-use state::log::{CommandLog as _, Proposal};
+use state::log::{CommandLog as _, LogError, Proposal};
 use time::OffsetDateTime;
 use time::macros::format_description;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -26,6 +30,11 @@ const WAITING_MAX: usize = 256;
 /// Least time between two events: at most ten a second of each replica.
 const FILED_EVERY: Duration = Duration::from_millis(100);
 
+/// Alerts that one agent may hand in within each [`AGENTS_SPAN`].
+const OF_AN_AGENT_MAX: u32 = 20;
+
+const AGENTS_SPAN: Duration = Duration::from_secs(60);
+
 /// Longest text of an alert that is kept.
 const TEXT_CHARS_MAX: usize = 1024;
 
@@ -33,6 +42,8 @@ const TEXT_CHARS_MAX: usize = 1024;
 pub struct AlertDesk {
     waiting: mpsc::Sender<(AgentId, Alert)>,
     lost: std::sync::Arc<AtomicU64>,
+    /// How many each agent has handed in since when.
+    given: Mutex<HashMap<AgentId, (Instant, u32)>>,
 }
 
 /// Alerts that were handed in.
@@ -45,15 +56,32 @@ pub struct Handed {
 pub fn desk() -> (AlertDesk, Handed) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     let lost = std::sync::Arc::<AtomicU64>::default();
-    (AlertDesk { waiting: sender, lost: lost.clone() }, Handed { waiting: receiver, lost })
+    (
+        AlertDesk { waiting: sender, lost: lost.clone(), given: Mutex::default() },
+        Handed { waiting: receiver, lost },
+    )
 }
 
 impl AlertDesk {
-    /// Takes an alert in, or counts it if too many wait. Never blocks.
+    /// Takes an alert in, or counts it if too many wait, or too many come from this agent. Never blocks.
     pub fn hand_in(&self, agent: &AgentId, alert: Alert) {
-        if self.waiting.try_send((agent.clone(), alert)).is_err() {
+        if !self.may(agent) || self.waiting.try_send((agent.clone(), alert)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn may(&self, agent: &AgentId) -> bool {
+        let now = Instant::now();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if !given.contains_key(agent) {
+            given.retain(|_, (since, _)| now.duration_since(*since) < AGENTS_SPAN);
+        }
+        let (since, count) = given.entry(agent.clone()).or_insert((now, 0));
+        if now.duration_since(*since) >= AGENTS_SPAN {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= OF_AN_AGENT_MAX
     }
 }
 
@@ -70,7 +98,7 @@ pub async fn file(log: RaftLog, mut handed: Handed, stop: CancellationToken) {
                 event(&State::new(&*view), &agent, &alert)
             };
             if let Some(proposal) = proposal
-                && let Err(error) = log.propose(proposal).await
+                && let Err(error) = keep_proposing(&log, proposal).await
             {
                 warn!(%agent, title = alert.title, error = %error, "an alert could not be filed");
             }
@@ -80,6 +108,16 @@ pub async fn file(log: RaftLog, mut handed: Handed, stop: CancellationToken) {
     tokio::select! {
         () = filing => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Proposes until there is a leader again: what agents notice in an outage is worth knowing. Its request id makes it one.
+async fn keep_proposing(log: &RaftLog, proposal: Proposal) -> Result<(), LogError> {
+    loop {
+        match log.propose(proposal.clone()).await {
+            Err(LogError::NoLeader(_)) => {}
+            answer => return answer.map(drop),
+        }
     }
 }
 
@@ -159,8 +197,23 @@ mod tests {
     fn what_finds_no_place_is_counted() {
         let (desk, handed) = desk();
         for n in 0..WAITING_MAX + 3 {
-            desk.hand_in(&"a1".into(), alert(&n.to_string()));
+            desk.hand_in(&format!("a{n}").into(), alert("one"));
         }
         assert_eq!(handed.lost.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_agent_takes_the_places_of_others() {
+        let (desk, handed) = desk();
+        let lost = || handed.lost.load(Ordering::Relaxed);
+        for n in 0..OF_AN_AGENT_MAX + 5 {
+            desk.hand_in(&"loud".into(), alert(&n.to_string()));
+        }
+        assert_eq!(lost(), 5);
+        desk.hand_in(&"quiet".into(), alert("one"));
+        assert_eq!(lost(), 5);
+        tokio::time::advance(AGENTS_SPAN).await;
+        desk.hand_in(&"loud".into(), alert("later"));
+        assert_eq!(lost(), 5);
     }
 }

@@ -156,6 +156,8 @@ tables! {
     VARIABLE_SET_BY_TASK: TaskId => VariableSetId = 0x53, "variable_set_by_task", Hidden;
     /// Audit events by number.
     EVENTS: EventId => Event = 0x54, "events", Shown;
+    /// The events that are alerts, by their places in a ring.
+    ALERTS: u64 => EventId = 0x55, "alerts", Hidden;
 }
 
 /// Returns the name of the table with this number.

@@ -261,6 +261,37 @@ fn events_of_others_are_kept_and_old_ones_dropped() {
 }
 
 #[test]
+fn alerts_push_out_alerts_and_not_what_people_did() {
+    let mut world = World::new();
+    let file = |world: &mut World, object_type: &str, count: u64| {
+        for _ in 0..count {
+            let event =
+                NewEvent { action: "x".into(), object_type: object_type.into(), ..NewEvent::default() };
+            let entry = entry(None, world.now, Command::EventPut { event: Box::new(event) });
+            world.log.push(entry);
+            let revision = world.revision();
+            state::apply(&mut world.kv, revision, &world.log[world.log.len() - 1]);
+        }
+    };
+    let kept = |world: &World, object_type: &str| {
+        let filter =
+            state::query::EventFilter { object_type: Some(object_type.into()), ..Default::default() };
+        let events = world.state().events(&filter, None, usize::MAX);
+        (events.len(), events.last().unwrap().id.0)
+    };
+    file(&mut world, "deployment", 9_990);
+    file(&mut world, "alert", 3_000);
+    assert_eq!(kept(&world, "deployment"), (9_990, 1));
+    assert_eq!(kept(&world, "alert"), (1_000, 11_991));
+    // Of both kinds the oldest go, and nothing else.
+    file(&mut world, "deployment", 9_995);
+    assert_eq!(kept(&world, "deployment"), (10_000, 9_986));
+    assert_eq!(kept(&world, "alert"), (1_000, 11_991));
+    file(&mut world, "deployment", 10);
+    assert_eq!(kept(&world, "deployment"), (10_000, 12_996));
+}
+
+#[test]
 fn ignoring_an_instance_outdates_plans() {
     let mut world = world();
     let ignore = |id: &str, ignore| Command::InstanceIgnore { instance: id.into(), ignore };

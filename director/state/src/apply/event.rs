@@ -13,6 +13,12 @@ use crate::tables::*;
 /// Audit events kept.
 const EVENTS_KEPT: u64 = 10_000;
 
+/// Alerts kept, beside those: what agents say must not push out what people did.
+const ALERTS_KEPT: u64 = 1000;
+
+/// The type of object that makes an event an alert.
+const ALERT: &str = "alert";
+
 /// An audit event to write. The time is the entry's; the user is who asked for the task, or else for the entry.
 #[derive(Default)]
 pub(super) struct Audit<'a> {
@@ -110,9 +116,32 @@ pub(super) fn report_leak(tx: &mut Tx<'_>, row: Option<&TaskRow>, task: Option<T
 
 fn file(tx: &mut Tx<'_>, event: Event) -> EventId {
     let id = EventId(tx.next_number("events"));
-    tx.put(&EVENTS, &id, &Event { id, ..event });
-    if let Some(old) = id.0.checked_sub(EVENTS_KEPT) {
-        tx.delete(&EVENTS, &EventId(old));
+    if event.object_type == ALERT {
+        replace_alert(tx, id);
+    } else if tx.next_number("events_of_audit") > EVENTS_KEPT {
+        forget_oldest(tx, id);
     }
+    tx.put(&EVENTS, &id, &Event { id, ..event });
     id
+}
+
+/// Gives an alert the place of the oldest one.
+fn replace_alert(tx: &mut Tx<'_>, id: EventId) {
+    let place = tx.next_number("events_of_alerts") % ALERTS_KEPT;
+    if let Some(old) = tx.get(&ALERTS, &place) {
+        tx.delete(&EVENTS, &old);
+    }
+    tx.put(&ALERTS, &place, &id);
+}
+
+/// Forgets the oldest event that is no alert. The numbers in between are those of alerts, or of what is forgotten.
+fn forget_oldest(tx: &mut Tx<'_>, next: EventId) {
+    while let oldest = EventId(tx.next_number("events_forgotten"))
+        && oldest < next
+    {
+        if tx.get(&EVENTS, &oldest).is_some_and(|event| event.object_type != ALERT) {
+            tx.delete(&EVENTS, &oldest);
+            return;
+        }
+    }
 }
