@@ -33,23 +33,33 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Agents asked at once.
 const ASKED_AT_ONCE: usize = 64;
 
-/// Asks the agents of a page how they are, a number of them at a time and all within one limit; who has not answered by
-/// then is none.
+/// What an agent said when it was asked how it is.
+#[derive(Clone, Debug, PartialEq)]
+enum Heard {
+    /// This.
+    State(AgentState),
+    /// Nothing, though there was time to; or all have agreed already that it is dead.
+    Silence,
+    /// It was not asked, or the page's time was over before its own.
+    NotAsked,
+}
+
+/// Asks the agents of a page how they are, a number of them at a time and all within one limit.
 async fn states<'a, F>(
     rows: &'a [InstanceRow],
     limit: Duration,
     ask: impl Fn(&'a InstanceRow, Duration) -> F,
-) -> Vec<Option<AgentState>>
+) -> Vec<Heard>
 where
     F: Future<Output = Option<AgentState>> + Send + 'a,
 {
     let deadline = Instant::now() + limit;
-    let mut asked: Vec<BoxFuture<'a, Option<AgentState>>> = Vec::with_capacity(rows.len());
+    let mut asked: Vec<BoxFuture<'a, Heard>> = Vec::with_capacity(rows.len());
     for row in rows {
         // Nobody waits for one that all have agreed is dead; it may take a minute to be found out otherwise.
         let dead = row.agent.as_ref().is_some_and(|agent| agent.health == AgentHealth::Dead);
         asked.push(match row.vm.is_none() || dead {
-            true => std::future::ready(None).boxed(),
+            true => std::future::ready(Heard::Silence).boxed(),
             false => within(deadline, ask(row, STATE_TIMEOUT.min(limit))).boxed(),
         });
     }
@@ -57,9 +67,14 @@ where
 }
 
 /// Waits for an agent's answer, no longer than for one agent and no longer than for the page.
-async fn within<T>(deadline: Instant, asking: impl Future<Output = Option<T>>) -> Option<T> {
-    let deadline = deadline.min(Instant::now() + STATE_TIMEOUT);
-    tokio::time::timeout_at(deadline, asking).await.ok().flatten()
+async fn within(deadline: Instant, asking: impl Future<Output = Option<AgentState>>) -> Heard {
+    let own = Instant::now() + STATE_TIMEOUT;
+    match tokio::time::timeout_at(deadline.min(own), asking).await {
+        Ok(Some(state)) => Heard::State(state),
+        // The page's time is over.
+        Err(_) if deadline < own => Heard::NotAsked,
+        Ok(None) | Err(_) => Heard::Silence,
+    }
 }
 
 impl Door {
@@ -84,13 +99,17 @@ impl Door {
     }
 }
 
-fn instance(row: InstanceRow, state: Option<AgentState>, asked: bool) -> pb::Instance {
-    let process_state = match (&row.vm, &state, asked) {
-        (None, ..) => "no vm".into(),
-        (Some(_), Some(state), _) => name(&state.job_state),
-        (Some(_), None, true) => "unresponsive agent".into(),
-        // Not asked: what the watchers last agreed on.
-        (Some(_), None, false) => row.agent.as_ref().map(|a| name(&a.health)).unwrap_or_default(),
+fn instance(row: InstanceRow, heard: Heard) -> pb::Instance {
+    let process_state = match (&row.vm, &heard) {
+        (None, _) => "no vm".into(),
+        (Some(_), Heard::State(state)) => name(&state.job_state),
+        (Some(_), Heard::Silence) => "unresponsive agent".into(),
+        // What the watchers last agreed on.
+        (Some(_), Heard::NotAsked) => row.agent.as_ref().map(|a| name(&a.health)).unwrap_or_default(),
+    };
+    let state = match heard {
+        Heard::State(state) => Some(state),
+        Heard::Silence | Heard::NotAsked => None,
     };
     let spec = &row.instance.spec;
     let networks = row.vm.as_ref().map_or(&spec.networks, |vm| &vm.networks);
@@ -150,9 +169,9 @@ impl Instances for Door {
                 let ask = |row, left| self.agent_state(row, epoch, full, left).boxed();
                 states(&rows, deadline::within(PAGE_TIMEOUT), ask).await
             }
-            false => vec![None; rows.len()],
+            false => vec![Heard::NotAsked; rows.len()],
         };
-        let instances = rows.into_iter().zip(states).map(|(row, state)| instance(row, state, ask)).collect();
+        let instances = rows.into_iter().zip(states).map(|(row, heard)| instance(row, heard)).collect();
         Ok(Response::new(pb::ListInstancesResponse {
             instances,
             next_page_token,
