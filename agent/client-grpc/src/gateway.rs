@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_api::{Heartbeat, JobState};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use model::AgentId;
@@ -27,6 +28,9 @@ use crate::registry::{Newest, OUTBOUND_MAX, Report, Stream};
 
 /// An agent that has opened a stream says hello at once, or something is wrong with it.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Vitals are a few hundred bytes; what is larger is none, and not kept.
+const VITALS_BYTES_MAX: usize = 16 << 10;
 
 /// The service; see the module's header.
 pub(crate) struct Gateway {
@@ -167,16 +171,19 @@ impl Reader {
     fn take_heartbeat(&self, heartbeat: &proto::agent::v1::Heartbeat) -> Keeping {
         let job_state =
             serde_json::from_value(heartbeat.job_state.clone().into()).unwrap_or(JobState::Unknown);
+        // An agent may send anything; what is passed on to others is what vitals are.
+        let said = Some(&heartbeat.vitals_json).filter(|said| said.len() <= VITALS_BYTES_MAX);
+        let vitals = said.and_then(|said| serde_json::from_slice(said).ok()).unwrap_or_default();
         self.stream.keep(Report {
-            job_state: heartbeat.job_state.clone(),
+            job_state,
             processes: heartbeat.processes,
-            vitals_json: heartbeat.vitals_json.clone(),
+            vitals_json: vitals_json(&vitals),
             at: Instant::now(),
         });
         self.hub.parts.sink.heartbeat(Heartbeat {
             agent: self.agent.clone(),
             job_state,
-            vitals: serde_json::from_slice(&heartbeat.vitals_json).unwrap_or_default(),
+            vitals,
             processes: heartbeat.processes,
         });
         let ack = director_message::Body::HeartbeatAck(HeartbeatAck { sequence: heartbeat.sequence });
@@ -188,6 +195,10 @@ impl Reader {
             }
         }
     }
+}
+
+fn vitals_json(vitals: &serde_json::Value) -> Bytes {
+    if vitals.is_null() { Bytes::new() } else { vitals.to_string().into() }
 }
 
 /// Whether a stream is still good after a message.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use agent_api::JobState;
 use bytes::Bytes;
 use model::{AgentId, Epoch, RequestId};
 use proto::agent::v1::{CancelRequest, CancelResult, DirectorMessage, Response, director_message};
@@ -43,7 +44,7 @@ pub(crate) struct Stream {
 /// What an agent said of itself in a heartbeat.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    pub(crate) job_state: String,
+    pub(crate) job_state: JobState,
     pub(crate) processes: u32,
     pub(crate) vitals_json: Bytes,
     pub(crate) at: Instant,

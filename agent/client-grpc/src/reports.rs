@@ -17,7 +17,7 @@ use crate::remote::RemoteAgents;
 /// What an agent said of itself in its last heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentReport {
-    /// The jobs as a whole, in the agent's words.
+    /// The jobs as a whole.
     pub job_state: String,
     /// Supervised processes.
     pub processes: u32,
@@ -33,8 +33,8 @@ impl AgentHub {
         let report = |agent: &AgentId| {
             let report = self.registry.stream(agent)?.report()?;
             let age = report.at.elapsed();
-            let (job_state, processes, vitals_json) =
-                (report.job_state, report.processes, report.vitals_json);
+            let job_state = report.job_state.name().to_owned();
+            let (processes, vitals_json) = (report.processes, report.vitals_json);
             Some((agent.clone(), AgentReport { job_state, processes, vitals_json, age }))
         };
         agents.iter().filter_map(report).collect()
