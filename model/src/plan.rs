@@ -250,6 +250,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Returns every unit, to be changed.
+    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut Unit> {
+        let stages = self.phases.iter_mut().flat_map(|p| &mut p.stages);
+        stages.flat_map(|s| &mut s.waves).flat_map(|w| &mut w.units)
+    }
+
     /// Returns every unit in the order in which it may start.
     pub fn units(&self) -> impl Iterator<Item = &Unit> {
         self.phases.iter().flat_map(|p| &p.stages).flat_map(|s| &s.waves).flat_map(|w| &w.units)

@@ -159,8 +159,8 @@ impl Interrupted {
     /// Returns how often it may be met before the task is given up; none if time alone may mend it.
     pub fn times_max(&self) -> Option<u32> {
         match self {
-            // The same words are not shorter the next time.
-            Self::Log(LogError::TooLarge { .. }) => Some(1),
+            // The same words are not shorter the next time, and an upgrade of the fleet is not a matter of seconds.
+            Self::Log(LogError::TooLarge { .. } | LogError::TooOld { .. }) => Some(1),
             Self::Refused(_) | Self::Panicked => Some(CHANCES_MAX),
             Self::Lost(_) | Self::Log(_) => None,
         }

@@ -1,6 +1,7 @@
 //! Committing a plan: whole if it fits into an entry, else in parts that one small entry makes count.
 
 use model::plan::Plan;
+use model::step::Action;
 use model::task::TaskError;
 use rand::Rng as _;
 use state::State;
@@ -21,8 +22,8 @@ pub enum NotCommitted {
 
 /// Commits the plan.
 pub async fn commit(context: &TaskContext, mut plan: Plan) -> Result<Result<(), NotCommitted>, Interrupted> {
-    if !knows_dns_numbers(context) {
-        plan.dns_subjects.clear();
+    if !knows_second_level(context) {
+        forgo_second_level(&mut plan);
     }
     let draft: u64 = rand::rng().random();
     for command in state::draft::cut(context.id(), context.fence.epoch(), draft, plan) {
@@ -52,8 +53,17 @@ pub async fn commit(context: &TaskContext, mut plan: Plan) -> Result<Result<(), 
     Ok(Ok(()))
 }
 
-/// Returns whether every member knows numbers in DNS names. Deploys go on without them until the last one does.
-fn knows_dns_numbers(context: &TaskContext) -> bool {
+/// Takes out what a plan can do without until the last member knows it: numbers in DNS names, and that errands are
+/// remembered.
+fn forgo_second_level(plan: &mut Plan) {
+    plan.dns_subjects.clear();
+    for unit in plan.units_mut() {
+        unit.steps.retain(|step| !matches!(step.action, Action::SaveErrand { .. }));
+    }
+}
+
+/// Returns whether every member knows the second feature level.
+fn knows_second_level(context: &TaskContext) -> bool {
     const LEVEL: u32 = 2;
     let view = context.view();
     State::new(&*view).feature_level().is_none_or(|level| level >= LEVEL)

@@ -13,7 +13,7 @@ use state::State;
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 
-/// How long a cloud may take to say whether a VM is there.
+/// How long clouds may take to say of all VMs whether they are there: what is done next does not depend on it.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Clouds' rate limits are for those who change something.
@@ -26,16 +26,27 @@ pub async fn tell(context: &TaskContext, vms: &[&Vm]) -> Result<(), Interrupted>
         questions.push(ask(context, vm).boxed());
     }
     let mut answers = futures::stream::iter(questions).buffered(ASKED_AT_ONCE);
+    let over = tokio::time::sleep(ANSWERED_WITHIN);
+    tokio::pin!(over);
+    let mut told = 0;
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
+            () = &mut over => break,
+            () = context.cancelled.cancelled() => break,
             lost = context.fence.lost() => return Err(lost.into()),
         };
         match answer {
             Some(line) => context.debug(&line),
             None => return Ok(()),
         }
+        told += 1;
     }
+    let left = vms.len() - told;
+    context.debug(&format!(
+        "the clouds have not said in time of {left} silent agents' VMs whether they are there"
+    ));
+    Ok(())
 }
 
 async fn ask(context: &TaskContext, vm: &Vm) -> String {
@@ -55,10 +66,9 @@ async fn ask(context: &TaskContext, vm: &Vm) -> String {
         stemcell_api_version: None,
         timeout: ANSWERED_WITHIN,
     };
-    match tokio::time::timeout(ANSWERED_WITHIN, cloud.has_vm(&call, cid)).await {
-        Ok(Ok(true)) => format!("{silent}; the cloud has its VM {cid}"),
-        Ok(Ok(false)) => format!("{silent}; the cloud has no VM {cid} any more"),
-        Ok(Err(error)) => format!("{silent}; the cloud can't say whether it has its VM {cid}: {error}"),
-        Err(_) => format!("{silent}; the cloud does not say in time whether it has its VM {cid}"),
+    match cloud.has_vm(&call, cid).await {
+        Ok(true) => format!("{silent}; the cloud has its VM {cid}"),
+        Ok(false) => format!("{silent}; the cloud has no VM {cid} any more"),
+        Err(error) => format!("{silent}; the cloud can't say whether it has its VM {cid}: {error}"),
     }
 }

@@ -48,8 +48,11 @@ pub async fn run(
         )
     })?;
     let was_cancelled = exit_code > SIGNALLED && cx.task.cancelled.is_cancelled();
-    let patience = if was_cancelled { LOGS_OF_CANCELLED } else { INSTALL };
-    let (logs, error) = match logs(cx, instance, agent, patience).await {
+    let logs = tokio::select! {
+        logs = logs(cx, instance, agent) => logs,
+        () = hurry(cx) => Err(StepError::Cancelled),
+    };
+    let (logs, error) = match logs {
         Ok(logs) => (logs, None),
         Err(error @ (StepError::Lost(_) | StepError::Log(_))) => return Err(error),
         Err(error) => (json!({ "blobstore_id": null, "sha1": null }), Some(error)),
@@ -73,16 +76,17 @@ pub async fn run(
 }
 
 /// Has the agent pack the jobs' logs; returns where they are.
-async fn logs(
-    cx: &StepContext,
-    instance: &InstanceId,
-    agent: &AgentId,
-    patience: Duration,
-) -> Result<Value, StepError> {
+async fn logs(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<Value, StepError> {
     let method = Method::FetchLogs { kind: "job".into(), filters: None };
-    let packed = cx.agent(agent, instance, "errand-logs", method, patience).await?.0;
+    let packed = cx.agent(agent, instance, "errand-logs", method, INSTALL).await?.0;
     let text = |key: &str| packed.get(key).cloned().unwrap_or_default();
     Ok(json!({ "blobstore_id": text("blobstore_id"), "sha1": text("sha1") }))
+}
+
+/// Returns when nobody wants to wait for logs any longer: some time after the task was cancelled.
+async fn hurry(cx: &StepContext) {
+    cx.task.cancelled.cancelled().await;
+    tokio::time::sleep(LOGS_OF_CANCELLED).await;
 }
 
 /// Puts what the errand wrote into its result: all of it, or its end and where the whole is.
