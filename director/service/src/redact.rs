@@ -31,12 +31,16 @@ fn hide(value: Value, secret: bool) -> Value {
             .collect(),
         Value::Array(items) => items.into_iter().map(|item| hide(item, secret)).collect(),
         // A reference is no secret, and that it changed is what one wants to know.
-        Value::String(text) if secret && !(text.starts_with("((") && text.ends_with("))")) => {
-            "<redacted>".into()
-        }
+        Value::String(text) if secret && !is_reference(&text) => "<redacted>".into(),
         Value::Number(_) | Value::Bool(_) if secret => "<redacted>".into(),
         other => other,
     }
+}
+
+/// Returns whether a text is one reference to a variable and nothing else.
+fn is_reference(text: &str) -> bool {
+    let name = text.strip_prefix("((").and_then(|rest| rest.strip_suffix("))"));
+    name.is_some_and(|name| !name.contains(['(', ')']))
 }
 
 /// Writes a value as block YAML, a line per scalar.
@@ -84,7 +88,8 @@ fn nested(value: &Value, depth: usize, out: &mut String) {
             out.push('\n');
             block(value, depth.saturating_sub(1), out);
         }
-        Value::String(text) if !text.contains('\n') => out.push_str(&format!(" {text}\n")),
+        // What is a line must be one to every reader: some end lines at a lone `\r`.
+        Value::String(text) if !text.contains(['\n', '\r']) => out.push_str(&format!(" {text}\n")),
         scalar => out.push_str(&format!(" {scalar}\n")),
     }
 }
@@ -96,11 +101,17 @@ mod tests {
     #[test]
     fn readers_see_keys_and_references_and_no_secret() {
         let text = "# mine\nname: d\nazs: [{name: z1}]\ninstance_groups:\n- name: web\n  env: {k: v}\n  jobs:\n\
-                    \x20 - properties: {password: hunter2, ref: ((x)), n: 5}\n";
+                    \x20 - properties: {password: hunter2, ref: ((x)), n: 5, both: '((u)):hunter2@((h))'}\n";
         let shown = redacted_text(text);
-        for expected in
-            ["name: d", "- name: z1", "k: <redacted>", "password: <redacted>", "ref: ((x))", "n: <redacted>"]
-        {
+        for expected in [
+            "name: d",
+            "- name: z1",
+            "k: <redacted>",
+            "password: <redacted>",
+            "ref: ((x))",
+            "n: <redacted>",
+            "both: <redacted>",
+        ] {
             assert!(shown.contains(expected), "{expected} in {shown}");
         }
         assert!(!shown.contains("hunter2") && !shown.contains("mine"), "{shown}");
