@@ -256,7 +256,13 @@ impl AsyncRead for Checked {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.file).poll_read(cx, buf))?;
+        if let Err(error) = std::task::ready!(Pin::new(&mut self.file).poll_read(cx, buf)) {
+            // The disk says itself that it has lost it.
+            if error.raw_os_error() == Some(nix::libc::EIO) {
+                self.remove();
+            }
+            return Poll::Ready(Err(error));
+        }
         let fresh = &buf.filled()[before..];
         if !fresh.is_empty() {
             if let Some(hasher) = &mut self.hasher {
