@@ -53,9 +53,10 @@ impl Patience {
         self.rounds.total.unwrap_or(Duration::MAX)
     }
 
-    /// Returns the deadline that is sent with a call: a moment later than we give the attempt up ourselves.
+    /// Returns the deadline that is sent with a call. Whoever waits for something over there answers a moment before it,
+    /// so that we are told what for.
     pub fn deadline(&self) -> Duration {
-        self.attempt + Duration::from_millis(100)
+        self.attempt
     }
 
     /// Returns the patience with a stream that is opened again whenever it breaks.
