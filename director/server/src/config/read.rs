@@ -247,7 +247,10 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
         sim.end();
         socket.map(|socket| SimCpi { socket: base.join(socket) })
     });
-    let kind = kind?;
+    let Some(kind) = kind else {
+        section.end();
+        return None;
+    };
     let cpi = match (kind.as_str(), local, sim) {
         ("local", Some(local), _) => local.map(Cpi::Local),
         ("sim", _, Some(sim)) => sim.map(Cpi::Sim),
