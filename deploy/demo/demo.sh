@@ -110,15 +110,18 @@ kill_one() {
 
 # The lines on the screen must be the task's whole event log, each once, whichever director sent them.
 lines_are_complete() {
-  local task killed next
+  local task killed next count
   task=$(sed -n '/^[0-9]* Task [0-9]* |/{s/^[0-9]* Task \([0-9]*\) |.*/\1/p;q}' "$demo/deploy.log")
+  count=$(grep -c "^[0-9]* Task ${task:-?} |" "$demo/deploy.log" || true)
+  [ "$count" -gt 0 ] || { echo "demo: no line of a task was followed, see $demo/deploy.log" >&2; return 1; }
   diff <(cut -d' ' -f2- "$demo/deploy.log" | grep "^Task $task |") \
     <(dctl task "$task" --no-follow 2>/dev/null | grep "^Task $task |") >"$demo/lines.diff" ||
     { echo "demo: what was followed differs from the task's log, see $demo/lines.diff" >&2; return 1; }
-  echo "    $(grep -c "^[0-9]* Task $task |" "$demo/deploy.log") lines followed through the change, none missing, none twice"
+  echo "    $count lines followed through the change, none missing, none twice"
   killed=$(cat "$demo/killed-at")
   next=$(awk -v killed="$killed" '$1 > killed && / \| / { print $1; exit }' "$demo/deploy.log")
-  [ -z "$next" ] || measure 'kill of a director -> next step of the task' "$(seconds $((next - killed)))"
+  [ -n "$next" ] || { echo 'demo: the task did nothing after the kill' >&2; return 1; }
+  measure 'kill of a director -> next step of the task' "$(seconds $((next - killed)))"
 }
 
 smoke_tests() {
