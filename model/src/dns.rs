@@ -1,5 +1,4 @@
-//! What DNS names tell by number instead of by name: zones, networks, instance groups and links
-//! (`spec/manifest.md` §14).
+//! What DNS names tell by number instead of by name: zones, networks, instance groups and links.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Typed access to the keys of a document, with BOSH's complaints about them (`spec/manifest.md` §1).
+//! Typed access to the keys of a document, with BOSH's complaints about them.
 //!
 //! A key that is present with a null value is of the wrong type, not absent. Unknown keys pass. Numbers stand in for
 //! text. Whoever reads keys in another order than BOSH reports another of several mistakes, so order is contract.

@@ -100,7 +100,7 @@ pub struct PackageRef {
     pub name: PackageName,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
-    /// The dependency key under which its compiled form is found (`spec/manifest.md` §11).
+    /// The dependency key under which its compiled form is found.
     pub dependency_key: String,
     /// The stemcell that its compiled form is for, where that is another one of the line than the instance's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! `((placeholders))`: finding them, and replacing those that must be resolved when a document is parsed
-//! (`spec/manifest.md` §8.4). Not here: where values come from.
+//! `((placeholders))`: finding them, and replacing those that must be resolved when a document is parsed.
+//! Not here: where values come from.
 
 use std::collections::BTreeSet;
 

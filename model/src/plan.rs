@@ -13,7 +13,7 @@ use crate::ids::*;
 use crate::instance::{AddressKind, InstanceSpec, InstanceState};
 use crate::step::Action;
 
-/// Why an instance is touched (`spec/manifest.md` §12).
+/// Why an instance is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {

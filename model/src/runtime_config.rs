@@ -1,4 +1,4 @@
-//! Runtime configs: what every deployment gets on top of its manifest (`spec/manifest.md` §7.1).
+//! Runtime configs: what every deployment gets on top of its manifest.
 
 use std::collections::BTreeSet;
 

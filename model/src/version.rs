@@ -1,5 +1,4 @@
-//! Semi-semantic versions: `release[-pre][+post]`, the order that BOSH sorts releases and stemcells by
-//! (`spec/manifest.md` §10.6).
+//! Semi-semantic versions: `release[-pre][+post]`, the order that BOSH sorts releases and stemcells by.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -1,4 +1,4 @@
-//! Addresses: who holds which in the whole director, and the next free one (`spec/manifest.md` §6.4).
+//! Addresses: who holds which in the whole director, and the next free one.
 //!
 //! Invariant: an address is given to one instance, whatever network it is taken in.
 

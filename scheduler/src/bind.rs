@@ -1,5 +1,5 @@
 //! Binding: jobs to what their release says about them, packages to their dependency keys, properties to those that
-//! a job declares (`spec/manifest.md` §4.1, §11).
+//! a job declares.
 
 use std::collections::BTreeMap;
 

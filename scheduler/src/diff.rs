@@ -1,4 +1,4 @@
-//! What makes an instance change (`spec/manifest.md` §12). No reason: the VM is not touched.
+//! What makes an instance change. No reason: the VM is not touched.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Names of instances and groups in the local DNS (`spec/manifest.md` §14), the long forms.
+//! Names of instances and groups in the local DNS, the long forms.
 
 use model::fields::canonical;
 use model::task::TaskError;

@@ -46,7 +46,7 @@ pub enum Renewal {
     Later,
 }
 
-/// What a job's templates rendered to, as hashes (`spec/manifest.md` §12, §13).
+/// What a job's templates rendered to, as hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderedHashes {
     /// Over all jobs' files and destinations.

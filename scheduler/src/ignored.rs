@@ -1,4 +1,4 @@
-//! Ignored instances: what a deploy must leave as it is about them (`spec/manifest.md` §5.1, §5.2).
+//! Ignored instances: what a deploy must leave as it is about them.
 
 use std::collections::BTreeSet;
 

@@ -106,8 +106,8 @@ pub struct DeploymentFacts<'a> {
     pub seed: Seed,
 }
 
-/// Facts about variables. Values appear only where a placeholder must be resolved at parse time
-/// (`spec/manifest.md` §8.4); properties and envs keep their placeholders.
+/// Facts about variables. Values appear only where a placeholder must be resolved at parse time;
+/// properties and envs keep their placeholders.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VariableFacts {
     /// Whether there is a store to ask; without one every placeholder outside properties is an error (540009).

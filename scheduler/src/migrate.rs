@@ -1,4 +1,4 @@
-//! `migrated_from`: instances of groups that were renamed or merged (`spec/manifest.md` §5.5).
+//! `migrated_from`: instances of groups that were renamed or merged.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Order: zones take turns, canaries go first, no more than `max_in_flight` at once (`spec/manifest.md` §3, §5.4).
+//! Order: zones take turns, canaries go first, no more than `max_in_flight` at once.
 
 use std::collections::BTreeSet;
 

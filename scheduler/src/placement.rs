@@ -1,4 +1,4 @@
-//! Placement without static addresses: which instance goes to, or stays in, which zone (`spec/manifest.md` §5.1).
+//! Placement without static addresses: which instance goes to, or stays in, which zone.
 //!
 //! The tie-breaks are BOSH's to the letter: another choice would recreate the VMs of a deployment that moves here.
 

@@ -1,4 +1,4 @@
-//! Which variables a deploy uses: what its documents, specs and links refer to (`spec/manifest.md` §8.5).
+//! Which variables a deploy uses: what its documents, specs and links refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
 

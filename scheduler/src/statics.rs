@@ -1,4 +1,4 @@
-//! Placement with static addresses: the addresses decide the zones (`spec/manifest.md` §5.2).
+//! Placement with static addresses: the addresses decide the zones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The step sequences of one instance: update in place, new VM, stop, detach, delete (`spec/lifecycle.md` §1, §3).
+//! The step sequences of one instance: update in place, new VM, stop, detach, delete.
 
 use model::instance::{Disk, InstanceState, Vm};
 use model::step::{Action, DrainKind, StopIntent, WatchKind};

@@ -1,4 +1,4 @@
-//! Listed addresses of subnets that span several zones: which zone each of them serves (`spec/manifest.md` §5.2).
+//! Listed addresses of subnets that span several zones: which zone each of them serves.
 //!
 //! All networks of a group must offer every zone equally many addresses. One network, the most constrained, leads: its
 //! addresses are dealt out by trial, the emptiest zone first, and for the others a matching shows whether they can

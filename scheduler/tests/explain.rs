@@ -1,4 +1,4 @@
-//! Plans as people read them: the sequences of `spec/lifecycle.md`, one test per story.
+//! Plans as people read them: one test per story.
 
 #![allow(clippy::unwrap_used, reason = "test support: a panic here is the report")]
 #![allow(dead_code, reason = "the world is shared with the golden tests, which use all of it")]

@@ -1,6 +1,6 @@
 //! The seam to agents: the [`Agents`] trait, typed requests, one fake and one conformance suite.
 //!
-//! Method names, argument order and results are BOSH's (`spec/agent.md` §3); the transport is an implementation's
+//! Method names, argument order and results are BOSH's; the transport is an implementation's
 //! affair. Every request carries the leader's epoch and an id: an agent refuses an older epoch, and answers a repeated id
 //! from its record instead of doing the deed twice.
 

@@ -51,7 +51,7 @@ pub struct PackageBlob {
     pub content: BlobRef,
 }
 
-/// What to do (`spec/agent.md` §3).
+/// What to do.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
 pub enum Method {

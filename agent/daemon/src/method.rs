@@ -31,7 +31,7 @@ pub enum Keep {
     BeginningAndResult,
 }
 
-/// A method (`spec/agent.md` §3).
+/// A method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "BOSH's names; the file of each action speaks for it")]
 pub enum Method {

@@ -1,4 +1,4 @@
-//! The apply spec: what an instance should have installed (`spec/agent.md` §5).
+//! The apply spec: what an instance should have installed.
 
 use std::collections::BTreeMap;
 

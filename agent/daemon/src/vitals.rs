@@ -1,4 +1,4 @@
-//! BOSH's vitals (`spec/agent.md` §2.5), from `/proc` and, where the VM has one, its control group.
+//! BOSH's vitals, from `/proc` and, where the VM has one, its control group.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

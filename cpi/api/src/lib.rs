@@ -1,7 +1,7 @@
 //! The seam to a cloud: the [`Cpi`] trait, one fake and one conformance suite.
 //!
 //! No caller asks which implementation it has. Not here: retries, rate limits and the recording of intents, which are
-//! the executor's. Beyond BOSH's contract (`spec/cpi.md`) the trait can find what a lost answer left behind
+//! the executor's. Beyond BOSH's contract the trait can find what a lost answer left behind
 //! ([`Cpi::find_vm`], [`Cpi::find_disk`]); an implementation that can't tell says so.
 
 mod call;

@@ -1,4 +1,4 @@
-//! What templates see of their instance (`spec/manifest.md` §15).
+//! What templates see of their instance.
 
 use model::fields::canonical;
 use model::instance::{InstanceSpec, JobSpec, NetworkKind, NetworkSettings};

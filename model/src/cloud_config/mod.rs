@@ -1,4 +1,4 @@
-//! Cloud configs: zones, VM and disk types, networks and compilation, merged and checked (`spec/manifest.md` §6).
+//! Cloud configs: zones, VM and disk types, networks and compilation, merged and checked.
 //!
 //! Not here: finding a free address (the planner's), resolving placeholders in cloud properties (done at the moment
 //! of use). Read next: [`network`].

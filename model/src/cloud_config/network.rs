@@ -84,7 +84,7 @@ impl Network {
         self.kind == NetworkKind::Vip && self.subnets.iter().any(|s| !s.statics.is_empty())
     }
 
-    /// Returns whether a group with these zones can be in it (`spec/manifest.md` §6.2).
+    /// Returns whether a group with these zones can be in it.
     pub fn fits(&self, azs: &[AzName]) -> bool {
         if self.kind == NetworkKind::Vip {
             return true;

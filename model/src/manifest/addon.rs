@@ -1,4 +1,4 @@
-//! Addons: jobs that are added to every group that matches (`spec/manifest.md` §7.2).
+//! Addons: jobs that are added to every group that matches.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The `features` block: switches of a deployment (`spec/manifest.md` §2.3).
+//! The `features` block: switches of a deployment.
 
 use serde_json::{Map, Value};
 

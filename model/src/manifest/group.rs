@@ -1,4 +1,4 @@
-//! Instance groups (`spec/manifest.md` §4), checked in BOSH's order.
+//! Instance groups, checked in BOSH's order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Jobs of a group, and what the manifest says about their links (`spec/manifest.md` §4.1, §9.2).
+//! Jobs of a group, and what the manifest says about their links.
 
 use std::collections::BTreeMap;
 

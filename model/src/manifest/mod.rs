@@ -1,5 +1,4 @@
-//! Deployment manifests: parsed, defaulted and checked against the cloud config and what was uploaded
-//! (`spec/manifest.md` §2–§4).
+//! Deployment manifests: parsed, defaulted and checked against the cloud config and what was uploaded.
 //!
 //! The order of checks is contract: it decides which of several mistakes an operator is told first. Not here:
 //! anything that needs to know the deployment's past (placement, addresses, changes); placeholders in properties and

@@ -1,4 +1,4 @@
-//! Networks of a group: static addresses and defaults (`spec/manifest.md` §6.3).
+//! Networks of a group: static addresses and defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The `update` block: how many instances at once, how long to wait, in what order (`spec/manifest.md` §3).
+//! The `update` block: how many instances at once, how long to wait, in what order.
 
 use serde_json::{Map, Value};
 

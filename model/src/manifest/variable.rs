@@ -1,4 +1,4 @@
-//! Variable definitions: secrets that the director has generated (`spec/manifest.md` §8.1).
+//! Variable definitions: secrets that the director has generated.
 
 use std::collections::BTreeSet;
 

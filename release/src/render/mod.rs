@@ -1,4 +1,4 @@
-//! ERB templates, rendered by real Ruby in workers that are locked in (design D13).
+//! ERB templates, rendered by real Ruby in workers that are locked in.
 //!
 //! A worker is a warm Ruby process without network, with another uid and a view of the file system that holds nothing
 //! but Ruby (as far as the machine lets us; [`Renderer::isolation`] says how far). It compiles a job's templates once

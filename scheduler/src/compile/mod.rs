@@ -1,4 +1,4 @@
-//! Compilation: which packages must be compiled, in what order and on which workers (`spec/manifest.md` §11).
+//! Compilation: which packages must be compiled, in what order and on which workers.
 //!
 //! [`search`] finds what is missing, [`workers`] deals it out; here it becomes steps.
 

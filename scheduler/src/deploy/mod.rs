@@ -1,4 +1,4 @@
-//! The second half of planning a deploy: what changed, and the work in its order (`spec/lifecycle.md` §1).
+//! The second half of planning a deploy: what changed, and the work in its order.
 
 mod members;
 

@@ -1,4 +1,4 @@
-//! Links: what one job tells another about itself (`spec/manifest.md` §9).
+//! Links: what one job tells another about itself.
 //!
 //! [`resolve`] decides who provides for whom, before anything is placed; [`content`] says what the consumer's
 //! templates will see, once addresses are known.

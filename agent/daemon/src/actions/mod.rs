@@ -1,4 +1,4 @@
-//! What an agent can do, one file per action. Names, arguments and results are BOSH's (`spec/agent.md` §3).
+//! What an agent can do, one file per action. Names, arguments and results are BOSH's.
 
 mod apply;
 mod compile_package;

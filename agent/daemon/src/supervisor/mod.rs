@@ -200,7 +200,7 @@ impl Supervisor {
         layers(vcap.map(|check| (check.name.clone(), check.depends.clone())).collect())
     }
 
-    /// Returns the state of the jobs as a whole (`spec/agent.md` §4).
+    /// Returns the state of the jobs as a whole.
     pub fn job_state(&self) -> JobState {
         if self.stopped_marker.exists() {
             return JobState::Stopped;

@@ -1,4 +1,4 @@
-//! The part of monit's control language that releases use (`spec/agent.md` §7).
+//! The part of monit's control language that releases use.
 //!
 //! Statements outside that part are skipped and named in [`MonitFile::ignored`]; what is written wrongly is an error
 //! with its line. Not here: what the statements do.

@@ -1,4 +1,4 @@
-//! The apply spec: what an agent is told about its instance (`spec/agent.md` §5).
+//! The apply spec: what an agent is told about its instance.
 
 use std::collections::BTreeMap;
 

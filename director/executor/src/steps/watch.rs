@@ -14,7 +14,7 @@ use super::calls::QUICK;
 use crate::context::StepContext;
 use crate::error::StepError;
 
-/// Returns the pauses between looks: the minimum first, then as many even steps as fit (`spec/manifest.md` §3).
+/// Returns the pauses between looks: the minimum first, then as many even steps as fit.
 pub fn pauses(window: WatchTime) -> Vec<Duration> {
     let span = window.max_ms.saturating_sub(window.min_ms);
     let step = (span / 9).clamp(1_000, 15_000);

@@ -1,4 +1,4 @@
-//! Vip networks: public addresses in front of others, named by groups or given out by us (`spec/manifest.md` §6.1).
+//! Vip networks: public addresses in front of others, named by groups or given out by us.
 
 use std::collections::BTreeMap;
 
