@@ -26,9 +26,10 @@
 //! # Where to read next
 //!
 //! `node.rs` puts it together. Downwards: `log_store.rs` (what openraft asks) → `log_writer.rs` (group commit),
-//! `log_cache.rs`, `log_db.rs`; `state_machine.rs` → `state_store.rs` (generations, snapshots) → `state_db.rs`. To the
-//! peers: `network.rs` and `service.rs` are the two ends of one wire, `snapshot_transfer.rs` the two ends of another,
-//! `codec.rs` says what is on it and on the disk. For callers: `propose.rs`, `membership.rs`.
+//! `log_cache.rs`, `log_db.rs`; `state_machine.rs` → `state_store.rs` (generations, snapshots) → `state_db.rs`, with
+//! `hot_rows.rs` before it. To the peers: `network.rs` and `service.rs` are the two ends of one wire,
+//! `snapshot_transfer.rs` the two ends of another, `codec.rs` says what is on it and on the disk. For callers:
+//! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`.
 
 mod application;
 mod carrier;

@@ -4,7 +4,7 @@
 //! executor). Invariant: nothing below this crate reads a file or the environment to learn how to behave.
 //!
 //! Read next: [`wire`] (what is connected to what), [`fleet`] (this replica within its fleet), [`grpc`] (the front door),
-//! [`commands`] (init and join).
+//! [`commands`] (init and join); [`contact`], [`metrics`], [`traces`] and [`alerts`] are what operators see of it.
 
 /// Small rows come and go by the thousand, from several threads, RocksDB's among them: a fifth of a busy replica's time
 /// went into the C library's allocator, and what it had once taken it kept.

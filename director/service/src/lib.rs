@@ -1,5 +1,5 @@
 //! What can be asked of a director: one function per operation. Each says who may, checks what was given, proposes or
-//! reads. REST and gRPC only translate.
+//! reads. Front doors only translate.
 //!
 //! Deliberately *not* here: wire formats, HTTP, and doing the work (the executor's, on whoever leads). Invariants: rights
 //! are checked first; a mutation goes through the log with the caller's request id; what a user acts on is read after a

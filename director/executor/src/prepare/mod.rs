@@ -1,4 +1,8 @@
 //! From a task to a plan: facts out of the state and from the agents, decisions by the planner, one commit.
+//!
+//! Deliberately *not* here: any choice of what to do (`scheduler`). A plan that the world has overtaken is made again.
+//!
+//! Read next: `facts`, then `commit`.
 
 mod commit;
 mod facts;

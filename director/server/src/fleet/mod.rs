@@ -1,4 +1,9 @@
 //! This replica within its fleet: the log, the peers, membership, and copies of blobs.
+//!
+//! Deliberately *not* here: consensus itself (`raft`) and what entries mean (`state`). Invariant: a replica that was removed
+//! is let in nowhere, from the moment that the state says so.
+//!
+//! Read next: [`log`], then a replica's life: [`settling`], [`membership`], [`leaving`]; then [`blobs`] and [`scrub`].
 
 pub mod blobs;
 pub mod fsm;

@@ -1,4 +1,5 @@
-//! Who is who: the fleet's authority, the certificates it gives, and what a replica keeps of its own.
+//! Who is who: the fleet's authority, the certificates it gives, and what a replica keeps of its own. Not here: who may
+//! do what (the service, and the gate of the peer port).
 
 mod authority;
 mod files;
