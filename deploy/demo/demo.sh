@@ -6,6 +6,10 @@
 #   DEMO_VICTIM=restart make demo      … or kill the leader and start it again at once
 #   DEMO_ISOLATION=process make demo   a lower rung of the local cloud than the best one
 set -euo pipefail
+if [ $# -gt 0 ]; then
+  sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
 source "$(dirname "$0")/fleet.sh"
 
 victim=${DEMO_VICTIM:-leader}
