@@ -118,4 +118,6 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
 }
 
 #[cfg(test)]
+mod conventions_tests;
+#[cfg(test)]
 mod rights_tests;

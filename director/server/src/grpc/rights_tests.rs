@@ -17,13 +17,14 @@ use tower::ServiceExt as _;
 use crate::test_support::replica::{PASSWORD, Replica};
 
 /// Open to everybody: what a client must know before it can log in, and the desk where a token is the right.
-const OPEN: &[&str] = &["Cluster/Info", "Join/Join"];
+pub(super) const OPEN: &[&str] = &["Cluster/Info", "Join/Join"];
 
 /// What everybody may do about themselves who may do anything.
-const OWN: &[&str] = &["Cluster/CreateUserToken", "Cluster/ListUserTokens", "Cluster/RevokeUserToken"];
+pub(super) const OWN: &[&str] =
+    &["Cluster/CreateUserToken", "Cluster/ListUserTokens", "Cluster/RevokeUserToken"];
 
 /// What `bosh.read` may do. Everything else changes something or shows secrets, and needs `bosh.admin`.
-const READS: &[&str] = &[
+pub(super) const READS: &[&str] = &[
     "Blobs/Stat",
     "Cluster/Status",
     "Configs/Get",
