@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
-use crate::dial::{Directory, Learned, connect};
+use crate::dial::{Directory, Learned, connect, moment_after_loss};
 use crate::dispatch::Dispatcher;
 use crate::error::ActionError;
 use crate::identity::{Identity, IdentityError};
@@ -28,9 +28,6 @@ const DIAL_AGAIN: retry::Policy =
 /// Waits between attempts to renew a certificate that is still good.
 const RENEW_AGAIN: retry::Policy =
     retry::Policy { initial: Duration::from_secs(5), max: Duration::from_secs(300), total: None };
-
-/// After a director was lost, its agents dial the others at random moments within this.
-pub(crate) const LOST_SPREAD: Duration = Duration::from_millis(400);
 
 /// How often an agent that is served away from home tries whether home can be reached again.
 const HOME_AGAIN_EVERY: Duration = Duration::from_secs(60);
@@ -170,7 +167,7 @@ impl Agent {
                     self.link.set(None);
                     if let Next::Spread = next {
                         // Drawn before the wait: the source of chance must not be held across it, it is not `Send`.
-                        let moment = LOST_SPREAD.mul_f64(rand::rng().random_range(0.0..1.0));
+                        let moment = moment_after_loss(&mut rand::rng());
                         tokio::time::sleep(moment).await;
                     }
                 }

@@ -1,7 +1,8 @@
 //! Which director to dial next, and how.
 //!
 //! The choice is pure ([`Directory`]); [`connect`] carries it out. A thousand agents that lost one director must not
-//! dial the next one in step: the order is shuffled per agent and every wait is jittered by the caller.
+//! dial the next one in step: the order is shuffled per agent, the wait after a loss drawn ([`moment_after_loss`]), and every
+//! other wait jittered by the caller.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,14 @@ const ENDPOINTS_MAX: usize = 32;
 
 /// Redirects in a row after which the agent asks to be served where it is: two directors may disagree for a while.
 const REDIRECTS_MAX: u32 = 3;
+
+/// After a director was lost, its agents dial the others at random moments within this.
+pub(crate) const LOST_SPREAD: Duration = Duration::from_millis(400);
+
+/// Returns how long an agent waits before it dials again after it has lost its director.
+pub(crate) fn moment_after_loss(chance: &mut impl Rng) -> Duration {
+    LOST_SPREAD.mul_f64(chance.random_range(0.0..1.0))
+}
 
 /// The directors that this agent knows, and its home among them.
 #[derive(Debug, Default)]
@@ -176,7 +185,10 @@ async fn open(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
 
     use super::*;
 
@@ -191,6 +203,37 @@ mod tests {
             let round: BTreeSet<_> = (0..3).filter_map(|_| directory.next(now, &mut chance)).collect();
             assert_eq!(round.len(), 3);
         }
+    }
+
+    #[test]
+    fn agents_that_lost_one_director_dial_again_at_moments_that_fill_the_spread_evenly() {
+        const PARTS: usize = 8;
+        for seed in 0..10 {
+            let mut chance = StdRng::seed_from_u64(seed);
+            let mut agents = [0; PARTS];
+            for _ in 0..1000 {
+                let moment = moment_after_loss(&mut chance);
+                assert!(moment < LOST_SPREAD, "{moment:?}");
+                agents[(moment.as_secs_f64() / LOST_SPREAD.as_secs_f64() * PARTS as f64) as usize] += 1;
+            }
+            // 125 in each, give or take five standard deviations.
+            assert!(agents.iter().all(|count| (75..=175).contains(count)), "seed {seed}: {agents:?}");
+        }
+    }
+
+    #[test]
+    fn agents_try_the_other_directors_in_orders_of_their_own() {
+        let now = Instant::now();
+        let mut firsts = BTreeMap::<String, u32>::new();
+        let mut orders = BTreeSet::new();
+        for seed in 0..1000 {
+            let (mut directory, mut chance) = (directory(), StdRng::seed_from_u64(seed));
+            let order: Vec<String> = (0..3).filter_map(|_| directory.next(now, &mut chance)).collect();
+            *firsts.entry(order[0].clone()).or_default() += 1;
+            orders.insert(order);
+        }
+        assert_eq!(orders.len(), 6, "{orders:?}");
+        assert!(firsts.values().all(|agents| (250..=420).contains(agents)), "one is run over: {firsts:?}");
     }
 
     #[test]

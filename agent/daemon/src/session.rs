@@ -146,7 +146,7 @@ fn acknowledged_within(heartbeat_interval: Duration) -> Duration {
 /// Returns how long after its last heartbeat that arrived an agent dials another director at the latest, when the way to
 /// its director is cut without a word.
 pub fn leaves_within(heartbeat_interval: Duration) -> Duration {
-    heartbeat_interval + acknowledged_within(heartbeat_interval) + crate::agent::LOST_SPREAD
+    heartbeat_interval + acknowledged_within(heartbeat_interval) + crate::dial::LOST_SPREAD
 }
 
 impl Session {

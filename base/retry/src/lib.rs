@@ -115,4 +115,34 @@ mod tests {
         let result: Result<(), &str> = with_backoff(QUICK, || async { Err(Verdict::Again("busy")) }).await;
         assert_eq!(result, Err("busy"));
     }
+
+    #[test]
+    fn a_thousand_who_fail_together_come_back_at_moments_that_fill_the_interval_evenly() {
+        const PARTS: usize = 8;
+        let policy = Policy { initial: Duration::from_secs(8), max: Duration::from_secs(60), total: None };
+        let mut callers = [0; PARTS];
+        for _ in 0..1000 {
+            let wait = policy.waits().next().unwrap().as_secs_f64();
+            assert!((4.0..=12.0).contains(&wait), "{wait} s is not 8 s, give or take half of it");
+            callers[((wait - 4.0) as usize).min(PARTS - 1)] += 1;
+        }
+        // 125 in each, give or take six standard deviations: this chance has no seed.
+        assert!(callers.iter().all(|count| (62..=188).contains(count)), "{callers:?}");
+    }
+
+    #[test]
+    fn waits_grow_to_the_longest_and_start_again_when_told() {
+        let policy = Policy { initial: Duration::from_secs(1), max: Duration::from_secs(10), total: None };
+        let mut waits = policy.waits();
+        let (mut longest, mut middle) = (Duration::ZERO, 1.0_f64);
+        for _ in 0..50 {
+            let wait = waits.next().unwrap();
+            assert!((middle * 0.499..=middle * 1.501).contains(&wait.as_secs_f64()), "{wait:?} of {middle}");
+            longest = longest.max(wait);
+            middle = (middle * 1.5).min(10.0);
+        }
+        assert!(longest > Duration::from_secs(8), "{longest:?}");
+        waits.reset();
+        assert!(waits.next().unwrap() <= Duration::from_millis(1500));
+    }
 }
