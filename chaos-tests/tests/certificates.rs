@@ -136,3 +136,47 @@ async fn expired_foreign_and_agents_certificates_open_no_port_of_a_replica() -> 
     assert!(client.instances("hello").await?.iter().all(|i| i.process_state == "running"));
     cluster.finish().await
 }
+
+/// Says something without TLS, or nothing; returns what comes back until the port hangs up.
+async fn without_tls(port: &str, says: &[u8]) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(port).await?;
+    let mut answer = Vec::new();
+    let talk = async {
+        // Whoever hangs up in the middle of it has hung up.
+        if stream.write_all(says).await.is_ok() {
+            let _ = stream.read_to_end(&mut answer).await;
+        }
+    };
+    tokio::time::timeout(SETTLE, talk).await.context("the port does not hang up")?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn plain_text_is_heard_at_no_port_but_that_of_the_probes() -> Result<()> {
+    const GET: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1, CloudKind::Process).await?;
+    let [peer, agent, probes] = cluster.other_ports(1);
+    let answer = without_tls(&probes, GET).await?;
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+
+    let ports = [("API", cluster.api(1)), ("peer", peer), ("agent", agent)];
+    let cases = [("HTTP/1", GET), ("HTTP/2", HELLO), ("a line", b"hello?\r\n"), ("silence", b"")];
+    let asked = ports.iter().flat_map(|port| cases.iter().map(move |case| (port, case)));
+    let asked = asked.map(async |((name, port), (case, says))| {
+        let answer = without_tls(port, says).await.with_context(|| format!("{case} at the {name} port"))?;
+        // TLS may say goodbye in its own words: an alert.
+        anyhow::ensure!(
+            answer.is_empty() || answer[0] == 21,
+            "{case} at the {name} port is answered: {}",
+            String::from_utf8_lossy(&answer)
+        );
+        Ok(())
+    });
+    futures::future::try_join_all(asked).await?;
+    cluster.check_alive()?;
+    cluster.client()?.put_config("after", "text: all of them").await?;
+    cluster.finish().await
+}
