@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
 use chaos_tests::deploying::DEPLOY_LIMIT;
 use chaos_tests::needs::{self, Need};
@@ -20,6 +20,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use owned_tasks::{OnExit, OwnedTasks};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -64,7 +65,8 @@ async fn a_task_is_one_trace_though_two_leaders_worked_on_it() -> Result<()> {
 
     let action = Delay { min_ms: 100, max_ms: 200 };
     let cloud = CloudKind::Sim { seed: 1, knobs: Knobs { action, ..Knobs::default() } };
-    let mut cluster = Cluster::start_with(3, cloud, &format!("[otlp]\nendpoint = \"{endpoint}\"\n")).await?;
+    let config = format!("[otlp]\nendpoint = \"{endpoint}\"\n[log]\nformat = \"json\"\n");
+    let mut cluster = Cluster::start_with(3, cloud, &config).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     let client = cluster.client()?;
     let cluster_id = client.status().await?.cluster_id;
@@ -108,9 +110,32 @@ async fn a_task_is_one_trace_though_two_leaders_worked_on_it() -> Result<()> {
             .collect()
     };
     assert!(traces.len() >= 3, "uploads and deploy: {}", traces.len());
-    // Whoever reads logs finds the trace, too.
-    let log = cluster.log_of(leader)?;
+    // Whoever reads logs finds the trace, too, at every line about the task.
     let hex: String = trace.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert!(log.contains(&hex), "{hex} is not in the log");
+    let mut about_task = 0;
+    for number in 1..=cluster.size() {
+        about_task += check_log(&cluster.log_of(number)?, id, &hex)?;
+    }
+    assert!(about_task >= 3, "{about_task} lines of all logs are about the task");
     cluster.finish().await
+}
+
+/// Errs unless every line of a log is JSON, and those from within a task tell its trace; returns how many these are.
+fn check_log(log: &str, task: u64, trace: &str) -> Result<usize> {
+    ensure!(!log.is_empty(), "the log is empty");
+    let mut about_task = 0;
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        for field in ["timestamp", "level", "target"] {
+            ensure!(text(&line[field]).is_some(), "no {field} in {line}");
+        }
+        ensure!(line["fields"]["message"].is_string(), "no message in {line}");
+        let spans = line["spans"].as_array().into_iter().flatten();
+        for span in spans.filter(|span| text(&span["task"]) == Some(task.to_string())) {
+            ensure!(text(&span["trace"]).as_deref() == Some(trace), "another trace than {trace} in {line}");
+            about_task += 1;
+        }
+    }
+    Ok(about_task)
 }
