@@ -44,7 +44,28 @@ struct Heard {
     enrolled: BTreeSet<String>,
     attached: BTreeSet<String>,
     answered: BTreeSet<String>,
+    /// Streams that have begun and not ended.
+    open: BTreeSet<String>,
     heartbeats: u64,
+}
+
+/// An agent's stream, for as long as this is there.
+struct Open(Arc<Director>, String);
+
+impl Open {
+    fn new(director: Arc<Director>, agent: &str) -> Self {
+        let mut heard = director.heard.lock().unwrap();
+        heard.attached.insert(agent.to_owned());
+        assert!(heard.open.insert(agent.to_owned()), "{agent} is attached twice");
+        drop(heard);
+        Self(director, agent.to_owned())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.heard.lock().unwrap().open.remove(&self.1);
+    }
 }
 
 struct Door(Arc<Director>);
@@ -81,10 +102,10 @@ impl AgentGateway for Door {
         let Some(agent_message::Body::Hello(hello)) = up.message().await?.and_then(|m| m.body) else {
             return Err(Status::invalid_argument("a stream begins with Hello"));
         };
-        director.heard.lock().unwrap().attached.insert(hello.agent_id.clone());
+        let open = Open::new(director.clone(), &hello.agent_id);
         let (down, messages) = tokio::sync::mpsc::channel(4);
         let endpoints = Some(Endpoints { endpoints: vec![director.endpoint.clone()] });
-        let welcome = Welcome { heartbeat_interval_ms: 200, endpoints, epoch: 1 };
+        let welcome = Welcome { heartbeat_interval_ms: 1000, endpoints, epoch: 1 };
         let ask = AgentRequest {
             request_id: "one".into(),
             epoch: 1,
@@ -96,21 +117,20 @@ impl AgentGateway for Door {
             down.send(Ok(DirectorMessage { body: Some(body) })).await.unwrap();
         }
         // Reading goes on as the answer's stream is polled: its end is the end of the agent's.
-        let listen = async_listen(director, hello.agent_id, up, down);
+        let listen = async_listen(open, up, down);
         let messages = ReceiverStream::new(messages);
         Ok(Response::new(Box::pin(messages.merge(listen))))
     }
 }
 
 fn async_listen(
-    director: Arc<Director>,
-    agent: String,
+    open: Open,
     up: Streaming<AgentMessage>,
     down: tokio::sync::mpsc::Sender<Result<DirectorMessage, Status>>,
 ) -> impl Stream<Item = Result<DirectorMessage, Status>> + Send {
     up.filter_map(move |message| {
         // Held as long as the agent speaks: without it, the merged stream would never end.
-        let _open = &down;
+        let (_down, Open(director, agent)) = (&down, &open);
         let mut heard = director.heard.lock().unwrap();
         match message.ok()?.body? {
             agent_message::Body::Heartbeat(_) => heard.heartbeats += 1,
@@ -215,7 +235,7 @@ fn resident_kib() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_enroll_attach_beat_and_answer_until_their_vm_goes() {
-    const COUNT: u16 = 200;
+    const COUNT: u16 = 500;
     let tasks = OwnedTasks::new();
     let director = direct(&tasks).await;
     let cloud = SimCloud::new(1, Knobs::default(), Arc::new(Fleet::new(tasks.child()).unwrap()));
@@ -240,28 +260,18 @@ async fn agents_enroll_attach_beat_and_answer_until_their_vm_goes() {
         cloud.delete_vm(&context(), &VmCid::new(format!("vm-agent-{n}"))).await.unwrap();
     }
     assert_eq!(cloud.statistics().agents, 0);
-    let last = Mutex::new(u64::MAX);
-    // Silence: two looks, two heartbeat intervals apart, that differ in nothing.
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = director.heard.lock().unwrap().heartbeats;
-        if std::mem::replace(&mut *last.lock().unwrap(), now) == now {
-            break;
-        }
-    }
-    assert_eq!(
-        *last.lock().unwrap(),
-        director.heard.lock().unwrap().heartbeats,
-        "a deleted VM's agent still beats"
-    );
+    // Whose stream has ended beats no more, and nobody comes back.
+    until("the end of every deleted VM's agent", || director.heard.lock().unwrap().open.is_empty()).await;
 
     // A crashed VM is silent and exists; a reboot brings its agent back, with the identity it has.
-    let vm = cloud.create_vm(&context(), request(&director, &stemcell, 500)).await.unwrap().cid;
-    until("the agent", || director.heard.lock().unwrap().answered.contains("agent-500")).await;
+    let vm = cloud.create_vm(&context(), request(&director, &stemcell, COUNT)).await.unwrap().cid;
+    let name = format!("agent-{COUNT}");
+    until("the agent", || director.heard.lock().unwrap().answered.contains(&name)).await;
     cloud.crash_vm(&vm);
+    until("its silence", || director.heard.lock().unwrap().open.is_empty()).await;
     assert!(cloud.has_vm(&context(), &vm).await.unwrap());
-    director.heard.lock().unwrap().answered.remove("agent-500");
+    director.heard.lock().unwrap().answered.remove(&name);
     cloud.reboot_vm(&context(), &vm).await.unwrap();
-    until("the agent's return", || director.heard.lock().unwrap().answered.contains("agent-500")).await;
+    until("the agent's return", || director.heard.lock().unwrap().answered.contains(&name)).await;
     tasks.stop(Duration::from_secs(10)).await;
 }
