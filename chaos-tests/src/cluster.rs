@@ -442,7 +442,7 @@ impl Drop for Cluster {
 
 /// Returns four ports that are free now, and will be later: below the range that the system takes for connections
 /// going out, so that none of those sits there when a replica is started again.
-fn free_ports() -> Result<[u16; 4]> {
+pub fn free_ports() -> Result<[u16; 4]> {
     let mut chance = rand::rng();
     let mut held = Vec::new();
     for _ in 0..1000 {

@@ -136,7 +136,7 @@ pub fn write_file(cluster: &Cluster, name: &str, text: &str) -> Result<String> {
 /// Gives a fleet all that `hello` needs: cloud config, stemcell, release.
 pub async fn upload_hello(cluster: &Cluster, net: Net) -> Result<()> {
     upload_base(cluster, net).await?;
-    let release = ReleaseFolder::copy_of_hello(cluster)?.archive()?;
+    let release = ReleaseFolder::copy_of_hello(cluster.folder())?.archive()?;
     cluster.operate(&["upload-release", release.to_str().context("UTF-8")?]).await?;
     Ok(())
 }
@@ -173,9 +173,9 @@ impl ReleaseFolder {
         Ok(folder)
     }
 
-    /// Copies the example: creating a release writes into its folder.
-    pub fn copy_of_hello(cluster: &Cluster) -> Result<Self> {
-        let path = cluster.folder().join("hello-release");
+    /// Copies the example into a folder: creating a release writes into its own.
+    pub fn copy_of_hello(folder: &Path) -> Result<Self> {
+        let path = folder.join("hello-release");
         copy_tree(&examples().join("hello-release"), &path)?;
         Ok(Self { path, name: "hello".into() })
     }

@@ -118,7 +118,7 @@ async fn damaged_and_hostile_archives_are_refused() -> Result<()> {
         return Ok(());
     }
     let mut cluster = Cluster::start(3, CloudKind::Process).await?;
-    let good = ReleaseFolder::copy_of_hello(&cluster)?.archive()?;
+    let good = ReleaseFolder::copy_of_hello(cluster.folder())?.archive()?;
     for (case, archive, reason) in bad_archives(&cluster, &good)? {
         let archive = archive.to_str().context("UTF-8")?;
         refused(&mut cluster, case, &["upload-release", archive], 1, reason).await?;
@@ -217,7 +217,7 @@ async fn releases_that_fail_or_never_end_fail_alone() -> Result<()> {
     )
     .await?;
 
-    let hello = ReleaseFolder::copy_of_hello(&cluster)?.archive()?;
+    let hello = ReleaseFolder::copy_of_hello(cluster.folder())?.archive()?;
     cluster.operate(&["upload-release", hello.to_str().context("UTF-8")?]).await?;
     let sick = Hello { behaviour: "never-starts", watch_ms: 3_000, ..Hello::default() };
     let args = ["-d", "hello", "deploy", &sick.file(&cluster)?];

@@ -2,15 +2,16 @@
 //! the user whom the unit names.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use chaos_tests::cluster::SETTLE;
+use chaos_tests::cluster::{SETTLE, free_ports};
 use chaos_tests::needs::{self, Need};
-use chaos_tests::processes::Process;
+use chaos_tests::processes::{Process, all_of, end_all_of};
+use chaos_tests::workload::{Hello, Net, ReleaseFolder, build_stemcell, cloud_config};
 use chaos_tests::{programs, wait};
 use tokio::net::TcpStream;
 
@@ -80,6 +81,7 @@ const NOBODY: u32 = 65534;
 struct Installed {
     root: PathBuf,
     config: PathBuf,
+    api: String,
 }
 
 impl Installed {
@@ -88,12 +90,19 @@ impl Installed {
         let (data, config) = (root.join("var"), root.join("root/etc/directord/director-1.toml"));
         fs::create_dir(&data)?;
         chown(&data, Some(NOBODY), Some(NOBODY))?;
-        let text = fs::read_to_string(&config)?
+        let mut text = fs::read_to_string(&config)?
             .replace("/var/lib/directord", data.to_str().context("UTF-8")?)
             .replace("/usr/bin/dagent", root.join("root/usr/bin/dagent").to_str().context("UTF-8")?)
             .replace("isolation = \"auto\"", "isolation = \"process\"");
+        // A fleet may be installed on this very machine.
+        let ports = free_ports()?;
+        for (installed, free) in (25_555..).zip(ports) {
+            let (installed, free) = (format!("127.0.0.1:{installed}"), format!("127.0.0.1:{free}"));
+            ensure!(text.contains(&installed), "{installed} is not in {text}");
+            text = text.replace(&installed, &free);
+        }
         fs::write(&config, text)?;
-        Ok(Self { root: root.to_owned(), config })
+        Ok(Self { root: root.to_owned(), config, api: format!("127.0.0.1:{}", ports[0]) })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -101,11 +110,53 @@ impl Installed {
         command.args(arguments).arg("--config").arg(&self.config).current_dir("/").stdin(Stdio::null());
         command
     }
+
+    /// Where `init` leaves the admin's login.
+    fn profile(&self) -> PathBuf {
+        self.root.join("var/profile.json")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.root.join("log")).unwrap_or_default()
+    }
+
+    /// Starts it as its service does.
+    fn run(&self) -> Result<Process> {
+        let log = fs::File::create(self.root.join("log"))?;
+        let mut run = self.command(&["run"]);
+        let child = run.uid(NOBODY).gid(NOBODY).stdout(log.try_clone()?).stderr(log).spawn()?;
+        Ok(Process::new("director-1", child))
+    }
+
+    /// Runs `dctl` to its end, which must be a good one; returns what it printed.
+    fn operate(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.root.join("root/usr/bin/dctl"));
+        command.env("DCTL_PROFILE", self.profile()).arg("--yes").args(arguments).stdin(Stdio::null());
+        let output = command.output()?;
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "dctl {}:\n{stdout}{stderr}\n{}", arguments.join(" "), self.log());
+        Ok(stdout.into_owned())
+    }
+
+    /// Writes a file for `dctl`.
+    fn file(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.root.join(name);
+        fs::write(&path, text)?;
+        path.to_str().map(str::to_owned).context("UTF-8")
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // VMs outlive the replica, also that of a test that fails.
+        end_all_of(&self.root);
+    }
 }
 
 #[tokio::test]
 async fn an_installed_replica_runs_as_the_user_of_its_service() -> Result<()> {
-    if !needs::met(&[Need::Ruby]) {
+    if !needs::met(&[Need::Ruby, Need::Gcc]) {
         return Ok(());
     }
     if !nix::unistd::geteuid().is_root() {
@@ -123,28 +174,50 @@ async fn an_installed_replica_runs_as_the_user_of_its_service() -> Result<()> {
     let said = String::from_utf8_lossy(&as_root.stderr);
     assert!(!as_root.status.success() && said.contains("belongs to nobody"), "{said}");
 
-    let profile = folder.path().join("var/profile.json");
+    let profile = installed.profile();
     let init = installed
         .command(&["init", "--profile", profile.to_str().context("UTF-8")?])
         .uid(NOBODY)
         .gid(NOBODY)
         .output()?;
     assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
-    let log = fs::File::create(folder.path().join("log"))?;
-    let mut run = installed.command(&["run"]);
-    let child = run.uid(NOBODY).gid(NOBODY).stdout(log.try_clone()?).stderr(log).spawn()?;
-    let mut process = Process::new("director-1", child);
+    let mut process = installed.run()?;
     let answered = wait::until_true("it answers", SETTLE, async || {
-        ensure!(process.is_alive(), "{}", fs::read_to_string(folder.path().join("log"))?);
-        Ok(TcpStream::connect("127.0.0.1:25555").await.is_ok() && {
-            let status = Command::new(folder.path().join("root/usr/bin/dctl"))
-                .env("DCTL_PROFILE", &profile)
-                .args(["cluster", "status"])
-                .output()?;
-            status.status.success() && String::from_utf8_lossy(&status.stdout).contains("leader")
-        })
+        ensure!(process.is_alive(), "{}", installed.log());
+        Ok(TcpStream::connect(&installed.api).await.is_ok()
+            && installed.operate(&["cluster", "status"])?.contains("leader"))
     })
     .await;
-    answered.with_context(|| fs::read_to_string(folder.path().join("log")).unwrap_or_default())?;
+    answered.with_context(|| installed.log())?;
+    deploy_and_delete(&installed)?;
     process.terminate(SETTLE).await
+}
+
+/// Has VMs made, by nobody and as nobody, and has them go again.
+fn deploy_and_delete(installed: &Installed) -> Result<()> {
+    let root = &installed.root;
+    // Other tests' VMs have addresses in 127.2.0.0/16 and above.
+    let config = installed.file("cloud-config.yml", &cloud_config(Net::Loopback(1)))?;
+    let hello = installed.file("hello.yml", &Hello::default().manifest())?;
+    let (stemcell, release) = (build_stemcell(root)?, ReleaseFolder::copy_of_hello(root)?.archive()?);
+    installed.operate(&["update-cloud-config", &config])?;
+    installed.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?])?;
+    installed.operate(&["upload-release", release.to_str().context("UTF-8")?])?;
+    installed.operate(&["-d", "hello", "deploy", &hello])?;
+    let instances = installed.operate(&["-d", "hello", "instances"])?;
+    assert_eq!(instances.matches("running").count(), 2, "{instances}");
+
+    let cloud = root.join("var/cloud/vms");
+    assert_eq!(fs::read_dir(&cloud)?.count(), 2, "a VM for each instance");
+    let of_vms = all_of(&cloud);
+    assert!(of_vms.len() >= 2, "{of_vms:?}");
+    for pid in of_vms {
+        let owner = fs::metadata(format!("/proc/{pid}"))?.uid();
+        assert_eq!(owner, NOBODY, "process {pid} of a VM is somebody else's");
+    }
+    installed.operate(&["-d", "hello", "delete-deployment"])?;
+    assert_eq!(fs::read_dir(&cloud)?.count(), 0, "no VM is left");
+    let left = all_of(&cloud);
+    assert!(left.is_empty(), "processes of deleted VMs: {left:?}");
+    Ok(())
 }
