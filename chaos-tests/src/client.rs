@@ -42,6 +42,11 @@ impl Credentials {
         })
     }
 
+    /// Takes a login that somebody was told.
+    pub fn new(authority_pem: &str, user: &str, password: &str) -> Self {
+        Self { authority_pem: authority_pem.to_owned(), user: user.to_owned(), password: password.to_owned() }
+    }
+
     /// Returns the same user with another password.
     pub fn with_password(&self, password: &str) -> Self {
         Self { password: password.to_owned(), ..self.clone() }

@@ -100,12 +100,28 @@ impl Cluster {
     }
 
     async fn start_at(folder: TempDir, size: usize, cloud: CloudKind, extra: &str) -> Result<Self> {
+        let mut cluster = Self::empty_at(folder, cloud, extra)?;
+        cluster.initialise().await?;
+        for _ in 1..size {
+            let number = cluster.add().await?;
+            cluster.wait_for_voter(number).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Returns a fleet without replicas: for whoever wants to see how the first one comes to be. See [`Cluster::prepare`].
+    pub fn empty() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?;
+        Self::empty_at(folder, CloudKind::Process, "")
+    }
+
+    fn empty_at(folder: TempDir, cloud: CloudKind, extra: &str) -> Result<Self> {
         let cloud = match cloud {
             CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
         let loopback_net = rand::rng().random_range(2..=254);
-        let mut cluster = Self {
+        Ok(Self {
             replicas: Vec::new(),
             cloud,
             credentials: None,
@@ -113,13 +129,7 @@ impl Cluster {
             extra: extra.to_owned(),
             loopback_net,
             ended_well: false,
-        };
-        cluster.initialise().await?;
-        for _ in 1..size {
-            let number = cluster.add().await?;
-            cluster.wait_for_voter(number).await?;
-        }
-        Ok(cluster)
+        })
     }
 
     async fn initialise(&mut self) -> Result<()> {
@@ -304,9 +314,14 @@ impl Cluster {
         ended
     }
 
+    /// Takes the login of somebody who has initialised the fleet by hand.
+    pub fn log_in(&mut self, credentials: Credentials) {
+        self.credentials = Some(credentials);
+    }
+
     /// Returns the admin's login.
     pub fn credentials(&self) -> &Credentials {
-        self.credentials.as_ref().expect("set by `initialise`, before anybody has this value")
+        self.credentials.as_ref().expect("set by `initialise`, or by whoever has initialised it")
     }
 
     /// Returns `dctl` for this fleet, ready for arguments.
