@@ -13,6 +13,7 @@ mod repairs;
 mod sizes;
 mod states;
 mod statics;
+mod surplus;
 mod updates;
 
 #[path = "../golden/fixture.rs"]
