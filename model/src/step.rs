@@ -170,6 +170,74 @@ pub enum Action {
     DeleteOrphanedVm { agent: AgentId },
 }
 
+macro_rules! kinds {
+    (deeds { $($deed:ident: $deed_name:literal,)* } records { $($record:ident: $record_name:literal,)* }) => {
+        impl Action {
+            /// The names of all kinds of steps.
+            pub const NAMES: &'static [&'static str] = &[$($deed_name,)* $($record_name,)*];
+
+            /// The names of those that change nothing but our own state.
+            pub const RECORD_NAMES: &'static [&'static str] = &[$($record_name,)*];
+
+            /// Returns the step's name, as logs, errors and `dctl task --debug` show it.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$deed { .. } => $deed_name,)*
+                    $(Self::$record { .. } => $record_name,)*
+                }
+            }
+
+            /// Returns whether the step changes nothing but our own state, so that recording it is doing it.
+            pub fn is_record_only(&self) -> bool {
+                matches!(self, $(Self::$record { .. })|*)
+            }
+        }
+    };
+}
+
+// Every kind is here once: the compiler misses one that is not.
+kinds! {
+    deeds {
+        CreateVm: "create_vm",
+        SetVmMetadata: "set_vm_metadata",
+        AwaitAgent: "await_agent",
+        UpdateSettings: "update_settings",
+        BindVm: "bind_vm",
+        DeleteVm: "delete_vm",
+        CreateDisk: "create_disk",
+        AttachDisk: "attach_disk",
+        SetDiskMetadata: "set_disk_metadata",
+        MountDisk: "mount_disk",
+        MigrateDisk: "migrate_disk",
+        CheckDisks: "check_disks",
+        UnmountDisk: "unmount_disk",
+        DetachDisk: "detach_disk",
+        DeleteOrphanedDisk: "delete_orphaned_disk",
+        Prepare: "prepare",
+        RunScript: "run_script",
+        Drain: "drain",
+        StopJobs: "stop",
+        Apply: "apply",
+        StartJobs: "start",
+        Watch: "watch",
+        CompilePackage: "compile_package",
+        RunErrand: "run_errand",
+        DeleteOrphanedVm: "delete_orphaned_vm",
+    }
+    records {
+        OrphanDisk: "orphan_disk",
+        BeginUpdate: "begin_update",
+        CompleteUpdate: "complete_update",
+        ReleaseAddresses: "release_addresses",
+        SaveInstance: "save_instance",
+        DeleteInstance: "delete_instance",
+        SaveDeployment: "save_deployment",
+        DeleteDeployment: "delete_deployment",
+        SaveErrand: "save_errand",
+        OrphanVm: "orphan_vm",
+    }
+}
+
 /// A package to compile: which, and on what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PackageRefKey {
@@ -209,64 +277,6 @@ impl Action {
             // under its id, so a repeat is answered from the record. The executor attaches, it does not submit.
             Self::RunErrand { .. } => Recovery::Probe,
             _ => Recovery::Rerun,
-        }
-    }
-
-    /// Returns whether the step changes nothing but our own state, so that recording it is doing it.
-    pub fn is_record_only(&self) -> bool {
-        matches!(
-            self,
-            Self::OrphanDisk { .. }
-                | Self::OrphanVm { .. }
-                | Self::BeginUpdate { .. }
-                | Self::CompleteUpdate { .. }
-                | Self::ReleaseAddresses { .. }
-                | Self::SaveInstance { .. }
-                | Self::DeleteInstance { .. }
-                | Self::SaveDeployment
-                | Self::DeleteDeployment
-                | Self::SaveErrand { .. }
-        )
-    }
-
-    /// Returns the step's name, as logs, errors and `dctl task --debug` show it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::CreateVm { .. } => "create_vm",
-            Self::SetVmMetadata { .. } => "set_vm_metadata",
-            Self::AwaitAgent { .. } => "await_agent",
-            Self::UpdateSettings { .. } => "update_settings",
-            Self::BindVm { .. } => "bind_vm",
-            Self::DeleteVm { .. } => "delete_vm",
-            Self::CreateDisk { .. } => "create_disk",
-            Self::AttachDisk { .. } => "attach_disk",
-            Self::SetDiskMetadata { .. } => "set_disk_metadata",
-            Self::MountDisk { .. } => "mount_disk",
-            Self::MigrateDisk { .. } => "migrate_disk",
-            Self::CheckDisks { .. } => "check_disks",
-            Self::UnmountDisk { .. } => "unmount_disk",
-            Self::DetachDisk { .. } => "detach_disk",
-            Self::OrphanDisk { .. } => "orphan_disk",
-            Self::DeleteOrphanedDisk { .. } => "delete_orphaned_disk",
-            Self::Prepare { .. } => "prepare",
-            Self::RunScript { .. } => "run_script",
-            Self::Drain { .. } => "drain",
-            Self::StopJobs { .. } => "stop",
-            Self::Apply { .. } => "apply",
-            Self::StartJobs { .. } => "start",
-            Self::Watch { .. } => "watch",
-            Self::CompilePackage { .. } => "compile_package",
-            Self::RunErrand { .. } => "run_errand",
-            Self::BeginUpdate { .. } => "begin_update",
-            Self::CompleteUpdate { .. } => "complete_update",
-            Self::ReleaseAddresses { .. } => "release_addresses",
-            Self::SaveInstance { .. } => "save_instance",
-            Self::DeleteInstance { .. } => "delete_instance",
-            Self::SaveDeployment => "save_deployment",
-            Self::DeleteDeployment => "delete_deployment",
-            Self::SaveErrand { .. } => "save_errand",
-            Self::OrphanVm { .. } => "orphan_vm",
-            Self::DeleteOrphanedVm { .. } => "delete_orphaned_vm",
         }
     }
 

@@ -1,18 +1,18 @@
-//! For every kind of step: it fails for good; its leader is lost before and after it; it is done twice.
+//! For every kind of step: it fails for good; its leader is lost before and after it; it is done twice. And for those that
+//! are nothing but a record, which cannot fail and have no deed to repeat: the leader is lost before and after the record.
 
+use model::step::Action;
 use model::task::TaskState;
 
 use crate::gate::{Point, Side};
-use crate::scenes::{Scene, Undisturbed};
+use crate::scenes::{Noted, Scene, Undisturbed};
 use crate::summary::instances_of;
 use crate::world::renderer;
 
 #[tokio::test]
 async fn a_failed_step_fails_the_task_and_the_next_one_repairs_it() {
     let renderer = renderer().await;
-    let kinds = Undisturbed::kinds(&renderer, "started:").await;
-    assert!(kinds.len() >= 28, "{:?}", kinds.iter().map(|(kind, _)| kind).collect::<Vec<_>>());
-    for (kind, undisturbed) in kinds {
+    for (kind, undisturbed) in Undisturbed::kinds(&renderer, Noted::Started).await {
         let scene = undisturbed.scene;
         let world = scene.prepare(&renderer).await;
         *world.outside.failing.lock().unwrap() = Some(kind.clone());
@@ -36,7 +36,7 @@ async fn a_failed_step_fails_the_task_and_the_next_one_repairs_it() {
 #[tokio::test]
 async fn a_leader_lost_before_a_deed_is_followed_by_one_that_does_it() {
     let renderer = renderer().await;
-    for (kind, undisturbed) in Undisturbed::kinds(&renderer, "started:").await {
+    for (kind, undisturbed) in Undisturbed::kinds(&renderer, Noted::Started).await {
         let world = undisturbed.scene.prepare(&renderer).await;
         // The intent is committed; nothing that follows it happens.
         let point = Point { name: format!("started:{kind}"), nth: 1, side: Side::After };
@@ -63,6 +63,22 @@ async fn a_deed_that_is_done_twice_does_no_harm() {
     lost_after(Memory::Lost).await;
 }
 
+#[tokio::test]
+async fn a_leader_lost_after_a_mere_record_is_followed_by_one_that_does_not_repeat_it() {
+    let renderer = renderer().await;
+    let mut kinds = Undisturbed::kinds(&renderer, Noted::Finished).await;
+    kinds.retain(|(kind, _)| Action::RECORD_NAMES.contains(&kind.as_str()));
+    assert!(!kinds.is_empty());
+    for (kind, undisturbed) in kinds {
+        let world = undisturbed.scene.prepare(&renderer).await;
+        // The record is committed; whoever made it never learns of it.
+        let point = Point { name: format!("finished:{kind}"), nth: 1, side: Side::After };
+        let ended = world.run_through(undisturbed.scene.task(&world), point).await.done();
+        undisturbed.assert_same(&world, &format!("lost after {kind}"));
+        assert_eq!(ended.told(), undisturbed.ended.told(), "lost after {kind}");
+    }
+}
+
 /// Whether agents remember what they were asked for by the leader that was lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Memory {
@@ -72,7 +88,7 @@ enum Memory {
 
 async fn lost_after(memory: Memory) {
     let renderer = renderer().await;
-    for (kind, undisturbed) in Undisturbed::kinds(&renderer, "finished:").await {
+    for (kind, undisturbed) in Undisturbed::kinds(&renderer, Noted::Finished).await {
         let scene = undisturbed.scene;
         let world = scene.prepare(&renderer).await;
         *world.outside.forgetful.lock().unwrap() = memory == Memory::Lost;

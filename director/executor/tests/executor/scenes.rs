@@ -1,10 +1,11 @@
 //! The tasks that between them have every kind of step: the table of the fault tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ::release::render::Renderer;
 use model::instance::InstanceState;
+use model::step::Action;
 use model::task::{DeployOptions, TaskKind};
 use serde_json::json;
 
@@ -131,6 +132,30 @@ impl Scene {
     }
 }
 
+/// What the log is told of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// That it is begun, which nobody says of steps that are nothing but a record.
+    Started,
+    /// How it ended.
+    Finished,
+}
+
+impl Noted {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Started => "started:",
+            Self::Finished => "finished:",
+        }
+    }
+
+    /// Returns the kinds of steps of which it is told.
+    fn all(self) -> BTreeSet<&'static str> {
+        let is_told = |name: &&str| self == Self::Finished || !Action::RECORD_NAMES.contains(name);
+        Action::NAMES.iter().copied().filter(is_told).collect()
+    }
+}
+
 /// How a scene ends when nothing disturbs it.
 pub struct Undisturbed {
     pub scene: Scene,
@@ -164,19 +189,23 @@ impl Undisturbed {
         without_detours(&self.summary)
     }
 
-    /// Plays all scenes and returns each kind of step with the first scene in which it `comes`, and with those in which it
-    /// is done to something odd. (In every scene would be ten times as much, of which most is the same.)
-    pub async fn kinds(renderer: &Arc<Renderer>, comes: &str) -> Vec<(String, Arc<Self>)> {
+    /// Plays all scenes and returns each kind of step that is `noted` like this with the first scene in which it is, and
+    /// with those in which it is done to something odd. (In every scene would be ten times as much, of which most is the
+    /// same.) Fails unless the scenes have every kind between them.
+    pub async fn kinds(renderer: &Arc<Renderer>, noted: Noted) -> Vec<(String, Arc<Self>)> {
         let mut found: Vec<(String, Arc<Self>)> = Vec::new();
         for scene in ALL {
             let played = Arc::new(Self::play(scene, renderer).await);
-            let kinds = played.seen.keys().filter_map(|name| name.strip_prefix(comes)).map(str::to_owned);
+            let kinds =
+                played.seen.keys().filter_map(|name| name.strip_prefix(noted.prefix())).map(str::to_owned);
             for kind in kinds.collect::<Vec<_>>() {
                 if scene.is_odd(&kind) || found.iter().all(|(known, _)| *known != kind) {
                     found.push((kind, played.clone()));
                 }
             }
         }
+        let distinct: BTreeSet<&str> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+        assert_eq!(distinct, noted.all(), "the scenes and the kinds of steps that there are");
         found
     }
 
