@@ -57,3 +57,47 @@ fn several_persistent_disks_are_refused() {
     let told = complaint(&mut director, "/instance_groups/0", "persistent_disks", disks);
     assert!(told.contains("'persistent_disks'"), "{told}");
 }
+
+#[test]
+fn a_vm_is_never_swapped_for_its_successor() {
+    let mut director = Director::new(&cloud_config());
+    for (pointer, whole) in [("/update", true), ("/instance_groups/0", false)] {
+        let update = |strategy: &str| match whole {
+            true => json!(strategy),
+            false => json!({ "vm_strategy": strategy }),
+        };
+        let key = if whole { "vm_strategy" } else { "update" };
+        let told = complaint(&mut director, pointer, key, update("create-swap-delete"));
+        assert!(told.contains("vm_strategy 'create-swap-delete'"), "{told}");
+        let mut usual = manifest(&[group(1)]);
+        usual.pointer_mut(pointer).unwrap()[key] = update("delete-create");
+        director.plan(&usual).unwrap();
+    }
+}
+
+#[test]
+fn dns_aliases_of_links_are_refused() {
+    let mut director = Director::new(&cloud_config());
+    let provides = json!({"endpoint": {"as": "api", "aliases": [{"domain": "api.internal"}]}});
+    let told = complaint(&mut director, "/instance_groups/0/jobs/0", "provides", provides.clone());
+    assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
+    let addon = json!({"name": "x", "jobs": [{"name": "server", "release": "golden", "provides": provides}]});
+    let mut other = group(1);
+    other["jobs"][0]["name"] = json!("store");
+    let mut addons = manifest(&[other]);
+    addons["addons"] = json!([addon]);
+    let told = director.complaint(&addons).1;
+    assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
+}
+
+#[test]
+fn cpi_configs_are_refused() {
+    let mut director = Director::new(&cloud_config());
+    let config = json!({"cpis": [{"name": "east", "type": "google"}]});
+    director.world.put_config("cpi", "clouds", config.to_string());
+    let told = director.complaint(&manifest(&[group(1)])).1;
+    assert!(told.contains("CPI config 'clouds'"), "{told}");
+    let config = director.world.configs.iter_mut().find(|c| c.kind == "cpi").unwrap();
+    config.deleted = true;
+    director.plan(&manifest(&[group(1)])).unwrap();
+}
