@@ -16,7 +16,7 @@ use super::runner::{Outcome, Snapshot};
 use super::world::World;
 
 /// Which of our instances and agents the recording's labels stand for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Labels {
     pub instances: BTreeMap<String, InstanceId>,
     /// The instance of every VM so far.

@@ -186,10 +186,10 @@ impl Run<'_> {
                 }
                 let disks = self.world.disks.iter().filter(|d| d.instance == *instance && d.active).count();
                 self.done.created_vms.push(json!({
-                    "cloud_properties": self.world.reveal(&spec.cloud_properties),
+                    "cloud_properties": self.world.reveal(&spec.cloud_properties)?,
                     "networks": spec.networks.iter().map(network).collect::<serde_json::Map<_, _>>(),
                     "disks": disks,
-                    "env_without_bosh": self.world.reveal(&spec.env),
+                    "env_without_bosh": self.world.reveal(&spec.env)?,
                 }));
                 self.world.vms.push(Vm {
                     agent: agent.clone(),

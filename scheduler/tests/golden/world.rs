@@ -16,6 +16,7 @@ use scheduler::input::{
 use serde_json::Value;
 
 /// Everything there is.
+#[derive(Clone)]
 pub struct World {
     pub director: Director,
     pub instances: Vec<Instance>,
@@ -112,14 +113,26 @@ impl World {
     }
 
     /// Resolves placeholders, as the executor does at the moment of use.
-    pub fn reveal(&self, value: &Value) -> Value {
+    pub fn reveal(&self, value: &Value) -> Result<Value, task::TaskError> {
         let map = value.as_object().expect("a mapping");
         let lookup = |name: &str| {
             let absolute = manifest::variable::absolute_name(name, &self.director.name, "p")?;
             let found = self.variables.values.get(absolute.as_str()).cloned();
-            found.ok_or_else(|| task::TaskError::plain(format!("no value for {absolute}")))
+            found.ok_or_else(|| self.unrevealed(&absolute))
         };
-        Value::Object(interpolate::resolve(map, &[], &lookup).expect("all values are known"))
+        interpolate::resolve(map, &[], &lookup).map(Value::Object)
+    }
+
+    fn unrevealed(&self, name: &str) -> task::TaskError {
+        match self.variables.available {
+            true => panic!("no value for {name} was recorded"),
+            false => task::TaskError::new(
+                ErrorCode::ConfigServerDisabledError,
+                format!(
+                    "Failed to fetch variable '{name}' from config server: Director is not configured with a config server"
+                ),
+            ),
+        }
     }
 
     /// Replaces the placeholders whose values are known, in what templates print.
