@@ -26,4 +26,5 @@ mod stemcells;
 mod stopping;
 mod stories;
 mod summary;
+mod uploads;
 mod world;

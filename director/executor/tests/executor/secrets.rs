@@ -1,10 +1,6 @@
 //! Which version of a secret is seen where: at deploys, between them, across deployments.
 
-use std::io::Read as _;
-
-use agent_api::Method;
-use flate2::read::GzDecoder;
-use model::task::{StateChange, TaskKind, TaskState};
+use model::task::{StateChange, TaskError, TaskKind, TaskState};
 use model::{DeploymentName, VariableName};
 use serde_json::{Value, json};
 use state::State;
@@ -12,6 +8,7 @@ use state::command::Command;
 use state::log::Proposal;
 
 use crate::artifacts::{Shape, change, cloud_config, errand, release_of, stemcell_with, tgz};
+use crate::uploads::rendered_file;
 use crate::world::TestWorld;
 
 /// A secret that every deploy makes anew.
@@ -49,23 +46,7 @@ fn text(world: &TestWorld, name: &str) -> String {
 fn config(world: &TestWorld, deployment: &str, job: &str) -> String {
     let instances = world.read(|state| state.instances(&DeploymentName::new(deployment)));
     let first = instances.iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 0).unwrap();
-    let agent = world.read(|state| state.active_vm(&first.spec.id).unwrap().agent);
-    let uploads = world.outside.deeds().into_iter().filter(|(to, _)| *to == agent);
-    let mut archives = uploads.filter_map(|(_, deed)| match deed.method {
-        Method::UploadBlob { content, .. } => Some(content),
-        _ => None,
-    });
-    let archive = archives.next_back().expect("nothing was uploaded");
-    let mut archive = tar::Archive::new(GzDecoder::new(&archive[..]));
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        if entry.path_bytes()[..] == *format!("{job}/config/config").as_bytes() {
-            let mut text = String::new();
-            entry.read_to_string(&mut text).unwrap();
-            return text;
-        }
-    }
-    panic!("job {job} has no config");
+    rendered_file(world, first, &format!("{job}/config/config"))
 }
 
 /// Returns what the cloud was told of each VM that there is.
@@ -313,4 +294,51 @@ async fn a_deploy_can_be_cancelled_while_a_key_is_made() {
     assert_eq!(ended.task.state, TaskState::Cancelled);
     let view = world.view();
     assert_eq!(State::new(&*view).latest_variable(&VariableName::new("/directorate/p/key")), None);
+}
+
+/// A deploy that fails over a secret that nobody has, after which there is nothing but the failed task.
+async fn fails_over_nobody(world: &TestWorld, deploy: TaskKind) -> TaskError {
+    let ended = world.run(deploy).await;
+    let error = ended.task.error.clone().unwrap();
+    assert_eq!(ended.lines().last().unwrap(), &format!("error {}", error.code), "{}", ended.events);
+    let message = ended.error();
+    assert!(message.contains("Failed to find variable '/directorate/p/nobody'"), "{message}");
+    assert!(world.read(|state| state.locks()).is_empty());
+    assert_eq!((world.outside.cloud.cloud().vms.len(), world.outside.disks_ever()), (0, 0));
+    world.assert_consistent();
+    error
+}
+
+#[tokio::test]
+async fn a_property_that_names_no_secret_fails_the_deploy_before_anything_is_made() {
+    let world = TestWorld::seed().await;
+    let shape = Shape { password: "((nobody))", ..Shape::default() };
+    let error = fails_over_nobody(&world, shape.deploy()).await;
+    // As the reference told it: what goes wrong with templates has one code, and every layer a line.
+    let wanted = "Unable to render instance groups for deployment. Errors are:
+  - Unable to render jobs for instance group 'web'. Errors are:
+    - Unable to render templates for job 'server'. Errors are:
+      - Failed to find variable '/directorate/p/nobody' from config server: HTTP Code '404', Error: 'not found'";
+    assert_eq!((error.code, error.message.as_str()), (100, wanted));
+    assert_eq!(world.outside.vms_ever(), 0);
+    // Once somebody has it, the same deploy is fine.
+    let variables = json!([{"name": "nobody", "type": "password"}]);
+    world.run(Shape { variables, ..shape }.deploy()).await.done();
+    let password = text(&world, "/directorate/p/nobody");
+    assert!(config(&world, "p", "server").contains(&format!("password={password} ")));
+}
+
+#[tokio::test]
+async fn whatever_else_names_no_secret_fails_the_deploy_with_a_code_of_its_own() {
+    let name = json!("((nobody))");
+    for pointer in ["/instance_groups/0/env/token", "/instance_groups/0/azs", "/tags/team"] {
+        let world = TestWorld::seed().await;
+        let mut manifest: Value = serde_json::from_str(&Shape::default().manifest()).unwrap();
+        manifest["instance_groups"][0]["env"] = json!({"token": ""});
+        manifest["tags"] = json!({"team": ""});
+        *manifest.pointer_mut(pointer).unwrap() = name.clone();
+        let deploy = TaskKind::Deploy { manifest_text: manifest.to_string(), options: Default::default() };
+        let error = fails_over_nobody(&world, deploy).await;
+        assert_eq!(error.code, 540_001, "{pointer}: {}", error.message);
+    }
 }
