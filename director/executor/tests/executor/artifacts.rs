@@ -69,7 +69,12 @@ pub fn stemcell() -> Vec<u8> {
 
 /// As [`stemcell`], with a version and an image.
 pub fn stemcell_with(version: &str, image: &str) -> Vec<u8> {
-    let manifest = json!({"name": "small-stemcell", "version": version, "operating_system": "toronto-os",
+    stemcell_for("toronto-os", version, image)
+}
+
+/// As [`stemcell_with`], with an operating system.
+pub fn stemcell_for(os: &str, version: &str, image: &str) -> Vec<u8> {
+    let manifest = json!({"name": "small-stemcell", "version": version, "operating_system": os,
         "sha1": sha256(image.as_bytes()), "cloud_properties": {}, "api_version": 3});
     tgz(&[("stemcell.MF", &manifest.to_string()), ("image", image)])
 }

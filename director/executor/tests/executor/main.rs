@@ -17,6 +17,7 @@ mod log;
 mod names;
 mod ports;
 mod queueing;
+mod redis;
 mod releases;
 mod rendering;
 mod repairs;

@@ -169,24 +169,26 @@ impl TestWorld {
 
     /// Files a task and returns its number.
     pub fn queue(&self, kind: TaskKind) -> TaskId {
-        let (deployment, lock) = match &kind {
-            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => {
-                (None, "lock:releases".to_owned())
-            }
-            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => {
-                (None, "lock:stemcells".to_owned())
-            }
-            TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => {
-                (None, "lock:orphans".to_owned())
-            }
+        let lock = match &kind {
+            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => "lock:releases",
+            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => "lock:stemcells",
+            TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => "lock:orphans",
             TaskKind::Deploy { manifest_text, .. } => {
-                let manifest: serde_json::Value = serde_json::from_str(manifest_text).unwrap();
-                let name = manifest["name"].as_str().unwrap().to_owned();
-                (Some(name.clone()), format!("lock:deployment:{name}"))
+                let manifest = model::yaml::parse_mapping(manifest_text).unwrap();
+                return self.queue_in(manifest["name"].as_str().unwrap(), kind);
             }
-            _ => (Some("p".to_owned()), "lock:deployment:p".to_owned()),
+            _ => return self.queue_in("p", kind),
         };
-        let deployment = deployment.map(DeploymentName::new);
+        self.queue_under(kind, None, lock.to_owned())
+    }
+
+    /// Files a task of a deployment and returns its number.
+    pub fn queue_in(&self, deployment: &str, kind: TaskKind) -> TaskId {
+        let lock = format!("lock:deployment:{deployment}");
+        self.queue_under(kind, Some(DeploymentName::new(deployment)), lock)
+    }
+
+    fn queue_under(&self, kind: TaskKind, deployment: Option<DeploymentName>, lock: String) -> TaskId {
         let locks = vec![LockName::new(lock)];
         match self.apply(Command::TaskQueue { kind, deployment, context_id: String::new(), locks }) {
             Outcome::TaskQueued(id) => id,
