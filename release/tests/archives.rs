@@ -1,6 +1,8 @@
 //! Archives as the CLI makes them, and as an attacker or a bad disk does.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod recorded;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,9 +18,7 @@ use tar::{Builder, EntryType, Header};
 use tempfile::TempPath;
 
 fn recorded(name: &str) -> PathBuf {
-    let folder = std::env::var_os("RECORDED").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
-    folder.join("release").join(name)
+    recorded::recorded(&format!("release/{name}"))
 }
 
 fn import(path: &Path) -> Result<(ImportedRelease, MemorySink), ArchiveError> {

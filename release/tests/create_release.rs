@@ -1,10 +1,13 @@
 //! Creates releases and compares their fingerprints with those that the reference CLI computed.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod recorded;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use recorded::recorded;
 use release::blobstore::MemorySink;
 use release::create::{CreateError, CreateOptions, CreatedRelease, Uncommitted, create_dev_release};
 use release::{ReleaseArchive, digest::Hashed};
@@ -166,11 +169,6 @@ fn entry_names(tgz: &[u8]) -> Vec<String> {
     archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
 }
 
-fn recorded() -> PathBuf {
-    let folder = std::env::var_os("RECORDED").map(PathBuf::from);
-    folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")).join("release")
-}
-
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -188,10 +186,10 @@ fn copy(from: &Path, to: &Path) {
 fn the_recorded_source_has_the_fingerprints_of_the_recorded_release() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("release");
-    copy(&recorded().join("source"), &root);
+    copy(&recorded("release/source"), &root);
     let created = create(&root).unwrap();
     let (ours, _) = import(created.tarball.as_ref().unwrap());
-    let (theirs, _) = import(&recorded().join("golden-2.tgz"));
+    let (theirs, _) = import(&recorded("release/golden-2.tgz"));
     let jobs = |r: &release::archive::ImportedRelease| -> Vec<_> {
         r.jobs.iter().map(|j| (j.name.clone(), j.fingerprint.clone(), j.properties.clone())).collect()
     };

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
-use std::path::PathBuf;
+mod recorded;
 
+use recorded::recorded;
 use release::archive::{ImportedRelease, JobArchive, KnownParts};
 use release::blobstore::MemorySink;
 use release::render::{DnsIds, LinkGroup, RenderContext};
@@ -11,10 +12,8 @@ use release::{ReleaseArchive, RenderOptions, RenderedInstance, Renderer};
 use serde_json::{Value, json};
 
 fn golden() -> (ImportedRelease, MemorySink) {
-    let folder = std::env::var_os("RECORDED").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     let mut sink = MemorySink::default();
-    let archive = ReleaseArchive::open(folder.join("release/golden-1.tgz")).unwrap();
+    let archive = ReleaseArchive::open(recorded("release/golden-1.tgz")).unwrap();
     (archive.import(&KnownParts::default(), &mut sink).unwrap(), sink)
 }
 
