@@ -1,6 +1,8 @@
 //! Rows of the state's tables that are not nouns of the [`model`].
 
+mod agents;
 mod orphans;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +13,9 @@ use model::step::StepOutcome;
 use model::*;
 use serde::{Deserialize, Serialize};
 
+pub use agents::{AgentHealth, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
 pub use orphans::{OrphanedDisk, OrphanedVm};
+pub use users::{User, UserToken};
 
 /// Encrypted bytes. The state never looks inside; only the director with the key does.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,52 +127,6 @@ pub struct JoinToken {
     /// Who used it: digest of its key and its number.
     #[serde(default)]
     pub used_by: Option<(String, NodeId)>,
-}
-
-/// A person or program that may ask for things.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// The name.
-    pub name: UserName,
-    /// Argon2 hash of the password.
-    pub password_hash: String,
-    /// What it may do (`bosh.admin`, `bosh.read` …).
-    pub scopes: BTreeSet<String>,
-}
-
-impl std::fmt::Debug for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
-    }
-}
-
-/// A token with which a user's programs log in.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserToken {
-    /// Its name, which is no secret.
-    pub id: String,
-    /// Whose it is.
-    pub user: UserName,
-    /// SHA-256 of the secret, hex. The secret is 256 bits of chance: nobody finds it by trying.
-    pub hash: String,
-    /// What it may do of what its user may.
-    pub scopes: BTreeSet<String>,
-    /// What it is for.
-    #[serde(default)]
-    pub note: String,
-    /// When it was made.
-    #[serde(default)]
-    pub created_at: Timestamp,
-    /// It is refused after this.
-    pub expires_at: Timestamp,
-}
-
-impl std::fmt::Debug for UserToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("UserToken");
-        shown.field("id", &self.id).field("user", &self.user).field("scopes", &self.scopes);
-        shown.field("expires_at", &self.expires_at).finish_non_exhaustive()
-    }
 }
 
 /// What is known of a blob. The bytes are beside the replicas.
@@ -395,91 +353,6 @@ pub struct VariableSet {
     /// Versions of names in links from other deployments, by deployment: those that its last deploy saw.
     #[serde(default)]
     pub linked: BTreeMap<DeploymentName, BTreeMap<VariableName, u64>>,
-}
-
-/// An agent that may connect.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AgentRecord {
-    /// Its id.
-    pub agent: AgentId,
-    /// The instance whose VM it is in.
-    pub instance: InstanceId,
-    /// That instance's deployment.
-    pub deployment: DeploymentName,
-    /// When it was authorised; the clock of an agent never heard from starts here.
-    pub authorised_at: Timestamp,
-    /// Digest of the key it enrolled with.
-    pub key_digest: Option<String>,
-    /// Its health as the watchers agreed.
-    pub health: AgentHealth,
-    /// Since when.
-    pub health_since: Timestamp,
-    /// How often its token was replaced, because a VM that had got it was gone before anybody knew it.
-    #[serde(default)]
-    pub token_generation: u32,
-    /// Whether its VM was introduced to the instance, as the VM's row says; here so that nobody needs to read that.
-    #[serde(default = "is_bound")]
-    pub bound: bool,
-}
-
-/// Rows of earlier versions do not say; most of their VMs are.
-fn is_bound() -> bool {
-    true
-}
-
-/// An agent's health.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentHealth {
-    /// Not heard from yet.
-    #[default]
-    New,
-    /// Heartbeats come.
-    Alive,
-    /// Heartbeats stopped; being confirmed.
-    Suspect,
-    /// Dead for all that two ways of looking can tell.
-    Dead,
-}
-
-/// A watcher's finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentTransition {
-    /// The agent.
-    pub agent: AgentId,
-    /// What it is now.
-    pub health: AgentHealth,
-    /// What the watcher saw, for the operator.
-    pub reason: String,
-}
-
-/// Which replica watches which deployments' agents: rendezvous hashing over `watchers` under this number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardMap {
-    /// Counts up with each change.
-    pub number: u64,
-    /// Replicas that watch; the leader is not among them unless it is alone.
-    pub watchers: BTreeSet<NodeId>,
-}
-
-/// A deployment so much of which has failed at once that nothing of it is resurrected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meltdown {
-    /// The deployment.
-    pub deployment: DeploymentName,
-    /// How much has failed.
-    pub failed: FailedShare,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// How much of a deployment has failed lately.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedShare {
-    /// Instances that have failed, also those that were healed since.
-    pub unhealthy: u32,
-    /// Instances that should have a VM.
-    pub total: u32,
 }
 
 /// Something that may exist out there without anybody knowing its id.
