@@ -128,12 +128,16 @@ impl Platform for LinuxPlatform {
     }
 
     async fn trust(&self, certificates: &[String], _bosh: &Path) -> Result<(), ActionError> {
-        super::write_trusted(Path::new("/usr/local/share/ca-certificates"), certificates)?;
-        match Path::new("/usr/sbin/update-ca-certificates").exists() {
-            true => run("update-ca-certificates", &["--fresh".into()]).await,
-            // A stemcell without certificates has nobody who reads them.
-            false => Ok(()),
+        let directory = Path::new("/usr/local/share/ca-certificates");
+        // It takes seconds, and nearly always nothing has changed.
+        if !super::write_trusted(directory, certificates)? {
+            return Ok(());
         }
+        // A stemcell without certificates has nobody who reads them.
+        if Path::new("/usr/sbin/update-ca-certificates").exists() {
+            run("update-ca-certificates", &["--fresh".into()]).await?;
+        }
+        super::trusted_in_use(directory)
     }
 }
 

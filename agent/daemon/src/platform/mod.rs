@@ -6,6 +6,7 @@
 pub mod linux;
 pub mod process;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -110,30 +111,77 @@ pub trait Platform: Send + Sync + 'static {
     async fn trust(&self, certificates: &[String], bosh: &Path) -> Result<(), ActionError>;
 }
 
-/// Replaces every `bosh-trusted-cert-N.crt` of a directory.
-fn write_trusted(directory: &Path, certificates: &[String]) -> Result<(), ActionError> {
+/// Makes the `bosh-trusted-cert-N.crt` of a directory exactly these. Returns whether anything has to be done about it: until
+/// [`trusted_in_use`] is called, an interrupted change counts as one.
+fn write_trusted(directory: &Path, certificates: &[String]) -> Result<bool, ActionError> {
     std::fs::create_dir_all(directory).map_err(ActionError::file("create", directory))?;
+    let wanted: BTreeMap<PathBuf, &str> = (certificates.iter().enumerate())
+        .map(|(at, text)| (directory.join(format!("{TRUSTED_PREFIX}{}.crt", at + 1)), text.as_str()))
+        .collect();
     let entries = std::fs::read_dir(directory).map_err(ActionError::file("read", directory))?;
-    for old in
-        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(TRUSTED_PREFIX))
-    {
-        std::fs::remove_file(old.path()).map_err(ActionError::file("remove", &old.path()))?;
+    let there: BTreeMap<PathBuf, String> = (entries.flatten())
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(TRUSTED_PREFIX))
+        .map(|entry| (entry.path(), std::fs::read_to_string(entry.path()).unwrap_or_default()))
+        .collect();
+    let pending = directory.join(PENDING);
+    let same = there.iter().map(|(path, text)| (path, text.as_str())).eq(wanted.iter().map(|(p, t)| (p, *t)));
+    if same && !pending.exists() {
+        return Ok(false);
     }
-    for (number, certificate) in certificates.iter().enumerate() {
-        let path = directory.join(format!("{TRUSTED_PREFIX}{}.crt", number + 1));
+    std::fs::write(&pending, []).map_err(ActionError::file("write", &pending))?;
+    for old in there.keys() {
+        std::fs::remove_file(old).map_err(ActionError::file("remove", old))?;
+    }
+    for (path, certificate) in wanted {
         std::fs::write(&path, certificate).map_err(ActionError::file("write", &path))?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Notes that what [`write_trusted`] wrote is in use.
+fn trusted_in_use(directory: &Path) -> Result<(), ActionError> {
+    let pending = directory.join(PENDING);
+    match std::fs::remove_file(&pending) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ActionError::file("remove", &pending)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the names of trusted certificates' files start with.
 const TRUSTED_PREFIX: &str = "bosh-trusted-cert-";
 
+/// There while trusted certificates have been changed and are not in use yet.
+const PENDING: &str = ".bosh-trusted-certs-pending";
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn trusted_certificates_are_put_to_use_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (["A".to_owned()], ["A".to_owned(), "B".to_owned()]);
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+        };
+        assert!(!write_trusted(folder.path(), &[]).unwrap(), "none before, none now");
+        std::fs::write(folder.path().join("other.crt"), "not ours").unwrap();
+        assert!(write_trusted(folder.path(), &two).unwrap());
+        // Interrupted before they were in use.
+        assert!(write_trusted(folder.path(), &two).unwrap());
+        trusted_in_use(folder.path()).unwrap();
+        assert!(!write_trusted(folder.path(), &two).unwrap());
+        assert!(write_trusted(folder.path(), &one).unwrap());
+        trusted_in_use(folder.path()).unwrap();
+        assert_eq!(names(), ["bosh-trusted-cert-1.crt".to_owned(), "other.crt".to_owned()].into());
+    }
 
     #[test]
     fn hints_are_text_or_maps() {

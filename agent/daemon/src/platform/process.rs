@@ -61,6 +61,8 @@ impl Platform for ProcessPlatform {
 
     async fn trust(&self, certificates: &[String], bosh: &Path) -> Result<(), ActionError> {
         // The machine belongs to others: the certificates are kept where its jobs can find them.
-        super::write_trusted(&bosh.join("trusted_certs"), certificates)
+        let directory = bosh.join("trusted_certs");
+        super::write_trusted(&directory, certificates)?;
+        super::trusted_in_use(&directory)
     }
 }
