@@ -89,6 +89,8 @@ start_replica() {
   setsid "$bin/directord" run --config "$demo/director-$n/directord.toml" \
     >>"$demo/director-$n/directord.log" 2>&1 </dev/null &
   echo $! >"$demo/director-$n/pid"
+  # Or the shell would report its death, in the middle of what is shown.
+  disown
 }
 
 replica_answers() { curl_ready "http://127.0.0.1:$(metrics_port "$1")/readyz"; }
