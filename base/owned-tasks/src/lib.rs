@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 /// What the end of a task means for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl OwnedTasks {
         self.tracker.close();
         let ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
         match ended {
-            true => info!("all tasks have ended"),
+            true => debug!("all tasks have ended"),
             false => warn!(left = self.tracker.len(), "tasks did not end in time"),
         }
         ended

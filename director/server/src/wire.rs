@@ -421,10 +421,13 @@ impl Replica {
             }
             self.doors.stop(Duration::from_secs(5)).await;
             self.node.shutdown().await;
-            self.core.stop(Duration::from_secs(5)).await;
+            self.core.stop(Duration::from_secs(5)).await
         });
-        if stopped.await.is_err() {
-            error!("the stop took too long; what is committed is safe");
+        match stopped.await {
+            Ok(true) => info!(node = %self.identity.node, "stopped in order"),
+            // What still runs has been named.
+            Ok(false) => {}
+            Err(_) => error!("the stop took too long; what is committed is safe"),
         }
     }
 }
