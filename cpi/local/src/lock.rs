@@ -22,7 +22,8 @@ impl NamedLock {
         scope.wait_for(&format!("the lock `{}`", path.display()), || Self::try_take(path))
     }
 
-    fn try_take(path: &Path) -> Result<Option<Self>, LocalError> {
+    /// Takes the lock at `path` if nobody has it.
+    pub fn try_take(path: &Path) -> Result<Option<Self>, LocalError> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(LocalError::os("open", path))?;
         let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

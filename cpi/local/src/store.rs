@@ -85,6 +85,13 @@ impl Store {
         Ok(lock)
     }
 
+    /// Like [`Self::lock_object`], but gives nothing where somebody else is at work.
+    pub fn try_lock_object(&self, cid: &str, scope: &Scope) -> Result<Option<NamedLock>, LocalError> {
+        let lock = NamedLock::try_take(&self.root.join("locks").join(file_name(cid)))?;
+        scope.check(self)?;
+        Ok(lock)
+    }
+
     /// Makes `epoch` known; errs if a higher one is known already.
     pub fn raise_epoch(&self, epoch: Epoch, scope: &Scope) -> Result<(), LocalError> {
         let path = self.root.join("epoch");

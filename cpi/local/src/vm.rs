@@ -110,8 +110,33 @@ fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>
     }
 }
 
+/// Removes half-made VMs that have an address which is wanted now, unless somebody is at work on them.
+///
+/// A VM that could not be removed when its creation failed is asked for by its own agent id no more: the next attempt has
+/// another one, and the same address.
+fn settle_former_owners(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<(), LocalError> {
+    let wanted: BTreeSet<IpAddr> = request.networks.iter().filter_map(|network| network.ip).collect();
+    for half in cloud.store.vms()?.into_iter().filter(|vm| vm.state != VmState::Running) {
+        if half.addresses.iter().all(|address| !wanted.contains(address)) {
+            continue;
+        }
+        let Some(lock) = cloud.store.try_lock_object(half.cid.as_str(), scope)? else { continue };
+        match settled(cloud, scope, &half.cid) {
+            Ok(Some(_)) => {}
+            Ok(None) => lock.retire(),
+            Err(error) => {
+                tracing::warn!(vm = %half.cid, %error, "a half-made VM can't be removed and keeps its addresses");
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Writes down that the VM is being made, with addresses that no other VM has.
 fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, LocalError> {
+    // Before the locks that all creations share: an end takes its time.
+    settle_former_owners(cloud, scope, request)?;
     let stemcell = &request.stemcell;
     let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
     // Held until the record names it: whoever deletes the stemcell looks for such records.

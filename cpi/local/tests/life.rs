@@ -11,6 +11,7 @@ use common::{Stage, context};
 use cpi_api::*;
 use cpi_local::{LocalCpi, Rung};
 use model::*;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 const RUNGS: [(Rung, [u8; 2]); 2] = [(Rung::Process, [127, 94]), (Rung::Namespaces, [10, 94])];
@@ -140,5 +141,37 @@ async fn a_replica_killed_at_any_moment_leaves_no_half_vm() {
             std::fs::write(stage.dir.path().join("cloud/epoch"), "1").unwrap();
         }
         stage.close(2).await;
+    }
+}
+
+/// Makes a VM's record say that its removal was begun and not finished.
+fn mark_as_half_removed(stage: &Stage, n: u8) {
+    let path = stage.vcap(n, "../vm.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["state"] = json!("deleting");
+    std::fs::write(&path, record.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn a_half_made_vm_gives_its_address_to_the_next_attempt() {
+    let agent = format!("{BASE}; echo $$ > $base/agent; exec sleep 1000000");
+    for (rung, [a, b]) in RUNGS {
+        let Some(stage) = Stage::open(rung, [a, b, 5], &agent).await else { continue };
+        stage.create(2, json!({})).await;
+        stage.wait_for(2, "agent", |text| text.ends_with('\n')).await;
+        mark_as_half_removed(&stage, 2);
+        let next = CreateVm { agent_id: AgentId::new("agent-3"), ..stage.request(2, json!({})) };
+        // Somebody may be at work on it still: it is not ours then.
+        let lock = stage.dir.path().join("cloud/locks/vm-agent-2");
+        let lock = std::fs::File::options().create(true).append(true).open(lock).unwrap();
+        let held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+        let error = stage.cpi.create_vm(&context(1), next.clone()).await.unwrap_err();
+        assert!(error.message.contains("is in use by another VM"), "{error}");
+        drop(held);
+        stage.cpi.create_vm(&context(1), next).await.unwrap();
+        assert!(!stage.vcap(2, "../vm.json").exists(), "the half-made VM is still there");
+        let mark = format!("DIRECTORATE_VM={}", stage.dir.path().join("cloud/vms/vm-agent-2").display());
+        assert_eq!(processes_with(&mark), Vec::<String>::new());
+        stage.close(3).await;
     }
 }
