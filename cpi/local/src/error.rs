@@ -29,6 +29,14 @@ pub enum LocalError {
         #[source]
         source: serde_json::Error,
     },
+    /// Somebody else works on the object and does not come to an end.
+    #[error("{holder} has held the lock `{}` for too long: end it if it hangs, then try again", path.display())]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+        /// Who has it, for people to look at.
+        holder: String,
+    },
     /// The call can't be carried out, for a reason that BOSH has a name for.
     #[error("{message}")]
     Refused {
@@ -57,12 +65,15 @@ impl LocalError {
     pub(crate) fn into_cpi(self, method: &'static str, otherwise: CpiErrorKind) -> CpiError {
         let kind = match &self {
             Self::Refused { kind, .. } => *kind,
+            // The holder may be making what the caller asks for: a refusal would say that it is not there.
+            Self::Busy { .. } => CpiErrorKind::TimedOut,
             Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 CpiErrorKind::NoDiskSpace
             }
             Self::Os { .. } | Self::Damaged { .. } => otherwise,
         };
-        CpiError::new(kind, method, Chain(&self).to_string())
+        let error = CpiError::new(kind, method, Chain(&self).to_string());
+        if matches!(self, Self::Busy { .. }) { error.retryable() } else { error }
     }
 }
 

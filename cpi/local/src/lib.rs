@@ -35,6 +35,7 @@ mod vm;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind};
@@ -61,6 +62,35 @@ pub struct LocalOptions {
     pub isolation: Isolation,
     /// Directories of the host that a VM on the host stemcell must not see, beside the usual ones and `root`.
     pub hidden: Vec<PathBuf>,
+    /// How long a call waits for an object that another one works on.
+    pub lock_waits: LockWaits,
+}
+
+/// How long calls wait for an object that another one works on, maybe in another replica. A replica that was stopped in
+/// the middle (and not killed) never comes to an end: then the call fails and says whom it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockWaits {
+    /// Calls that only ask whether something is there: a new leader asks so first, and can ask again.
+    pub to_look: Duration,
+    /// All others.
+    pub to_act: Duration,
+}
+
+impl Default for LockWaits {
+    /// To look: longer than a VM takes to be made on a busy machine. To act: longer than a stemcell takes to unpack, the
+    /// longest that anybody works on an object.
+    fn default() -> Self {
+        Self { to_look: Duration::from_secs(20), to_act: Duration::from_secs(300) }
+    }
+}
+
+impl LockWaits {
+    fn of(self, call: &Call) -> Duration {
+        match call {
+            Call::FindVm(_) | Call::HasVm(_) | Call::FindDisk(_) | Call::HasDisk(_) => self.to_look,
+            _ => self.to_act,
+        }
+    }
 }
 
 impl LocalOptions {
@@ -74,6 +104,7 @@ impl LocalOptions {
             helper: vec![own.into(), "local-vm".into()],
             isolation: Isolation::Auto,
             hidden: Vec::new(),
+            lock_waits: LockWaits::default(),
         }
     }
 }
@@ -135,7 +166,7 @@ impl CallPort for LocalCpi {
             _ => CpiErrorKind::Other,
         };
         // `_waiter` ends with this future: a caller that goes away takes its call with it, unless it has begun.
-        let (scope, _waiter) = Scope::new(context);
+        let (scope, _waiter) = Scope::new(context, cloud.options.lock_waits.of(&call));
         let work = tokio::task::spawn_blocking(move || {
             scope.check(&cloud.store)?;
             cloud.perform(&scope, call)

@@ -1,13 +1,16 @@
 //! Locks that all replicas on the machine share, and that die with the process that holds them.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::LocalError;
+use crate::process::is_stopped;
 use crate::scope::Scope;
 
 /// An exclusive lock on a name, until dropped.
@@ -17,16 +20,23 @@ pub(crate) struct NamedLock {
 }
 
 impl NamedLock {
-    /// Takes the lock at `path`, waiting as long as the caller does.
+    /// Takes the lock at `path`, waiting as long as the call may.
     pub fn take(path: &Path, scope: &Scope) -> Result<Self, LocalError> {
-        scope.wait_for(&format!("the lock `{}`", path.display()), || Self::try_take(path))
+        let waited_since = Instant::now();
+        scope.wait_for(&format!("the lock `{}`", path.display()), || match Self::try_take(path)? {
+            // A lock dies with its holder, but a holder that was stopped keeps it for ever.
+            None if waited_since.elapsed() >= scope.lock_wait() => {
+                Err(LocalError::Busy { path: path.to_owned(), holder: holder(path) })
+            }
+            answer => Ok(answer),
+        })
     }
 
     /// Takes the lock at `path` if nobody has it.
     pub fn try_take(path: &Path) -> Result<Option<Self>, LocalError> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let file = file.map_err(LocalError::os("open", path))?;
-        let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mut held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(held) => held,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, errno)) => return Err(LocalError::os("lock", path)(errno)),
@@ -36,7 +46,13 @@ impl NamedLock {
             (Ok(on_disk), Ok(ours)) => on_disk.ino() == ours.ino() && on_disk.dev() == ours.dev(),
             _ => false,
         };
-        Ok(is_current.then(|| Self { held, path: path.to_owned() }))
+        if !is_current {
+            return Ok(None);
+        }
+        // For whoever waits in vain. The lock counts, not this line: it stays when its writer has died.
+        let own_line = held.set_len(0).and_then(|()| writeln!(held, "{}", std::process::id()));
+        own_line.map_err(LocalError::os("write", path))?;
+        Ok(Some(Self { held, path: path.to_owned() }))
     }
 
     /// Gives the lock up for good: its object is gone, so the file goes too.
@@ -44,5 +60,16 @@ impl NamedLock {
         // A file that stays behind costs an inode; the next holder of the name just uses it.
         let _ = std::fs::remove_file(&self.path);
         drop(self.held);
+    }
+}
+
+/// Returns who has the lock at `path`, for people to read.
+fn holder(path: &Path) -> String {
+    let line = std::fs::read_to_string(path).unwrap_or_default();
+    match line.trim().parse() {
+        Ok(pid) if is_stopped(pid) => format!("process {pid}, which is stopped,"),
+        Ok(pid) => format!("process {pid}"),
+        // It has the lock since this moment, and has not written its line yet.
+        Err(_) => "another process".to_owned(),
     }
 }

@@ -30,6 +30,8 @@ struct Seen {
     parent: i32,
     /// Dead, and only waiting for its parent to notice.
     is_zombie: bool,
+    /// Held by a signal or a debugger.
+    is_stopped: bool,
 }
 
 impl ProcessId {
@@ -97,6 +99,11 @@ impl ProcessId {
     }
 }
 
+/// Returns whether the process with this number is there and was stopped.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    look(pid).is_some_and(|seen| seen.is_stopped)
+}
+
 /// Returns the living processes that carry `mark` in their environment or work in or run from `dir`: those of a VM
 /// whose supervisor was killed by somebody else.
 pub(crate) fn marked(mark: &str, dir: &Path) -> Vec<ProcessId> {
@@ -136,6 +143,7 @@ fn look(pid: i32) -> Option<Seen> {
         id: ProcessId { pid, born_ticks: fields.get(19)?.parse().ok()?, boot: boot() },
         parent: parent.parse().ok()?,
         is_zombie: matches!(*state, "Z" | "X"),
+        is_stopped: matches!(*state, "T" | "t"),
     })
 }
 

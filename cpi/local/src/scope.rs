@@ -18,6 +18,7 @@ use crate::store::Store;
 pub(crate) struct Scope {
     epoch: Epoch,
     deadline: Instant,
+    lock_wait: Duration,
     abandoned: Arc<AtomicBool>,
 }
 
@@ -31,13 +32,13 @@ impl Drop for Waiter {
 }
 
 impl Scope {
-    /// Returns the scope of a call and the token of whoever waits for it.
-    pub fn new(context: &CallContext) -> (Self, Waiter) {
+    /// Returns the scope of a call that waits `lock_wait` for each lock, and the token of whoever waits for it.
+    pub fn new(context: &CallContext, lock_wait: Duration) -> (Self, Waiter) {
         let abandoned = Arc::new(AtomicBool::new(false));
         // A timeout beyond all bounds is treated as a day: `Instant` can't count much further.
         let timeout = context.timeout.min(Duration::from_secs(86_400));
-        let scope =
-            Self { epoch: context.epoch, deadline: Instant::now() + timeout, abandoned: abandoned.clone() };
+        let deadline = Instant::now() + timeout;
+        let scope = Self { epoch: context.epoch, deadline, lock_wait, abandoned: abandoned.clone() };
         (scope, Waiter(abandoned))
     }
 
@@ -52,6 +53,11 @@ impl Scope {
     /// Returns how long the caller will still wait.
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Returns how long the call may wait for one lock.
+    pub fn lock_wait(&self) -> Duration {
+        self.lock_wait
     }
 
     /// Waits until `probe` gives something; errs when the caller's time is over.

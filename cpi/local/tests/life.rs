@@ -4,14 +4,17 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Stage, context};
 use cpi_api::*;
-use cpi_local::{LocalCpi, Rung};
+use cpi_local::{LocalCpi, LockWaits, Rung};
 use model::*;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 const RUNGS: [(Rung, [u8; 2]); 2] = [(Rung::Process, [127, 94]), (Rung::Namespaces, [10, 94])];
@@ -87,9 +90,9 @@ fn processes_with(mark: &str) -> Vec<String> {
     entries.filter_map(|e| e.file_name().into_string().ok()).filter(carries).collect()
 }
 
-/// Not a test by itself: the replica that the next test kills.
+/// Not a test by itself: the replica that other tests kill or stop.
 #[tokio::test]
-#[ignore = "started by `a_replica_killed_at_any_moment_leaves_no_half_vm`"]
+#[ignore = "started by tests that need a process of its own for a replica"]
 async fn a_replica() {
     let Ok(dir) = std::env::var("STAGE_DIR") else { return };
     let request: CreateVm = serde_json::from_str(&std::env::var("STAGE_REQUEST").unwrap()).unwrap();
@@ -102,8 +105,24 @@ async fn a_replica() {
 
 fn open_again(dir: &std::path::Path, rung: &str) -> LocalCpi {
     let rung = RUNGS.into_iter().map(|(r, _)| r).find(|r| r.name() == rung).unwrap();
-    let options = common::options(dir, cpi_local::Isolation::Exactly(rung));
-    LocalCpi::open(cpi_local::LocalOptions { dagent: dir.join("agent"), ..options }).unwrap()
+    let mut options = common::options(dir, cpi_local::Isolation::Exactly(rung));
+    options.dagent = dir.join("agent");
+    if let Some(helper) = std::env::var_os("STAGE_HELPER") {
+        options.helper = vec![helper];
+    }
+    LocalCpi::open(options).unwrap()
+}
+
+/// Starts a replica of the stage's cloud in a process of its own; it makes and deletes the VM of `request`.
+fn replica_process(stage: &Stage, rung: Rung, request: &CreateVm) -> Command {
+    let mut replica = Command::new(std::env::current_exe().unwrap());
+    replica
+        .args(["--exact", "a_replica", "--ignored"])
+        .env("STAGE_DIR", stage.dir.path())
+        .env("STAGE_REQUEST", serde_json::to_string(request).unwrap())
+        .env("STAGE_RUNG", rung.name())
+        .stdout(Stdio::null());
+    replica
 }
 
 #[tokio::test]
@@ -113,14 +132,7 @@ async fn a_replica_killed_at_any_moment_leaves_no_half_vm() {
         let mark = format!("DIRECTORATE_VM={}", stage.dir.path().join("cloud/vms/vm-agent-2").display());
         let request = stage.request(2, json!({}));
         for round in 0..20 {
-            let mut replica = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "a_replica", "--ignored"])
-                .env("STAGE_DIR", stage.dir.path())
-                .env("STAGE_REQUEST", serde_json::to_string(&request).unwrap())
-                .env("STAGE_RUNG", rung.name())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut replica = replica_process(&stage, rung, &request).spawn().unwrap();
             // The one wait for a time: the moment of the kill is what is varied.
             tokio::time::sleep(Duration::from_millis(40 + 17 * round)).await;
             replica.kill().unwrap();
@@ -174,4 +186,49 @@ async fn a_half_made_vm_gives_its_address_to_the_next_attempt() {
         assert_eq!(processes_with(&mark), Vec::<String>::new());
         stage.close(3).await;
     }
+}
+
+#[tokio::test]
+async fn a_stopped_replica_is_named_to_those_who_wait_for_it() {
+    let Some(stage) = Stage::open(Rung::Process, [127, 94, 6], "exec sleep 1000000").await else { return };
+    // A helper that never gets anywhere: its replica is in the middle of `create_vm` from then on.
+    let (helper, started) = (stage.dir.path().join("helper"), stage.dir.path().join("helper.pid"));
+    std::fs::write(&helper, format!("#!/bin/sh\necho $$ > {}\nexec sleep 1000000\n", started.display()))
+        .unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let request = stage.request(2, json!({}));
+    let mut replica =
+        replica_process(&stage, Rung::Process, &request).env("STAGE_HELPER", &helper).spawn().unwrap();
+    let pid = Pid::from_raw(replica.id() as i32);
+    let helper_pid = poll(|| std::fs::read_to_string(&started).ok()?.trim().parse().ok()).await;
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let is_stopped = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
+    poll(|| is_stopped().then_some(())).await;
+
+    let lock_waits = LockWaits { to_look: Duration::from_millis(50), ..LockWaits::default() };
+    let options = common::options(stage.dir.path(), cpi_local::Isolation::Exactly(Rung::Process));
+    let successor = LocalCpi::open(cpi_local::LocalOptions { lock_waits, ..options }).unwrap();
+    let patient = CallContext { timeout: Duration::from_secs(3600), ..context(2) };
+    let error = successor.find_vm(&patient, &request.agent_id).await.unwrap_err();
+    assert_eq!((error.kind, error.ok_to_retry), (CpiErrorKind::TimedOut, true), "{error}");
+    assert!(error.message.contains(&format!("process {pid}, which is stopped")), "{error}");
+
+    replica.kill().unwrap();
+    replica.wait().unwrap();
+    kill(Pid::from_raw(helper_pid), Signal::SIGKILL).unwrap();
+    assert_eq!(successor.find_vm(&patient, &request.agent_id).await.unwrap(), Found::No);
+    stage.close(2).await;
+}
+
+/// Waits until `probe` gives something.
+async fn poll<T>(probe: impl Fn() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            match probe() {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the condition comes true")
 }
