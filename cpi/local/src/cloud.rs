@@ -6,6 +6,7 @@ use cpi_api::{Call, CpiInfo, Found};
 use serde_json::{Value, json};
 
 use crate::error::LocalError;
+use crate::network::out_of_reach;
 use crate::rung::{Isolation, Rung};
 use crate::scope::Scope;
 use crate::store::{Durability, Store, disk_cid, read_json, vm_cid, write_json};
@@ -74,6 +75,12 @@ impl Cloud {
         let path = self.endpoints_path();
         if endpoints.is_empty() || read_json::<Vec<String>>(&path)?.as_deref() == Some(endpoints) {
             return Ok(());
+        }
+        for endpoint in out_of_reach(endpoints, self.rung) {
+            tracing::warn!(
+                endpoint,
+                "VMs of the local cloud can't reach a director that is not at an IPv4 address"
+            );
         }
         write_json(&path, &endpoints, Durability::UntilReboot)
     }

@@ -1,7 +1,7 @@
 //! Addresses of VMs: which a request asks for, and whether this rung can give them. Pure.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use cpi_api::CpiErrorKind;
 use model::AgentId;
@@ -70,6 +70,19 @@ pub(crate) fn has_own_network(rung: Rung) -> bool {
     matches!(rung, Rung::Namespaces | Rung::UserNamespaces)
 }
 
+/// Returns the address of a director as a VM with a network of its own reaches it, where there is neither a name service
+/// nor IPv6; none if there is no such way.
+pub(crate) fn director_address(endpoint: &str) -> Option<SocketAddr> {
+    let numeric = endpoint.replace("localhost:", "127.0.0.1:");
+    numeric.parse().ok().filter(SocketAddr::is_ipv4)
+}
+
+/// Returns the directors that VMs of a rung can't reach.
+pub(crate) fn out_of_reach(endpoints: &[String], rung: Rung) -> Vec<&str> {
+    let beyond = |endpoint: &&str| has_own_network(rung) && director_address(endpoint).is_none();
+    endpoints.iter().map(String::as_str).filter(beyond).collect()
+}
+
 /// Picks an address for a dynamic network: by the agent's id, so that a repeat mostly picks the same.
 fn dynamic(rung: Rung, agent: &AgentId, used: &BTreeSet<IpAddr>) -> Result<Link, LocalError> {
     let first_octet = if has_own_network(rung) { 10 } else { 127 };
@@ -133,6 +146,13 @@ mod tests {
         let error = give(NetworkKind::Manual, Some("fd00::1"), Rung::Namespaces, &[]).unwrap_err();
         assert!(error.contains("IPv4 only"), "{error}");
         give(NetworkKind::Manual, None, Rung::Process, &[]).unwrap_err();
+    }
+
+    #[test]
+    fn only_directors_at_an_ipv4_address_are_within_reach_of_a_network_of_its_own() {
+        let all = ["10.0.0.6:1", "localhost:2", "d1.example:3", "[::1]:4"].map(str::to_owned);
+        assert_eq!(out_of_reach(&all, Rung::Namespaces), ["d1.example:3", "[::1]:4"]);
+        assert_eq!(out_of_reach(&all, Rung::Process), [""; 0]);
     }
 
     #[test]

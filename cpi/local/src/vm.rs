@@ -12,7 +12,7 @@ use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::limits::VmProperties;
 use crate::lock::NamedLock;
-use crate::network::links;
+use crate::network::{links, out_of_reach};
 use crate::record::{VmRecord, VmState};
 use crate::scope::Scope;
 use crate::store::{Durability, vm_cid};
@@ -25,7 +25,17 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<
     if settled(cloud, scope, &cid)?.is_some() {
         return Ok(cid);
     }
-    cloud.announce(&request.bootstrap.endpoints)?;
+    let endpoints = &request.bootstrap.endpoints;
+    if let [endpoint, ..] = out_of_reach(endpoints, cloud.rung)[..] {
+        lock.retire();
+        let message = format!(
+            "the VM's agent could not reach the director `{endpoint}`: a VM on the rung `{}` knows no names and no IPv6, \
+             have it advertise an IPv4 address",
+            cloud.rung
+        );
+        return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
+    }
+    cloud.announce(endpoints)?;
     let mut vm = match claim(cloud, scope, &request) {
         Ok(vm) => vm,
         Err(error) => {

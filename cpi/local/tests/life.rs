@@ -232,3 +232,24 @@ async fn poll<T>(probe: impl Fn() -> Option<T>) -> T {
     };
     tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the condition comes true")
 }
+
+#[tokio::test]
+async fn a_director_that_the_vm_could_never_reach_is_refused_by_name() {
+    for (rung, [a, b]) in RUNGS {
+        let Some(stage) = Stage::open(rung, [a, b, 7], "exec sleep 1000000").await else { continue };
+        let endpoints = vec!["127.0.0.1:1".to_owned(), "d1.example:2".to_owned()];
+        let bootstrap = AgentBootstrap { endpoints, ..Default::default() };
+        let created =
+            stage.cpi.create_vm(&context(1), CreateVm { bootstrap, ..stage.request(2, json!({})) }).await;
+        match rung {
+            // It shares the host's network, and its names.
+            Rung::Process => assert!(created.is_ok(), "{created:?}"),
+            _ => {
+                let error = created.unwrap_err();
+                assert!(error.message.contains("could not reach the director `d1.example:2`"), "{error}");
+                assert!(!stage.vcap(2, "..").exists(), "something of the VM was made");
+            }
+        }
+        stage.close(2).await;
+    }
+}

@@ -17,6 +17,7 @@ use super::LaunchSpec;
 use crate::error::{Chain, LocalError};
 use crate::netlink::Netlink;
 use crate::netns::within;
+use crate::network::director_address;
 use crate::record::Publish;
 use crate::store::read_json;
 
@@ -94,7 +95,7 @@ impl Relay {
     /// Begins to listen at directors' addresses that are new. In the VM's network.
     fn listen_to_new(&mut self) -> Vec<TcpListener> {
         let endpoints: Vec<String> = read_json(&self.endpoints).ok().flatten().unwrap_or_default();
-        let wanted = endpoints.iter().filter_map(|endpoint| socket_address(endpoint));
+        let wanted = endpoints.iter().filter_map(|endpoint| director_address(endpoint));
         let new: Vec<SocketAddr> = wanted.filter(|address| !self.listening.contains(address)).collect();
         new.into_iter()
             .filter_map(|address| match listen(address) {
@@ -109,11 +110,6 @@ impl Relay {
             })
             .collect()
     }
-}
-
-fn socket_address(endpoint: &str) -> Option<SocketAddr> {
-    let numeric = endpoint.replace("localhost:", "127.0.0.1:");
-    numeric.parse().ok().filter(SocketAddr::is_ipv4)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
