@@ -8,6 +8,9 @@ use sha1::Digest as _;
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 
+/// Bytes read at once while hashing.
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// A hash function, weakest first: of several digests the strongest decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Algorithm {
@@ -74,6 +77,31 @@ impl MultiDigest {
     pub fn matches(&self, hashed: &Hashed) -> bool {
         let (algorithm, hex) = self.strongest();
         hashed.hex(algorithm) == hex
+    }
+}
+
+impl MultiDigest {
+    /// Returns whether a content is the one described. Reads it to its end, through the hash function that decides only.
+    pub fn matches_content(&self, content: impl Read) -> io::Result<bool> {
+        let (algorithm, expected) = self.strongest();
+        let actual = match algorithm {
+            Algorithm::Sha1 => hash::<Sha1>(content)?,
+            Algorithm::Sha256 => hash::<Sha256>(content)?,
+            Algorithm::Sha512 => hash::<Sha512>(content)?,
+        };
+        Ok(actual == expected)
+    }
+}
+
+fn hash<D: sha1::Digest>(mut content: impl Read) -> io::Result<String> {
+    let (mut hasher, mut chunk) = (D::new(), vec![0; CHUNK_BYTES]);
+    loop {
+        match content.read(&mut chunk) {
+            Ok(0) => return Ok(hex::encode(hasher.finalize())),
+            Ok(n) => hasher.update(&chunk[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -208,6 +236,16 @@ mod tests {
         let both = MultiDigest::parse(&format!("{EMPTY_SHA1};sha256:{}", "0".repeat(64))).unwrap();
         assert!(!both.matches(&Hashed::of(b"")));
         assert!(MultiDigest::parse(EMPTY_SHA1).unwrap().matches(&Hashed::of(b"")));
+        for (digest, content, expected) in [
+            (EMPTY_SHA1.to_owned(), &b""[..], true),
+            (format!("sha256:{}", EMPTY_SHA256.to_uppercase()), b"", true),
+            (format!("{EMPTY_SHA1};sha256:{EMPTY_SHA256}"), b"x", false),
+            (format!("{EMPTY_SHA1};sha512:{}", "0".repeat(128)), b"", false),
+        ] {
+            let digest = MultiDigest::parse(&digest).unwrap();
+            assert_eq!(digest.matches_content(content).unwrap(), expected, "{digest}");
+            assert_eq!(digest.matches(&Hashed::of(content)), expected, "{digest}");
+        }
     }
 
     #[test]

@@ -293,3 +293,71 @@ fn changes_that_are_not_committed_are_refused_unless_allowed() {
     let created = create(&root).unwrap();
     assert!(!created.uncommitted_changes && created.commit_hash.len() >= 7, "{created:?}");
 }
+
+/// The first example again, with its package `base` vendored as the build that a release of its own made of it.
+fn with_vendored_base(root: &Path) -> String {
+    first_example(root);
+    let donor = create(root).unwrap();
+    let (imported, sink) = import(donor.tarball.as_ref().unwrap());
+    let base = imported.packages.iter().find(|p| p.name.as_str() == "base").unwrap();
+    let (archive, fingerprint) = (&sink.blobs[base.source.as_ref().unwrap()], base.fingerprint.to_string());
+    for generated in ["packages/base", ".dev_builds", "dev_releases"] {
+        fs::remove_dir_all(root.join(generated)).unwrap();
+    }
+    fs::create_dir_all(root.join("blobstore")).unwrap();
+    fs::write(root.join("blobstore/3f2a"), archive).unwrap();
+    let digest = hex::encode(Sha256::digest(archive));
+    let index = format!(
+        "builds:\n  {fingerprint}:\n    version: {fingerprint}\n    blobstore_id: 3f2a\n    sha1: sha256:{digest}\nformat-version: \"2\"\n"
+    );
+    write(root, ".final_builds/packages/base/index.yml", 0o644, &index);
+    write(
+        root,
+        "packages/vendored-base/spec.lock",
+        0o644,
+        &format!("name: base\nfingerprint: {fingerprint}\n"),
+    );
+    let config = "blobstore: {provider: local, options: {blobstore_path: blobstore}}\n";
+    write(root, "config/final.yml", 0o644, config);
+    fingerprint
+}
+
+#[test]
+fn a_vendored_package_comes_out_of_the_blobstore_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("release");
+    let fingerprint = with_vendored_base(&root);
+    let created = create(&root).unwrap();
+    assert_eq!(created.packages[0], ("base".to_owned(), fingerprint.as_str().into()));
+    let (imported, sink) = import(created.tarball.as_ref().unwrap());
+    let base = imported.packages.iter().find(|p| p.name.as_str() == "base").unwrap();
+    let ours = &sink.blobs[base.source.as_ref().unwrap()];
+    assert_eq!(*ours, fs::read(root.join("blobstore/3f2a")).unwrap());
+    // Made elsewhere: an entry without a blob would hide the one that has it.
+    assert!(!root.join(".dev_builds/packages/base").exists());
+}
+
+#[track_caller]
+fn check_vendored_refused(why: &str, damage: impl FnOnce(&Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("release");
+    with_vendored_base(&root);
+    damage(&root);
+    let text = create(&root).unwrap_err().to_string();
+    assert!(text.contains(why), "expected `{why}` in `{text}`");
+}
+
+#[test]
+fn what_is_wrong_with_a_vendored_package_is_named() {
+    check_vendored_refused("for which .final_builds/packages/base/index.yml has no blob", |r| {
+        fs::remove_dir_all(r.join(".final_builds")).unwrap();
+    });
+    check_vendored_refused("it should have digest sha256:", |r| write(r, "blobstore/3f2a", 0o644, "other"));
+    check_vendored_refused("failed to open the archive of a vendored package", |r| {
+        fs::remove_file(r.join("blobstore/3f2a")).unwrap();
+    });
+    check_vendored_refused("provider 's3'", |r| {
+        write(r, "config/final.yml", 0o644, "blobstore: {provider: s3, options: {bucket_name: b}}\n");
+    });
+    check_vendored_refused("names no blobstore", |r| fs::remove_file(r.join("config/final.yml")).unwrap());
+}

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::files::walk;
 use super::{CreateError, read_yaml};
-use crate::digest::{Algorithm, Hasher, MultiDigest};
+use crate::digest::MultiDigest;
 
 /// Refuses unless `blobs/` holds exactly what `config/blobs.yml` lists.
 ///
@@ -49,29 +49,9 @@ fn check_content(config: &Path, file: &Path, path: &str, entry: &Value) -> Resul
         let why = format!("has {actual_size} bytes, config/blobs.yml says {size}");
         return Err(CreateError::invalid(file, why));
     }
-    let mut hasher = Hasher::default();
-    let mut hash = || -> std::io::Result<()> {
-        let mut content = std::fs::File::open(file)?;
-        std::io::copy(&mut content, &mut HashingWriter(&mut hasher)).map(drop)
-    };
-    hash().map_err(CreateError::file("read", file))?;
-    let hashed = hasher.finish();
-    if !digest.matches(&hashed) {
-        let why = format!("has SHA-256 {}, config/blobs.yml says {digest}", hashed.hex(Algorithm::Sha256));
-        return Err(CreateError::invalid(file, why));
+    let matches = std::fs::File::open(file).and_then(|content| digest.matches_content(content));
+    if matches.map_err(CreateError::file("read", file))? {
+        return Ok(());
     }
-    Ok(())
-}
-
-struct HashingWriter<'a>(&'a mut Hasher);
-
-impl std::io::Write for HashingWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    Err(CreateError::invalid(file, format!("does not have the digest that config/blobs.yml says: {digest}")))
 }

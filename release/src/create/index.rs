@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::version;
+use model::{Fingerprint, version};
 use serde_json::{Map, Value, json};
 
-use super::manifest::{Built, quoted};
+use super::manifest::{Built, Origin, quoted};
 use super::{CreateError, DevVersion, read_yaml};
 
 /// The releases of one name that a directory has made.
@@ -53,8 +53,11 @@ impl Releases {
     }
 }
 
-/// Files the archive of a job, package or licence under `.dev_builds/`.
+/// Files the archive of a job, package or licence under `.dev_builds/`; a vendored one is filed where it was found.
 pub(super) fn record_build(root: &Path, place: PathBuf, built: &Built) -> Result<(), CreateError> {
+    if built.origin == Origin::Vendored {
+        return Ok(());
+    }
     let index = root.join(".dev_builds").join(place).join("index.yml");
     let mut builds = builds(&index)?;
     let entry = json!({ "version": built.fingerprint, "sha1": built.digest });
@@ -62,6 +65,35 @@ pub(super) fn record_build(root: &Path, place: PathBuf, built: &Built) -> Result
         return Ok(());
     }
     write(&index, &index_text(&builds))
+}
+
+/// A build whose archive is in the release's blobstore.
+pub(super) struct Blob {
+    /// The index that knows it.
+    pub index: PathBuf,
+    /// Its name in the blobstore.
+    pub blob_id: String,
+    /// The archive's digest.
+    pub digest: String,
+}
+
+/// Finds a build by its fingerprint, among dev builds first. One that no blobstore has is passed over: it was an archive
+/// on the machine that made it.
+pub(super) fn blob_of(
+    root: &Path,
+    place: &Path,
+    fingerprint: &Fingerprint,
+) -> Result<Option<Blob>, CreateError> {
+    for folder in [".dev_builds", ".final_builds"] {
+        let index = root.join(folder).join(place).join("index.yml");
+        let builds = builds(&index)?;
+        let named = builds.get(fingerprint.as_str());
+        let text = |key| named.and_then(|build| build.get(key)?.as_str().map(str::to_owned));
+        if let (Some(blob_id), Some(digest)) = (text("blobstore_id"), text("sha1")) {
+            return Ok(Some(Blob { index, blob_id, digest }));
+        }
+    }
+    Ok(None)
 }
 
 fn versions(index: &Path) -> Result<Vec<String>, CreateError> {

@@ -23,6 +23,17 @@ pub(super) struct Built {
     pub digest: String,
     /// What it was made from.
     pub sources: Vec<Source>,
+    /// Who made it.
+    pub origin: Origin,
+}
+
+/// Who made an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// We did, from the release's sources.
+    Sources,
+    /// Another release's maker.
+    Vendored,
 }
 
 impl Built {
@@ -34,7 +45,8 @@ impl Built {
     ) -> Result<Self, CreateError> {
         let sha256 = sha256_of(&archive).map_err(CreateError::file("read", &archive))?;
         let digest = format!("sha256:{sha256}");
-        Ok(Self { name, fingerprint, dependencies: Vec::new(), archive, digest, sources })
+        let (dependencies, origin) = (Vec::new(), Origin::Sources);
+        Ok(Self { name, fingerprint, dependencies, archive, digest, sources, origin })
     }
 }
 

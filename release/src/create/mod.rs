@@ -1,7 +1,7 @@
 //! `create-release`: from a release directory to a tarball, with the fingerprints that the `bosh` CLI computes.
 //!
-//! Deliberately *not* here: final releases, and the blobstores that they and vendored packages come from. Unlike the
-//! CLI's, our archives are reproducible, so none is kept: the same sources give the same bytes.
+//! Deliberately *not* here: final releases, and blobstores in the network. Unlike the CLI's, our archives are
+//! reproducible, so none is kept: the same sources give the same bytes.
 //!
 //! Read next: `files` (fingerprints and archives), `package`, `job`, `index` (versions).
 
@@ -13,6 +13,7 @@ mod index;
 mod job;
 mod manifest;
 mod package;
+mod vendored;
 
 use std::fs::File;
 use std::io;

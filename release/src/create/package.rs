@@ -8,7 +8,7 @@ use std::process::Command;
 use super::files::{Links, ModeCounts, Source, archive, fingerprint, walk};
 use super::glob::Glob;
 use super::manifest::Built;
-use super::{CreateError, read_yaml, text, text_list};
+use super::{CreateError, read_yaml, text, text_list, vendored};
 
 /// Bytes of a failed script's output that are worth showing.
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -17,8 +17,7 @@ const OUTPUT_BYTES_MAX: usize = 4096;
 pub(super) fn build(root: &Path, folder: &Path, scratch: &Path) -> Result<Built, CreateError> {
     let lock = folder.join("spec.lock");
     if lock.exists() {
-        let why = "belongs to a vendored package, whose archive is in the blobstore of another release: not supported";
-        return Err(CreateError::invalid(&lock, why));
+        return vendored::find(root, &lock);
     }
     let spec_path = folder.join("spec");
     let spec = read_yaml(&spec_path)?;
