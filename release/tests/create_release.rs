@@ -218,6 +218,27 @@ fn the_same_sources_give_the_same_bytes_and_a_new_version() {
     assert!(builds.contains("8c94abff4fa74f77d2a5c3c9aff9eb8192f19a2a47a9e40667c3d81605b45bc2"), "{builds}");
 }
 
+#[test]
+fn a_package_that_asks_for_no_compression_gets_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = |root: &Path| {
+        write(root, "src/tool/zeros", 0o644, &"0".repeat(100_000));
+        let created = create(root).unwrap();
+        let (imported, sink) = import(created.tarball.as_ref().unwrap());
+        let tool = imported.packages.iter().find(|p| p.name.as_str() == "tool").unwrap().clone();
+        let archive = &sink.blobs[tool.source.as_ref().unwrap()];
+        (archive.len(), entry_names(archive), tool.fingerprint)
+    };
+    let (usual, plain) = (dir.path().join("usual"), dir.path().join("plain"));
+    first_example(&usual);
+    first_example(&plain);
+    let spec = "---\nname: tool\ndependencies: [base]\nfiles: [\"tool/**/*\"]\nno_compression: true\n";
+    write(&plain, "packages/tool/spec", 0o644, spec);
+    let (small, large) = (packed(&usual), packed(&plain));
+    assert!(small.0 < 10_000 && large.0 > 100_000, "{} and {} bytes", small.0, large.0);
+    assert_eq!((small.1, small.2), (large.1, large.2));
+}
+
 #[track_caller]
 fn check_refused(why: &str, damage: impl FnOnce(&Path)) {
     let dir = tempfile::tempdir().unwrap();
@@ -245,6 +266,9 @@ fn what_is_wrong_in_the_directory_is_named() {
     });
     check_refused("which is not its folder's", |r| {
         fs::rename(r.join("jobs/echo"), r.join("jobs/other")).unwrap()
+    });
+    check_refused("has a 'no_compression' that is neither", |r| {
+        write(r, "packages/base/spec", 0o644, "---\nname: base\nno_compression: maybe\n");
     });
     check_refused("not by its owner", |r| write(r, "src/tool/odd", 0o611, "x"));
     check_refused("depends on unknown package 'base'", |r| {

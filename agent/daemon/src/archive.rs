@@ -1,7 +1,7 @@
 //! Archives to directories, whole or not at all, and directories to archives.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -37,10 +37,14 @@ impl Drop for Scratch {
     }
 }
 
-/// Unpacks a tgz into an existing directory. Entries that would end up outside are an error of the archive.
+/// Unpacks a tgz, or a plain tar (of a package with `no_compression`), into an existing directory. Entries that would end
+/// up outside are an error of the archive.
 pub(crate) fn unpack(archive: &Path, to: &Path) -> Result<(), ActionError> {
     let file = File::open(archive).map_err(ActionError::file("open", archive))?;
-    let mut tar = tar::Archive::new(GzDecoder::new(io::BufReader::new(file)));
+    let mut packed = io::BufReader::new(file);
+    let is_gzip = packed.fill_buf().map_err(ActionError::file("read", archive))?.starts_with(&[0x1f, 0x8b]);
+    let plain: Box<dyn io::Read> = if is_gzip { Box::new(GzDecoder::new(packed)) } else { Box::new(packed) };
+    let mut tar = tar::Archive::new(plain);
     tar.set_preserve_permissions(true);
     tar.set_overwrite(true);
     let mut entries = tar.entries().map_err(ActionError::file("read", archive))?;
@@ -129,6 +133,20 @@ mod tests {
         unpack(&archive, &to).unwrap();
         assert_eq!(fs::metadata(to.join("bin/run")).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(fs::read_link(to.join("run")).unwrap(), Path::new("bin/run"));
+    }
+
+    #[test]
+    fn a_plain_tar_is_unpacked_as_a_tgz_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("plain.tgz");
+        let mut tar = tar::Builder::new(File::create(&archive).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "./packaging", &b"x"[..]).unwrap();
+        tar.into_inner().unwrap();
+        unpack(&archive, dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("packaging")).unwrap(), "x");
     }
 
     #[test]

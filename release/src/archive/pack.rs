@@ -7,6 +7,15 @@ use std::path::Path;
 use flate2::{Compression, GzBuilder, write::GzEncoder};
 use tar::{Builder, EntryType, Header};
 
+/// How the content of an archive is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Small.
+    Compressed,
+    /// As it is, within the same format: for what is compressed already, and readers that expect a gzip.
+    Stored,
+}
+
 /// Writes a reproducible tgz: entries in the caller's order, owner 0, time 0.
 pub struct TgzWriter<W: Write> {
     tar: Builder<GzEncoder<W>>,
@@ -15,8 +24,17 @@ pub struct TgzWriter<W: Write> {
 impl<W: Write> TgzWriter<W> {
     /// Starts an archive.
     pub fn new(out: W) -> Self {
+        Self::packed(out, Packing::Compressed)
+    }
+
+    /// Starts an archive whose content is packed as given.
+    pub fn packed(out: W, packing: Packing) -> Self {
+        let level = match packing {
+            Packing::Compressed => Compression::default(),
+            Packing::Stored => Compression::none(),
+        };
         // Operating system 255 ("unknown"): the same bytes on every machine.
-        let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, Compression::default());
+        let gzip = GzBuilder::new().mtime(0).operating_system(255).write(out, level);
         Self { tar: Builder::new(gzip) }
     }
 

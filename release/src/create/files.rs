@@ -10,7 +10,7 @@ use model::Fingerprint;
 use sha2::{Digest as _, Sha256};
 
 use super::CreateError;
-use crate::archive::pack::TgzWriter;
+use crate::archive::pack::{Packing, TgzWriter};
 
 /// Bytes read at once while hashing.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -70,11 +70,11 @@ pub(super) fn fingerprint(files: &[Source], dependencies: &[String]) -> Result<F
 }
 
 /// Archives files under `./`, with the folders they are in.
-pub(super) fn archive(files: &[Source], to: &Path) -> Result<(), CreateError> {
+pub(super) fn archive(files: &[Source], packing: Packing, to: &Path) -> Result<(), CreateError> {
     let failed = |e| CreateError::file("write", to)(e);
     let mut sorted: Vec<&Source> = files.iter().collect();
     sorted.sort_by(|a, b| a.label.cmp(&b.label));
-    let mut tgz = TgzWriter::new(File::create(to).map_err(failed)?);
+    let mut tgz = TgzWriter::packed(File::create(to).map_err(failed)?, packing);
     tgz.folder("./").map_err(failed)?;
     let mut folders = std::collections::BTreeSet::new();
     for file in sorted {

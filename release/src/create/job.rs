@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::files::{Links, ModeCounts, Source, archive, fingerprint};
 use super::manifest::Built;
 use super::{CreateError, read_yaml, text, text_list};
+use crate::archive::pack::Packing;
 
 /// Builds the job in `folder`.
 pub(super) fn build(_root: &Path, folder: &Path, scratch: &Path) -> Result<Built, CreateError> {
@@ -43,7 +44,7 @@ pub(super) fn build(_root: &Path, folder: &Path, scratch: &Path) -> Result<Built
     }
     let fingerprint = fingerprint(&sources, &[])?;
     let to = scratch.join(format!("{name}.tgz"));
-    archive(&sources, &to)?;
+    archive(&sources, Packing::Compressed, &to)?;
     let packages = text_list(&spec_path, &spec, "packages")?;
     Built::new(name, fingerprint, to, sources).map(|built| Built { dependencies: packages, ..built })
 }
@@ -65,7 +66,7 @@ pub(super) fn build_license(root: &Path, scratch: &Path) -> Result<Option<Built>
     sources.sort_by(|a, b| a.label.cmp(&b.label));
     let fingerprint = fingerprint(&sources, &[])?;
     let to = scratch.join("license.tgz");
-    archive(&sources, &to)?;
+    archive(&sources, Packing::Compressed, &to)?;
     Built::new("license".to_owned(), fingerprint, to, sources).map(Some)
 }
 

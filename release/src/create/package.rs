@@ -9,6 +9,7 @@ use super::files::{Links, ModeCounts, Source, archive, fingerprint, walk};
 use super::glob::Glob;
 use super::manifest::Built;
 use super::{CreateError, read_yaml, text, text_list, vendored};
+use crate::archive::pack::Packing;
 
 /// Bytes of a failed script's output that are worth showing.
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -34,16 +35,31 @@ pub(super) fn build(root: &Path, folder: &Path, scratch: &Path) -> Result<Built,
         sources.push(script("pre_packaging", pre_packaging));
     }
     let fingerprint = fingerprint(&sources, &dependencies)?;
+    let packing = packing(&spec_path, &spec)?;
     let to = scratch.join(format!("{name}.tgz"));
     if sources.iter().any(|s| s.label == "pre_packaging") {
         let staged = stage(root, &name, &sources)?;
         let files = walk(staged.path())?.into_iter();
         let files: Vec<_> = files.map(|label| plain(staged.path().join(&label), label)).collect();
-        archive(&files, &to)?;
+        archive(&files, packing, &to)?;
     } else {
-        archive(&sources, &to)?;
+        archive(&sources, packing, &to)?;
     }
     Built::new(name, fingerprint, to, sources).map(|built| Built { dependencies, ..built })
+}
+
+/// Returns how the package wants to be packed. That is no part of its fingerprint.
+fn packing(
+    spec_path: &Path,
+    spec: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Packing, CreateError> {
+    match spec.get("no_compression") {
+        None | Some(serde_json::Value::Null | serde_json::Value::Bool(false)) => Ok(Packing::Compressed),
+        Some(serde_json::Value::Bool(true)) => Ok(Packing::Stored),
+        Some(_) => {
+            Err(CreateError::invalid(spec_path, "has a 'no_compression' that is neither true nor false"))
+        }
+    }
 }
 
 /// Finds the files of a package: each pattern under `src` first, then under `blobs`; the first hit for a path counts.

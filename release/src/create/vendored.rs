@@ -62,7 +62,10 @@ fn blobs(root: &Path) -> Result<PathBuf, CreateError> {
             return Err(CreateError::invalid(&shared, why));
         }
         None => {
-            return Err(CreateError::invalid(&shared, "names no blobstore, where vendored packages would be"));
+            return Err(CreateError::invalid(
+                &shared,
+                "names no blobstore, where vendored packages would be",
+            ));
         }
     }
     let path =
