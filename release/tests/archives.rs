@@ -385,6 +385,19 @@ fn another_monit_file_is_enough_to_upload() {
 }
 
 #[test]
+fn a_job_whose_properties_could_not_be_checked_is_refused_by_name() {
+    let job = |schema| {
+        let spec = "name: j\n";
+        release_with_job(&[("job.MF", spec), ("monit", ""), ("properties_schema.json", schema)])
+    };
+    let refuse = |schema, why| check_refused(&job(schema), ErrorCode::JobInvalidPropertySpec, why);
+    let demanding = r#"{"$schema": "https://json-schema.org/draft/2020-12/schema", "required": ["port"]}"#;
+    refuse(demanding, "properties_schema.json of job 'j' makes demands ('required')");
+    refuse("[]", "is not a hash in JSON");
+    import(&job(r#"{"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "t"}"#)).unwrap();
+}
+
+#[test]
 fn release_mf_is_checked() {
     let refuse = |text: &str, code, why: &str| {
         let path = Forge::new().file("release.MF", text.as_bytes()).path();

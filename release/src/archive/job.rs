@@ -18,6 +18,9 @@ use crate::render::{JobTemplates, Template};
 /// The largest job.MF in the field has 100 KB, most of it descriptions. What it says is filed in the state.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
+/// Keys of a JSON schema that demand nothing of the values.
+const SCHEMA_NOTES: [&str; 5] = ["$schema", "$id", "$comment", "title", "description"];
+
 /// Links that may lead to one another before the archive counts as malicious.
 const LINK_STEPS_MAX: usize = 8;
 
@@ -116,6 +119,25 @@ impl JobArchive {
             consumes: self.consumes.clone(),
             templates: self.templates.clone(),
             logs: self.logs.clone(),
+        }
+    }
+
+    /// Refuses a job that wants its properties checked against a schema, which we can't do: it would be deployed with
+    /// properties that its authors have ruled out. A schema that demands nothing is no reason.
+    pub(super) fn check_schema(&self) -> Result<(), ArchiveError> {
+        let Some(text) = self.files.get("properties_schema.json") else { return Ok(()) };
+        let refuse = |why: String| {
+            let message = format!("properties_schema.json of job '{}' {why}", self.name);
+            ArchiveError::new(ErrorCode::JobInvalidPropertySpec, message)
+        };
+        let schema: Map<String, Value> =
+            serde_json::from_slice(text).map_err(|e| refuse(format!("is not a hash in JSON: {e}")))?;
+        match schema.keys().find(|key| !SCHEMA_NOTES.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(refuse(format!(
+                "makes demands ('{key}'), and this director can't check properties against a schema: leave the file out \
+                 to use the job without the check"
+            ))),
         }
     }
 

@@ -194,6 +194,7 @@ impl<'a> Import<'a> {
 
     fn job(&mut self, row: &JobRow, mut file: File) -> Result<(), ArchiveError> {
         let archive = JobArchive::read(&row.name, &file)?;
+        archive.check_schema()?;
         let blob = self.store(&mut file, ErrorCode::JobInvalidArchive, &format!("job '{}'", row.name))?;
         let info = archive.info(row.fingerprint.clone(), row.digest.clone(), blob.digest);
         self.jobs.insert(row.name.clone(), info);
