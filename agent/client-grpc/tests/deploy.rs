@@ -249,9 +249,13 @@ async fn what_does_not_match_its_digest_is_not_installed() {
     );
     assert!(!deployment.agent.base().join("data/packages/sleeper").exists());
 
-    let upload = Method::UploadBlob { id: "b".into(), digest: "sha256:00".into(), content: b"x".to_vec() };
-    assert!(deployment.fleet.call(1, &deployment.agent.id, "bad", upload).await.is_err());
-    assert!(!deployment.agent.base().join("data/sensitive_blobs/b").exists());
+    // One that is another content's, and one that is none.
+    for digest in [format!("sha256:{}", "0".repeat(64)), "sha256:00".to_owned()] {
+        let request = format!("bad {digest}");
+        let upload = Method::UploadBlob { id: "b".into(), digest, content: b"x".to_vec() };
+        assert!(deployment.fleet.call(1, &deployment.agent.id, &request, upload).await.is_err());
+        assert!(!deployment.agent.base().join("data/sensitive_blobs/b").exists());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,10 +17,15 @@ pub(crate) fn sha256_hex(text: &str) -> String {
     Hashed::of(text.as_bytes()).hex(Algorithm::Sha256).to_owned()
 }
 
+/// Returns whether what is read has the digest that a text demands; an error text if the digest can't be used.
+pub(crate) fn content_matches(content: impl io::Read, digest: &str) -> io::Result<bool> {
+    let digest = MultiDigest::parse(digest).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    digest.matches_content(content)
+}
+
 /// Returns whether a file has the digest that a text demands; an error text if the digest can't be used.
 pub(crate) fn file_matches(path: &Path, digest: &str) -> io::Result<bool> {
-    let digest = MultiDigest::parse(digest).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-    digest.matches_content(File::open(path)?)
+    content_matches(File::open(path)?, digest)
 }
 
 #[cfg(test)]

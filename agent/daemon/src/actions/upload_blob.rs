@@ -23,14 +23,12 @@ pub(super) async fn run(machine: &RealMachine, order: Order) -> Result<Value, Ac
         .ok_or_else(|| ActionError::failed(format!("`{}` is no id for a blob", upload.blob_id)))?;
     let (blob_id, content) = (upload.blob_id, order.content);
     blocking(move || {
-        durable::write(&path, &content, Readers::Owner).map_err(ActionError::file("write", &path))?;
-        let matches =
-            digest::file_matches(&path, &upload.checksum).map_err(ActionError::file("verify", &path))?;
-        if matches {
-            return Ok(());
+        let matches = digest::content_matches(&content[..], &upload.checksum);
+        if !matches.map_err(|error| ActionError::failed(format!("the uploaded content: {error}")))? {
+            let digest = upload.checksum;
+            return Err(ActionError::failed(format!("uploaded content does not have digest `{digest}`")));
         }
-        std::fs::remove_file(&path).map_err(ActionError::file("remove", &path))?;
-        Err(ActionError::failed(format!("uploaded content does not have digest `{}`", upload.checksum)))
+        durable::write(&path, &content, Readers::Owner).map_err(ActionError::file("write", &path))
     })
     .await?;
     Ok(json!(blob_id))
