@@ -1,5 +1,5 @@
-//! The real agent comes up in a VM and dials its directors. Needs `dagent` beside the test programs (`cargo build -p
-//! dagent`); says so where it skips.
+//! The real agent comes up in a VM and dials its directors. Needs it beside the test programs: a test of the whole workspace
+//! builds it for `chaos-tests`, `cargo build -p dagent` for this one alone. Says so where it skips.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
@@ -18,8 +18,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 fn dagent() -> Option<std::path::PathBuf> {
     // target/debug/deps/this-test -> target/debug/dagent
-    let program = std::env::current_exe().unwrap().parent()?.parent()?.join("dagent");
-    program.exists().then_some(program)
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent()?.parent()?;
+    ["chaos-dagent", "dagent"].map(|name| folder.join(name)).into_iter().find(|program| program.exists())
 }
 
 #[tokio::test]
