@@ -10,7 +10,10 @@ use model::task::TaskKind;
 use crate::command::{Command, DraftPart, StepEvent, StepRecord};
 
 /// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = SECOND_LEVEL;
+
+/// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
+pub const SECOND_LEVEL: u32 = 2;
 
 impl Command {
     /// Returns the feature level that brought the command, or something that is in it. It must not be proposed before
@@ -30,7 +33,7 @@ impl Command {
             Self::StepRecords { records, .. } => records.iter().any(is_second_record),
             _ => false,
         };
-        if is_second { 2 } else { 1 }
+        if is_second { SECOND_LEVEL } else { 1 }
     }
 }
 

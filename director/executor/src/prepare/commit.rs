@@ -5,7 +5,7 @@ use model::step::Action;
 use model::task::TaskError;
 use rand::Rng as _;
 use state::State;
-use state::command::Refusal;
+use state::command::{Refusal, SECOND_LEVEL};
 use state::log::{LogError, Proposal};
 
 use crate::context::TaskContext;
@@ -64,7 +64,6 @@ fn forgo_second_level(plan: &mut Plan) {
 
 /// Returns whether every member knows the second feature level.
 fn knows_second_level(context: &TaskContext) -> bool {
-    const LEVEL: u32 = 2;
     let view = context.view();
-    State::new(&*view).feature_level().is_none_or(|level| level >= LEVEL)
+    State::new(&*view).feature_level().is_none_or(|level| level >= SECOND_LEVEL)
 }
