@@ -180,6 +180,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_no_repetition_mends_ends_the_task_at_once() {
+        let met = |error: LogError| Interrupted::Log(error).times_max();
+        assert_eq!(met(LogError::TooLarge { bytes: 2, max: 1 }), Some(1));
+        assert_eq!(met(LogError::TooOld { level: 1, needed: 2 }), Some(1));
+        assert_eq!(met(LogError::NoLeader("nobody leads".into())), None);
+        assert_eq!(Interrupted::Panicked.times_max(), Some(CHANCES_MAX));
+    }
+
+    #[test]
     fn a_long_error_keeps_its_beginning_and_its_end() {
         let short = TaskError::plain("disk full");
         assert_eq!(recordable(short.clone()), short);

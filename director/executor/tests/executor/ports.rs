@@ -39,6 +39,8 @@ pub struct Outside {
     pub blind: Mutex<bool>,
     /// The cloud answers no search.
     pub deaf: Mutex<bool>,
+    /// The cloud never says whether a VM is there.
+    pub mute: Mutex<bool>,
     /// Creations of what was there already; a cloud that is less kind would have made a second one.
     doubles: Mutex<Vec<String>>,
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
@@ -63,6 +65,7 @@ impl Outside {
             answers: Mutex::default(),
             blind: Mutex::new(false),
             deaf: Mutex::new(false),
+            mute: Mutex::new(false),
             doubles: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
@@ -234,6 +237,10 @@ impl CallPort for Outside {
             .pass(&names, async {
                 self.note_doubles(&call);
                 self.refuse_while_mounted(&call)?;
+                let is_mute = *self.mute.lock().unwrap();
+                if is_mute && matches!(call, Call::HasVm(_)) {
+                    return std::future::pending().await;
+                }
                 let searches = matches!(call, Call::FindVm(_) | Call::FindDisk(_));
                 if searches && *self.deaf.lock().unwrap() {
                     return Err(CpiError::new(CpiErrorKind::Other, method, "socket restarted"));

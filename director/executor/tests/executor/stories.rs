@@ -220,6 +220,18 @@ async fn stop_start_restart_and_recreate_use_the_stored_spec() {
 }
 
 #[tokio::test]
+async fn a_cloud_that_says_nothing_does_not_keep_a_dead_instance_from_its_new_vm() {
+    let world = deployed().await;
+    let up = summary(&world);
+    let instance = world.kill_a_vm();
+    *world.outside.mute.lock().unwrap() = true;
+    world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
+    assert_eq!(summary(&world), up);
+    let said = world.debug();
+    assert!(said.contains("have not said in time of 1 silent agents' VMs"), "{said}");
+}
+
+#[tokio::test]
 async fn a_dead_instance_gets_a_new_vm_with_its_disk() {
     let world = deployed().await;
     let up = summary(&world);
