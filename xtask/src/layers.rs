@@ -85,7 +85,8 @@ pub const LAYERS: &[Layer] = &[
     row("directord", "director/server", Binary, EveryLibrary),
     row("dagent", "agent/daemon", Binary, Only(&["agent-api", "model", "proto", "release"])),
     row("dctl", "cli", Binary, Only(&["model", "proto", "release"])),
-    // Proofs and checks.
+    // Proofs and checks. What judges a record shares no code with those who made it.
+    row("checkers", "checkers", Library, Only(&[])),
     row("chaos-tests", "chaos-tests", Top, Anything),
     row("xtask", "xtask", Top, Anything),
 ];
