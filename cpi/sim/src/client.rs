@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 
 use crate::cloud::Statistics;
 use crate::knobs::Knobs;
+use crate::record::Record;
 use crate::wire::{self, Answer, Question};
 
 /// How long a question that is no call may take.
@@ -42,11 +43,15 @@ impl SimCpi {
     pub async fn statistics(&self) -> Result<Statistics, CpiError> {
         match self.ask("statistics", &Question::Statistics, PATIENCE).await? {
             Answer::Statistics(statistics) => Ok(*statistics),
-            _ => Err(CpiError::new(
-                CpiErrorKind::InvalidResponse,
-                "statistics",
-                "the answer is of another kind",
-            )),
+            _ => Err(of_another_kind("statistics")),
+        }
+    }
+
+    /// Returns every call that has arrived at the cloud, and what is there.
+    pub async fn record(&self) -> Result<Record, CpiError> {
+        match self.ask("record", &Question::Record, PATIENCE).await? {
+            Answer::Record(record) => Ok(*record),
+            _ => Err(of_another_kind("record")),
         }
     }
 
@@ -87,11 +92,13 @@ impl CallPort for SimCpi {
                 let error = CpiError::new(kind, method, message);
                 Err(CpiError { type_name, ok_to_retry, ..error })
             }
-            Ok(_) => {
-                Err(CpiError::new(CpiErrorKind::InvalidResponse, method, "the answer is of another kind"))
-            }
+            Ok(_) => Err(of_another_kind(method)),
             Err(error) => Err(error),
         };
         answer.map_err(|error| context.map_or(error.clone(), |c| error.for_request(&c.request_id)))
     }
+}
+
+fn of_another_kind(method: &'static str) -> CpiError {
+    CpiError::new(CpiErrorKind::InvalidResponse, method, "the answer is of another kind")
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::fleet::Agents;
 use crate::knobs::{Fate, Knobs};
+use crate::record::{Record, Recorder};
 
 /// Longest wait for a caller that never gives up.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -51,6 +52,7 @@ struct State {
     chance: StdRng,
     calls: BTreeMap<String, u64>,
     vms_ever: u64,
+    recorder: Recorder,
 }
 
 /// A VM's change that its agent must follow.
@@ -69,6 +71,7 @@ impl SimCloud {
             chance: StdRng::seed_from_u64(seed),
             calls: BTreeMap::new(),
             vms_ever: 0,
+            recorder: Recorder::new(),
         };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), agents }) }
     }
@@ -95,6 +98,12 @@ impl SimCloud {
         }
     }
 
+    /// Returns every call that has arrived, and what is there.
+    pub fn record(&self) -> Record {
+        let state = self.state();
+        state.recorder.record(&state.cloud)
+    }
+
     /// Ends what runs in a VM, as a crash of its kernel would: the VM is still there, its agent is not. A reboot mends it.
     pub fn crash_vm(&self, vm: &VmCid) {
         self.inner.agents.stop(vm);
@@ -114,7 +123,8 @@ impl SimCloud {
             _ => None,
         };
         let (is_create, before) = (matches!(call, Call::CreateVm(_)), state.cloud.vms.len());
-        let answer = state.cloud.perform(context, call)?;
+        let State { cloud, recorder, .. } = &mut *state;
+        let answer = recorder.perform(cloud, context, call)?;
         let change = if is_create && state.cloud.vms.len() > before {
             state.vms_ever += 1;
             answer["cid"].as_str().map(|cid| Change::Appeared(cid.into()))

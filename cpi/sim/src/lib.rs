@@ -14,6 +14,7 @@ mod cloud;
 mod fleet;
 mod knobs;
 mod machine;
+mod record;
 mod server;
 mod wire;
 
@@ -21,4 +22,5 @@ pub use client::SimCpi;
 pub use cloud::{SimCloud, Statistics};
 pub use fleet::{Agents, Fleet};
 pub use knobs::{Chances, Knobs, Span};
+pub use record::{Effect, Entry, Record};
 pub use server::serve;

@@ -60,6 +60,7 @@ async fn answer(mut stream: UnixStream, cloud: SimCloud) {
             Answer::Done
         }
         Question::Statistics => Answer::Statistics(Box::new(cloud.statistics())),
+        Question::Record => Answer::Record(Box::new(cloud.record())),
         Question::CrashVm(vm) => {
             cloud.crash_vm(&vm);
             Answer::Done

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::cloud::Statistics;
 use crate::knobs::Knobs;
+use crate::record::Record;
 
 /// Longest frame: a snapshot of ten thousand VMs fits.
 const FRAME_BYTES_MAX: u32 = 256 * 1024 * 1024;
@@ -20,6 +21,7 @@ pub(crate) enum Question {
     Call { context: Option<Box<CallContext>>, call: Box<Call> },
     SetKnobs(Box<Knobs>),
     Statistics,
+    Record,
     CrashVm(VmCid),
 }
 
@@ -29,6 +31,7 @@ pub(crate) enum Answer {
     Result(Value),
     Error { kind: CpiErrorKind, type_name: String, message: String, ok_to_retry: bool },
     Statistics(Box<Statistics>),
+    Record(Box<Record>),
     Done,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cpi_api::conformance::Subject;
 use cpi_api::*;
-use cpi_sim::{Chances, Knobs, SimCpi};
+use cpi_sim::{Chances, Effect, Knobs, SimCpi};
 use model::*;
 use serde_json::json;
 
@@ -116,4 +116,44 @@ mod conformance {
     }
 
     cpi_api::conformance!(through_the_socket);
+}
+
+#[tokio::test]
+async fn the_record_tells_what_was_done_whatever_its_caller_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = start(dir.path());
+    let cpi = SimCpi::new(dir.path().join("socket"));
+    let (old, new) = (context(Duration::from_secs(30)), context(Duration::from_secs(30)));
+    let new = CallContext { epoch: Epoch(2), request_id: "cpi-2".into(), ..new };
+    let lost = Chances { lost_answer: 1.0, ..Chances::default() };
+    cpi.set_knobs(Knobs { methods: [("create_disk".to_owned(), lost)].into(), ..Knobs::default() })
+        .await
+        .unwrap();
+    cpi.create_disk(&old, disk("d")).await.unwrap_err();
+    cpi.set_knobs(Knobs::default()).await.unwrap();
+    let cid = cpi.create_disk(&new, disk("d")).await.unwrap();
+    cpi.create_disk(&new, disk("e")).await.unwrap();
+    cpi.delete_disk(&old, &cid).await.unwrap_err();
+    cpi.delete_disk(&new, &cid).await.unwrap();
+    cpi.delete_disk(&new, &cid).await.unwrap();
+    let record = cpi.record().await.unwrap();
+    let told: Vec<_> = record
+        .entries
+        .iter()
+        .map(|e| (e.method.as_str(), e.request_id.as_ref().unwrap().as_str(), e.effect.clone(), e.is_fenced))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("create_disk", "cpi-1", Effect::MadeDisk(cid.clone()), false),
+            ("create_disk", "cpi-2", Effect::None, false),
+            ("create_disk", "cpi-2", Effect::MadeDisk("disk-e".into()), false),
+            ("delete_disk", "cpi-1", Effect::None, true),
+            ("delete_disk", "cpi-2", Effect::DeletedDisk(cid), false),
+            ("delete_disk", "cpi-2", Effect::None, false),
+        ]
+    );
+    assert!(record.entries.is_sorted_by_key(|entry| entry.at_us));
+    assert_eq!(record.disks, [("disk-e".into(), "e".into())].into());
+    end(&mut served);
 }
