@@ -203,6 +203,6 @@ impl Client {
 }
 
 /// The largest page that the API gives: the stories stay below it.
-fn page() -> Option<Page> {
+pub(crate) fn page() -> Option<Page> {
     Some(Page { size: 1000, token: String::new() })
 }

@@ -288,6 +288,18 @@ impl Cluster {
         Client::new(&addresses, self.credentials())
     }
 
+    /// Returns the addresses of all replicas' APIs.
+    pub fn addresses(&self) -> Vec<String> {
+        self.replicas.iter().map(Replica::api).collect()
+    }
+
+    /// Returns the numbers of the replicas that are members.
+    pub async fn members(&self) -> Result<Vec<usize>> {
+        let members = self.client()?.status().await?.members;
+        let number = |m: &proto::v1::MemberStatus| m.name.strip_prefix("director-")?.parse().ok();
+        Ok(members.iter().filter_map(number).collect())
+    }
+
     /// Returns a client of one replica.
     pub fn client_of(&self, number: usize) -> Result<Client> {
         Client::new(&[self.api(number)], self.credentials())
@@ -386,6 +398,11 @@ impl Cluster {
     /// Returns how many replicas were laid out.
     pub fn size(&self) -> usize {
         self.replicas.len()
+    }
+
+    /// Returns whether the cloud is the simulated one.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self.cloud, Cloud::Sim(_))
     }
 
     /// Returns the simulated cloud.

@@ -1,7 +1,7 @@
 //! Proofs under failure: fleets of real processes on loopback, and what happens to them.
 //!
-//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]), a simulated cloud ([`sim`]) and things
-//! to deploy ([`workload`]). The stories are in `tests/`, one per file; the measurements are `src/bin/bench`. Deliberately *not*
+//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]), a simulated cloud ([`sim`]), things
+//! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]). The stories are in `tests/`, one per file; the measurements are `src/bin/bench`. Deliberately *not*
 //! here: anything that looks inside a replica. What these tests know, an operator could know.
 //!
 //! Invariants: whoever waits, waits for a condition ([`wait`]); whatever is started ends with the value that started it,
@@ -9,6 +9,7 @@
 //!
 //! Read next: [`cluster::Cluster`], then `tests/leader_killed_during_deploy.rs`.
 
+pub mod checks;
 pub mod client;
 pub mod cluster;
 pub mod deploying;
@@ -20,3 +21,4 @@ pub mod programs;
 pub mod sim;
 pub mod wait;
 pub mod workload;
+pub mod workloads;

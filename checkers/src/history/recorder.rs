@@ -32,6 +32,16 @@ impl<C: Call> Recorder<C> {
         History::new(self.events().clone())
     }
 
+    /// Returns how many events were recorded until now.
+    pub fn len(&self) -> usize {
+        self.events().len()
+    }
+
+    /// Returns whether nothing was recorded yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn take_number(&self) -> u64 {
         self.next_process.fetch_add(1, Ordering::Relaxed)
     }

@@ -1,0 +1,120 @@
+//! What the simulated cloud was asked and what it has, beside what the fleet believes.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use checkers::deeds::{self, Call, Claim, Effect, Final, Kind, Thing};
+use checkers::{Findings, Report, locks};
+use cpi_sim::{Entry, Record};
+use dctl::call;
+use model::Epoch;
+use proto::v1::disks_client::DisksClient;
+use proto::v1::instances_client::InstancesClient;
+use proto::v1::{ListOrphanedDisksRequest, ListOrphanedVmsRequest};
+
+use crate::client::{Client, page};
+use crate::cluster::{Cluster, SETTLE};
+
+/// The lock that all deeds in the cloud are done under: being the leader.
+const LEADERSHIP: &str = "the cloud";
+
+/// Judges the deeds, once the fleet has had time to clear up what it knows of.
+pub(super) async fn check(cluster: &Cluster) -> Result<Vec<Report>> {
+    let client = cluster.client()?;
+    let begun = Instant::now();
+    loop {
+        // First what the fleet believes: what it makes after that is there, and claimed by nobody we know of. Then again.
+        let believed = believed(&client).await?;
+        let record = cluster.sim().control().record().await?;
+        let found = deeds::check(&calls(&record), &with_present(believed, &record));
+        if found.holds() || begun.elapsed() > SETTLE {
+            return Ok(vec![found.report("deeds"), leadership(&record).report("leadership")]);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// Reads what the fleet believes to have.
+async fn believed(client: &Client) -> Result<Final> {
+    let mut end = Final::default();
+    for deployment in client.deployments().await? {
+        for instance in client.instances(&deployment).await? {
+            let by = format!("{deployment}, {}/{}", instance.group, instance.id);
+            let claim =
+                |kind, id: String, intent| Claim { thing: Thing { kind, id }, by: by.clone(), intent };
+            if !instance.vm_cid.is_empty() {
+                end.claims.push(claim(Kind::Vm, instance.vm_cid, Some(instance.agent_id)));
+            }
+            end.claims.extend(instance.disk_cids.into_iter().map(|cid| claim(Kind::Disk, cid, None)));
+        }
+    }
+    let vms = call!(client.fleet, InstancesClient.list_orphaned_vms(ListOrphanedVmsRequest { page: page() }));
+    for vm in vms.await?.vms {
+        match vm.cid.as_str() {
+            // Nobody knows whether it is there; whoever finds it knows by this name whose it was.
+            "" => end.leaks.push(format!("orphaned VM of agent {}", vm.agent_id)),
+            _ => drop(end.orphans.insert(Thing { kind: Kind::Vm, id: vm.cid })),
+        }
+    }
+    let disks = call!(client.fleet, DisksClient.list_orphaned(ListOrphanedDisksRequest { page: page() }));
+    end.orphans.extend(disks.await?.disks.into_iter().map(|disk| Thing { kind: Kind::Disk, id: disk.cid }));
+    end.leaks.extend(client.leaks().await?.into_iter().map(|leak| leak.what));
+    Ok(end)
+}
+
+fn with_present(mut end: Final, record: &Record) -> Final {
+    let vm = |(cid, agent): (&model::VmCid, &model::AgentId)| {
+        (Thing { kind: Kind::Vm, id: cid.to_string() }, Some(agent.to_string()))
+    };
+    let disk = |(cid, disk): (&model::DiskCid, &model::DiskId)| {
+        (Thing { kind: Kind::Disk, id: cid.to_string() }, Some(disk.to_string()))
+    };
+    end.present = record.vms.iter().map(vm).chain(record.disks.iter().map(disk)).collect();
+    end
+}
+
+fn calls(record: &Record) -> Vec<Call> {
+    let effect = |entry: &Entry| {
+        let thing = |kind, id: String| Thing { kind, id };
+        match &entry.effect {
+            cpi_sim::Effect::None => Effect::None,
+            cpi_sim::Effect::MadeVm(cid) => Effect::Made(thing(Kind::Vm, cid.to_string())),
+            cpi_sim::Effect::DeletedVm(cid) => Effect::Deleted(thing(Kind::Vm, cid.to_string())),
+            cpi_sim::Effect::MadeDisk(cid) => Effect::Made(thing(Kind::Disk, cid.to_string())),
+            cpi_sim::Effect::DeletedDisk(cid) => Effect::Deleted(thing(Kind::Disk, cid.to_string())),
+        }
+    };
+    let call = |entry: &Entry| Call {
+        at_us: entry.at_us,
+        method: entry.method.clone(),
+        request_id: entry.request_id.as_ref().map(ToString::to_string),
+        intent: entry.method.starts_with("create_").then(|| entry.object.clone()),
+        effect: effect(entry),
+    };
+    record.entries.iter().map(call).collect()
+}
+
+/// Nothing is done in the cloud by a leader whose successor has done something there.
+fn leadership(record: &Record) -> Findings<locks::Violation> {
+    let mut events = Vec::new();
+    let mut leads: Option<Epoch> = None;
+    for entry in &record.entries {
+        let Some(epoch) = entry.epoch else { continue };
+        let by = locks::Token { task: 0, epoch: epoch.0 };
+        let event = |what| locks::Event { at_us: entry.at_us, lock: LEADERSHIP.into(), by, what };
+        if leads.is_none_or(|leads| leads < epoch) {
+            leads = Some(epoch);
+            events.push(event(locks::What::Taken));
+        }
+        if !entry.is_fenced {
+            events.push(event(locks::What::Deed(format!("{} {}", entry.method, entry.object))));
+        }
+    }
+    let mut found = locks::check(&events);
+    let refused = record.entries.iter().filter(|entry| entry.is_fenced).count();
+    found.looked_at.push(("late calls that the cloud refused", refused));
+    if record.lost > 0 {
+        found.undecided.push(format!("{} calls were not recorded", record.lost));
+    }
+    found
+}
