@@ -4,8 +4,6 @@
 //! taken from a queue whenever one of a few calls is free: a lone one goes at once, and the more there are, the
 //! larger the calls become by themselves.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -13,7 +11,6 @@ use proto::peer::v1 as wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response};
 use wire::propose_response::{Refusal, outcome};
 
 use crate::leader::Leader;
@@ -55,8 +52,8 @@ pub(crate) trait Calls: Send + Sync + 'static {
     fn propose(
         &self,
         leader: &Leader,
-        request: Request<wire::ProposeRequest>,
-    ) -> impl Future<Output = Result<Response<wire::ProposeResponse>, Attempt>> + Send;
+        request: wire::ProposeRequest,
+    ) -> impl Future<Output = Result<wire::ProposeResponse, Attempt>> + Send;
 }
 
 impl Carrier {
@@ -130,11 +127,9 @@ async fn deliver(calls: &impl Calls, mut load: Vec<Parcel>) {
     let timeout = latest.saturating_duration_since(Instant::now());
     let entries = load.iter().map(|parcel| parcel.entry.clone()).collect();
     let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-    let mut request = Request::new(wire::ProposeRequest { entries, timeout_ms });
-    request.set_timeout(Duration::from_millis(timeout_ms.into()));
-    let answered = calls.propose(&load[0].leader, request).await;
+    let answered = calls.propose(&load[0].leader, wire::ProposeRequest { entries, timeout_ms }).await;
     let mut outcomes = match answered {
-        Ok(response) => response.into_inner().outcomes.into_iter(),
+        Ok(response) => response.outcomes.into_iter(),
         Err(attempt) => {
             load.into_iter().for_each(|parcel| drop(parcel.answer.send(Err(attempt))));
             return;

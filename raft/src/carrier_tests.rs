@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -28,9 +29,9 @@ impl Calls for Scripted {
     async fn propose(
         &self,
         leader: &Leader,
-        request: Request<wire::ProposeRequest>,
-    ) -> Result<Response<wire::ProposeResponse>, Attempt> {
-        let entries = request.into_inner().entries;
+        request: wire::ProposeRequest,
+    ) -> Result<wire::ProposeResponse, Attempt> {
+        let entries = request.entries;
         let bytes = entries.iter().map(|entry| entry[0]).collect();
         self.heard.lock().unwrap().push((leader.id, bytes));
         self.may_answer.acquire().await.unwrap().forget();
@@ -45,7 +46,7 @@ impl Calls for Scripted {
                 other => Ok(Proposed { index: other.into(), answer: entry.to_vec() }),
             })
         });
-        Ok(Response::new(wire::ProposeResponse { outcomes: outcomes.collect() }))
+        Ok(wire::ProposeResponse { outcomes: outcomes.collect() })
     }
 }
 

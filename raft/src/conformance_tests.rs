@@ -7,6 +7,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
+use crate::disk::{Disk, LocalDisk};
 use crate::fatal::Fatal;
 use crate::log_store::LogStore;
 use crate::state_machine::StateMachine;
@@ -28,10 +29,11 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let data: PathBuf = dir.path().into();
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
         let fatal = Fatal::new(Arc::new(|message: &str| panic!("{message}")));
-        let store = StateStore::open(&data, Arc::new(Nothing), fatal.clone()).unwrap();
-        let db = LogStore::open_db(&data.join("log"), 0).unwrap();
-        let log = LogStore::start(db, store.clone(), fatal.clone()).unwrap();
+        let store = StateStore::open(disk.clone(), &data, Arc::new(Nothing), fatal.clone()).unwrap();
+        let db = LogStore::open_db(&*disk, &data.join("log"), 0).unwrap();
+        let log = LogStore::start(disk, db, store.clone(), fatal.clone()).unwrap();
         Ok((dir, log, StateMachine { store, fatal, gaps: Gaps::Allowed }))
     }
 }

@@ -25,6 +25,11 @@ impl Fatal {
         std::io::Error::other(message)
     }
 
+    /// Returns what was read, or stops.
+    pub(crate) fn or_stop<T>(&self, operation: &str, read: Result<T, impl Display>) -> T {
+        read.unwrap_or_else(|error| self.stop(operation, error))
+    }
+
     /// Calls the hook; does not return.
     pub(crate) fn stop(&self, operation: &str, error: impl Display) -> ! {
         let error = self.report(operation, error);

@@ -2,9 +2,10 @@
 //! Pre-Vote also to a replica that is cut off; this is about now.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
+use tokio::time::Instant;
 
 use crate::Node;
 

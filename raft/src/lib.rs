@@ -27,7 +27,8 @@
 //!
 //! `node.rs` puts it together. Downwards: `log_store.rs` (what openraft asks) → `log_writer.rs` (group commit),
 //! `log_cache.rs`, `log_db.rs`; `state_machine.rs` → `state_store.rs` (generations, snapshots) → `state_db.rs`, with
-//! `hot_rows.rs` before it. To the peers: `network.rs` and `service.rs` are the two ends of one wire,
+//! `hot_rows.rs` before it; `disk/` is the seam to what forgets. To the peers: `network.rs` and `service.rs` are the two ends of one
+//! wire, `peer.rs` is the seam between them,
 //! `snapshot_transfer.rs` the two ends of another, `codec.rs` says what is on it and on the disk. For callers:
 //! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`.
 
@@ -35,7 +36,7 @@ mod application;
 mod carrier;
 mod codec;
 mod connector;
-mod disk;
+pub mod disk;
 mod engine_config;
 mod error;
 mod fatal;
@@ -51,6 +52,7 @@ pub mod metrics;
 mod network;
 mod node;
 mod options;
+mod peer;
 mod peers;
 mod propose;
 mod service;
@@ -65,10 +67,11 @@ mod status;
 mod type_config;
 
 pub use application::Application;
-pub use connector::{ConnectError, PeerConnector, Purpose};
+pub use connector::{ConnectError, Purpose};
 pub use error::{MemberError, ProposeError, ReadError, StartError};
 pub use node::Node;
 pub use options::{OnFatal, Options, SnapshotPolicy, Timing};
+pub use peer::{Peer, PeerConnector, grpc_peer, local_peer};
 pub use propose::Proposed;
 pub use service::{ForwardService, RaftService, peer_services};
 pub use state_batch::StateBatch;

@@ -11,6 +11,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use tokio::sync::oneshot;
 
+use crate::disk::{self, Disk};
 use crate::error::StartError;
 use crate::fatal::Fatal;
 use crate::log_cache::LogCache;
@@ -33,6 +34,7 @@ pub(crate) struct LogStore {
 #[derive(Clone)]
 pub(crate) struct LogReader {
     db: Arc<LogDb>,
+    disk: Arc<dyn Disk>,
     cache: Arc<Mutex<LogCache>>,
     /// What was saved last; saves a read of the database for every replication message.
     vote: Arc<Mutex<Option<Vote>>>,
@@ -41,17 +43,22 @@ pub(crate) struct LogReader {
 
 impl LogStore {
     /// Opens the log in `dir`.
-    pub(crate) fn open_db(dir: &Path, node_id: u64) -> Result<LogDb, StartError> {
-        LogDb::open(dir, node_id)
+    pub(crate) fn open_db(disk: &dyn Disk, dir: &Path, node_id: u64) -> Result<LogDb, StartError> {
+        LogDb::open(disk, dir, node_id)
     }
 
     /// Starts the writer of `db`. `state` is synced before entries are purged.
-    pub(crate) fn start(db: LogDb, state: Arc<StateStore>, fatal: Fatal) -> io::Result<Self> {
+    pub(crate) fn start(
+        disk: Arc<dyn Disk>,
+        db: LogDb,
+        state: Arc<StateStore>,
+        fatal: Fatal,
+    ) -> io::Result<Self> {
         let db = Arc::new(db);
         let vote = db.vote().map_err(io::Error::other)?;
         let cache = Arc::new(Mutex::new(LogCache::default()));
-        let writer = LogThread::start(db.clone(), cache.clone(), fatal.clone())?;
-        let reader = LogReader { db, cache, vote: Arc::new(Mutex::new(vote)), fatal };
+        let writer = LogThread::start(&*disk, db.clone(), cache.clone(), fatal.clone())?;
+        let reader = LogReader { db, disk, cache, vote: Arc::new(Mutex::new(vote)), fatal };
         Ok(Self { reader, writer, state })
     }
 
@@ -140,11 +147,10 @@ impl LogReader {
         read: impl FnOnce(&LogDb) -> Result<T, LogReadError> + Send + 'static,
     ) -> io::Result<T> {
         let db = self.db.clone();
-        match tokio::task::spawn_blocking(move || read(&db)).await {
+        match disk::run(&*self.disk, move || read(&db)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.fatal.report(operation, error)),
-            // The runtime is shutting down.
-            Err(error) => Err(io::Error::other(error)),
+            Err(lost) => Err(io::Error::other(lost)),
         }
     }
 

@@ -1,19 +1,19 @@
-//! The one thread that writes the log: group commit.
+//! The one writer of the log, a thread of its own: group commit.
 //!
 //! Everything that waits when it looks becomes one write with one fsync, and is acknowledged in order. So the number of
 //! fsyncs follows the disk and not the number of proposals, and no async thread ever waits for the disk.
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::disk::{Disk, Durability, Writer};
 use crate::fatal::Fatal;
 use crate::log_cache::LogCache;
-use crate::log_db::{Durability, LogBatch, LogDb};
+use crate::log_db::{LogBatch, LogDb};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// Writes that wait for the thread. openraft merges entries before that, so a full queue means a stuck disk.
@@ -47,21 +47,25 @@ enum Waiter {
     Other(oneshot::Sender<io::Result<()>>),
 }
 
-/// The thread's owner. What was sent before it is dropped is written, and the thread has ended when the drop returns: a
-/// thread that closed its database while the process exits would do so amid what RocksDB has torn down already.
+/// The way to the writer. What was sent before it is dropped is written when the drop returns.
 pub(crate) struct LogThread {
     /// There until the drop.
     inbox: Option<mpsc::Sender<Write>>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped after the inbox: it ends when nobody can send any more.
+    writer: Option<Box<dyn Writer>>,
 }
 
 impl LogThread {
-    /// Starts the thread.
-    pub(crate) fn start(db: Arc<LogDb>, cache: Arc<Mutex<LogCache>>, fatal: Fatal) -> io::Result<Self> {
+    /// Starts the writer where `disk` has it work.
+    pub(crate) fn start(
+        disk: &dyn Disk,
+        db: Arc<LogDb>,
+        cache: Arc<Mutex<LogCache>>,
+        fatal: Fatal,
+    ) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(QUEUE_MAX);
-        let writer = LogWriter { db, cache, fatal, inbox };
-        let thread = Builder::new().name("raft-log".into()).spawn(move || writer.run())?;
-        Ok(Self { inbox: Some(sender), thread: Some(thread) })
+        let writer = disk.start_writer(LogWork { writer: LogWriter { db, cache, fatal }, inbox })?;
+        Ok(Self { inbox: Some(sender), writer: Some(writer) })
     }
 
     /// Hands a write in, once there is room for it.
@@ -74,32 +78,53 @@ impl LogThread {
 impl Drop for LogThread {
     fn drop(&mut self) {
         self.inbox = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by its own message.
-            let _ = thread.join();
-        }
+        self.writer = None;
     }
 }
 
-/// The thread's state.
-struct LogWriter {
-    db: Arc<LogDb>,
-    cache: Arc<Mutex<LogCache>>,
-    fatal: Fatal,
+/// What the writer of a log has to do. A disk decides where.
+pub struct LogWork {
+    writer: LogWriter,
     inbox: mpsc::Receiver<Write>,
 }
 
-impl LogWriter {
+impl LogWork {
     /// Writes until nobody can send any more, or until a write fails: after that nothing is acknowledged.
-    fn run(mut self) {
+    pub fn run_blocking(mut self) {
         let mut writes = Vec::with_capacity(QUEUE_MAX);
         while self.inbox.blocking_recv_many(&mut writes, QUEUE_MAX) > 0 {
-            if let Err(error) = self.write(&mut writes) {
-                return self.refuse_everything(&error);
+            if let Err(error) = self.writer.write(&mut writes) {
+                while let Some(write) = self.inbox.blocking_recv() {
+                    write.refuse(&error);
+                }
+                return;
             }
         }
     }
 
+    /// As [`LogWork::run_blocking`], where nothing really blocks; waits before each write for as long as a disk would take.
+    pub async fn run<F: Future<Output = ()>>(mut self, disk_time: impl Fn() -> F) {
+        let mut writes = Vec::new();
+        while self.inbox.recv_many(&mut writes, QUEUE_MAX).await > 0 {
+            disk_time().await;
+            if let Err(error) = self.writer.write(&mut writes) {
+                while let Some(write) = self.inbox.recv().await {
+                    write.refuse(&error);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Writes what it is given.
+struct LogWriter {
+    db: Arc<LogDb>,
+    cache: Arc<Mutex<LogCache>>,
+    fatal: Fatal,
+}
+
+impl LogWriter {
     fn write(&self, writes: &mut Vec<Write>) -> io::Result<()> {
         let mut batch = LogBatch::default();
         let mut durability = Durability::Buffered;
@@ -108,25 +133,25 @@ impl LogWriter {
         for write in writes.drain(..) {
             match write {
                 Write::Committed(id) => {
-                    self.db.put_committed(&mut batch, id.as_ref());
+                    batch.put_committed(id.as_ref());
                     continue;
                 }
                 Write::Append { entries, done } => {
-                    entries.iter().for_each(|entry| self.db.put_entry(&mut batch, entry));
+                    entries.iter().for_each(|entry| batch.put_entry(entry));
                     stored = entries.last().map(|entry| entry.log_id.index).or(stored);
                     waiters.push(Waiter::Appended(done));
                 }
                 Write::Vote { vote, done } => {
-                    self.db.put_vote(&mut batch, &vote);
+                    batch.put_vote(&vote);
                     waiters.push(Waiter::Other(done));
                 }
                 Write::Truncate { first, done } => {
-                    self.db.truncate(&mut batch, first);
+                    batch.truncate(first);
                     stored = first.checked_sub(1);
                     waiters.push(Waiter::Other(done));
                 }
                 Write::Purge { last, done } => {
-                    self.db.purge(&mut batch, &last);
+                    batch.purge(&last);
                     waiters.push(Waiter::Other(done));
                 }
             }
@@ -151,15 +176,16 @@ impl LogWriter {
             }
         }
     }
+}
 
-    fn refuse_everything(mut self, error: &io::Error) {
-        while let Some(write) = self.inbox.blocking_recv() {
-            match write {
-                Write::Committed(_) => {}
-                Write::Append { done, .. } => Waiter::Appended(done).tell(Err(again(error))),
-                Write::Vote { done, .. } | Write::Truncate { done, .. } | Write::Purge { done, .. } => {
-                    Waiter::Other(done).tell(Err(again(error)));
-                }
+impl Write {
+    /// Tells whoever waits that it was not written.
+    fn refuse(self, error: &io::Error) {
+        match self {
+            Self::Committed(_) => {}
+            Self::Append { done, .. } => Waiter::Appended(done).tell(Err(again(error))),
+            Self::Vote { done, .. } | Self::Truncate { done, .. } | Self::Purge { done, .. } => {
+                Waiter::Other(done).tell(Err(again(error)));
             }
         }
     }

@@ -17,11 +17,10 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend};
-use proto::peer::v1::raft_client::RaftClient;
-use tonic::transport::Channel;
 
 use crate::codec::{self, DecodeError};
 use crate::connector::Purpose;
+use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::snapshot::{Snapshot, SnapshotDir};
 use crate::snapshot_transfer;
@@ -77,14 +76,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl PeerNetwork {
-    fn client(&self, purpose: Purpose) -> Result<RaftClient<Channel>, RpcError> {
-        let client = self.peers.raft(self.id, &self.address, purpose);
-        client.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+    fn peer(&self, purpose: Purpose) -> Result<Arc<dyn Peer>, RpcError> {
+        let peer = self.peers.get(self.id, &self.address, purpose);
+        peer.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 
     async fn heartbeat(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<AppendResult, RpcError> {
-        let answer = self.client(Purpose::Heartbeat)?.heartbeat(codec::append_request_out(request)).await;
-        decoded(codec::append_response_in(answer.map_err(failed)?.into_inner()))
+        let answer = self.peer(Purpose::Heartbeat)?.heartbeat(codec::append_request_out(request)).await;
+        decoded(codec::append_response_in(answer.map_err(failed)?))
     }
 }
 
@@ -126,9 +125,9 @@ impl NetStreamAppend<TypeConfig> for PeerNetwork {
                 counted.fetch_add(1, Ordering::Relaxed);
                 codec::append_request_out(request)
             });
-            let mut client = self.client(Purpose::Append)?;
-            let answers = within(self.stall, client.append(requests)).await?;
-            let answers = ends_when_stalled(answers.into_inner(), unanswered, self.stall);
+            let peer = self.peer(Purpose::Append)?;
+            let answers = within(self.stall, peer.append(requests.boxed())).await?;
+            let answers = ends_when_stalled(answers, unanswered, self.stall);
             Ok(answers.map(|answer| decoded(codec::append_response_in(answer.map_err(failed)?))).boxed())
         })
     }
@@ -186,16 +185,16 @@ impl PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         // On the heartbeat connection: an election must not queue behind a full replication pipeline.
-        let mut client = self.client(Purpose::Heartbeat)?;
-        let answer = within(option.hard_ttl(), client.vote(request)).await?;
-        decoded(codec::vote_response_in(answer.into_inner()))
+        let peer = self.peer(Purpose::Heartbeat)?;
+        let answer = within(option.hard_ttl(), peer.vote(request)).await?;
+        decoded(codec::vote_response_in(answer))
     }
 }
 
 async fn within<T>(
     limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<tonic::Response<T>, RpcError> {
+    call: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, RpcError> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(failed),
         Err(_) => Err(failed(tonic::Status::deadline_exceeded(format!("no answer within {limit:?}")))),
@@ -208,9 +207,9 @@ impl NetTransferLeader<TypeConfig> for PeerNetwork {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
-        let mut client = self.client(Purpose::Heartbeat)?;
+        let peer = self.peer(Purpose::Heartbeat)?;
         let request = codec::transfer_request_out(&request);
-        let answer = within(option.hard_ttl(), client.transfer_leader(request)).await?.into_inner();
+        let answer = within(option.hard_ttl(), peer.transfer_leader(request)).await?;
         decoded(codec::transfer_response_in(answer))
     }
 }
@@ -225,8 +224,8 @@ impl NetSnapshot<TypeConfig> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let client = self.client(Purpose::Snapshot)?;
-        let sent = snapshot_transfer::send(client, vote, snapshot);
+        let peer = self.peer(Purpose::Snapshot)?;
+        let sent = snapshot_transfer::send(&*peer, vote, snapshot);
         tokio::select! {
             answer = tokio::time::timeout(option.hard_ttl(), sent) => match answer {
                 Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),

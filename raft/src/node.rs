@@ -2,15 +2,17 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Carrier;
+use crate::disk::{self, Disk};
 use crate::engine_config;
 use crate::fatal::Fatal;
 use crate::heard::Heard;
@@ -67,9 +69,11 @@ impl Node {
         let (node_id, timing) = (options.node_id, options.timing);
         let opened = {
             let fatal = fatal.clone();
-            tokio::task::spawn_blocking(move || open(&options.data_dir, node_id, application, fatal))
+            let disk = options.disk.clone();
+            disk::run(&*options.disk, move || open(disk, &options.data_dir, node_id, application, fatal))
+                .await
         };
-        let (log, store) = opened.await.map_err(|error| StartError::Engine(error.into()))??;
+        let (log, store) = opened.map_err(|error| StartError::Engine(error.into()))??;
         let peers = Arc::new(Peers::new(connector));
         let network =
             Network { peers: peers.clone(), stall: (timing.election_max * 4).max(Duration::from_secs(2)) };
@@ -145,7 +149,7 @@ impl Node {
         let term = led_term(&metrics)?;
         let acknowledged = match is_only_voter(&metrics) {
             true => Instant::now(),
-            false => status::to_std(metrics.last_quorum_acked?.into_inner()),
+            false => status::moment(metrics.last_quorum_acked?.into_inner()),
         };
         let since = notice(&self.inner.noticed, Some(term))?;
         // Clocks may run at different speeds, and between a check and the deed there is always a moment.
@@ -191,17 +195,18 @@ impl Node {
 }
 
 fn open(
+    disk: Arc<dyn Disk>,
     data_dir: &Path,
     node_id: u64,
     application: Arc<dyn Application>,
     fatal: Fatal,
 ) -> Result<(LogStore, Arc<StateStore>), StartError> {
     let dir_error = |source| StartError::DataDir { path: data_dir.to_owned(), source };
-    std::fs::create_dir_all(data_dir).map_err(dir_error)?;
+    disk.create_dir_all(data_dir).map_err(dir_error)?;
     // The log first: it knows whose directory this is.
-    let log = LogStore::open_db(&data_dir.join("log"), node_id)?;
-    let store = StateStore::open(data_dir, application, fatal.clone())?;
-    let log = LogStore::start(log, store.clone(), fatal).map_err(dir_error)?;
+    let log = LogStore::open_db(&*disk, &data_dir.join("log"), node_id)?;
+    let store = StateStore::open(disk.clone(), data_dir, application, fatal.clone())?;
+    let log = LogStore::start(disk, log, store.clone(), fatal).map_err(dir_error)?;
     Ok((log, store))
 }
 

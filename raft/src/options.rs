@@ -1,7 +1,10 @@
 //! How a replica is set up.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::disk::{Disk, LocalDisk};
 
 /// How often a leader is heard, and how long its silence is borne.
 ///
@@ -59,7 +62,7 @@ impl Default for SnapshotPolicy {
 }
 
 /// What a failure that makes this replica untrustworthy does. See [`Options::on_fatal`].
-pub type OnFatal = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
+pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// How a replica is set up.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ pub struct Options {
     pub node_id: u64,
     /// Where the two databases and the snapshots live; created when absent.
     pub data_dir: PathBuf,
+    /// On which disk.
+    pub disk: Arc<dyn Disk>,
     /// Heartbeats and elections.
     pub timing: Timing,
     /// Snapshots and the length of the log.
@@ -84,9 +89,10 @@ impl Options {
         Self {
             node_id,
             data_dir: data_dir.into(),
+            disk: Arc::new(LocalDisk),
             timing: Timing::default(),
             snapshots: SnapshotPolicy::default(),
-            on_fatal: std::sync::Arc::new(abort),
+            on_fatal: Arc::new(abort),
         }
     }
 }

@@ -2,53 +2,39 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use proto::peer::v1::forward_client::ForwardClient;
-use proto::peer::v1::raft_client::RaftClient;
-use tonic::transport::Channel;
+use tokio::time::Instant;
 
-use crate::connector::{ConnectError, PeerConnector, Purpose};
+use crate::connector::{ConnectError, Purpose};
+use crate::peer::{Peer, PeerConnector};
 
-/// Above the largest message: a chunk of the log plus one entry.
-pub(crate) const MESSAGE_MAX_BYTES: usize = 8 << 20;
-
-/// Channels to peers. A channel is made once and reconnects by itself.
+/// The other replicas. Each is connected once per purpose, and reconnects by itself.
 pub(crate) struct Peers {
     connector: Arc<dyn PeerConnector>,
-    channels: Mutex<HashMap<(u64, Purpose), (String, Channel)>>,
+    known: Mutex<HashMap<(u64, Purpose), (String, Arc<dyn Peer>)>>,
 }
 
 impl Peers {
     pub(crate) fn new(connector: Arc<dyn PeerConnector>) -> Self {
-        Self { connector, channels: Mutex::default() }
+        Self { connector, known: Mutex::default() }
     }
 
-    pub(crate) fn raft(
+    pub(crate) fn get(
         &self,
         id: u64,
         address: &str,
         purpose: Purpose,
-    ) -> Result<RaftClient<Channel>, ConnectError> {
-        let client = RaftClient::new(self.channel(id, address, purpose)?);
-        Ok(client.max_decoding_message_size(MESSAGE_MAX_BYTES).max_encoding_message_size(MESSAGE_MAX_BYTES))
-    }
-
-    pub(crate) fn forward(&self, id: u64, address: &str) -> Result<ForwardClient<Channel>, ConnectError> {
-        let client = ForwardClient::new(self.channel(id, address, Purpose::Forward)?);
-        Ok(client.max_decoding_message_size(MESSAGE_MAX_BYTES).max_encoding_message_size(MESSAGE_MAX_BYTES))
-    }
-
-    fn channel(&self, id: u64, address: &str, purpose: Purpose) -> Result<Channel, ConnectError> {
-        let mut channels = self.channels.lock().expect("no code panics while it holds the channels");
-        if let Some((known, channel)) = channels.get(&(id, purpose))
-            && known == address
+    ) -> Result<Arc<dyn Peer>, ConnectError> {
+        let mut known = self.known.lock().expect("no code panics while it holds the peers");
+        if let Some((at, peer)) = known.get(&(id, purpose))
+            && at == address
         {
-            return Ok(channel.clone());
+            return Ok(peer.clone());
         }
-        let channel = self.connector.channel(id, address, purpose)?;
-        channels.insert((id, purpose), (address.to_owned(), channel.clone()));
-        Ok(channel)
+        let peer = self.connector.peer(id, address, purpose)?;
+        known.insert((id, purpose), (address.to_owned(), peer.clone()));
+        Ok(peer)
     }
 }
 

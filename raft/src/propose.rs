@@ -11,15 +11,15 @@ use openraft::ReadPolicy;
 use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use proto::peer::v1 as wire;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
-use wire::forward_client::ForwardClient;
+use tonic::{Code, Status};
 
 use crate::MAX_ENTRY_BYTES;
 use crate::carrier::Calls;
+use crate::connector::Purpose;
 use crate::error::{ProposeError, ReadError};
 use crate::leader::Leader;
 use crate::node::Node;
+use crate::peer::Peer;
 use crate::peers::{Gate, Peers, Reached};
 use crate::type_config::EntryBytes;
 
@@ -140,9 +140,9 @@ impl Node {
             return Ok(self.read_index_here().await?);
         }
         let timeout_ms = left_ms(deadline);
-        let mut client = self.inner.road.to(&target)?;
-        let answer = client.read_index(bounded(wire::ReadIndexRequest { timeout_ms }, timeout_ms)).await;
-        Ok(self.inner.road.noted(&target, answer)?.into_inner().index)
+        let peer = self.inner.road.to(&target)?;
+        let answer = peer.read_index(wire::ReadIndexRequest { timeout_ms }).await;
+        Ok(self.inner.road.noted(&target, answer)?.index)
     }
 
     /// Proposes `entry` if this very replica leads.
@@ -201,18 +201,18 @@ pub(crate) struct Road {
 }
 
 impl Road {
-    fn to(&self, leader: &Leader) -> Result<ForwardClient<Channel>, Attempt> {
+    fn to(&self, leader: &Leader) -> Result<Arc<dyn Peer>, Attempt> {
         if !self.gate.pass(leader.id) {
             return Err(Attempt::NotDone);
         }
-        self.peers.forward(leader.id, &leader.address).map_err(|error| {
+        self.peers.get(leader.id, &leader.address, Purpose::Forward).map_err(|error| {
             tracing::warn!(leader = leader.id, %error, "cannot reach the leader");
             Attempt::NotDone
         })
     }
 
     /// Tells failures of the connection from answers.
-    fn noted<T>(&self, leader: &Leader, answer: Result<Response<T>, Status>) -> Result<Response<T>, Attempt> {
+    fn noted<T>(&self, leader: &Leader, answer: Result<T, Status>) -> Result<T, Attempt> {
         let dialled_in_vain = matches!(&answer, Err(status) if never_connected(status));
         let unreached = matches!(&answer, Err(status) if !is_answer(status));
         self.gate.reached(leader.id, if unreached { Reached::No } else { Reached::Yes });
@@ -228,8 +228,8 @@ impl Calls for Road {
     async fn propose(
         &self,
         leader: &Leader,
-        request: Request<wire::ProposeRequest>,
-    ) -> Result<Response<wire::ProposeResponse>, Attempt> {
+        request: wire::ProposeRequest,
+    ) -> Result<wire::ProposeResponse, Attempt> {
         let answer = self.to(leader)?.propose(request).await;
         self.noted(leader, answer)
     }
@@ -267,10 +267,4 @@ fn never_connected(status: &Status) -> bool {
 
 fn left_ms(deadline: Instant) -> u32 {
     u32::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u32::MAX)
-}
-
-fn bounded<T>(message: T, timeout_ms: u32) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(Duration::from_millis(timeout_ms.into()));
-    request
 }

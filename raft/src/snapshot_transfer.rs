@@ -1,22 +1,20 @@
 //! A snapshot on its way from one replica to another: file by file, in chunks, from disk to disk.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use proto::peer::v1 as wire;
-use proto::peer::v1::raft_client::RaftClient;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Channel;
 use wire::snapshot_chunk::Body;
 
 use crate::codec::{self, DecodeError};
 use crate::disk;
+use crate::peer::Peer;
 use crate::snapshot::{Snapshot, SnapshotDir};
 use crate::state_store::StateStore;
 use crate::type_config::{SnapshotMeta, Vote};
@@ -29,6 +27,9 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 const STALL: Duration = Duration::from_secs(30);
 /// A RocksDB checkpoint has a few dozen files; this only keeps a broken peer from filling the directory.
 const FILES_MAX: usize = 100_000;
+
+/// A snapshot as it arrives.
+pub(crate) type Chunks = BoxStream<'static, Result<wire::SnapshotChunk, tonic::Status>>;
 
 /// Why a snapshot did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +53,11 @@ impl From<tonic::Status> for TransferError {
 }
 
 /// Sends `snapshot` under the leader's `vote`; returns the receiver's vote.
-pub(crate) async fn send(
-    mut client: RaftClient<Channel>,
-    vote: Vote,
-    snapshot: Snapshot,
-) -> Result<Vote, TransferError> {
+pub(crate) async fn send(peer: &dyn Peer, vote: Vote, snapshot: Snapshot) -> Result<Vote, TransferError> {
     let (chunks, outbox) = mpsc::channel(CHUNKS_IN_FLIGHT);
     // The sender goes with the future, and with it the stream ends.
     let reading = read_into(chunks, vote, &snapshot);
-    let answer = client.install_snapshot(ReceiverStream::new(outbox));
+    let answer = peer.install_snapshot(ReceiverStream::new(outbox).boxed());
     tokio::pin!(reading, answer);
     let answer = tokio::select! {
         // The receiver may end the transfer before it is complete: it has seen a newer leader.
@@ -70,7 +67,7 @@ pub(crate) async fn send(
             answer.await
         }
     };
-    Ok(codec::vote_in(answer?.into_inner().vote)?)
+    Ok(codec::vote_in(answer?.vote)?)
 }
 
 async fn read_into(
@@ -78,7 +75,8 @@ async fn read_into(
     vote: Vote,
     snapshot: &Snapshot,
 ) -> Result<(), TransferError> {
-    let files = snapshot.snapshot.files()?;
+    let dir = snapshot.snapshot.clone();
+    let files = blocking(&dir, SnapshotDir::files).await?;
     let header = wire::SnapshotHeader {
         vote: Some(codec::vote_out(&vote)),
         last: snapshot.meta.last_log_id.as_ref().map(codec::log_id_out),
@@ -87,16 +85,17 @@ async fn read_into(
     };
     put(&chunks, Body::Header(header)).await?;
     for file in files {
-        let mut content = File::open(snapshot.snapshot.path().join(&file.name)).await?;
-        put(&chunks, Body::File(wire::SnapshotFile { name: file.name, bytes: file.bytes })).await?;
-        let mut left = file.bytes;
-        while left > 0 {
-            let mut chunk = bytes::BytesMut::with_capacity(CHUNK_BYTES.min(left as usize));
-            if (&mut content).take(left).read_buf(&mut chunk).await? == 0 {
+        put(&chunks, Body::File(wire::SnapshotFile { name: file.name.clone(), bytes: file.bytes })).await?;
+        let mut sent = 0;
+        while sent < file.bytes {
+            let (path, left) = (dir.path().join(&file.name), file.bytes - sent);
+            let max = CHUNK_BYTES.min(usize::try_from(left).unwrap_or(CHUNK_BYTES));
+            let chunk = blocking(&dir, move |dir| dir.disk().read(&path, sent, max)).await?;
+            if chunk.is_empty() {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            left -= chunk.len() as u64;
-            put(&chunks, Body::Data(chunk.freeze())).await?;
+            sent += chunk.len() as u64;
+            put(&chunks, Body::Data(chunk.into())).await?;
         }
     }
     Ok(())
@@ -113,7 +112,7 @@ async fn put(chunks: &mpsc::Sender<wire::SnapshotChunk>, body: Body) -> Result<(
 
 /// Receives a snapshot into a temporary directory of `store`, which goes again unless the snapshot is installed.
 pub(crate) async fn receive(
-    mut chunks: Streaming<wire::SnapshotChunk>,
+    mut chunks: Chunks,
     store: &Arc<StateStore>,
 ) -> Result<(Vote, Snapshot), TransferError> {
     let Some(Body::Header(header)) = next(&mut chunks).await? else {
@@ -131,56 +130,62 @@ pub(crate) async fn receive(
         let error = format!("{bytes} of {} bytes arrived", header.total_bytes);
         return Err(TransferError::Malformed(error));
     }
-    let synced = dir.clone();
-    let sync = tokio::task::spawn_blocking(move || disk::sync_files(synced.path()));
-    sync.await.map_err(io::Error::other)??;
+    blocking(&dir, |dir| dir.disk().sync_files(dir.path())).await?;
     Ok((vote, Snapshot { meta, snapshot: dir }))
 }
 
 /// Writes the files as they come; returns how many bytes that were.
-async fn write_files(
-    chunks: &mut Streaming<wire::SnapshotChunk>,
-    dir: &SnapshotDir,
-) -> Result<u64, TransferError> {
+async fn write_files(chunks: &mut Chunks, dir: &SnapshotDir) -> Result<u64, TransferError> {
     let mut total = 0;
     let mut files = 0;
-    let mut current: Option<(File, u64)> = None;
+    let mut current: Option<(PathBuf, u64)> = None;
     while let Some(body) = next(chunks).await? {
         match body {
             Body::File(file) => {
                 files += 1;
-                finish(current.take()).await?;
+                finished(current.take())?;
                 let plain = !file.name.is_empty() && !file.name.contains('/') && !file.name.starts_with('.');
                 if !plain || files > FILES_MAX {
                     return Err(TransferError::Malformed(format!("unexpected file {:?}", file.name)));
                 }
-                current = Some((File::create_new(dir.path().join(&file.name)).await?, file.bytes));
+                let path = dir.path().join(&file.name);
+                current = Some((path.clone(), file.bytes));
+                blocking(dir, move |dir| dir.disk().create(&path)).await?;
             }
             Body::Data(data) => {
-                let Some((file, left)) = current.as_mut().filter(|(_, left)| *left >= data.len() as u64)
+                let Some((path, left)) = current.as_mut().filter(|(_, left)| *left >= data.len() as u64)
                 else {
                     return Err(TransferError::Malformed("content that belongs to no file".into()));
                 };
                 *left -= data.len() as u64;
                 total += data.len() as u64;
-                file.write_all(&data).await?;
+                let path = path.clone();
+                blocking(dir, move |dir| dir.disk().append(&path, &data)).await?;
             }
             Body::Header(_) => return Err(TransferError::Malformed("a second header".into())),
         }
     }
-    finish(current).await?;
+    finished(current)?;
     Ok(total)
 }
 
-async fn finish(file: Option<(File, u64)>) -> Result<(), TransferError> {
+fn finished(file: Option<(PathBuf, u64)>) -> Result<(), TransferError> {
     match file {
-        None => Ok(()),
-        Some((mut file, 0)) => Ok(file.flush().await?),
+        None | Some((_, 0)) => Ok(()),
         Some((_, left)) => Err(TransferError::Malformed(format!("a file lacks its last {left} bytes"))),
     }
 }
 
-async fn next(chunks: &mut Streaming<wire::SnapshotChunk>) -> Result<Option<Body>, TransferError> {
+/// Reads or writes where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    dir: &SnapshotDir,
+    work: impl FnOnce(&SnapshotDir) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let moved = dir.clone();
+    disk::run(dir.disk(), move || work(&moved)).await.map_err(io::Error::other)?
+}
+
+async fn next(chunks: &mut Chunks) -> Result<Option<Body>, TransferError> {
     match tokio::time::timeout(STALL, chunks.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(chunk)) => match chunk?.body {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::disk::{Disk, LocalDisk};
 use crate::fatal::Fatal;
 use crate::hot_rows::HotRows;
 use crate::state_db::StateDb;
@@ -17,7 +18,8 @@ type Change = (u8, Option<u8>);
 
 fn open(dir: &std::path::Path) -> Arc<StateDb> {
     let fatal = Fatal::new(Arc::new(|message: &str| panic!("{message}")));
-    Arc::new(StateDb::open(&dir.join("db"), fatal).unwrap())
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    Arc::new(StateDb::open(&disk, &dir.join("db"), fatal).unwrap())
 }
 
 fn key(of: u8) -> Vec<u8> {

@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
+use crate::disk::{self, WorkLost};
 use crate::fatal::Fatal;
 use crate::snapshot::{Snapshot, SnapshotDir};
 use crate::state_store::{Gaps, StateStore};
@@ -37,11 +38,11 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&StateStore) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let store = store.clone();
-    match tokio::task::spawn_blocking(move || work(&store)).await {
+    let disk = store.disk().clone();
+    match disk::run(&*disk, move || work(&store)).await {
         Ok(done) => done,
-        Err(error) if error.is_panic() => Err(fatal.report(operation, "it panicked")),
-        // The runtime is shutting down.
-        Err(error) => Err(io::Error::other(error)),
+        Err(WorkLost::Panicked) => Err(fatal.report(operation, WorkLost::Panicked)),
+        Err(lost) => Err(io::Error::other(lost)),
     }
 }
 

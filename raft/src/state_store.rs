@@ -9,7 +9,6 @@
 //! Installing a snapshot builds the next generation beside the current one, then switches `state/current`: a crash
 //! leaves either the old state or the new one, and what is unfinished is removed at the next start.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +16,9 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use openraft::EntryPayload;
 use openraft::storage::ApplyResponder;
-use rocksdb::checkpoint::Checkpoint;
 use tokio::sync::watch;
 
-use crate::disk;
+use crate::disk::{self, Disk, DiskError};
 use crate::error::StartError;
 use crate::fatal::Fatal;
 use crate::hot_rows::HotRows;
@@ -43,6 +41,7 @@ pub(crate) enum Gaps {
 
 /// The state of one replica. Every method that touches the disk blocks.
 pub(crate) struct StateStore {
+    disk: Arc<dyn Disk>,
     states: PathBuf,
     snapshots: PathBuf,
     application: Arc<dyn Application>,
@@ -59,25 +58,23 @@ pub(crate) struct StateStore {
 impl StateStore {
     /// Opens the state below `data_dir`, creating it when absent, and clears away what a crash left unfinished.
     pub(crate) fn open(
+        disk: Arc<dyn Disk>,
         data_dir: &Path,
         application: Arc<dyn Application>,
         fatal: Fatal,
     ) -> Result<Arc<Self>, StartError> {
         let (states, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
-        let prepared = prepare(&states, &snapshots);
+        let prepared = prepare(&*disk, &states, &snapshots);
         let generation =
             prepared.map_err(|source| StartError::DataDir { path: data_dir.to_owned(), source })?;
         let dir = states.join(generation.to_string());
-        let damaged = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Database {
-            database: "state",
-            path: dir.clone(),
-            source,
-        };
-        let db = StateDb::open(&dir, fatal.clone()).map_err(|error| damaged(error.into()))?;
-        let snapshot = latest_snapshot(&snapshots)
+        let damaged = |source| StartError::Database { database: "state", path: dir.clone(), source };
+        let db = StateDb::open(&disk, &dir, fatal.clone()).map_err(damaged)?;
+        let snapshot = latest_snapshot(&disk, &snapshots)
             .map_err(|source| StartError::DataDir { path: snapshots.clone(), source })?;
         let applied = watch::Sender::new(db.applied().map_or(0, |id| id.index));
         Ok(Arc::new(Self {
+            disk,
             states,
             snapshots,
             application,
@@ -97,6 +94,10 @@ impl StateStore {
     /// Returns a view of the state as it is now.
     pub(crate) fn view(&self) -> StateView {
         StateView::take(&self.db())
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Returns a receiver that follows the index of the last applied entry.
@@ -167,8 +168,8 @@ impl StateStore {
     /// Puts everything that was applied on the disk.
     pub(crate) async fn sync(self: &Arc<Self>) -> io::Result<()> {
         let store = self.clone();
-        let synced = tokio::task::spawn_blocking(move || {
-            let synced = store.db().db().flush_wal(true);
+        let synced = disk::run(&*self.disk, move || {
+            let synced = store.db().db().sync();
             synced.map_err(|error| store.fatal.report("syncing the state", error))
         });
         synced.await.map_err(io::Error::other)?
@@ -177,8 +178,8 @@ impl StateStore {
     /// Returns a new, empty directory for a snapshot that is on its way; it goes when the value does.
     pub(crate) fn temporary_snapshot(&self) -> io::Result<SnapshotDir> {
         let dir = self.temporary_path();
-        fs::create_dir(&dir)?;
-        Ok(SnapshotDir::temporary(dir))
+        self.disk.create_dir(&dir)?;
+        Ok(SnapshotDir::temporary(self.disk.clone(), dir))
     }
 
     fn temporary_path(&self) -> PathBuf {
@@ -189,7 +190,7 @@ impl StateStore {
     fn finished_path(&self, last: Option<&LogId>) -> PathBuf {
         let (index, term) = last.map_or((0, 0), |last| (last.index, **last.committed_leader_id()));
         let path = |n: u64| self.snapshots.join(format!("{index:020}-{term}-{n}"));
-        (0..).map(path).find(|path| !path.exists()).expect("fewer than 2^64 snapshots exist")
+        (0..).map(path).find(|path| !self.disk.exists(path)).expect("fewer than 2^64 snapshots exist")
     }
 
     /// Takes a snapshot of the state.
@@ -198,15 +199,15 @@ impl StateStore {
         self.adopt_snapshot(taken)
     }
 
-    fn checkpoint(&self) -> Result<Snapshot, Box<dyn std::error::Error + Send + Sync>> {
+    fn checkpoint(&self) -> Result<Snapshot, DiskError> {
         let dir = self.temporary_path();
-        let guard = SnapshotDir::temporary(dir.clone());
+        let guard = SnapshotDir::temporary(self.disk.clone(), dir.clone());
         let changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
         let db = self.db();
-        Checkpoint::new(db.db())?.create_checkpoint(&dir)?;
+        db.db().checkpoint(&dir)?;
         let meta = SnapshotMeta { last_log_id: db.applied(), last_membership: db.membership() };
         drop(changing);
-        disk::sync_files(&dir)?;
+        self.disk.sync_files(&dir)?;
         Ok(Snapshot { meta, snapshot: guard })
     }
 
@@ -218,9 +219,9 @@ impl StateStore {
             return Ok(same.clone());
         }
         let path = self.finished_path(taken.meta.last_log_id.as_ref());
-        fs::rename(taken.snapshot.path(), &path)?;
-        disk::sync_dir(&self.snapshots)?;
-        let kept = SnapshotDir::temporary(path);
+        self.disk.rename(taken.snapshot.path(), &path)?;
+        self.disk.sync_dir(&self.snapshots)?;
+        let kept = SnapshotDir::temporary(self.disk.clone(), path);
         kept.keep();
         let adopted = Snapshot { meta: taken.meta, snapshot: kept };
         if let Some(previous) = latest.replace(adopted.clone()) {
@@ -242,24 +243,20 @@ impl StateStore {
         Ok(())
     }
 
-    fn switch_to(
-        &self,
-        meta: &SnapshotMeta,
-        received: &SnapshotDir,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn switch_to(&self, meta: &SnapshotMeta, received: &SnapshotDir) -> Result<(), DiskError> {
         let mut changing = self.changing.lock().map_err(|_| "the state is in an unknown condition")?;
-        let generation = read_current(&self.states)? + 1;
+        let generation = read_current(&*self.disk, &self.states)? + 1;
         let dir = self.states.join(generation.to_string());
-        disk::remove_dir(&dir)?;
+        self.disk.remove_dir(&dir)?;
         received.copy_to(&dir)?;
-        let next = StateDb::open(&dir, self.fatal.clone())?;
+        let next = StateDb::open(&self.disk, &dir, self.fatal.clone())?;
         if next.applied() != meta.last_log_id {
             let found = next.applied().map_or(0, |id| id.index);
             return Err(format!("its content ends at entry {found}, not where its header says").into());
         }
-        disk::sync_dir(&self.states)?;
+        self.disk.sync_dir(&self.states)?;
         // From here on the new generation counts.
-        disk::replace_file(&self.states.join(CURRENT), generation.to_string().as_bytes())?;
+        self.disk.replace(&self.states.join(CURRENT), generation.to_string().as_bytes())?;
         let mut current = self.current.write().map_err(|_| "the state is in an unknown condition")?;
         std::mem::replace(&mut *current, Arc::new(next)).retire();
         *changing = HotRows::default();
@@ -268,42 +265,38 @@ impl StateStore {
 }
 
 /// Creates the directories, removes what is unfinished, and returns the generation that counts.
-fn prepare(states: &Path, snapshots: &Path) -> io::Result<u64> {
-    fs::create_dir_all(states)?;
-    fs::create_dir_all(snapshots)?;
-    if !states.join(CURRENT).exists() {
-        disk::replace_file(&states.join(CURRENT), b"1")?;
+fn prepare(disk: &dyn Disk, states: &Path, snapshots: &Path) -> io::Result<u64> {
+    disk.create_dir_all(states)?;
+    disk.create_dir_all(snapshots)?;
+    if !disk.exists(&states.join(CURRENT)) {
+        disk.replace(&states.join(CURRENT), b"1")?;
     }
-    let generation = read_current(states)?;
-    for entry in fs::read_dir(states)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() && entry.file_name().to_string_lossy() != generation.to_string() {
-            tracing::info!(dir = %entry.path().display(), "removing a state that was replaced or never finished");
-            fs::remove_dir_all(entry.path())?;
+    let generation = read_current(disk, states)?;
+    for entry in disk.list(states)? {
+        if entry.is_dir && entry.name != generation.to_string() {
+            let dir = states.join(&entry.name);
+            tracing::info!(dir = %dir.display(), "removing a state that was replaced or never finished");
+            disk.remove_dir(&dir)?;
         }
     }
     Ok(generation)
 }
 
-fn read_current(states: &Path) -> io::Result<u64> {
-    let text = fs::read_to_string(states.join(CURRENT))?;
+fn read_current(disk: &dyn Disk, states: &Path) -> io::Result<u64> {
+    let raw = disk.read(&states.join(CURRENT), 0, 64)?;
+    let text = String::from_utf8_lossy(&raw);
     let invalid =
         || io::Error::new(io::ErrorKind::InvalidData, format!("`{CURRENT}` is not a number: {text:?}"));
     text.trim().parse().map_err(|_| invalid())
 }
 
 /// Returns the newest readable snapshot and removes everything else beside it.
-fn latest_snapshot(snapshots: &Path) -> io::Result<Option<Snapshot>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(snapshots)? {
-        names.push(entry?.file_name());
-    }
-    names.sort();
+fn latest_snapshot(disk: &Arc<dyn Disk>, snapshots: &Path) -> io::Result<Option<Snapshot>> {
     let mut latest: Option<Snapshot> = None;
-    for name in names.into_iter().rev() {
-        let finished = name.to_string_lossy().starts_with(|first: char| first.is_ascii_digit());
+    for entry in disk.list(snapshots)?.into_iter().rev() {
+        let finished = entry.name.starts_with(|first: char| first.is_ascii_digit());
         // Removed with this value, unless it is the one to keep.
-        let dir = SnapshotDir::temporary(snapshots.join(&name));
+        let dir = SnapshotDir::temporary(disk.clone(), snapshots.join(&entry.name));
         if !finished || latest.is_some() {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::state_db::{PinnedSnapshot, StateDb};
+use crate::state_db::{PinnedState, StateDb};
 
 /// The order in which a scan returns keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub type Scan<'a> = Box<dyn Iterator<Item = Pair> + 'a>;
 /// which is why reads return no error.
 #[derive(Clone)]
 pub struct StateView {
-    pinned: Arc<PinnedSnapshot>,
+    pinned: Arc<PinnedState>,
 }
 
 impl StateView {
     /// Takes a view of `db` now.
     pub(crate) fn take(db: &Arc<StateDb>) -> Self {
-        Self { pinned: Arc::new(PinnedSnapshot::take(db.clone())) }
+        Self { pinned: Arc::new(PinnedState::take(db.clone())) }
     }
 
     /// Returns the index of the last entry that this view contains; 0 if there is none.

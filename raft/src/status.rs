@@ -1,8 +1,7 @@
 //! What a replica knows about itself and its cluster.
 
-use std::time::Instant;
-
 use openraft::{Instant as _, ServerState, TokioInstant};
+use tokio::time::Instant;
 
 use crate::node::Metrics;
 
@@ -92,8 +91,8 @@ impl Leadership {
     }
 }
 
-/// Returns `at` on the clock of `std`; a moment too early rather than too late.
-pub(crate) fn to_std(at: TokioInstant) -> Instant {
+/// Returns `at` without openraft's wrapping; a moment too early rather than too late.
+pub(crate) fn moment(at: TokioInstant) -> Instant {
     // The order matters: the age is measured after the present.
     let now = Instant::now();
     now - TokioInstant::now().saturating_duration_since(at)
@@ -107,7 +106,7 @@ pub(crate) fn status_of(metrics: &Metrics) -> Status {
         None => None,
     };
     let last_heard = |id: &u64| match &metrics.heartbeat {
-        Some(all) => all.get(id).copied().flatten().map(|heard| to_std(heard.into_inner())),
+        Some(all) => all.get(id).copied().flatten().map(|heard| moment(heard.into_inner())),
         None => None,
     };
     let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();

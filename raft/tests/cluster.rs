@@ -321,14 +321,14 @@ async fn who_was_away_disturbs_nobody() {
 struct Recording(std::sync::Mutex<Vec<(u64, raft::Purpose)>>);
 
 impl raft::PeerConnector for Recording {
-    fn channel(
+    fn peer(
         &self,
         node_id: u64,
         address: &str,
         purpose: raft::Purpose,
-    ) -> Result<tonic::transport::Channel, raft::ConnectError> {
+    ) -> Result<std::sync::Arc<dyn raft::Peer>, raft::ConnectError> {
         self.0.lock().expect("nobody panics in it").push((node_id, purpose));
-        common::Plain.channel(node_id, address, purpose)
+        common::Plain.peer(node_id, address, purpose)
     }
 }
 

@@ -120,7 +120,7 @@ async fn propose(
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use futures::future::join_all;
     use model::step::StepOutcome;
@@ -128,6 +128,7 @@ mod tests {
     use state::command::{Outcome, StepEvent};
     use state::log::{BoxFuture, Committed, LogError, MemoryLog, View};
     use tokio::sync::Semaphore;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::lease::{Held, Lease};

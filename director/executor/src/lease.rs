@@ -3,9 +3,8 @@
 //! The state refuses records of an older epoch, and agents refuse its requests; clouds can't compare. So every deed asks
 //! first whether this replica still provably leads, and a new leader waits until the old one's proof has run out.
 
-use std::time::Instant;
-
 use model::Epoch;
+use tokio::time::Instant;
 
 /// Leadership that has been proven until a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ impl Fence {
                 return Lost { epoch: self.epoch };
             }
             // The lease is renewed with every heartbeat; looking again when it would end costs nothing in between.
-            tokio::time::sleep_until(held.until.into()).await;
+            tokio::time::sleep_until(held.until).await;
         }
     }
 }

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use futures::TryStreamExt as _;
 use owned_tasks::{OnExit, OwnedTasks};
 use raft::{
-    Application, ConnectError, Direction, Node, OnFatal, Options, PeerConnector, Purpose, SnapshotPolicy,
-    StartError, StateBatch, Timing, peer_services,
+    Application, ConnectError, Direction, Node, OnFatal, Options, Peer, PeerConnector, Purpose,
+    SnapshotPolicy, StartError, StateBatch, Timing, grpc_peer, peer_services,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 
 /// How long a test waits for what should happen soon; only failures wait that long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,13 +49,13 @@ impl Application for Map {
 pub struct Plain;
 
 impl PeerConnector for Plain {
-    fn channel(&self, node_id: u64, address: &str, _purpose: Purpose) -> Result<Channel, ConnectError> {
+    fn peer(&self, node_id: u64, address: &str, _purpose: Purpose) -> Result<Arc<dyn Peer>, ConnectError> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|source| ConnectError {
             node_id,
             address: address.to_owned(),
             source: source.into(),
         })?;
-        Ok(endpoint.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true).connect_lazy())
+        Ok(grpc_peer(endpoint.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true).connect_lazy()))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_api::fake::{Behaviour, Deed, FakeAgents};
 use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
@@ -20,6 +20,7 @@ use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
 use state::records::Sealed;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::gate::Gate;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use model::NodeId;
-use raft::{ConnectError, PeerConnector, Purpose};
+use raft::{ConnectError, Peer, PeerConnector, Purpose, grpc_peer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -104,9 +104,9 @@ impl Dials {
 }
 
 impl PeerConnector for PeerChannels {
-    fn channel(&self, node_id: u64, address: &str, _purpose: Purpose) -> Result<Channel, ConnectError> {
+    fn peer(&self, node_id: u64, address: &str, _purpose: Purpose) -> Result<Arc<dyn Peer>, ConnectError> {
         // Consensus keeps what it is given, one channel per purpose: nothing is shared here.
-        self.open(NodeId(node_id), address, None)
+        Ok(grpc_peer(self.open(NodeId(node_id), address, None)?))
     }
 }
 
