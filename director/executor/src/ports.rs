@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use cpi_api::{AgentBootstrap, Cpi};
 use model::task::OutputKind;
 use model::{AgentId, CpiName, Epoch, NodeId, TaskId};
-use release::{Blobstore, Renderer};
+use release::Blobstore;
+use release::render::{
+    DnsIds, JobFailure, JobTemplates, RenderContext, RenderError, RenderedInstance, RenderedJob, Renderer,
+};
 use serde_json::Value;
 use state::log::CommandLog;
 use state::records::Sealed;
@@ -83,6 +86,46 @@ impl std::fmt::Debug for TaskSpans {
     }
 }
 
+/// Renders jobs' templates.
+#[async_trait]
+pub trait Templates: Send + Sync {
+    /// Renders all jobs of one instance. Every job is tried before it fails.
+    async fn render_instance(
+        &self,
+        group: &str,
+        dns: &DnsIds,
+        jobs: &[(&JobTemplates, RenderContext)],
+    ) -> Result<RenderedInstance, RenderError>;
+    /// Renders one job for many instances; answers in the order of `contexts`.
+    async fn render_many(
+        &self,
+        job: &JobTemplates,
+        dns: &DnsIds,
+        contexts: &[RenderContext],
+    ) -> Result<Vec<Result<RenderedJob, JobFailure>>, RenderError>;
+}
+
+#[async_trait]
+impl Templates for Renderer {
+    async fn render_instance(
+        &self,
+        group: &str,
+        dns: &DnsIds,
+        jobs: &[(&JobTemplates, RenderContext)],
+    ) -> Result<RenderedInstance, RenderError> {
+        Renderer::render_instance(self, group, dns, jobs).await
+    }
+
+    async fn render_many(
+        &self,
+        job: &JobTemplates,
+        dns: &DnsIds,
+        contexts: &[RenderContext],
+    ) -> Result<Vec<Result<RenderedJob, JobFailure>>, RenderError> {
+        Renderer::render_many(self, job, dns, contexts).await
+    }
+}
+
 /// Numbers that the executor is run with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -124,7 +167,7 @@ pub struct Ports {
     /// Blobs, replicated.
     pub blobs: Arc<dyn Blobstore>,
     /// Ruby.
-    pub renderer: Arc<Renderer>,
+    pub renderer: Arc<dyn Templates>,
     /// Secrets.
     pub vault: Arc<dyn Vault>,
     /// Identity for new agents.

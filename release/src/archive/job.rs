@@ -15,6 +15,9 @@ use super::entries::{Halt, Kind, Limits, Next, for_each, invalid, read_small};
 use crate::blobstore::Blobstore;
 use crate::render::{JobTemplates, Template};
 
+/// An archive that is unpacked on the spot.
+const SMALL_BYTES: usize = 16 << 10;
+
 /// The largest job.MF in the field has 100 KB, most of it descriptions. What it says is filed in the state.
 const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
@@ -87,6 +90,10 @@ impl JobArchive {
         // What compresses worse than its limit cannot expand within it.
         let mut bounded = reader.take(Limits::JOB.bytes_max);
         bounded.read_to_end(&mut bytes).await.map_err(|e| failed(e.into()))?;
+        // Nearly all are: to hand them to a thread takes longer than to unpack them.
+        if bytes.len() <= SMALL_BYTES {
+            return Self::read(name, &bytes[..]);
+        }
         let unpacked = {
             let name = name.clone();
             tokio::task::spawn_blocking(move || Self::read(&name, &bytes[..]))

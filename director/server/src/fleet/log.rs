@@ -25,12 +25,18 @@ const OLDEST_LEVEL: u32 = 1;
 pub struct RaftLog {
     node: Node,
     id: NodeId,
+    clock: fn() -> Timestamp,
 }
 
 impl RaftLog {
     /// Makes the log of a replica.
     pub fn new(node: Node, id: NodeId) -> Self {
-        Self { node, id }
+        Self::with_clock(node, id, now)
+    }
+
+    /// Makes the log of a replica that stamps entries by this clock.
+    pub fn with_clock(node: Node, id: NodeId, clock: fn() -> Timestamp) -> Self {
+        Self { node, id, clock }
     }
 
     /// Fails if a member is too old for a command: it would refuse what the others apply.
@@ -55,7 +61,7 @@ impl RaftLog {
                 proposal.request_id.unwrap_or_else(|| RequestId::new(uuid::Uuid::new_v4().to_string())),
             ),
             actor: Actor { user: proposal.user, node: self.id },
-            proposed_at: now(),
+            proposed_at: (self.clock)(),
             command: proposal.command,
         };
         let (bytes, begun) = (entry.encode(), Instant::now());
