@@ -260,6 +260,29 @@ pub(crate) fn decode_entry(raw: Bytes) -> Result<Entry, DecodeError> {
     entry_in(decode("log record", raw)?)
 }
 
+/// What stands at a place in the log, as the bytes on the disk say: for whoever compares logs from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRow {
+    /// Its position.
+    pub index: u64,
+    /// The term in which it was proposed.
+    pub term: u64,
+    /// The owner's bytes; none for entries of consensus itself.
+    pub content: Option<Bytes>,
+}
+
+impl LogRow {
+    /// Reads the value of a row of the log database.
+    pub fn read(value: &[u8]) -> Result<Self, DecodeError> {
+        let entry = decode_entry(Bytes::copy_from_slice(value))?;
+        let content = match entry.payload {
+            EntryPayload::Normal(EntryBytes(bytes)) => Some(bytes),
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        };
+        Ok(Self { index: entry.log_id.index, term: **entry.log_id.committed_leader_id(), content })
+    }
+}
+
 pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
     vote_out(vote).encode_to_vec()
 }

@@ -67,6 +67,7 @@ mod status;
 mod type_config;
 
 pub use application::Application;
+pub use codec::{DecodeError, LogRow};
 pub use connector::{ConnectError, Purpose};
 pub use error::{MemberError, ProposeError, ReadError, StartError};
 pub use node::Node;

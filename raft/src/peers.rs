@@ -12,8 +12,11 @@ use crate::peer::{Peer, PeerConnector};
 /// The other replicas. Each is connected once per purpose, and reconnects by itself.
 pub(crate) struct Peers {
     connector: Arc<dyn PeerConnector>,
-    known: Mutex<HashMap<(u64, Purpose), (String, Arc<dyn Peer>)>>,
+    known: Mutex<HashMap<(u64, Purpose), Known>>,
 }
+
+/// A replica, and where it was when it was connected.
+type Known = (String, Arc<dyn Peer>);
 
 impl Peers {
     pub(crate) fn new(connector: Arc<dyn PeerConnector>) -> Self {
