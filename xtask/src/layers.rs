@@ -63,6 +63,7 @@ pub const LAYERS: &[Layer] = &[
     row("owned-tasks", "base/owned-tasks", Base, Only(&[])),
     row("retry", "base/retry", Base, Only(&[])),
     row("proto", "proto", Library, Only(&[])),
+    row("backup", "backup", Library, Only(&[])),
     // Seams and what stands behind them. Two implementations never import each other; they meet in the server.
     row("raft", "raft", Library, Only(&["proto"])),
     row("release", "release", Library, Only(&["model"])),
@@ -84,7 +85,7 @@ pub const LAYERS: &[Layer] = &[
     // Programs.
     row("directord", "director/server", Binary, EveryLibrary),
     row("dagent", "agent/daemon", Binary, Only(&["agent-api", "model", "proto", "release"])),
-    row("dctl", "cli", Binary, Only(&["model", "proto", "release"])),
+    row("dctl", "cli", Binary, Only(&["backup", "model", "proto", "release"])),
     // Proofs and checks. What judges a record shares no code with those who made it.
     row("checkers", "checkers", Library, Only(&[])),
     row("chaos-tests", "chaos-tests", Top, Anything),

@@ -77,11 +77,6 @@ pub(crate) fn decode_piece<T: DeserializeOwned>(what: &'static str, bytes: &[u8]
     decode(bytes, ENTRY_DEPTH_MAX).map_err(|source| DecodeError { what, source })
 }
 
-/// Returns the header of a snapshot.
-pub(crate) fn decode_header(bytes: &[u8]) -> Result<crate::snapshot::Header, rmp_serde::decode::Error> {
-    decode(bytes, ROW_DEPTH_MAX)
-}
-
 fn decode<T: DeserializeOwned>(bytes: &[u8], depth_max: usize) -> Result<T, rmp_serde::decode::Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(depth_max);

@@ -62,7 +62,7 @@ pub trait Kv: KvRead {
     fn delete(&mut self, key: &[u8]);
 }
 
-/// A store in memory, for tests and for tools that look into snapshots.
+/// A store in memory, for tests and for looking into backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryKv {
     pairs: BTreeMap<Vec<u8>, Vec<u8>>,

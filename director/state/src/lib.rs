@@ -22,7 +22,6 @@ pub mod overlay;
 pub mod query;
 pub mod records;
 mod rows;
-pub mod snapshot;
 pub mod table;
 pub mod tables;
 

@@ -21,7 +21,7 @@ macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident: $key:ty => $row:ty = $id:literal, $text:literal, $watch:ident;)+) => {
         $($(#[$doc])* pub(crate) const $name: Table<$key, $row> = Table::new($id, $text, $watch);)+
 
-        /// Every table, as snapshots list them.
+        /// Every table, as backups list them.
         pub const ALL: &[TableInfo] = &[$($name.info()),+];
     };
 }
