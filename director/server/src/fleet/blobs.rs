@@ -268,7 +268,7 @@ impl Blobstore for FleetBlobs {
 
     async fn stat(&self, digest: &BlobDigest) -> Result<Option<BlobStat>, BlobError> {
         let view = self.log.view();
-        let record = State::new(&*view).blob(digest);
+        let record = State::new(&*view).held_blob(digest);
         Ok(record.map(|b| BlobStat { digest: b.digest, bytes: b.size_bytes }))
     }
 
@@ -348,6 +348,12 @@ mod tests {
         replica.must(Command::MemberRemove { node: NodeId(4) }).await;
         let again = blobs.put(&mut &b"hello"[..]).await;
         assert!(matches!(again, Err(BlobError::Store { operation: "replicate", .. })), "{again:?}");
+        // What only they held is not there: whoever asks must upload it again.
+        let lost = BlobDigest::new("b".repeat(64));
+        let held = Command::BlobHeld { digest: lost.clone(), size_bytes: 5, nodes: vec![NodeId(4)] };
+        replica.must(held).await;
+        assert_eq!(blobs.stat(&lost).await.unwrap(), None);
+        assert!(blobs.stat(&stat.digest).await.unwrap().is_some());
         replica.stop().await;
     }
 }

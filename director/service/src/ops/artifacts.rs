@@ -86,7 +86,7 @@ impl Service {
     ) -> Result<Option<TaskId>, ServiceError> {
         match self.look_for(caller, request_id).await? {
             Mutation::Repeated(outcome) => queued(outcome).map(Some),
-            Mutation::New(looked) if State::new(&*looked.view).blob(blob).is_some() => Ok(None),
+            Mutation::New(looked) if State::new(&*looked.view).held_blob(blob).is_some() => Ok(None),
             Mutation::New(_) => {
                 let text = format!("blob {blob} was never uploaded");
                 Err(ServiceError::told(ErrorCode::ResourceNotFound, text))
@@ -94,7 +94,7 @@ impl Service {
         }
     }
 
-    /// Returns what is known of a blob.
+    /// Returns a blob that somebody holds, and who does.
     pub async fn blob(
         &self,
         caller: &Caller,
@@ -102,7 +102,7 @@ impl Service {
     ) -> Result<Option<BlobRecord>, ServiceError> {
         caller.needs(Right::Read, "read blobs")?;
         let looked = self.look(Read::Linearizable).await?;
-        Ok(State::new(&*looked.view).blob(digest))
+        Ok(State::new(&*looked.view).held_blob(digest))
     }
 
     /// Lists release versions, and whether a deployment uses each.

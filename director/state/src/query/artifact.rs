@@ -62,6 +62,14 @@ impl<'a> State<'a> {
         BLOBS.get(self.kv, digest)
     }
 
+    /// Returns a blob that somebody holds: copies of replicas that were removed count no more. One that is known and that
+    /// nobody holds must be uploaded again.
+    pub fn held_blob(&self, digest: &BlobDigest) -> Option<BlobRecord> {
+        let mut blob = self.blob(digest)?;
+        blob.nodes.retain(|node| self.member(*node).is_some());
+        Some(blob).filter(|blob| !blob.nodes.is_empty())
+    }
+
     /// Returns all release versions, by name and version text.
     pub fn releases(&self) -> Vec<ReleaseVersion> {
         RELEASES.rows(self.kv, Direction::Forward).map(|(_, release)| release).collect()
