@@ -117,6 +117,14 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A backup is damaged, or is none.
+    #[error("`{file}` is no sound backup:\n  {}", damages.join("\n  "))]
+    Backup {
+        /// The file.
+        file: Utf8PathBuf,
+        /// What is wrong with it.
+        damages: Vec<String>,
+    },
     /// An answer that breaks the API's promises.
     #[error("the directors broke a promise of their API: {0}")]
     Protocol(String),
@@ -144,6 +152,7 @@ impl Error {
             | Self::TaskFailed { .. }
             | Self::ErrandFailed { .. }
             | Self::CreateRelease { .. }
+            | Self::Backup { .. }
             | Self::Protocol(_) => Exit::Failed,
         }
     }

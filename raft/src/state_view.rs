@@ -42,6 +42,11 @@ impl StateView {
         self.pinned.applied().map_or(0, |id| id.index)
     }
 
+    /// Returns the term in which that entry was proposed; 0 if there is none.
+    pub fn applied_term(&self) -> u64 {
+        self.pinned.applied().map_or(0, |id| **id.committed_leader_id())
+    }
+
     /// Returns the value of `key`.
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.pinned.get(key)

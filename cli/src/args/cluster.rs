@@ -24,6 +24,27 @@ pub enum ClusterCommand {
         /// Its number; without it the fleet chooses
         id: Option<u64>,
     },
+    /// Back the fleet up, and check backups
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+/// `cluster snapshot …`
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Save everything that the fleet knows in a file, for `directord restore`
+    Save {
+        /// The file; one that is there is replaced once the new one is whole
+        file: Utf8PathBuf,
+        /// Also releases, stemcells, compiled packages and task output, as many bytes as a replica's `blobs` folder has
+        #[arg(long)]
+        with_blobs: bool,
+    },
+    /// Check a backup; needs no fleet
+    Verify {
+        /// The file
+        file: Utf8PathBuf,
+    },
 }
 
 /// What a user may do.

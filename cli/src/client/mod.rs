@@ -5,6 +5,7 @@
 //! a failover starts one task only. Not here: what the calls mean ([`crate::commands`]), and where the endpoints and
 //! the login come from ([`crate::settings`]).
 
+mod backup;
 mod connect;
 mod failure;
 mod transfer;

@@ -6,7 +6,7 @@ use proto::v1::cluster_client::ClusterClient;
 use proto::v1::*;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, snapshot};
 use crate::args::ClusterCommand;
 use crate::call;
 use crate::client::request_id;
@@ -28,6 +28,7 @@ pub(super) async fn cluster(context: &mut Context<'_>, command: ClusterCommand) 
         ClusterCommand::JoinToken { ttl } => join_token(context, ttl).await,
         ClusterCommand::RemoveMember { id } => remove_member(context, id).await,
         ClusterCommand::Transfer { id } => transfer(context, id.unwrap_or(0)).await,
+        ClusterCommand::Snapshot(command) => snapshot::snapshot(context, command).await,
     }
 }
 

@@ -9,6 +9,7 @@ mod deployments;
 mod health;
 mod instances;
 mod releases;
+mod snapshot;
 mod stemcells;
 mod tasks;
 mod users;
@@ -19,7 +20,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use proto::v1::{Page, TaskStarted};
 
-use crate::args::{Cli, Command, Wait};
+use crate::args::{Cli, ClusterCommand, Command, SnapshotCommand, Wait};
 use crate::client::Fleet;
 use crate::console::Console;
 use crate::error::Error;
@@ -45,6 +46,9 @@ pub async fn run(cli: Cli, environment: &Environment, console: &mut Console) -> 
         Command::Completions(args) => return completions(args.shell, console),
         Command::Interpolate(args) => return deployments::interpolate(args, console),
         Command::CreateRelease(args) => return releases::create(args, console),
+        Command::Cluster(ClusterCommand::Snapshot(SnapshotCommand::Verify { file })) => {
+            return snapshot::verify(file, console);
+        }
         _ => {}
     }
     let fleet = cli.connection.fleet(environment)?;

@@ -44,6 +44,7 @@ pub struct Script {
     pub upload: Answer<Streaming<UploadBlobRequest>, UploadBlobResponse>,
     pub download: Answer<DownloadBlobRequest, Parts<BlobPart>>,
     pub stat: Answer<StatBlobRequest, StatBlobResponse>,
+    pub save_snapshot: Answer<SaveSnapshotRequest, Parts<SnapshotPart>>,
 }
 
 impl Default for Script {
@@ -64,6 +65,7 @@ impl Default for Script {
             upload: unscripted(),
             download: unscripted(),
             stat: unscripted(),
+            save_snapshot: unscripted(),
         }
     }
 }
@@ -203,6 +205,14 @@ impl Watch for Scripted {
 
 #[async_trait::async_trait]
 impl Cluster for Scripted {
+    type SaveSnapshotStream = Parts<SnapshotPart>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        scripted!(self.save_snapshot(request))
+    }
     async fn status(
         &self,
         request: Request<ClusterStatusRequest>,

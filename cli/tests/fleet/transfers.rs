@@ -1,5 +1,6 @@
 //! Files up and blobs down, over directors that fail on the way.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -131,4 +132,47 @@ async fn a_download_that_never_gets_further_is_given_up() {
     let fleet = client(&[director.address()], AMPLE);
     let error = fleet.download(&"0".repeat(64), &mut Vec::new()).await.unwrap_err();
     assert_eq!(error.exit() as u8, 3, "{error}");
+}
+
+/// A director that sends a backup of these parts.
+fn backs_up(ids: Arc<Mutex<Vec<String>>>, sent: fn() -> Vec<Result<SnapshotPart, Status>>) -> Script {
+    let save_snapshot = answer(move |request: SaveSnapshotRequest| {
+        ids.lock().unwrap().push(request.request_id);
+        Ok(parts(sent()))
+    });
+    Script { save_snapshot, ..Script::default() }
+}
+
+fn part(text: &'static str) -> Result<SnapshotPart, Status> {
+    Ok(SnapshotPart { data: text.as_bytes().to_vec().into() })
+}
+
+#[tokio::test]
+async fn a_backup_that_breaks_off_begins_again_from_nothing() {
+    let ids: Arc<Mutex<Vec<String>>> = Arc::default();
+    let dying = || vec![part("more than the other one sends"), Err(Status::unavailable("going down"))];
+    let dying = Director::start(backs_up(ids.clone(), dying)).await;
+    let alive = Director::start(backs_up(ids.clone(), || vec![part("a "), part("backup")])).await;
+    let mut file = tempfile::tempfile().unwrap();
+    let request = SaveSnapshotRequest { request_id: "once".into(), with_blobs: false };
+    let fleet = client(&[dying.address(), alive.address()], AMPLE);
+    fleet.save_snapshot(request, &mut file, |_| ()).await.unwrap();
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "a backup");
+    assert_eq!(*ids.lock().unwrap(), ["once", "once"]);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_refused_is_not_asked_for_again() {
+    let ids: Arc<Mutex<Vec<String>>> = Arc::default();
+    let refuses = || vec![part("some"), Err(Status::internal("reading the state failed"))];
+    let director = Director::start(backs_up(ids.clone(), refuses)).await;
+    let request = SaveSnapshotRequest::default();
+    let saved = client(&[director.address()], AMPLE)
+        .save_snapshot(request, &mut tempfile::tempfile().unwrap(), |_| ())
+        .await;
+    assert!(matches!(saved, Err(Error::Refused { .. })), "{saved:?}");
+    assert_eq!(ids.lock().unwrap().len(), 1);
 }

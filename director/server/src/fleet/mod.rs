@@ -5,6 +5,7 @@
 //!
 //! Read next: [`log`], then a replica's life: [`settling`], [`membership`], [`leaving`]; then [`blobs`] and [`scrub`].
 
+pub mod backup;
 pub mod blobs;
 pub mod fsm;
 pub mod gate;

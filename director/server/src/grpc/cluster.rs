@@ -1,23 +1,28 @@
 //! The fleet itself.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::{Stream, StreamExt as _};
 use model::{NodeId, Timestamp, UserName};
+use owned_tasks::OnExit;
 use proto::v1 as pb;
 use proto::v1::cluster_server::Cluster;
 use ring::digest::{SHA256, digest};
 use service::ops::NewToken;
 use service::{List, scoped};
 use state::records::{User, UserToken};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::page;
 use super::{Door, request_id};
 use crate::auth::hash_password;
 use crate::error_map::{bad_request, internal, status};
+use crate::fleet::backup::Sending;
 use crate::fleet::leaving::Removal;
 use crate::fleet::log::now;
 use crate::secrets::{Mint, hash_of_secret};
@@ -239,6 +244,23 @@ impl Cluster for Door {
         let id = request_id(&wish.request_id);
         self.service.remove_token(&caller, id, wish.id).await.map_err(status)?;
         Ok(Response::new(pb::RevokeUserTokenResponse {}))
+    }
+
+    type SaveSnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotPart, Status>> + Send>>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<pb::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let begun = self.service.begin_backup(&caller, request_id(&wish.request_id), wish.with_blobs).await;
+        begun.map_err(status)?;
+        let blobs = wish.with_blobs.then(|| self.blobs.clone());
+        let (sending, pieces) = Sending::new(self.membership.node.view(), blobs);
+        self.tasks.spawn("backup", OnExit::Ignore, |stop| sending.run(stop));
+        let parts = ReceiverStream::new(pieces).map(|piece| piece.map(|data| pb::SnapshotPart { data }));
+        Ok(Response::new(Box::pin(parts)))
     }
 }
 

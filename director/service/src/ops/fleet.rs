@@ -73,6 +73,27 @@ impl Service {
         self.propose(caller, request_id, Command::EventPut { event: Box::new(event) }).await.map(|_| ())
     }
 
+    /// Notes that the fleet is being backed up, and waits until this replica's state has everything that was acknowledged
+    /// before: what is read here from now on is what the backup promises.
+    pub async fn begin_backup(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        with_blobs: bool,
+    ) -> Result<(), ServiceError> {
+        // Password hashes, manifests, task output: all that there is.
+        caller.needs(Right::Admin, "back the fleet up")?;
+        let event = NewEvent {
+            action: "save".into(),
+            object_type: "snapshot".into(),
+            context: BTreeMap::from([("with_blobs".to_owned(), with_blobs.into())]),
+            ..NewEvent::default()
+        };
+        self.propose(caller, request_id, Command::EventPut { event: Box::new(event) }).await?;
+        self.log().read_barrier().await?;
+        Ok(())
+    }
+
     /// Uses a join token up for the key with this digest; the token itself is the right.
     pub async fn use_join_token(&self, hash: String, key_digest: String) -> Result<NodeId, ServiceError> {
         let proposal = state::log::Proposal::own(Command::TokenUse { hash, key_digest });
