@@ -46,6 +46,35 @@ pub enum StartError {
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Why a cluster of one was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// A database cannot be opened.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The data directory cannot be written.
+    #[error("cannot fill the data directory `{path}`")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A database failed.
+    #[error("cannot read or write the data")]
+    Write(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The rows ended in an error.
+    #[error("cannot read the state that the cluster is to begin with")]
+    Rows(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There is no entry to go on from.
+    #[error("there is nothing to go on from: not even one entry")]
+    Nothing,
+    /// The membership contradicts itself.
+    #[error("the new membership contradicts itself: {0}")]
+    Members(String),
+}
+
 /// Why a proposal was not confirmed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProposeError {

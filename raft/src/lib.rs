@@ -30,7 +30,8 @@
 //! `hot_rows.rs` before it; `disk/` is the seam to what forgets. To the peers: `network.rs` and `service.rs` are the two ends of one
 //! wire, `peer.rs` is the seam between them,
 //! `snapshot_transfer.rs` the two ends of another, `codec.rs` says what is on it and on the disk. For callers:
-//! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`.
+//! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`. After a disaster:
+//! `founding.rs`.
 
 mod application;
 mod carrier;
@@ -40,6 +41,7 @@ pub mod disk;
 mod engine_config;
 mod error;
 mod fatal;
+mod founding;
 mod heard;
 mod hot_rows;
 mod leader;
@@ -69,7 +71,8 @@ mod type_config;
 pub use application::Application;
 pub use codec::{DecodeError, LogRow};
 pub use connector::{ConnectError, Purpose};
-pub use error::{MemberError, ProposeError, ReadError, StartError};
+pub use error::{FoundError, MemberError, ProposeError, ReadError, StartError};
+pub use founding::{Founder, Position, Remains, found, remains, take_over};
 pub use node::Node;
 pub use options::{OnFatal, Options, SnapshotPolicy, Timing};
 pub use peer::{Peer, PeerConnector, grpc_peer, local_peer};
