@@ -144,10 +144,20 @@ impl Cluster {
 
     /// Lays out one more replica's folder: a configuration, nothing else. Returns its number; the first one's is 1.
     pub fn prepare(&mut self) -> Result<usize> {
+        self.lay_out(free_ports()?)
+    }
+
+    /// As [`Cluster::prepare`], with the agents' port of a replica that is gone: agents know no other.
+    pub fn prepare_in_place_of(&mut self, gone: usize) -> Result<usize> {
+        let [api, peer, _, probes] = free_ports()?;
+        self.lay_out([api, peer, self.replica(gone).ports[2], probes])
+    }
+
+    fn lay_out(&mut self, ports: [u16; 4]) -> Result<usize> {
         let number = self.replicas.len() + 1;
         let folder = self.folder.path().join(format!("director-{number}"));
         fs::create_dir(&folder)?;
-        let replica = Replica { folder, ports: free_ports()?, process: None };
+        let replica = Replica { folder, ports, process: None };
         fs::write(replica.config(), self.config_text(number, replica.ports))?;
         self.replicas.push(replica);
         Ok(number)

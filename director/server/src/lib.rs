@@ -26,6 +26,7 @@ pub mod grpc;
 pub mod identity;
 pub mod janitor;
 pub mod listen;
+pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod output;

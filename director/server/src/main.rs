@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use directord::commands::{init, join};
+use directord::commands::{init, join, recover, restore};
 use directord::config::Config;
 use directord::{logging, wire};
 
@@ -42,6 +42,24 @@ enum Command {
         /// HOST:PORT of a replica's API; may be given several times.
         #[arg(long = "endpoint", required = true, value_delimiter = ',')]
         endpoints: Vec<String>,
+    },
+    /// Make the first replica of a new fleet out of a backup (`dctl cluster snapshot save`).
+    Restore {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+        /// The backup.
+        #[arg(long)]
+        snapshot: PathBuf,
+    },
+    /// Make a fleet of one out of the only replica that is left, when no majority can be brought back.
+    Recover {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+        /// I know that what the others wrote without this replica will be lost. Without it, only tell what there is.
+        #[arg(long)]
+        unreplicated_writes_may_be_lost: bool,
     },
     /// Run the replica.
     Run {
@@ -86,6 +104,14 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Join { config, token, endpoints } => {
             join::join(&Config::load(&config)?, &token, &endpoints).await
+        }
+        Command::Restore { config, snapshot } => restore::restore(&Config::load(&config)?, &snapshot).await,
+        Command::Recover { config, unreplicated_writes_may_be_lost } => {
+            let consent = match unreplicated_writes_may_be_lost {
+                true => recover::Consent::Given,
+                false => recover::Consent::NotGiven,
+            };
+            recover::recover(&Config::load(&config)?, consent).await
         }
         Command::Run { config } => {
             let config = Config::load(&config)?;

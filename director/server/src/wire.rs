@@ -17,9 +17,8 @@ use raft::{Node, Timing};
 use release::{LocalBlobs, RenderOptions, Renderer};
 use service::Service;
 use state::State;
-use state::command::FEATURE_LEVEL;
 use state::log::CommandLog as _;
-use state::records::{Cluster, Member};
+use state::records::Cluster;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::service::Routes;
@@ -31,6 +30,7 @@ use crate::agents::AgentSide;
 use crate::alerts;
 use crate::auth::Doorkeeper;
 use crate::clouds::Clouds;
+use crate::commands::member_of;
 use crate::config::{Config, TimingProfile};
 use crate::contact;
 use crate::deadline;
@@ -48,6 +48,7 @@ use crate::grpc::{self, Door};
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
 use crate::janitor;
 use crate::listen;
+use crate::lock::DataLock;
 use crate::metrics;
 use crate::output::Outputs;
 use crate::probes;
@@ -155,6 +156,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // First: who is told to stop while it starts stops in order, too.
     let mut signals = Signals::watch()?;
     let listeners = Listeners::bind(&config).await?;
+    let _lock = DataLock::take(&config.data_dir)?;
     let replica = Replica::open(config).await?;
     let ran = replica.work(listeners, &mut signals).await;
     // Also when it could not start to the end: it may be a voter, and even lead.
@@ -358,15 +360,7 @@ impl Replica {
 
     /// Asks for a place in the fleet if this replica has none yet, and files its addresses where they have changed.
     fn start_membership(&self, membership: Membership) {
-        let own = Member {
-            node: self.identity.node,
-            name: self.config.name.clone(),
-            api_address: self.config.api.advertise.clone(),
-            peer_address: self.config.peer.advertise.clone(),
-            agent_address: self.config.agent.advertise.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            feature_level: FEATURE_LEVEL,
-        };
+        let own = member_of(&self.config, self.identity.node);
         let known = self.identity.peers.clone();
         self.doors.spawn("membership", OnExit::Ignore, move |stop| async move {
             tokio::select! {

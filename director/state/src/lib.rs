@@ -21,6 +21,7 @@ pub mod log;
 pub mod overlay;
 pub mod query;
 pub mod records;
+pub mod restore;
 mod rows;
 pub mod table;
 pub mod tables;

@@ -4,28 +4,23 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use model::{NodeId, UserName};
-use owned_tasks::OwnedTasks;
-use raft::Node;
 use rcgen::KeyPair;
 use serde_json::json;
-use state::command::{Command, FEATURE_LEVEL};
-use state::log::{CommandLog as _, Proposal};
-use state::records::{FleetSecrets, Member, User};
+use state::command::Command;
+use state::records::{FleetSecrets, User};
 
+use super::alone::{Alone, Fleet, member_of};
 use crate::auth::hash_password;
 use crate::config::Config;
 use crate::files::check_owner;
-use crate::fleet::fsm::Fsm;
-use crate::fleet::log::RaftLog;
-use crate::fleet::peers::PeerChannels;
 use crate::identity::{Authority, IdentityFiles, NodeIdentity};
+use crate::lock::DataLock;
 use crate::secrets::{Kek, KekVault};
 use crate::tls::TlsIdentity;
-use crate::wire::{AUTHORITY_SECRET, own_names, raft_options};
+use crate::wire::{AUTHORITY_SECRET, own_names};
 
 /// The first replica's number.
 const FIRST: NodeId = NodeId(1);
@@ -45,6 +40,7 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
         config.data_dir.display()
     );
     check_owner(&config.data_dir)?;
+    let _lock = DataLock::take(&config.data_dir)?;
     set_aside_unfinished(&config.data_dir)?;
     let kek =
         if config.kek_file.exists() { Kek::load(&config.kek_file)? } else { new_kek(&config.kek_file)? };
@@ -68,7 +64,11 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
     });
     // Before there is a fleet: where it can't be written, nobody would ever learn the password.
     let profile = profile.map(|path| StagedProfile::write(path, &profile_text)).transpose()?;
-    bootstrap(config, &identity, Arc::new(tls), commands).await?;
+    let alone = Alone::start(config, &identity, Arc::new(tls), Fleet::New).await?;
+    for command in commands {
+        alone.must(command).await?;
+    }
+    alone.stop().await;
     // Last: with the identity there, the folder counts as initialised; a crash before leaves `init` to be run again.
     files.store(&identity, &key.serialize_pem(), &issued.chain_pem, authority.certificate_pem())?;
     let profile = profile.and_then(|staged| staged.keep().ok());
@@ -78,7 +78,7 @@ pub async fn init(config: &Config, fleet: &str, profile: Option<&Path>) -> anyho
 
 /// Moves away what an `init` left that died before it stored the identity: a fleet that nobody can log in to. Moved and
 /// not deleted, in case it is something else.
-fn set_aside_unfinished(data_dir: &Path) -> anyhow::Result<()> {
+pub(super) fn set_aside_unfinished(data_dir: &Path) -> anyhow::Result<()> {
     let raft = data_dir.join("raft");
     if !raft.exists() {
         return Ok(());
@@ -108,15 +108,6 @@ fn first_entries(
     secrets: FleetSecrets,
     password: &str,
 ) -> Vec<Command> {
-    let member = Member {
-        node: FIRST,
-        name: config.name.clone(),
-        api_address: config.api.advertise.clone(),
-        peer_address: config.peer.advertise.clone(),
-        agent_address: config.agent.advertise.clone(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        feature_level: FEATURE_LEVEL,
-    };
     let user = User {
         name: UserName::new(ADMIN),
         password_hash: hash_password(password),
@@ -129,32 +120,9 @@ fn first_entries(
             director_uuid: uuid::Uuid::new_v4().to_string(),
             secrets,
         },
-        Command::MemberPut { member },
+        Command::MemberPut { member: member_of(config, FIRST) },
         Command::UserPut { user },
     ]
-}
-
-/// Starts consensus alone for as long as it takes to write the first entries.
-async fn bootstrap(
-    config: &Config,
-    identity: &NodeIdentity,
-    tls: Arc<TlsIdentity>,
-    commands: Vec<Command>,
-) -> anyhow::Result<()> {
-    let tasks = OwnedTasks::new();
-    let peers = Arc::new(PeerChannels::new(tls));
-    let node = Node::start(raft_options(config, identity), Arc::new(Fsm), peers, &tasks).await?;
-    if !node.is_initialized().await? {
-        node.bootstrap(&config.peer.advertise).await.context("make this replica the first of its fleet")?;
-    }
-    let log = RaftLog::new(node.clone(), FIRST);
-    for command in commands {
-        let committed = log.propose(Proposal::own(command)).await?;
-        committed.outcome.accepted().context("write the fleet's first entries")?;
-    }
-    node.shutdown().await;
-    tasks.stop(Duration::from_secs(5)).await;
-    Ok(())
 }
 
 /// The admin's login, on disk beside its place: it gets there once the fleet exists, and goes if none comes to be.

@@ -25,6 +25,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::config::Config;
 use crate::files::check_owner;
 use crate::identity::{IdentityFiles, NodeIdentity};
+use crate::lock::DataLock;
 use crate::secrets::Kek;
 use crate::wire::own_names;
 
@@ -43,6 +44,7 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
         config.data_dir.display()
     );
     check_owner(&config.data_dir)?;
+    let _lock = DataLock::take(&config.data_dir)?;
     let fingerprint = token.rsplit('.').next().filter(|_| token.split('.').count() == 3);
     let fingerprint = fingerprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let fingerprint =
