@@ -118,3 +118,75 @@ fn leadership(record: &Record) -> Findings<locks::Violation> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(method: &str, epoch: u64, object: &str, effect: cpi_sim::Effect) -> Entry {
+        Entry {
+            at_us: 0,
+            method: method.into(),
+            request_id: Some("r".into()),
+            epoch: Some(Epoch(epoch)),
+            object: object.into(),
+            effect,
+            is_fenced: false,
+            error: None,
+        }
+    }
+
+    fn record(entries: Vec<Entry>) -> Record {
+        Record { entries, ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_made_is_made_for_the_agent_and_the_disk_that_the_call_names() {
+        let made = record(vec![
+            entry("create_vm", 1, "agent-1", cpi_sim::Effect::MadeVm("vm-1".into())),
+            entry("create_disk", 1, "d-1", cpi_sim::Effect::MadeDisk("disk-1".into())),
+            entry("delete_vm", 1, "vm-1", cpi_sim::Effect::DeletedVm("vm-1".into())),
+        ]);
+        let (vm, disk) =
+            (Thing { kind: Kind::Vm, id: "vm-1".into() }, Thing { kind: Kind::Disk, id: "disk-1".into() });
+        let told: Vec<_> = calls(&made).into_iter().map(|call| (call.intent, call.effect)).collect();
+        let intent = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            told,
+            [
+                (intent("agent-1"), Effect::Made(vm.clone())),
+                (intent("d-1"), Effect::Made(disk)),
+                (None, Effect::Deleted(vm)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_vm_that_the_cloud_has_and_nobody_claims_is_a_leak() {
+        let entries = vec![entry("create_vm", 1, "agent-1", cpi_sim::Effect::MadeVm("vm-1".into()))];
+        let record = Record { entries, vms: [("vm-1".into(), "agent-1".into())].into(), ..Record::default() };
+        let found = deeds::check(&calls(&record), &with_present(Final::default(), &record));
+        let thing = Thing { kind: Kind::Vm, id: "vm-1".into() };
+        assert_eq!(found.violations, [deeds::Violation::Leaked { thing, intent: Some("agent-1".into()) }]);
+    }
+
+    #[test]
+    fn a_leader_does_nothing_after_the_next_one_began_unless_it_was_refused() {
+        let by = |epoch| entry("attach_disk", epoch, "disk-1", cpi_sim::Effect::None);
+        assert!(leadership(&record(vec![by(1), by(1), by(3)])).holds());
+        let late = leadership(&record(vec![by(1), by(3), by(1)]));
+        let successor = locks::Token { task: 0, epoch: 3 };
+        let deed = "attach_disk disk-1".to_owned();
+        let wrong: Vec<_> = late.violations.into_iter().map(|violation| violation.what).collect();
+        assert_eq!(wrong, [locks::Wrong::DeedAfterSuccessor { deed, successor }]);
+        let refused = Entry { is_fenced: true, ..by(1) };
+        let refused = leadership(&record(vec![by(1), by(3), refused]));
+        assert!(refused.holds());
+        assert_eq!(refused.looked_at.last(), Some(&("late calls that the cloud refused", 1)));
+    }
+
+    #[test]
+    fn a_record_with_calls_left_out_decides_nothing() {
+        assert!(!leadership(&Record { lost: 1, ..Record::default() }).holds());
+    }
+}
