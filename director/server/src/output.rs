@@ -88,7 +88,8 @@ impl Outputs {
             let piece = self.take(key);
             left = left.saturating_sub(piece.len().max(1));
             if let Err(error) = self.seal_piece(key, &piece).await {
-                // Best effort by contract: the journal, not this text, is what a task rests on.
+                // Best effort by contract: the journal, not this text, is what a task rests on. So it is with what a
+                // leader has still to say about a task that its successor has ended.
                 warn!(task = %key.0, error = %error, "a piece of task output was lost");
             }
         }

@@ -1,4 +1,4 @@
-use state::command::Outcome;
+use state::command::{Outcome, TaskEnd};
 
 use super::*;
 use crate::test_support::replica::Replica;
@@ -58,6 +58,21 @@ async fn text_that_can_t_be_sealed_takes_no_more_memory_than_it_may() {
         assert!(bytes.len() <= WAITING_BYTES_MAX);
         assert!(bytes.starts_with(DROPPED) && bytes.ends_with(b"the end"));
     }
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_about_a_task_that_has_ended_is_dropped() {
+    let (replica, outputs, task) = with_task().await;
+    let epoch = State::new(&*replica.log.view()).epoch();
+    outputs.write(task, DEBUG, "said in time\n");
+    outputs.flush(task).await;
+    replica.must(Command::TaskTake { task, epoch }).await;
+    replica.must(Command::TaskFinish { task, epoch, end: TaskEnd::Done(None) }).await;
+    outputs.write(task, DEBUG, "said by one who slept through the end\n");
+    outputs.flush(task).await;
+    assert_eq!(read(&replica, task).await, b"said in time\n");
+    assert!(outputs.lock().is_empty(), "nothing is tried for ever");
     replica.stop().await;
 }
 

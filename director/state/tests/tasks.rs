@@ -374,10 +374,22 @@ fn sealed_pieces_leave_no_gap() {
         Done
     "#]]
     .assert_eq(&text);
+    assert_eq!(world.state().output_len(task, OutputKind::Debug), 15);
+    assert_eq!(world.state().output_segments(task, OutputKind::Debug).len(), 2);
+}
+
+#[test]
+fn output_is_complete_once_its_task_has_ended() {
+    let mut world = World::new();
+    let task = world.deploying();
+    world.must(seal(task, OutputKind::Debug, 0, 10));
     world.must(done(task));
-    world.must(seal(task, OutputKind::Debug, 15, 1));
-    assert_eq!(world.state().output_len(task, OutputKind::Debug), 16);
-    assert_eq!(world.state().output_segments(task, OutputKind::Debug).len(), 3);
+    // A leader that was paused comes back with what it had still to say; followers have been told that 10 bytes are all.
+    let late = world.say(seal(task, OutputKind::Debug, 10, 5));
+    expect!["refused: task 1 is done"].assert_eq(&late);
+    assert_eq!(world.state().output_len(task, OutputKind::Debug), 10);
+    // An answer that was lost is given again.
+    world.must(seal(task, OutputKind::Debug, 0, 10));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use model::task::OutputKind;
 use model::*;
 
+use super::task::wrong_state;
 use super::tx::{Tx, invalid, not_found};
 use crate::command::{Outcome, Refusal};
 use crate::key::Key;
@@ -20,7 +21,8 @@ pub(super) fn append(tx: &mut Tx<'_>, task: TaskId, kind: OutputKind, text: Stri
     tx.put(&OUTPUT_LENGTHS, &(task, kind), &length);
 }
 
-/// `OutputSeal`. Also for a task that has ended: its last words are sealed afterwards.
+/// `OutputSeal`. Not once the task has ended: whoever followed it was told that this was all. What an earlier leader has
+/// still to say by then is lost.
 pub(super) fn seal(
     tx: &mut Tx<'_>,
     by: (TaskId, Epoch),
@@ -29,9 +31,9 @@ pub(super) fn seal(
 ) -> Result<Outcome, Refusal> {
     let (task, epoch) = by;
     tx.fence(epoch)?;
-    if !tx.has(&TASKS, &task) {
+    let Some(row) = tx.get(&TASKS, &task) else {
         return Err(not_found("task", task.to_string()));
-    }
+    };
     if matches!(kind, OutputKind::Event | OutputKind::Result) {
         return Err(invalid(
             format!("a sealed piece of {} output", kind.show()),
@@ -41,6 +43,9 @@ pub(super) fn seal(
     let key = (task, kind, segment.offset);
     if tx.get(&OUTPUT_SEGMENTS, &key).is_some_and(|sealed| sealed == *segment) {
         return Ok(Outcome::Done);
+    }
+    if row.state.is_final() {
+        return Err(wrong_state(&row));
     }
     let expected = tx.get(&OUTPUT_LENGTHS, &(task, kind)).unwrap_or_default();
     if segment.offset != expected || segment.length == 0 {
