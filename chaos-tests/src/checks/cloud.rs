@@ -1,8 +1,11 @@
-//! What the simulated cloud was asked and what it has, beside what the fleet believes.
+//! What the cloud was asked and what it has, beside what the fleet believes. The simulated cloud has a record of every
+//! call; of the local one we see what it has.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use checkers::deeds::{self, Call, Claim, Effect, Final, Kind, Thing};
 use checkers::{Findings, Report, locks};
 use cpi_sim::{Entry, Record};
@@ -10,44 +13,52 @@ use dctl::call;
 use model::Epoch;
 use proto::v1::disks_client::DisksClient;
 use proto::v1::instances_client::InstancesClient;
-use proto::v1::{ListOrphanedDisksRequest, ListOrphanedVmsRequest};
+use proto::v1::{Instance, ListOrphanedDisksRequest, ListOrphanedVmsRequest};
 
+use super::instances;
 use crate::client::{Client, page};
 use crate::cluster::{Cluster, SETTLE};
 
 /// The lock that all deeds in the cloud are done under: being the leader.
 const LEADERSHIP: &str = "the cloud";
 
-/// Judges the deeds, once the fleet has had time to clear up what it knows of.
+/// Pause between looks at a fleet that has not cleared up yet.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Judges instances and deeds, once the fleet has had time to clear up what it knows of.
 pub(super) async fn check(cluster: &Cluster) -> Result<Vec<Report>> {
     let client = cluster.client()?;
     let begun = Instant::now();
     loop {
         // First what the fleet believes: what it makes after that is there, and claimed by nobody we know of. Then again.
-        let believed = believed(&client).await?;
-        let record = cluster.sim().control().record().await?;
-        let found = deeds::check(&calls(&record), &with_present(believed, &record));
-        if found.holds() || begun.elapsed() > SETTLE {
-            return Ok(vec![found.report("deeds"), leadership(&record).report("leadership")]);
+        let all = all_instances(&client).await?;
+        let believed = believed(&client, &all).await?;
+        let mut reports = vec![instances::check(&all)];
+        if cluster.is_simulated() {
+            let record = cluster.sim().control().record().await?;
+            reports.push(deeds::check(&calls(&record), &with_present(believed, &record)).report("deeds"));
+            reports.push(leadership(&record).report("leadership"));
+        } else {
+            reports.push(of_local(cluster.cloud_root(), believed)?);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        if reports.iter().all(Report::holds) || begun.elapsed() > SETTLE {
+            return Ok(reports);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// Reads what the fleet believes to have.
-async fn believed(client: &Client) -> Result<Final> {
-    let mut end = Final::default();
+async fn all_instances(client: &Client) -> Result<Vec<Instance>> {
+    let mut all = Vec::new();
     for deployment in client.deployments().await? {
-        for instance in client.instances(&deployment).await? {
-            let by = format!("{deployment}, {}/{}", instance.group, instance.id);
-            let claim =
-                |kind, id: String, intent| Claim { thing: Thing { kind, id }, by: by.clone(), intent };
-            if !instance.vm_cid.is_empty() {
-                end.claims.push(claim(Kind::Vm, instance.vm_cid, Some(instance.agent_id)));
-            }
-            end.claims.extend(instance.disk_cids.into_iter().map(|cid| claim(Kind::Disk, cid, None)));
-        }
+        all.extend(client.instances(&deployment).await?);
     }
+    Ok(all)
+}
+
+/// Reads what the fleet believes to have.
+async fn believed(client: &Client, instances: &[Instance]) -> Result<Final> {
+    let mut end = Final { claims: instances.iter().flat_map(claims).collect(), ..Final::default() };
     let vms = call!(client.fleet, InstancesClient.list_orphaned_vms(ListOrphanedVmsRequest { page: page() }));
     for vm in vms.await?.vms {
         match vm.cid.as_str() {
@@ -60,6 +71,38 @@ async fn believed(client: &Client) -> Result<Final> {
     end.orphans.extend(disks.await?.disks.into_iter().map(|disk| Thing { kind: Kind::Disk, id: disk.cid }));
     end.leaks.extend(client.leaks().await?.into_iter().map(|leak| leak.what));
     Ok(end)
+}
+
+fn claims(instance: &Instance) -> Vec<Claim> {
+    let by = instances::name(instance);
+    let claim =
+        |kind, id: &str, intent| Claim { thing: Thing { kind, id: id.into() }, by: by.clone(), intent };
+    let vm = Some(instance.vm_cid.as_str()).filter(|cid| !cid.is_empty());
+    let vm = vm.map(|cid| claim(Kind::Vm, cid, Some(instance.agent_id.clone())));
+    vm.into_iter().chain(instance.disk_cids.iter().map(|cid| claim(Kind::Disk, cid, None))).collect()
+}
+
+/// Judges what the local cloud has: a folder for each thing. How it came there is not recorded, so what is there counts
+/// as made.
+fn of_local(root: &Path, believed: Final) -> Result<Report> {
+    let mut present = BTreeMap::new();
+    for (kind, folder) in [(Kind::Vm, "vms"), (Kind::Disk, "disks")] {
+        let folder = root.join(folder);
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+        for entry in entries {
+            let id = entry?.file_name().into_string().ok().context("the cloud's names are UTF-8")?;
+            present.insert(Thing { kind, id }, None);
+        }
+    }
+    let made = |thing: &Thing| Call {
+        at_us: 0,
+        method: String::new(),
+        request_id: None,
+        intent: None,
+        effect: Effect::Made(thing.clone()),
+    };
+    let calls: Vec<Call> = present.keys().map(made).collect();
+    Ok(deeds::check(&calls, &Final { present, ..believed }).report("deeds"))
 }
 
 fn with_present(mut end: Final, record: &Record) -> Final {

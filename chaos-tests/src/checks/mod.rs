@@ -7,6 +7,7 @@
 
 mod cloud;
 mod ends;
+mod instances;
 mod outputs;
 mod watches;
 
@@ -86,9 +87,7 @@ pub async fn all(cluster: &Cluster, observed: &Observed) -> Result<Verdict> {
     reports.push(locks::check(&observed.sightings.locks).report("locks"));
     let rules = deaths::Rules { grace_us: micros(GRACE), skew_us: micros(SKEW) };
     reports.push(deaths::check(&observed.sightings.agents, rules).report("deaths"));
-    if cluster.is_simulated() {
-        reports.extend(cloud::check(cluster).await?);
-    }
+    reports.extend(cloud::check(cluster).await?);
     Ok(Verdict { reports, histories })
 }
 

@@ -1,7 +1,7 @@
 //! A register per key: a config of a kind of its own. Read, write, and compare-and-set by the id of the newest version.
 //!
-//! A client that gets no answer gives up after a while, long before an operator would: what nobody knows is what makes
-//! a history interesting. Unknown is told from failed by what the error means: only what the fleet decides before it
+//! A client that gets no answer gives up after a while, long before an operator would, each after another: what nobody
+//! knows is what makes a history interesting. Unknown is told from failed by what the error means: only what the fleet decides before it
 //! stores anything, or because of what it has stored, is certain.
 
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ pub const KIND: &str = "register";
 /// How long one replica may take: it may be stopped, or cut off.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 
-/// How long a client tries in all, under one request id.
-const TOTAL_MAX: Duration = Duration::from_secs(4);
+/// How long clients try in all, under one request id: through an election, through most of one, and hardly at all.
+const TOTALS: [Duration; 3] = [Duration::from_secs(4), Duration::from_secs(1), Duration::from_millis(250)];
 
 /// Pause between operations: the machine has other things to do.
 const PAUSE_MS: std::ops::Range<u64> = 2..30;
@@ -40,8 +40,9 @@ pub(super) type Values = Rc<AtomicU64>;
 
 /// Asks one thing after the other of registers that others use too.
 pub(super) async fn run(ground: &Ground, number: usize, registers: usize, values: Values) -> Result<()> {
+    let total = TOTALS[number % TOTALS.len()];
     let mut user = User {
-        client: ground.client(number, ATTEMPT_MAX, TOTAL_MAX)?,
+        client: ground.client(number, ATTEMPT_MAX.min(total), total)?,
         process: ground.registers.process(),
         known: HashMap::new(),
         chance: ground.chance(1, number),
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn only_what_is_certain_is_called_certain() {
-        let lost = Error::Unreachable { operation: "x", tried: Vec::new(), within: TOTAL_MAX };
+        let lost = Error::Unreachable { operation: "x", tried: Vec::new(), within: TOTALS[0] };
         assert!(matches!(refused(&lost, false), End::Unknown(_)));
         let bug = refusal(tonic::Code::Internal, "");
         assert!(matches!(refused(&bug, true), End::Unknown(_)));
