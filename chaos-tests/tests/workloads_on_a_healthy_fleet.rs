@@ -87,7 +87,8 @@ fn falsify(observed: &mut Observed) -> Result<()> {
     let blob = observed.blobs.first_mut().context("something was uploaded")?;
     blob.bytes[0] ^= 1;
 
-    let seen = observed.sightings.locks.last().context("a lock was held")?;
+    let mut locks = observed.sightings.locks.iter();
+    let seen = locks.rfind(|event| event.lock.starts_with("lock:deployment:")).context("a lock was held")?;
     let earlier = locks::Token { task: seen.by.task - 1, ..seen.by };
     observed.sightings.locks.push(locks::Event { by: earlier, ..seen.clone() });
 

@@ -1,8 +1,9 @@
 //! A lock has one holder, and nothing is done under it by one whose successor has begun.
 //!
-//! A holder is a task, under the epoch of the leader that works on it: the two are its [`Token`]. Tasks stand in line, so
-//! a lock goes from lower to higher tasks; a leader follows one of a lower epoch. A token that comes back after a greater
-//! one is a holder from the past, which no fence has stopped.
+//! A holder is a task, under the epoch of the leader that works on it: the two are its [`Token`]. A leader follows one of
+//! a lower epoch. Where tasks stand in line from the beginning, a lock goes from lower to higher ones as well; where they
+//! ask for it on their way, any order is fine ([`Order`]). A token that comes back after a greater one is a holder from
+//! the past, which no fence has stopped.
 //!
 //! The events are taken in the order in which they happened. Who holds a lock may be told by the moment it was taken
 //! ([`What::Taken`]) or by somebody who looked ([`What::Seen`]), as often as he likes.
@@ -19,6 +20,15 @@ pub struct Token {
     pub task: u64,
     /// The epoch of the leader that works on it; zero where nobody knows it.
     pub epoch: u64,
+}
+
+/// In which order tasks get a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// They stand in line from the moment they exist: a lower one is never after a higher.
+    InLine,
+    /// They ask for it on their way.
+    AsTheyCome,
 }
 
 /// Something that concerns a lock.
@@ -126,14 +136,14 @@ struct Lock {
     greatest: Option<Token>,
 }
 
-/// Judges events in the order in which they happened.
-pub fn check(events: &[Event]) -> Findings<Violation> {
+/// Judges events in the order in which they happened; `order` tells it of a lock by its name.
+pub fn check(events: &[Event], order: impl Fn(&str) -> Order) -> Findings<Violation> {
     let mut findings = Findings::default();
     let mut locks: BTreeMap<&str, Lock> = BTreeMap::new();
     let mut deeds = 0;
     for (number, event) in events.iter().enumerate() {
         deeds += usize::from(matches!(event.what, What::Deed(_)));
-        let wrong = locks.entry(&event.lock).or_default().next(event);
+        let wrong = locks.entry(&event.lock).or_default().next(event, order(&event.lock));
         findings.violations.extend(wrong.map(|what| Violation {
             event: number,
             at_us: event.at_us,
@@ -148,15 +158,19 @@ pub fn check(events: &[Event]) -> Findings<Violation> {
 
 impl Lock {
     /// Takes an event in; returns what is wrong with it.
-    fn next(&mut self, event: &Event) -> Option<Wrong> {
+    fn next(&mut self, event: &Event, order: Order) -> Option<Wrong> {
         let by = event.by;
-        let past = self.greatest.filter(|greatest| by < *greatest);
+        let past = self.greatest.filter(|greatest| match order {
+            Order::InLine => by < *greatest,
+            Order::AsTheyCome => by.epoch < greatest.epoch,
+        });
         match &event.what {
             What::Taken | What::Seen => {
                 // One who looks may have missed that the one before gave it back.
                 let other = self.holder.filter(|holder| holder.task != by.task && event.what == What::Taken);
                 self.holder = Some(by);
-                self.greatest = self.greatest.max(Some(by));
+                // Of those that come as they like, the newest is the one to compare with, unless it is from the past.
+                self.greatest = if past.is_some() { self.greatest } else { Some(by) };
                 past.map(|after| Wrong::WentBack { after })
                     .or(other.map(|holder| Wrong::TwoHolders { holder }))
             }
@@ -168,10 +182,11 @@ impl Lock {
             }
             What::Deed(deed) => {
                 let deed = deed.clone();
-                match past {
-                    Some(successor) => Some(Wrong::DeedAfterSuccessor { deed, successor }),
-                    None if self.holder != Some(by) => Some(Wrong::DeedWithoutLock { deed }),
-                    None => None,
+                match (past, self.holder) {
+                    (Some(successor), _) => Some(Wrong::DeedAfterSuccessor { deed, successor }),
+                    (None, Some(holder)) if holder == by => None,
+                    (None, Some(successor)) => Some(Wrong::DeedAfterSuccessor { deed, successor }),
+                    (None, None) => Some(Wrong::DeedWithoutLock { deed }),
                 }
             }
         }
@@ -184,7 +199,15 @@ mod tests {
 
     /// `TASK.EPOCH take|see|free|do`, all on one lock.
     fn found(script: &str) -> Vec<(usize, Wrong)> {
-        check(&events("l", script)).violations.into_iter().map(|found| (found.event, found.what)).collect()
+        found_in(Order::InLine, script)
+    }
+
+    fn found_in(order: Order, script: &str) -> Vec<(usize, Wrong)> {
+        check(&events("l", script), |_| order)
+            .violations
+            .into_iter()
+            .map(|found| (found.event, found.what))
+            .collect()
     }
 
     fn events(lock: &str, script: &str) -> Vec<Event> {
@@ -246,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn where_tasks_come_as_they_like_a_lower_one_may_follow_but_not_a_leader_of_the_past() {
+        let found = |script| found_in(Order::AsTheyCome, script);
+        assert_eq!(found("2.7 take | 2.7 free | 1.7 take | 1.7 boil | 1.7 free | 3.9 take"), []);
+        assert_eq!(found("2.7 see | 1.7 see | 2.7 see"), []);
+        assert_eq!(found("2.7 take | 1.7 take"), [(1, Wrong::TwoHolders { holder: TWO })]);
+        let after = Token { task: 1, epoch: 9 };
+        assert_eq!(
+            found("2.7 take | 2.7 free | 1.9 take | 1.9 free | 2.7 take"),
+            [(4, Wrong::WentBack { after })]
+        );
+        let late = Wrong::DeedAfterSuccessor { deed: "boil".into(), successor: ONE };
+        assert_eq!(found("2.7 take | 2.7 free | 1.7 take | 2.7 boil"), [(3, late)]);
+    }
+
+    #[test]
     fn only_the_holder_gives_it_back() {
         assert_eq!(found("1.7 free"), [(0, Wrong::ReleasedByAnother { holder: None })]);
         let holder = Some(ONE);
@@ -256,7 +294,7 @@ mod tests {
     fn locks_are_judged_apart() {
         let mut both = events("a", "2.7 take");
         both.extend(events("b", "1.7 take"));
-        let found = check(&both);
+        let found = check(&both, |_| Order::InLine);
         assert!(found.holds());
         assert_eq!(found.looked_at, [("locks", 2), ("events", 2), ("deeds", 0)]);
     }
@@ -265,7 +303,7 @@ mod tests {
     fn is_told_to_people() {
         let events = events("deployment/web", "2.7 take | 1.7 delete_vm");
         assert_eq!(
-            check(&events).violations[0].to_string(),
+            check(&events, |_| Order::InLine).violations[0].to_string(),
             "lock `deployment/web`, event 1 at 1 µs: task 1 (epoch 7) did `delete_vm` after task 2 (epoch 7) had begun"
         );
     }

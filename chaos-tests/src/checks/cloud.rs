@@ -153,7 +153,7 @@ fn leadership(record: &Record) -> Findings<locks::Violation> {
             events.push(event(locks::What::Deed(format!("{} {}", entry.method, entry.object))));
         }
     }
-    let mut found = locks::check(&events);
+    let mut found = locks::check(&events, |_| locks::Order::InLine);
     let refused = record.entries.iter().filter(|entry| entry.is_fenced).count();
     found.looked_at.push(("late calls that the cloud refused", refused));
     if record.lost > 0 {

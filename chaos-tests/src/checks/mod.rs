@@ -84,11 +84,19 @@ pub async fn all(cluster: &Cluster, observed: &Observed) -> Result<Verdict> {
     reports.push(watches::check(cluster, observed).await?);
     reports.push(outputs::check(cluster, observed).await?);
     reports.push(outputs::check_blobs(cluster, observed).await?);
-    reports.push(locks::check(&observed.sightings.locks).report("locks"));
+    reports.push(locks::check(&observed.sightings.locks, order).report("locks"));
     let rules = deaths::Rules { grace_us: micros(GRACE), skew_us: micros(SKEW) };
     reports.push(deaths::check(&observed.sightings.agents, rules).report("deaths"));
     reports.extend(cloud::check(cluster).await?);
     Ok(Verdict { reports, histories })
+}
+
+/// A deployment's lock is asked for when a task is queued; others, as of packages being compiled, on the way.
+fn order(lock: &str) -> locks::Order {
+    match lock.starts_with("lock:deployment:") {
+        true => locks::Order::InLine,
+        false => locks::Order::AsTheyCome,
+    }
 }
 
 fn registers(history: &history::History<Call>) -> Report {
