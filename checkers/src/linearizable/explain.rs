@@ -6,8 +6,11 @@ use super::Violation;
 use super::register::{Answer, Call, Value, What};
 use crate::history::{End, Operation};
 
-/// Most other operations that are named: those that are nearest to the one in question.
-const OTHERS_MAX: usize = 12;
+/// Most other operations that are named.
+const OTHERS_MAX: usize = 10;
+
+/// Of those that were over before it began, how many are named: the newest.
+const JUST_BEFORE_MAX: usize = 3;
 
 /// Describes why the operation `culprit`, which ends with the event `prefix_end`, has no place.
 pub(super) fn violation(
@@ -20,27 +23,47 @@ pub(super) fn violation(
     let in_prefix = |o: &&Operation<Call>| o.begun < prefix_end;
     let ends_inside = |o: &Operation<Call>| end_event(o).is_some_and(|event| event <= prefix_end);
     let events = operations.iter().filter(in_prefix).map(|o| 1 + usize::from(ends_inside(o))).sum();
-    let needed = needed(operation);
-    let is_involved = |o: &&Operation<Call>| {
-        let makes_it = needed.is_some_and(|value| value.is_some() && made(o) == value);
-        let beside = end_event(o).is_none_or(|event| event > operation.begun);
-        !std::ptr::eq(*o, operation) && (makes_it || (beside && changes(o)))
-    };
-    let mut others: Vec<Operation<Call>> =
-        operations.iter().filter(in_prefix).filter(is_involved).cloned().collect();
-    let overwriter = needed.and_then(|value| overwriter(operations, operation, value));
-    others.extend(overwriter.cloned().filter(|o| !others.contains(o)));
-    others.sort_by_key(|o| std::cmp::Reverse(o.begun));
-    others.truncate(OTHERS_MAX);
-    others.sort_by_key(|o| o.begun);
+    let overwriter = needed(operation).and_then(|value| overwriter(operations, operation, value));
+    let prefix: Vec<&Operation<Call>> =
+        operations.iter().filter(in_prefix).filter(|o| !std::ptr::eq(*o, operation)).collect();
     Violation {
         key: Arc::clone(key),
         prefix_end,
         prefix_events: events,
         operation: operation.clone(),
         reason: reason(operations, operation, overwriter),
-        others,
+        others: others(&prefix, operation, overwriter),
     }
+}
+
+/// Returns what a person needs to see the contradiction: who made the value and who overwrote it, what was known just
+/// before, who ran beside it, and last those of whom nobody knows whether they happened.
+fn others(
+    prefix: &[&Operation<Call>],
+    operation: &Operation<Call>,
+    overwriter: Option<&Operation<Call>>,
+) -> Vec<Operation<Call>> {
+    let needed = needed(operation);
+    let ended_before = |o: &Operation<Call>| end_event(o).is_some_and(|event| event < operation.begun);
+    let mut before: Vec<&Operation<Call>> = prefix.iter().copied().filter(|o| ended_before(o)).collect();
+    before.sort_by_key(|o| std::cmp::Reverse(end_event(o)));
+    before.truncate(JUST_BEFORE_MAX);
+    let is_newest = |o: &Operation<Call>| before.iter().any(|newest| std::ptr::eq(*newest, o));
+    let rank = |o: &Operation<Call>| {
+        let makes_it = needed.is_some_and(|value| value.is_some() && made(o) == value);
+        match o.end {
+            _ if makes_it || overwriter.is_some_and(|overwriter| std::ptr::eq(overwriter, o)) => Some(0),
+            End::Ok { .. } if is_newest(o) => Some(1),
+            End::Ok { .. } if changes(o) && !ended_before(o) => Some(2),
+            End::Unknown if changes(o) => Some(3),
+            _ => None,
+        }
+    };
+    let mut ranked: Vec<_> = prefix.iter().filter_map(|o| Some((rank(o)?, *o))).collect();
+    ranked.sort_by_key(|(rank, o)| (*rank, std::cmp::Reverse(o.begun)));
+    ranked.truncate(OTHERS_MAX);
+    ranked.sort_by_key(|(_, o)| o.begun);
+    ranked.into_iter().map(|(_, o)| o.clone()).collect()
 }
 
 fn reason(

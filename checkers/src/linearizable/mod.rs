@@ -54,7 +54,8 @@ pub struct Violation {
     pub operation: Operation<Call>,
     /// Where the value comes from that it saw, and why it can't have.
     pub reason: String,
-    /// The others that have to do with it: those that wrote its value, and those that ran beside it.
+    /// The others that have to do with it: those that wrote its value, those just before and beside it, and a few of
+    /// which nobody knows whether they happened.
     pub others: Vec<Operation<Call>>,
 }
 

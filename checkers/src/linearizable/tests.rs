@@ -41,7 +41,8 @@ fn a_read_beside_a_write_may_see_it_or_not_but_not_go_back() {
                 process 1 read 1 [events 5 at 0.005000 s to 6 at 0.006000 s]
                 but the register cannot hold 1 then
                 | process 0 wrote 1 [events 0 at 0.000000 s to 1 at 0.001000 s]
-                | process 0 wrote 2 [events 2 at 0.002000 s to 7 at 0.007000 s]"#]],
+                | process 0 wrote 2 [events 2 at 0.002000 s to 7 at 0.007000 s]
+                | process 1 read 2 [events 3 at 0.003000 s to 4 at 0.004000 s]"#]],
     );
 }
 
@@ -97,7 +98,9 @@ fn an_unknown_write_may_happen_late_or_never_but_once() {
               - register `x`: no order explains its first 7 events (up to number 7 of the history), without the last of them one does:
                 process 1 read 1 [events 6 at 0.006000 s to 7 at 0.007000 s]
                 but the register cannot hold 1 then
-                | process 0 wrote 1, outcome unknown [events 0 at 0.000000 s to no known end]"#]],
+                | process 0 wrote 1, outcome unknown [events 0 at 0.000000 s to no known end]
+                | process 1 read 1 [events 2 at 0.002000 s to 3 at 0.003000 s]
+                | process 1 wrote 2 [events 4 at 0.004000 s to 5 at 0.005000 s]"#]],
     );
 }
 
@@ -121,7 +124,8 @@ fn a_value_that_nobody_wrote_is_called_that() {
             linearizable: violated (1 registers, 2 answered operations, 0 unknown outcomes)
               - register `x`: no order explains its first 4 events (up to number 3 of the history), without the last of them one does:
                 process 1 read 7 [events 2 at 0.002000 s to 3 at 0.003000 s]
-                but nobody ever wrote 7"#]],
+                but nobody ever wrote 7
+                | process 0 wrote 1 [events 0 at 0.000000 s to 1 at 0.001000 s]"#]],
     );
 }
 
@@ -148,7 +152,8 @@ fn a_refusal_is_an_answer_too() {
             linearizable: violated (1 registers, 2 answered operations, 0 unknown outcomes)
               - register `x`: no order explains its first 4 events (up to number 3 of the history), without the last of them one does:
                 process 1 set 3 where 1 was expected, refused: it held something else [events 2 at 0.002000 s to 3 at 0.003000 s]
-                and nothing that could have come before it leads there"#]],
+                and nothing that could have come before it leads there
+                | process 0 wrote 1 [events 0 at 0.000000 s to 1 at 0.001000 s]"#]],
     );
 }
 
