@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cpi_api::memory::MemoryCloud;
@@ -33,6 +33,9 @@ pub struct Statistics {
     pub disks: u64,
     /// Agents that were started and not stopped.
     pub agents: u64,
+    /// What became of calls, by the name of the chance; those that were simply answered are `answered`.
+    #[serde(default)]
+    pub fates: BTreeMap<String, u64>,
 }
 
 /// The cloud. Clones are the same one.
@@ -51,8 +54,17 @@ struct State {
     knobs: Knobs,
     chance: StdRng,
     calls: BTreeMap<String, u64>,
+    fates: BTreeMap<String, u64>,
     vms_ever: u64,
     recorder: Recorder,
+    late: Vec<LateDeed>,
+}
+
+/// A deed whose caller was told nothing, and which is still to be done. It is done when somebody looks at the cloud next:
+/// nobody can tell the difference.
+struct LateDeed {
+    due: Instant,
+    call: Call,
 }
 
 /// A VM's change that its agent must follow.
@@ -70,8 +82,10 @@ impl SimCloud {
             knobs,
             chance: StdRng::seed_from_u64(seed),
             calls: BTreeMap::new(),
+            fates: BTreeMap::new(),
             vms_ever: 0,
             recorder: Recorder::new(),
+            late: Vec::new(),
         };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), agents }) }
     }
@@ -88,9 +102,11 @@ impl SimCloud {
 
     /// Returns what it has seen.
     pub fn statistics(&self) -> Statistics {
-        let state = self.state();
+        let mut state = self.state();
+        self.catch_up(&mut state);
         Statistics {
             calls: state.calls.clone(),
+            fates: state.fates.clone(),
             vms: state.cloud.vms.len() as u64,
             vms_ever: state.vms_ever,
             disks: state.cloud.disks.len() as u64,
@@ -100,7 +116,8 @@ impl SimCloud {
 
     /// Returns every call that has arrived, and what is there.
     pub fn record(&self) -> Record {
-        let state = self.state();
+        let mut state = self.state();
+        self.catch_up(&mut state);
         state.recorder.record(&state.cloud)
     }
 
@@ -116,6 +133,27 @@ impl SimCloud {
 
     fn perform(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
         let mut state = self.state();
+        self.catch_up(&mut state);
+        self.perform_in(&mut state, context, call)
+    }
+
+    /// Does what is late and due by now.
+    fn catch_up(&self, state: &mut State) {
+        let now = Instant::now();
+        let (due, rest) = std::mem::take(&mut state.late).into_iter().partition(|deed| deed.due <= now);
+        state.late = rest;
+        for LateDeed { call, .. } in due {
+            // Nobody hears whether it works. No epoch either: clouds know none, and this is about the worst of them.
+            let _ = self.perform_in(state, None, call);
+        }
+    }
+
+    fn perform_in(
+        &self,
+        state: &mut State,
+        context: Option<&CallContext>,
+        call: Call,
+    ) -> Result<Value, CpiError> {
         let change = match &call {
             Call::CreateVm(_) => None,
             Call::RebootVm(cid) => Some(Change::Rebooted(cid.clone())),
@@ -123,7 +161,7 @@ impl SimCloud {
             _ => None,
         };
         let (is_create, before) = (matches!(call, Call::CreateVm(_)), state.cloud.vms.len());
-        let State { cloud, recorder, .. } = &mut *state;
+        let State { cloud, recorder, .. } = state;
         let answer = recorder.perform(cloud, context, call)?;
         let change = if is_create && state.cloud.vms.len() > before {
             state.vms_ever += 1;
@@ -133,10 +171,10 @@ impl SimCloud {
         };
         // Under the lock, so that an agent's start and end come in the order of the calls; neither waits.
         match change {
-            Some(Change::Appeared(cid)) => self.boot(&mut state, cid),
+            Some(Change::Appeared(cid)) => self.boot(state, cid),
             Some(Change::Rebooted(cid)) => {
                 self.inner.agents.stop(&cid);
-                self.boot(&mut state, cid);
+                self.boot(state, cid);
             }
             Some(Change::Vanished(cid)) => self.inner.agents.remove(&cid),
             None => {}
@@ -161,15 +199,26 @@ impl CallPort for SimCloud {
             let mut state = self.state();
             *state.calls.entry(method.to_owned()).or_default() += 1;
             let State { knobs, chance, .. } = &mut *state;
-            knobs.decide(method, chance)
+            let (fate, latency) = knobs.decide(method, chance);
+            *state.fates.entry(fate.name().to_owned()).or_default() += 1;
+            (fate, latency)
         };
         let timeout = context.map_or(PATIENCE, |c| c.timeout.min(PATIENCE));
         let is_late = latency > timeout;
-        tokio::time::sleep(if fate == Fate::Hangs { timeout } else { latency.min(timeout) }).await;
+        let takes = match fate {
+            Fate::Hangs(lasts) => lasts.unwrap_or(timeout),
+            _ => latency,
+        };
+        tokio::time::sleep(takes.min(timeout)).await;
         let no_answer = || CpiError::new(CpiErrorKind::TimedOut, method, "no answer in time");
         let answer = match fate {
             Fate::Fails => Err(failure(method)),
-            Fate::Hangs => Err(no_answer()),
+            Fate::Hangs(_) => Err(no_answer()),
+            Fate::Late(by) => {
+                self.state().late.push(LateDeed { due: Instant::now() + by, call });
+                Err(no_answer())
+            }
+            Fate::Twice => self.perform(context, call.clone()).and_then(|_| self.perform(context, call)),
             // A slow cloud does the deed even when the caller has given up.
             Fate::AnswerLost => self.perform(context, call).and_then(|_| Err(no_answer())),
             Fate::Answered if is_late => self.perform(context, call).and_then(|_| Err(no_answer())),

@@ -30,10 +30,18 @@ pub struct Chances {
     pub latency: Span,
     /// It fails, and nothing is done; another try may help.
     pub failure: f64,
-    /// Nothing is done, and no answer comes before the caller's timeout.
+    /// Nothing is done, and no answer comes before the caller's timeout, or before the connection breaks.
     pub hang: f64,
+    /// How long a connection that hangs lasts; as long as its caller, if not said.
+    pub hang_lasts: Option<Span>,
     /// The deed is done, and the answer is lost.
     pub lost_answer: f64,
+    /// The caller gets no answer, and the deed is done later: maybe when the caller has long looked for it.
+    pub late: f64,
+    /// How much later.
+    pub late_by: Span,
+    /// The question arrives twice: the deed is done twice, and the second answer is the one that is heard.
+    pub twice: f64,
 }
 
 /// Everything that can be set.
@@ -55,8 +63,26 @@ pub struct Knobs {
 pub(crate) enum Fate {
     Answered,
     Fails,
-    Hangs,
+    /// For so long at most.
+    Hangs(Option<Duration>),
     AnswerLost,
+    /// The deed comes so much later.
+    Late(Duration),
+    Twice,
+}
+
+impl Fate {
+    /// Returns the name under which it is counted.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Fails => "failure",
+            Self::Hangs(_) => "hang",
+            Self::AnswerLost => "lost_answer",
+            Self::Late(_) => "late",
+            Self::Twice => "twice",
+        }
+    }
 }
 
 impl Knobs {
@@ -66,10 +92,14 @@ impl Knobs {
         let latency = chances.latency.pick(chance);
         // One draw for all: the same seed gives the same fates whichever chances are zero.
         let mut draw: f64 = chance.random_range(0.0..1.0);
+        let mut span = |span: &Span| span.pick(chance);
+        let (lasts, late_by) = (chances.hang_lasts.as_ref().map(&mut span), span(&chances.late_by));
         let fates = [
             (chances.failure, Fate::Fails),
-            (chances.hang, Fate::Hangs),
+            (chances.hang, Fate::Hangs(lasts)),
             (chances.lost_answer, Fate::AnswerLost),
+            (chances.late, Fate::Late(late_by)),
+            (chances.twice, Fate::Twice),
         ];
         for (probability, fate) in fates {
             if draw < probability {
@@ -90,7 +120,15 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_history_with_the_wanted_rates() {
-        let chances = Chances { failure: 0.1, hang: 0.05, lost_answer: 0.2, ..Chances::default() };
+        let chances = Chances {
+            failure: 0.1,
+            hang: 0.05,
+            lost_answer: 0.2,
+            late: 0.1,
+            late_by: Span { min_ms: 5, max_ms: 9 },
+            twice: 0.05,
+            ..Chances::default()
+        };
         let knobs = Knobs { methods: [("create_vm".to_owned(), chances)].into(), ..Knobs::default() };
         let history = |seed| {
             let mut chance = StdRng::seed_from_u64(seed);
@@ -98,10 +136,16 @@ mod tests {
         };
         assert_eq!(history(7), history(7));
         assert_ne!(history(7), history(8));
-        let count = |fate| history(7).iter().filter(|f| **f == fate).count();
+        let count = |fate: Fate| history(7).iter().filter(|f| f.name() == fate.name()).count();
         assert!((900..1100).contains(&count(Fate::Fails)), "{}", count(Fate::Fails));
-        assert!((400..600).contains(&count(Fate::Hangs)), "{}", count(Fate::Hangs));
+        assert!((400..600).contains(&count(Fate::Hangs(None))), "{}", count(Fate::Hangs(None)));
         assert!((1850..2150).contains(&count(Fate::AnswerLost)), "{}", count(Fate::AnswerLost));
+        assert!(
+            (900..1100).contains(&count(Fate::Late(Duration::ZERO))),
+            "{}",
+            count(Fate::Late(Duration::ZERO))
+        );
+        assert!((400..600).contains(&count(Fate::Twice)), "{}", count(Fate::Twice));
         let mut chance = StdRng::seed_from_u64(7);
         assert!((0..1000).all(|_| knobs.decide("delete_vm", &mut chance).0 == Fate::Answered));
     }

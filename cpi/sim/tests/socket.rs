@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cpi_api::conformance::Subject;
 use cpi_api::*;
-use cpi_sim::{Chances, Effect, Knobs, SimCpi};
+use cpi_sim::{Chances, Effect, Knobs, SimCpi, Span};
 use model::*;
 use serde_json::json;
 
@@ -89,6 +89,41 @@ async fn each_knob_does_what_it_says() {
     let error = cpi.create_disk(&context(Duration::from_millis(50)), disk("c")).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
     assert_eq!(cpi.find_disk(&patient, &"c".into()).await, Ok(Found::No));
+    end(&mut served);
+}
+
+#[tokio::test]
+async fn what_comes_late_or_twice_is_done_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = start(dir.path());
+    let cpi = SimCpi::new(dir.path().join("socket"));
+    let set = async |chances| {
+        let methods = [("create_disk".to_owned(), chances)].into();
+        cpi.set_knobs(Knobs { methods, ..Knobs::default() }).await.unwrap();
+    };
+    let patient = context(Duration::from_secs(30));
+    // Long enough to look in between.
+    let late_by = Span { min_ms: 2_000, max_ms: 2_000 };
+    set(Chances { late: 1.0, late_by, ..Chances::default() }).await;
+    let error = cpi.create_disk(&patient, disk("late")).await.unwrap_err();
+    assert_eq!(error.kind, CpiErrorKind::TimedOut);
+    assert_eq!(cpi.find_disk(&patient, &"late".into()).await, Ok(Found::No));
+    // Whoever leads by then does not matter: a cloud knows no epochs.
+    let later = CallContext { epoch: Epoch(2), ..patient };
+    while cpi.find_disk(&later, &"late".into()).await == Ok(Found::No) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    set(Chances { twice: 1.0, ..Chances::default() }).await;
+    assert_eq!(cpi.create_disk(&later, disk("twice")).await, Ok("disk-twice".into()));
+    let hang_lasts = Some(Span { min_ms: 20, max_ms: 20 });
+    set(Chances { hang: 1.0, hang_lasts, ..Chances::default() }).await;
+    let error = cpi.create_disk(&later, disk("hangs")).await.unwrap_err();
+    assert_eq!(error.kind, CpiErrorKind::TimedOut, "the connection breaks before the caller gives up");
+    let statistics = cpi.statistics().await.unwrap();
+    assert_eq!(statistics.disks, 2);
+    for fate in ["late", "twice", "hang"] {
+        assert_eq!(statistics.fates[fate], 1, "{statistics:?}");
+    }
     end(&mut served);
 }
 
