@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -45,7 +46,13 @@ impl Process {
     /// Ends it without a chance to say goodbye, and waits until it has.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().with_context(|| format!("kill {}", self.name))?;
-        self.child.wait().with_context(|| format!("wait for {}", self.name))?;
+        let status = self.child.wait().with_context(|| format!("wait for {}", self.name))?;
+        // Else it had come to its end before, and whatever was to be shown was not.
+        ensure!(
+            status.signal() == Some(Signal::SIGKILL as i32),
+            "{} had ended by itself: {status}",
+            self.name
+        );
         Ok(())
     }
 
@@ -112,6 +119,11 @@ pub fn all_of(folder: &Path) -> BTreeSet<i32> {
         }
     }
     all
+}
+
+/// Returns whether a process is stopped by a signal.
+pub fn is_stopped(pid: u32) -> bool {
+    parent_and_state(pid as i32).is_some_and(|(_, state)| state == 'T')
 }
 
 fn pids() -> impl Iterator<Item = i32> {

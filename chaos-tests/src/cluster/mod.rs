@@ -1,18 +1,25 @@
-//! A fleet of real `directord` processes on loopback, and everything that can happen to one.
+//! A fleet of real `directord` processes, on loopback or in a laboratory's network, and everything that can happen to one.
+
+mod ground;
+mod replica;
 
 use std::fs::{self, OpenOptions};
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use cpi_sim::Knobs;
 use nix::sys::signal::Signal;
 use rand::Rng as _;
 use tempfile::TempDir;
 
+pub use self::ground::{CloudKind, Ground};
+use self::replica::Replica;
+pub use self::replica::free_ports;
 use crate::client::{Client, Credentials};
+use crate::lab::{Lab, Port};
+use crate::machine::{Machine, Preload, SmallDisk};
 use crate::processes::{Process, end_all_of};
 use crate::sim::SimCloud;
 use crate::{programs, wait};
@@ -26,45 +33,9 @@ const KEEP: &str = "CHAOS_KEEP";
 /// Last lines of each replica's log that a failed story prints.
 const LOG_LINES: usize = 25;
 
-/// Where VMs come from.
-#[derive(Clone, Debug)]
-pub enum CloudKind {
-    /// The local cloud on its lowest rung, which works for everybody.
-    Process,
-    /// The simulated one.
-    Sim {
-        /// The source of its chance.
-        seed: u64,
-        /// What may happen there.
-        knobs: Knobs,
-    },
-}
-
 enum Cloud {
     Process(PathBuf),
     Sim(SimCloud),
-}
-
-/// One replica: its place and, while it runs, its process.
-struct Replica {
-    folder: PathBuf,
-    /// API, peers, agents, probes.
-    ports: [u16; 4],
-    process: Option<Process>,
-}
-
-impl Replica {
-    fn api(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[0])
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.join("directord.toml")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("directord.log")
-    }
 }
 
 /// A fleet; ends with this value, with all its VMs.
@@ -76,6 +47,10 @@ pub struct Cluster {
     folder: TempDir,
     /// What every configuration has beside the usual.
     extra: String,
+    /// What makes clocks and disks go wrong, if they can.
+    preload: Option<Preload>,
+    small_disk: Option<(usize, u32)>,
+    lab: Option<Lab>,
     /// Makes the addresses of this fleet's VMs differ from those of others on this machine.
     loopback_net: u8,
     /// The story has come to its end; otherwise somebody will want to read the logs.
@@ -90,17 +65,18 @@ impl Cluster {
 
     /// As [`Cluster::start`], with more in every replica's configuration.
     pub async fn start_with(size: usize, cloud: CloudKind, extra: &str) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?;
-        Self::start_at(folder, size, cloud, extra).await
+        Self::start_on(Ground { extra: extra.to_owned(), ..Ground::new(size, cloud) }).await
     }
 
     /// As [`Cluster::start`], in a given folder: for whoever cares on which disk it is.
     pub async fn start_in(folder: TempDir, size: usize, cloud: CloudKind) -> Result<Self> {
-        Self::start_at(folder, size, cloud, "").await
+        Self::start_on(Ground { folder: Some(folder), ..Ground::new(size, cloud) }).await
     }
 
-    async fn start_at(folder: TempDir, size: usize, cloud: CloudKind, extra: &str) -> Result<Self> {
-        let mut cluster = Self::empty_at(folder, cloud, extra)?;
+    /// As [`Cluster::start`], on ground that was chosen.
+    pub async fn start_on(ground: Ground) -> Result<Self> {
+        let size = ground.size;
+        let mut cluster = Self::empty_on(ground)?;
         cluster.initialise().await?;
         for _ in 1..size {
             let number = cluster.add().await?;
@@ -111,23 +87,25 @@ impl Cluster {
 
     /// Returns a fleet without replicas: for whoever wants to see how the first one comes to be. See [`Cluster::prepare`].
     pub fn empty() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?;
-        Self::empty_at(folder, CloudKind::Process, "")
+        Self::empty_on(Ground::new(0, CloudKind::Process))
     }
 
-    fn empty_at(folder: TempDir, cloud: CloudKind, extra: &str) -> Result<Self> {
-        let cloud = match cloud {
+    fn empty_on(mut ground: Ground) -> Result<Self> {
+        let folder = ground.take_folder()?;
+        let cloud = match ground.cloud {
             CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
-        let loopback_net = rand::rng().random_range(2..=254);
         Ok(Self {
             replicas: Vec::new(),
             cloud,
             credentials: None,
+            extra: ground.extra,
+            preload: ground.can_go_wrong.then(|| Preload::build(folder.path())).transpose()?,
+            small_disk: ground.small_disk,
+            lab: ground.lab,
             folder,
-            extra: extra.to_owned(),
-            loopback_net,
+            loopback_net: rand::rng().random_range(2..=254),
             ended_well: false,
         })
     }
@@ -157,31 +135,17 @@ impl Cluster {
         let number = self.replicas.len() + 1;
         let folder = self.folder.path().join(format!("director-{number}"));
         fs::create_dir(&folder)?;
-        let replica = Replica { folder, ports, process: None };
-        fs::write(replica.config(), self.config_text(number, replica.ports))?;
+        let small = self.small_disk.filter(|(whose, _)| *whose == number);
+        let disk = match small {
+            Some((_, mebibytes)) => SmallDisk::mount(&folder.join("data"), mebibytes)?,
+            None => None,
+        };
+        let port = self.lab.as_ref().map(|lab| lab.plug(number)).transpose()?;
+        let host = if port.is_some() { Lab::address(number) } else { Ipv4Addr::LOCALHOST };
+        let replica = Replica { process: None, port, disk, folder, host, ports };
+        fs::write(replica.config(), replica.config_text(number, &self.cloud, &self.extra))?;
         self.replicas.push(replica);
         Ok(number)
-    }
-
-    fn config_text(&self, number: usize, [api, peer, agent, probes]: [u16; 4]) -> String {
-        let cloud = match &self.cloud {
-            Cloud::Process(root) => format!(
-                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"process\"\nagent = \"{}\"",
-                root.display(),
-                programs::dagent().display()
-            ),
-            Cloud::Sim(sim) => format!("kind = \"sim\"\n[cpi.sim]\nsocket = \"{}\"", sim.socket().display()),
-        };
-        format!(
-            "name = \"director-{number}\"\ndata_dir = \"data\"\n\
-             [api]\nlisten = \"127.0.0.1:{api}\"\n\
-             [peer]\nlisten = \"127.0.0.1:{peer}\"\n\
-             [agent]\nlisten = \"127.0.0.1:{agent}\"\n\
-             [cpi]\n{cloud}\n\
-             [secrets]\nkek_file = \"kek\"\n\
-             [metrics]\nlisten = \"127.0.0.1:{probes}\"\n{}",
-            self.extra
-        )
     }
 
     /// Adds a replica: token, join, run. It may not vote yet.
@@ -214,8 +178,9 @@ impl Cluster {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Output> {
-        let mut command = Command::new(programs::directord());
-        command.args(arguments).arg("--config").arg(self.replica(number).config());
+        let replica = self.replica(number);
+        let mut command = replica.command(programs::directord());
+        command.args(arguments).arg("--config").arg(replica.config());
         command.envs(environment.iter().copied()).stdin(Stdio::null());
         command.output().context("run directord")
     }
@@ -230,8 +195,11 @@ impl Cluster {
         let replica = &mut self.replicas[number - 1];
         ensure!(replica.process.is_none(), "director-{number} runs already");
         let log = OpenOptions::new().create(true).append(true).open(replica.log())?;
-        let mut command = Command::new(programs::directord());
+        let mut command = replica.command(programs::directord());
         command.arg("run").arg("--config").arg(replica.config());
+        if let Some(preload) = &self.preload {
+            command.envs(preload.environment(&replica.folder));
+        }
         command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("start directord")?;
@@ -294,8 +262,12 @@ impl Cluster {
 
     /// Returns a client of all replicas.
     pub fn client(&self) -> Result<Client> {
-        let addresses: Vec<String> = self.replicas.iter().map(Replica::api).collect();
-        Client::new(&addresses, self.credentials())
+        Client::new(&self.addresses(), self.credentials())
+    }
+
+    /// Returns the addresses of all replicas' APIs.
+    pub fn addresses(&self) -> Vec<String> {
+        self.replicas.iter().map(Replica::api).collect()
     }
 
     /// Returns the addresses of all replicas' APIs.
@@ -322,8 +294,8 @@ impl Cluster {
 
     /// Returns the addresses of a replica's ports: for replicas, for agents, for probes.
     pub fn other_ports(&self, number: usize) -> [String; 3] {
-        let [_, peer, agent, probes] = self.replica(number).ports;
-        [peer, agent, probes].map(|port| format!("127.0.0.1:{port}"))
+        let (host, [_, peer, agent, probes]) = (self.replica(number).host, self.replica(number).ports);
+        [peer, agent, probes].map(|port| format!("{host}:{port}"))
     }
 
     /// Returns whether a replica that was started has ended by itself, and forgets its process then.
@@ -349,7 +321,7 @@ impl Cluster {
     /// Returns `dctl` for this fleet, ready for arguments.
     pub fn dctl(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(programs::dctl());
-        let endpoints: Vec<String> = self.replicas.iter().map(Replica::api).collect();
+        let endpoints = self.addresses();
         // What the developer has set must not decide a test; PATH and HOME are for git and tar.
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"));
         command.env("DCTL_PROFILE", self.profile()).env("DCTL_ENDPOINTS", endpoints.join(","));
@@ -403,6 +375,42 @@ impl Cluster {
     /// Returns what a replica has logged.
     pub fn log_of(&self, number: usize) -> Result<String> {
         Ok(fs::read_to_string(self.replica(number).log())?)
+    }
+
+    /// Returns the machine that a replica runs on.
+    pub fn machine(&self, number: usize) -> Machine {
+        Machine::of(&self.replica(number).folder)
+    }
+
+    /// Returns the disk that a replica has for itself, if it has one.
+    pub fn small_disk(&self, number: usize) -> Option<&SmallDisk> {
+        self.replica(number).disk.as_ref()
+    }
+
+    /// Returns the network, if it is a laboratory's.
+    pub fn lab(&self) -> Option<&Lab> {
+        self.lab.as_ref()
+    }
+
+    /// Returns a replica's cable in the laboratory.
+    pub fn port(&self, number: usize) -> Result<&Port> {
+        self.replica(number).port.as_ref().context("this fleet is on loopback")
+    }
+
+    /// Returns the numbers of the replicas whose processes were started and not ended by us.
+    pub fn started(&self) -> Vec<usize> {
+        (1..=self.size()).filter(|number| self.replica(*number).process.is_some()).collect()
+    }
+
+    /// Returns a replica's process id.
+    pub fn pid(&self, number: usize) -> Result<u32> {
+        Ok(self.process(number)?.pid())
+    }
+
+    /// Leaves the folder behind, and says where: for whoever looks for the reason of a failure.
+    pub fn keep(&mut self) -> &Path {
+        self.folder.disable_cleanup(true);
+        self.folder.path()
     }
 
     /// Returns how many replicas were laid out.
@@ -480,20 +488,4 @@ impl Drop for Cluster {
             eprintln!("kept: {}", self.folder.path().display());
         }
     }
-}
-
-/// Returns four ports that are free now, and will be later: below the range that the system takes for connections
-/// going out, so that none of those sits there when a replica is started again.
-pub fn free_ports() -> Result<[u16; 4]> {
-    let mut chance = rand::rng();
-    let mut held = Vec::new();
-    for _ in 0..1000 {
-        // Held until all are found: else one could be found twice.
-        held.extend(TcpListener::bind(("127.0.0.1", chance.random_range(10_240..32_000))));
-        if let [a, b, c, d] = held.as_slice() {
-            let port = |listener: &TcpListener| Ok::<_, std::io::Error>(listener.local_addr()?.port());
-            return Ok([port(a)?, port(b)?, port(c)?, port(d)?]);
-        }
-    }
-    bail!("no four free ports on loopback")
 }

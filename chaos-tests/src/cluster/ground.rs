@@ -1,0 +1,61 @@
+//! What a fleet stands on: how many, over which cloud, on what machines and in what network.
+
+use anyhow::Result;
+use cpi_sim::Knobs;
+use tempfile::TempDir;
+
+use crate::lab::Lab;
+
+/// Where VMs come from.
+#[derive(Clone, Debug)]
+pub enum CloudKind {
+    /// The local cloud on its lowest rung, which works for everybody.
+    Process,
+    /// The simulated one.
+    Sim {
+        /// The source of its chance.
+        seed: u64,
+        /// What may happen there.
+        knobs: Knobs,
+    },
+}
+
+/// Said before a fleet starts; see [`super::Cluster::start_on`].
+pub struct Ground {
+    /// How many replicas.
+    pub size: usize,
+    /// Where VMs come from.
+    pub cloud: CloudKind,
+    /// What every configuration has beside the usual.
+    pub extra: String,
+    /// Clocks and disks of replicas can be told to go wrong, see [`crate::machine::Machine`]. Needs a C compiler.
+    pub can_go_wrong: bool,
+    /// The replica whose data is on a disk of its own, of so many MiB. Needs root.
+    pub small_disk: Option<(usize, u32)>,
+    /// The network, if it is not the host's loopback.
+    pub lab: Option<Lab>,
+    /// Where everything lies, if it is to be a certain disk.
+    pub folder: Option<TempDir>,
+}
+
+impl Ground {
+    /// Returns sound ground on loopback.
+    pub fn new(size: usize, cloud: CloudKind) -> Self {
+        Self {
+            size,
+            cloud,
+            extra: String::new(),
+            can_go_wrong: false,
+            small_disk: None,
+            lab: None,
+            folder: None,
+        }
+    }
+
+    pub(super) fn take_folder(&mut self) -> Result<TempDir> {
+        match self.folder.take() {
+            Some(folder) => Ok(folder),
+            None => Ok(tempfile::Builder::new().prefix("directorate-chaos-").tempdir()?),
+        }
+    }
+}
