@@ -12,12 +12,13 @@ CARGO = $(ROCKSDB_ENV) cargo
 # `make demo PROFILE=release` takes some minutes more to build and runs faster.
 PROFILE ?= dev
 
-.PHONY: help setup demo demo-down test check fix bench install
+.PHONY: help setup demo demo-down test chaos check fix bench install
 
 help:
 	@echo 'make demo       start three directors, deploy a real release, kill the leader on the way'
 	@echo 'make demo-down  remove every trace of the demo'
 	@echo 'make test       every test'
+	@echo 'make chaos      fault schedules on real fleets; SEEDS=1..50, MINUTES=30, or ARGS for the program (docs/chaos.md)'
 	@echo 'make check      formatting, lints, docs, layers, tidiness, licences; changes nothing'
 	@echo 'make fix        what of that can be put right by a program'
 	@echo 'make bench      measure, beside etcd, in the release profile'
@@ -40,6 +41,10 @@ test: setup
 	@if cargo nextest --version >/dev/null 2>&1; \
 	then echo '$(CARGO) nextest run --workspace'; $(CARGO) nextest run --workspace; \
 	else echo '$(CARGO) test --workspace --lib --bins --tests'; $(CARGO) test --workspace --lib --bins --tests; fi
+
+# Root, for what is done to networks and disks; without, the rest is done and said what is left out.
+chaos: setup
+	$(CARGO) run --profile $(PROFILE) -p chaos-tests --bin chaos -- $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 check: setup
 	cargo fmt --all --check

@@ -1,13 +1,15 @@
-//! Proofs under failure: fleets of real processes on loopback, and what happens to them.
+//! Proofs under failure: fleets of real processes, and what happens to them.
 //!
 //! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]), a simulated cloud ([`sim`]), things
-//! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]). The stories are in `tests/`, one per file; the measurements are `src/bin/bench`. Deliberately *not*
-//! here: anything that looks inside a replica. What these tests know, an operator could know.
+//! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
+//! be done to a fleet ([`nemesis`]), and schedules of that, drawn by chance ([`schedule`]). The stories are in `tests/`,
+//! one per file; the measurements are `src/bin/bench`, and `src/bin/chaos` plays schedules. Deliberately *not* here: anything
+//! that looks inside a replica. What these tests know, an operator could know.
 //!
 //! Invariants: whoever waits, waits for a condition ([`wait`]); whatever is started ends with the value that started it,
-//! by pid ([`processes`]); all traffic stays on loopback.
+//! by pid ([`processes`]); all traffic stays on loopback, or in a network of the test's own ([`lab`]).
 //!
-//! Read next: [`cluster::Cluster`], then `tests/leader_killed_during_deploy.rs`.
+//! Read next: [`cluster::Cluster`], then `tests/leader_killed_during_deploy.rs`; `docs/chaos.md` tells how to play.
 
 pub mod checks;
 pub mod client;
@@ -17,9 +19,11 @@ pub mod forge;
 pub mod lab;
 pub mod machine;
 pub mod needs;
+pub mod nemesis;
 pub mod probes;
 pub mod processes;
 pub mod programs;
+pub mod schedule;
 pub mod sim;
 pub mod wait;
 pub mod workload;

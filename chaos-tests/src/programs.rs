@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result, ensure};
+
 /// Returns the path of `directord`.
 pub fn directord() -> PathBuf {
     beside_us("chaos-directord")
@@ -20,6 +22,18 @@ pub fn dagent() -> PathBuf {
 /// Returns the path of `sim-cloud`.
 pub fn sim_cloud() -> PathBuf {
     beside_us("chaos-sim-cloud")
+}
+
+/// Builds them, if it is cargo that runs us: `cargo run` has built only the program that it runs.
+pub fn build() -> Result<()> {
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let built = std::process::Command::new(cargo)
+        .args(["build", "--quiet", "-p", "chaos-tests", "--bins", "--profile", profile])
+        .status()
+        .context("run cargo")?;
+    ensure!(built.success(), "the programs under test were not built");
+    Ok(())
 }
 
 /// Tests are in `target/PROFILE/deps`, programs in `target/PROFILE`.

@@ -270,11 +270,6 @@ impl Cluster {
         self.replicas.iter().map(Replica::api).collect()
     }
 
-    /// Returns the addresses of all replicas' APIs.
-    pub fn addresses(&self) -> Vec<String> {
-        self.replicas.iter().map(Replica::api).collect()
-    }
-
     /// Returns the numbers of the replicas that are members.
     pub async fn members(&self) -> Result<Vec<usize>> {
         let members = self.client()?.status().await?.members;

@@ -16,6 +16,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use chaos_tests::cluster::{CloudKind, Cluster};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::programs;
 use clap::{Parser, ValueEnum};
 use cpi_sim::Knobs;
 use tempfile::TempDir;
@@ -65,7 +66,7 @@ fn main() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
         return Ok(());
     }
-    build_programs()?;
+    programs::build()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut table = Table::default();
     let measured = runtime.block_on(measure(&options, &mut table));
@@ -103,16 +104,4 @@ fn folder() -> Result<TempDir> {
     let us = std::env::current_exe()?;
     let beside = us.parent().context("a program is in a folder")?;
     Ok(tempfile::Builder::new().prefix("directorate-bench-").tempdir_in(beside)?)
-}
-
-/// Builds the programs that are measured, if it is cargo that runs us: `cargo run` has built only this one.
-fn build_programs() -> Result<()> {
-    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let built = std::process::Command::new(cargo)
-        .args(["build", "--quiet", "-p", "chaos-tests", "--bins", "--profile", profile])
-        .status()
-        .context("run cargo")?;
-    anyhow::ensure!(built.success(), "the programs that are to be measured were not built");
-    Ok(())
 }
