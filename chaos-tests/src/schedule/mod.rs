@@ -97,7 +97,8 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cloud = if self.simulated { "simulated cloud" } else { "local cloud" };
         let network = if self.in_lab { "laboratory network" } else { "loopback" };
-        let Mix { register_clients, registers, writers, watchers, deployments, instances_max, uploaders } = self.mix;
+        let Mix { register_clients, registers, writers, watchers, deployments, instances_max, uploaders } =
+            self.mix;
         writeln!(f, "seed {}: a fleet of {}, {cloud}, {network}", self.seed, self.fleet)?;
         writeln!(
             f,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Change, Database, DatabaseKind, DiskError, DiskScan, Durability, Family, Reader};
@@ -180,6 +180,10 @@ fn options(kind: DatabaseKind) -> Options {
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
+    // No diary of what it does while it runs. On a full disk that file, `LOG`, can't be written either, and a RocksDB that
+    // was built with its assertions, as Debian's is, then dies amid reporting that a write has failed: nobody would be
+    // told why the replica has ended. What it says when it is opened stays.
+    options.set_log_level(LogLevel::Fatal);
     options.set_max_total_wal_size(match kind {
         DatabaseKind::Log => 256 << 20,
         DatabaseKind::State => 64 << 20,
@@ -216,4 +220,21 @@ fn state_family() -> Options {
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(0.1);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_runs_keeps_no_diary() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = RocksDatabase::open(dir.path(), DatabaseKind::Log).unwrap();
+        database.write(vec![Change::Put("meta", vec![1], vec![1])], Durability::Synced).unwrap();
+        // What RocksDB would tell most of.
+        database.db.flush_cf(database.family("meta")).unwrap();
+        drop(database);
+        let diary = std::fs::read_to_string(dir.path().join("LOG")).unwrap();
+        assert!(!diary.contains("EVENT_LOG") && !diary.contains("Flush"), "{diary}");
+    }
 }
