@@ -237,12 +237,13 @@ fn has_caught_up(metrics: &Metrics, id: u64) -> bool {
     })
 }
 
-/// Returns whether a change only has to wait for another one, or for the new leader's first entry.
+/// Returns whether a change only has to wait for another one, or for the new leader's first entry. The only precondition
+/// that we have is openraft's own, between the two steps of a change: that no other change has come in between.
 fn is_busy(refused: &ClientWriteError<TypeConfig>) -> bool {
     matches!(
         refused,
         ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_)
-        )
+        ) | ClientWriteError::PreconditionFailed(_)
     )
 }

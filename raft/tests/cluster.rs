@@ -195,6 +195,29 @@ async fn members_come_and_go_while_writes_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_who_remove_the_same_replica_at_once_all_succeed() {
+    let mut cluster = Cluster::start(3, Setup::default()).await;
+    for round in 0..3 {
+        let (leader, removed) = (cluster.leader().await, cluster.follower().await);
+        let node = cluster.node(leader);
+        // A request, its repetitions, and whoever finishes removals that a leader has left half done: so many that one
+        // comes between the two steps of another.
+        let removal = async |n: u64| {
+            tokio::time::sleep(Duration::from_micros(n * 300)).await;
+            node.remove_member(removed, PATIENCE).await
+        };
+        let all = futures::future::join_all((0..200).map(removal)).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(node.status().members.len(), 2);
+        cluster.kill(removed);
+        let next = 4 + round;
+        cluster.launch(next).await;
+        cluster.join(next).await;
+    }
+    cluster.converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_on_request_and_at_shutdown() {
     let mut cluster = Cluster::start(3, Setup::default()).await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
