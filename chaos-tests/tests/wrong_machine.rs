@@ -88,9 +88,9 @@ fn some_file(cluster: &Cluster, mebibytes: usize) -> Result<PathBuf> {
     Ok(path)
 }
 
-async fn upload(client: &Client, file: &std::path::Path) -> std::result::Result<(), Error> {
+async fn upload(client: &Client, file: &std::path::Path) -> std::result::Result<String, Error> {
     let file = file.to_str().expect("the path is UTF-8");
-    client.fleet.upload(file.into(), |_| {}).await.map(drop)
+    Ok(client.fleet.upload(file.into(), |_| {}).await?.digest)
 }
 
 #[tokio::test]
@@ -110,14 +110,19 @@ async fn a_full_disk_on_one_replica_stops_neither_it_nor_the_fleet() -> Result<(
     lead(&cluster, small).await?;
 
     // More than its disk holds. The others take all of it; it takes what leaves room for its log.
+    let mut uploaded = Vec::new();
     for _ in 0..12 {
-        upload(&client, &some_file(&cluster, 12)?).await?;
+        uploaded.push(upload(&client, &some_file(&cluster, 12)?).await?);
     }
     cluster.check_alive()?;
     let patience = Patience::within(Duration::from_secs(20));
     let own = Client::with_patience(&[cluster.api(small)], cluster.credentials(), patience)?;
     let refused = upload(&own, &some_file(&cluster, 12)?).await.expect_err("it is full");
     assert!(refused.to_string().contains("no room"), "at once, and why: {refused}");
+    // What it has no room for it reads where it is.
+    for digest in &uploaded {
+        own.fleet.download(digest, &mut Vec::new()).await?;
+    }
     for n in 0..20 {
         own.put_config("note", &format!("text: {n}")).await?;
     }

@@ -45,6 +45,9 @@ const HEAL_EVERY: Duration = Duration::from_secs(300);
 /// majority holds is in no hurry.
 const HEAL_PAUSE: Duration = Duration::from_secs(10);
 
+/// A blob's content as a peer sends it.
+type Content = Pin<Box<dyn futures::Stream<Item = io::Result<Bytes>> + Send>>;
+
 /// The fleet's blobs as one store.
 #[derive(Clone)]
 pub struct FleetBlobs {
@@ -138,15 +141,43 @@ impl FleetBlobs {
         })
     }
 
-    /// Fetches a copy from whoever holds one.
+    /// Fetches a copy from whoever holds one. There is none only if every other replica says so: one that can't be asked
+    /// may hold it.
     async fn fetch(&self, digest: &BlobDigest) -> Result<(), BlobError> {
+        let mut why = BlobError::NotFound { digest: digest.clone() };
         for (node, address) in self.holders_first(digest) {
             match self.fetch_from(node, &address, digest).await {
                 Ok(()) => return Ok(()),
-                Err(error) => warn!(blob = %digest, node = %node, error = %error, "could not fetch a copy"),
+                Err(error) => {
+                    warn!(blob = %digest, node = %node, error = %error, "could not fetch a copy");
+                    why = self.why_not(digest, error).unwrap_or(why);
+                }
             }
         }
-        Err(BlobError::NotFound { digest: digest.clone() })
+        Err(why)
+    }
+
+    /// Returns why a copy could not be fetched, unless that is because there is none.
+    fn why_not(&self, digest: &BlobDigest, error: anyhow::Error) -> Option<BlobError> {
+        if matches!(error.downcast_ref(), Some(BlobError::NoRoom { .. })) {
+            return Some(BlobError::NoRoom { keep_free: self.local.kept_free() });
+        }
+        let has_none = error.downcast_ref().is_some_and(|status: &Status| status.code() == Code::NotFound);
+        let source = io::Error::other(error);
+        let subject = digest.to_string();
+        (!has_none).then_some(BlobError::Store { operation: "fetch", subject, source })
+    }
+
+    /// Reads a copy where it is, for want of room for one here. Whoever sends it compares it with its name.
+    async fn pass_on(&self, digest: &BlobDigest) -> Result<BlobReader, BlobError> {
+        let mut why = BlobError::NotFound { digest: digest.clone() };
+        for (node, address) in self.holders_first(digest) {
+            match self.pieces_of(node, &address, digest).await {
+                Ok(pieces) => return Ok(Box::pin(StreamReader::new(pieces))),
+                Err(error) => why = self.why_not(digest, error).unwrap_or(why),
+            }
+        }
+        Err(why)
     }
 
     fn holders_first(&self, digest: &BlobDigest) -> Vec<(NodeId, String)> {
@@ -158,14 +189,17 @@ impl FleetBlobs {
     }
 
     async fn fetch_from(&self, node: NodeId, address: &str, digest: &BlobDigest) -> anyhow::Result<()> {
-        let channel = self.peers.shared(node, address)?;
-        let request = pb::BlobCopyRequest { digest: digest.to_string() };
-        let pieces = BlobCopiesClient::new(channel).get(request).await?.into_inner();
-        let mut reader =
-            StreamReader::new(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))));
+        let mut reader = StreamReader::new(self.pieces_of(node, address, digest).await?);
         let stored = self.local.put(&mut reader).await?;
         anyhow::ensure!(stored.digest == *digest, "replica {node} sent something else");
         Ok(())
+    }
+
+    async fn pieces_of(&self, node: NodeId, address: &str, digest: &BlobDigest) -> anyhow::Result<Content> {
+        let channel = self.peers.shared(node, address)?;
+        let request = pb::BlobCopyRequest { digest: digest.to_string() };
+        let pieces = BlobCopiesClient::new(channel).get(request).await?.into_inner();
+        Ok(Box::pin(pieces.map(|p| p.map(|p| p.data).map_err(io::Error::other))))
     }
 
     /// Fetches every blob that this replica should hold and does not, for the life of the process.
@@ -258,10 +292,11 @@ impl Blobstore for FleetBlobs {
 
     async fn get(&self, digest: &BlobDigest) -> Result<BlobReader, BlobError> {
         match self.local.get(digest).await {
-            Err(BlobError::NotFound { .. } | BlobError::Damaged { .. }) => {
-                self.fetch(digest).await?;
-                self.local.get(digest).await
-            }
+            Err(BlobError::NotFound { .. } | BlobError::Damaged { .. }) => match self.fetch(digest).await {
+                Ok(()) => self.local.get(digest).await,
+                Err(BlobError::NoRoom { .. }) => self.pass_on(digest).await,
+                Err(error) => Err(error),
+            },
             other => other,
         }
     }
@@ -330,6 +365,21 @@ mod tests {
         let here = BTreeSet::from([BlobDigest::new("here")]);
         assert_eq!(names(missing(all(), NodeId(1), None)), ["elsewhere"]);
         assert_eq!(names(missing(all(), NodeId(1), Some(&here))), ["elsewhere", "lost"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_blob_is_only_missing_if_nobody_has_it() {
+        let replica = Replica::start().await;
+        let (blobs, digest) = (&replica.door.blobs, BlobDigest::new("b".repeat(64)));
+        let alone = blobs.get(&digest).await.map(drop);
+        assert!(matches!(alone, Err(BlobError::NotFound { .. })), "{alone:?}");
+        let member = crate::test_support::state::member(2);
+        let member = state::records::Member { peer_address: "127.0.0.1:1".into(), ..member };
+        replica.must(Command::MemberPut { member }).await;
+        let nobody_to_ask = blobs.get(&digest).await.map(drop);
+        let kept_open = matches!(nobody_to_ask, Err(BlobError::Store { operation: "fetch", .. }));
+        assert!(kept_open, "the one that can't be asked may have it: {nobody_to_ask:?}");
+        replica.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
