@@ -28,6 +28,8 @@ pub struct Ground {
     pub cloud: CloudKind,
     /// What every configuration has beside the usual.
     pub extra: String,
+    /// Replicas are as patient with each other as on slow disks.
+    pub is_patient: bool,
     /// Clocks and disks of replicas can be told to go wrong, see [`crate::machine::Machine`]. Needs a C compiler.
     pub can_go_wrong: bool,
     /// The replica whose data is on a disk of its own, of so many MiB. Needs root.
@@ -45,6 +47,7 @@ impl Ground {
             size,
             cloud,
             extra: String::new(),
+            is_patient: false,
             can_go_wrong: false,
             small_disk: None,
             lab: None,

@@ -47,6 +47,8 @@ pub struct Cluster {
     folder: TempDir,
     /// What every configuration has beside the usual.
     extra: String,
+    /// The profile by which replicas elect.
+    timing: &'static str,
     /// What makes clocks and disks go wrong, if they can.
     preload: Option<Preload>,
     small_disk: Option<(usize, u32)>,
@@ -101,6 +103,7 @@ impl Cluster {
             cloud,
             credentials: None,
             extra: ground.extra,
+            timing: if ground.is_patient { "slow-disk" } else { "default" },
             preload: ground.can_go_wrong.then(|| Preload::build(folder.path())).transpose()?,
             small_disk: ground.small_disk,
             lab: ground.lab,
@@ -143,7 +146,7 @@ impl Cluster {
         let port = self.lab.as_ref().map(|lab| lab.plug(number)).transpose()?;
         let host = if port.is_some() { Lab::address(number) } else { Ipv4Addr::LOCALHOST };
         let replica = Replica { process: None, port, disk, folder, host, ports };
-        fs::write(replica.config(), replica.config_text(number, &self.cloud, &self.extra))?;
+        fs::write(replica.config(), replica.config_text(number, self.timing, &self.cloud, &self.extra))?;
         self.replicas.push(replica);
         Ok(number)
     }

@@ -49,7 +49,7 @@ impl Replica {
     }
 
     /// Returns the text of its configuration.
-    pub fn config_text(&self, number: usize, cloud: &Cloud, extra: &str) -> String {
+    pub fn config_text(&self, number: usize, timing: &str, cloud: &Cloud, extra: &str) -> String {
         let (host, [api, peer, agent, probes]) = (self.host, self.ports);
         let cloud = match cloud {
             Cloud::Process(root) => format!(
@@ -60,7 +60,7 @@ impl Replica {
             Cloud::Sim(sim) => format!("kind = \"sim\"\n[cpi.sim]\nsocket = \"{}\"", sim.socket().display()),
         };
         format!(
-            "name = \"director-{number}\"\ndata_dir = \"data\"\n\
+            "name = \"director-{number}\"\ndata_dir = \"data\"\ntiming = \"{timing}\"\n\
              [api]\nlisten = \"{host}:{api}\"\n\
              [peer]\nlisten = \"{host}:{peer}\"\n\
              [agent]\nlisten = \"{host}:{agent}\"\n\

@@ -10,7 +10,7 @@ use cpi_sim::{Chances, Knobs, Span};
 use super::{Field, Harm, Injected};
 use crate::workload::Hello;
 
-/// How many of the calls meet with it.
+/// How many of the calls meet with it, if not all of them do.
 const CHANCE: f64 = 0.4;
 
 /// A deployment that only gives the cloud something to do.
@@ -26,7 +26,7 @@ pub enum Misfortune {
     Refuses,
     /// Nothing is done, and nothing said; after a while the connection breaks.
     Hangs,
-    /// The deed is done when the caller has long been told nothing.
+    /// Calls take seconds; the deed is done and answered at their end.
     IsLate,
     /// The deed is done twice, and the second answer is the one that is heard.
     AnswersTwice,
@@ -44,7 +44,7 @@ impl Misfortune {
         match self {
             Self::Refuses => "failure",
             Self::Hangs => "hang",
-            Self::IsLate => "late",
+            Self::IsLate => "answered",
             Self::AnswersTwice => "twice",
             Self::LosesAnswers => "lost_answer",
         }
@@ -56,7 +56,7 @@ impl Misfortune {
         let calls = match self {
             Self::Refuses => Chances { failure: CHANCE, ..calls },
             Self::Hangs => Chances { hang: CHANCE, hang_lasts: Some(span(300, 3000)), ..calls },
-            Self::IsLate => Chances { late: CHANCE, late_by: span(50, 3000), ..calls },
+            Self::IsLate => Chances { latency: span(1000, 5000), ..calls },
             Self::AnswersTwice => Chances { twice: CHANCE, ..calls },
             Self::LosesAnswers => Chances { lost_answer: CHANCE, ..calls },
         };
@@ -69,7 +69,7 @@ impl fmt::Display for Misfortune {
         f.write_str(match self {
             Self::Refuses => "refuses",
             Self::Hangs => "hangs",
-            Self::IsLate => "does things late",
+            Self::IsLate => "answers late",
             Self::AnswersTwice => "answers twice",
             Self::LosesAnswers => "fails after it did the deed",
         })
@@ -81,7 +81,7 @@ pub async fn inject(field: &mut Field, misfortune: Misfortune) -> Result<Injecte
     let control = field.cluster.sim().control();
     let before = count(field, misfortune).await?;
     control.set_knobs(misfortune.knobs(&field.calm)).await?;
-    let what = format!("{:.0} % of the cloud's calls: it {misfortune}", CHANCE * 100.0);
+    let what = format!("the cloud {misfortune}");
     Ok(Injected { what, hits_leader: false, harm: Box::new(BadTime { misfortune, before }) })
 }
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::outcome::{Outcome, Verdict};
-pub use self::run::run;
+pub use self::run::{Conditions, run};
 use crate::nemesis::{Fault, Needs};
 use crate::workloads::Mix;
 

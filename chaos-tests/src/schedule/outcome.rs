@@ -40,6 +40,8 @@ pub struct Outcome {
     pub cloud: &'static str,
     /// In which network.
     pub network: &'static str,
+    /// The profile by which replicas elected.
+    pub timing: &'static str,
     /// How it ended.
     pub verdict: Verdict,
     /// Faults that were injected and felt, by kind.
@@ -87,6 +89,7 @@ impl Outcome {
             "fleet": self.fleet,
             "cloud": self.cloud,
             "network": self.network,
+            "timing": self.timing,
             "verdict": self.verdict.to_string(),
             "faults": self.faults,
             "left_out": self.left_out,

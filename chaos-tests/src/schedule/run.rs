@@ -12,7 +12,7 @@ use super::outcome::{Outcome, Verdict};
 use super::{Act, Schedule};
 use crate::cluster::{CloudKind, Cluster, Ground};
 use crate::deploying::DEPLOY_LIMIT;
-use crate::lab::{self, Lab};
+use crate::lab;
 use crate::nemesis::{Fault, Field, Harm, Needs, NotReached};
 use crate::workload::{Hello, Net, upload_hello};
 use crate::workloads::{Observed, Workloads};
@@ -34,8 +34,17 @@ fn calm() -> Knobs {
     }
 }
 
-/// Plays a schedule, to whatever end; or until it is told to stop.
-pub fn run(schedule: &Schedule, stop: &CancellationToken) -> Outcome {
+/// On what a schedule is played.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    /// Whether the machine has so much else to do that replicas must be as patient with each other as on slow disks.
+    pub is_busy: bool,
+    /// Ends it half-way.
+    pub stop: CancellationToken,
+}
+
+/// Plays a schedule, to whatever end.
+pub fn run(schedule: &Schedule, conditions: &Conditions) -> Outcome {
     let mut schedule = schedule.clone();
     let left_out = schedule.leave_out_impossible();
     let mut outcome = Outcome {
@@ -43,6 +52,7 @@ pub fn run(schedule: &Schedule, stop: &CancellationToken) -> Outcome {
         fleet: schedule.fleet,
         cloud: if schedule.simulated { "sim" } else { "local" },
         network: if schedule.in_lab { "lab" } else { "loopback" },
+        timing: if conditions.is_busy { "slow-disk" } else { "default" },
         verdict: Verdict::Held,
         faults: BTreeMap::new(),
         left_out,
@@ -56,9 +66,11 @@ pub fn run(schedule: &Schedule, stop: &CancellationToken) -> Outcome {
         took: Duration::ZERO,
     };
     let begun = Instant::now();
+    let stop = &conditions.stop;
+    let ground = |lab| Ground { is_patient: conditions.is_busy, lab, ..ground(&schedule) };
     let ended = match schedule.in_lab {
-        true => lab::inside(|lab| unless_stopped(stop, bounded(&schedule, Some(lab), &mut outcome))),
-        false => on_loopback(unless_stopped(stop, bounded(&schedule, None, &mut outcome))),
+        true => lab::inside(|lab| unless_stopped(stop, bounded(&schedule, ground(Some(lab)), &mut outcome))),
+        false => on_loopback(unless_stopped(stop, bounded(&schedule, ground(None), &mut outcome))),
     };
     outcome.took = begun.elapsed();
     if let Err(error) = ended {
@@ -83,8 +95,8 @@ async fn unless_stopped(stop: &CancellationToken, story: impl Future<Output = Re
     }
 }
 
-async fn bounded(schedule: &Schedule, lab: Option<Lab>, outcome: &mut Outcome) -> Result<()> {
-    let cluster = Cluster::start_on(ground(schedule, lab)).await.context("start the fleet")?;
+async fn bounded(schedule: &Schedule, ground: Ground, outcome: &mut Outcome) -> Result<()> {
+    let cluster = Cluster::start_on(ground).await.context("start the fleet")?;
     let mut field = Field::new(cluster, calm());
     let played = tokio::time::timeout(WHOLE_MAX, play(schedule, &mut field, outcome)).await;
     let played = played.unwrap_or_else(|_| Err(anyhow::anyhow!("not over after {WHOLE_MAX:?}")));
@@ -98,7 +110,7 @@ async fn bounded(schedule: &Schedule, lab: Option<Lab>, outcome: &mut Outcome) -
     }
 }
 
-fn ground(schedule: &Schedule, lab: Option<Lab>) -> Ground {
+fn ground(schedule: &Schedule) -> Ground {
     let cloud = match schedule.simulated {
         true => CloudKind::Sim { seed: schedule.seed, knobs: calm() },
         false => CloudKind::Process,
@@ -109,7 +121,6 @@ fn ground(schedule: &Schedule, lab: Option<Lab>) -> Ground {
         extra: "[blobs]\nkeep_free_mib = 64\n".into(),
         can_go_wrong: schedule.needs(Needs::Preload),
         small_disk: schedule.needs(Needs::SmallDisk).then_some((small, SMALL_DISK_MIB)),
-        lab,
         ..Ground::new(schedule.fleet, cloud)
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use chaos_tests::needs::{self, Need};
 use chaos_tests::programs;
-use chaos_tests::schedule::{Outcome, Schedule, Verdict, run};
+use chaos_tests::schedule::{Conditions, Outcome, Schedule, Verdict, run};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,9 @@ struct Options {
     /// Schedules at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// This machine has other things to do: replicas are as patient with each other as on slow disks.
+    #[arg(long)]
+    busy: bool,
     /// Only show the schedules.
     #[arg(long)]
     print: bool,
@@ -67,9 +70,9 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     programs::build()?;
-    let stop = CancellationToken::new();
-    stop_when_asked(stop.clone())?;
-    let outcomes = play(&options, seeds, &stop)?;
+    let conditions = Conditions { is_busy: options.busy, ..Conditions::default() };
+    stop_when_asked(conditions.stop.clone())?;
+    let outcomes = play(&options, seeds, &conditions)?;
     let all_held = outcomes.iter().all(|outcome| outcome.verdict == Verdict::Held);
     println!("\n{}", Summary(&outcomes));
     Ok(if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -93,18 +96,18 @@ fn stop_when_asked(stop: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-fn play(options: &Options, seeds: RangeInclusive<u64>, stop: &CancellationToken) -> Result<Vec<Outcome>> {
+fn play(options: &Options, seeds: RangeInclusive<u64>, conditions: &Conditions) -> Result<Vec<Outcome>> {
     let (next, outcomes) = (AtomicU64::new(*seeds.start()), Mutex::new(Vec::new()));
     let deadline = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let worker = || -> Result<()> {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if !seeds.contains(&seed) || is_late || stop.is_cancelled() {
+            if !seeds.contains(&seed) || is_late || conditions.stop.is_cancelled() {
                 return Ok(());
             }
-            let outcome = run(&Schedule::draw(seed), stop);
-            if stop.is_cancelled() {
+            let outcome = run(&Schedule::draw(seed), conditions);
+            if conditions.stop.is_cancelled() {
                 return Ok(());
             }
             tell(options, &outcome)?;
