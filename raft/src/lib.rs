@@ -87,6 +87,8 @@ pub use status::{Leadership, MemberStatus, Role, Status};
 pub const MAX_ENTRY_BYTES: usize = 2 << 20;
 
 #[cfg(test)]
+mod ahead_tests;
+#[cfg(test)]
 mod codec_tests;
 #[cfg(test)]
 mod conformance_tests;

@@ -206,6 +206,12 @@ fn open(
     // The log first: it knows whose directory this is.
     let log = LogStore::open_db(&*disk, &data_dir.join("log"), node_id)?;
     let store = StateStore::open(disk.clone(), data_dir, application, fatal.clone())?;
+    // An entry may be committed by others and applied here before its place in our log is on the disk. Who stops then has a
+    // state that is ahead of the log, and which the engine can go on from only if a snapshot has it all, too.
+    let last = log.last().map_err(|error| StartError::Engine(error.into()))?;
+    if store.position().0 > last {
+        store.build_snapshot().map_err(dir_error)?;
+    }
     let log = LogStore::start(disk, log, store.clone(), fatal).map_err(dir_error)?;
     Ok((log, store))
 }
