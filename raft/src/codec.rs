@@ -197,6 +197,11 @@ pub(crate) fn vote_response_in(
     Ok(VoteResponse::new(vote_in(response.vote)?, response.last.map(log_id_in), response.granted))
 }
 
+/// Returns the consent to `request` of somebody who was not heard.
+pub(crate) fn consent(request: wire::VoteRequest) -> wire::VoteResponse {
+    wire::VoteResponse { vote: request.vote, last: None, granted: true }
+}
+
 pub(crate) fn transfer_request_out(
     request: &TransferLeaderRequest<TypeConfig>,
 ) -> wire::TransferLeaderRequest {

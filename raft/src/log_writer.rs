@@ -7,6 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use known_bugs::Bug;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
@@ -156,6 +157,9 @@ impl LogWriter {
                 }
             }
             durability = Durability::Synced;
+        }
+        if known_bugs::is(Bug::AckBeforeFsync) {
+            durability = Durability::Buffered;
         }
         let begun = Instant::now();
         match self.db.write(batch, durability) {

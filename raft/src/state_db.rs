@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use known_bugs::Bug;
+
 use crate::codec;
 use crate::disk::{Change, Database, DatabaseKind, Disk, DiskError, DiskScan, Durability, Family, Reader};
 use crate::fatal::Fatal;
@@ -87,6 +89,11 @@ impl StateDb {
         Box::new(scan.map(|pair| self.fatal.or_stop("scanning the state", pair)))
     }
 
+    /// Removes every row whose key begins with `table`.
+    pub(crate) fn forget_table(&self, table: u8) -> Result<(), DiskError> {
+        self.db.write(vec![Change::DeleteRange(DATA, vec![table], vec![table + 1])], Durability::Buffered)
+    }
+
     /// Writes what a batch of entries changed, and the position it leads to, at once. Not synced: the log is the
     /// durable copy and is replayed from the position that survived.
     pub(crate) fn write(
@@ -102,6 +109,9 @@ impl StateDb {
                 None => Change::Delete(DATA, key.clone()),
             })
             .collect();
+        if known_bugs::is(Bug::StateAndPositionApart) {
+            self.db.write(std::mem::take(&mut changes), Durability::Buffered)?;
+        }
         changes.push(Change::Put(META, APPLIED.into(), codec::encode_log_id(applied)));
         if let Some(membership) = membership {
             changes.push(Change::Put(META, MEMBERSHIP.into(), codec::encode_stored_membership(membership)));

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use known_bugs::Bug;
 use openraft::EntryPayload;
 use openraft::storage::ApplyResponder;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ use crate::type_config::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, T
 use crate::{Application, StateBatch, StateView};
 
 const CURRENT: &str = "current";
+
+/// The table that [`Bug::AnswersForgottenAtSnapshot`] forgets.
+const ANSWERS: u8 = 8;
 
 /// Whether entries may be missing between those that are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +254,9 @@ impl StateStore {
         self.disk.remove_dir(&dir)?;
         received.copy_to(&dir)?;
         let next = StateDb::open(&self.disk, &dir, self.fatal.clone())?;
+        if known_bugs::is(Bug::AnswersForgottenAtSnapshot) {
+            next.forget_table(ANSWERS)?;
+        }
         if next.applied() != meta.last_log_id {
             let found = next.applied().map_or(0, |id| id.index);
             return Err(format!("its content ends at entry {found}, not where its header says").into());

@@ -60,6 +60,7 @@ pub const LAYERS: &[Layer] = &[
     row("scheduler", "scheduler", Pure, Only(&["model"])),
     row("state", "director/state", Pure, Only(&["model"])),
     // Shared ground.
+    row("known-bugs", "base/known-bugs", Base, Only(&[])),
     row("owned-tasks", "base/owned-tasks", Base, Only(&[])),
     row("retry", "base/retry", Base, Only(&[])),
     row("proto", "proto", Library, Only(&[])),
@@ -89,6 +90,7 @@ pub const LAYERS: &[Layer] = &[
     // Proofs and checks. What judges a record shares no code with those who made it.
     row("checkers", "checkers", Library, Only(&[])),
     row("chaos-tests", "chaos-tests", Top, Anything),
+    row("simulation", "simulation", Top, Anything),
     row("xtask", "xtask", Top, Anything),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use known_bugs::Bug;
 use model::plan::{OnFailure, Step, Unit};
 use model::step::{Action, Left, StepOutcome};
 use model::task::TaskError;
@@ -107,7 +108,9 @@ async fn attempts(
     loop {
         let attempt = cx.attempt;
         pending.push(record(no, attempt, StepEvent::Started));
-        submit(&task, pending).await?;
+        if !known_bugs::is(Bug::IntentAfterDeed) {
+            submit(&task, pending).await?;
+        }
         task.debug(&format!("step {no} {name} attempt {attempt}: {}", unit.label));
         let begun = std::time::Instant::now();
         let verdict = judge(&cx, &step.action, steps::perform(&cx, &step.action).await)?;

@@ -1,0 +1,359 @@
+//! The world outside: a cloud, the agents in its VMs, and the way of a replica to both.
+//!
+//! It lives in a process of its own that never crashes: what a replica asked for happens even if the replica is gone by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use agent_api::fake::{Behaviour, FakeAgents};
+use agent_api::{AgentError, Agents, Method, Reply, Request};
+use async_trait::async_trait;
+use cpi_api::memory::MemoryCloud;
+use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind, CreateVm, Metadata};
+use model::{AgentId, Epoch, RequestId, StemcellCid};
+use owned_tasks::{OnExit, OwnedTasks};
+use serde_json::Value;
+use state::command::Command;
+use state::log::{CommandLog as _, Proposal};
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::invariants::{Event, Observer};
+use crate::net::{Net, Place};
+use crate::services::Services;
+
+/// The number of the process that the world outside is.
+pub const OUTSIDE: u64 = 1000;
+
+/// How the cloud and the agents are at the moment: of a thousand calls, so many go wrong in this way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mood {
+    /// Fail, with nothing done.
+    pub fails: u32,
+    /// Are done, and the answer is lost.
+    pub answer_lost: u32,
+    /// Are never answered, with nothing done.
+    pub hangs: u32,
+    /// Take seconds.
+    pub late: u32,
+    /// Of an agent's requests, so many are done without an answer, or find it restarting.
+    pub agents: u32,
+}
+
+struct Inner {
+    cloud: MemoryCloud,
+    chance: Chance,
+    mood: Mood,
+    /// Agents that have begun to live in their VMs.
+    living: BTreeSet<AgentId>,
+    /// The key that each VM has made.
+    keys: BTreeMap<AgentId, String>,
+    /// The newest epoch that each agent has heard of.
+    heard: BTreeMap<AgentId, Epoch>,
+}
+
+/// The cloud with its agents; clones are the same.
+#[derive(Clone)]
+pub struct World {
+    inner: Arc<Mutex<Inner>>,
+    agents: Arc<FakeAgents>,
+    net: Net,
+    replicas: u64,
+    tasks: Arc<Mutex<Option<OwnedTasks>>>,
+    observer: Observer,
+}
+
+impl World {
+    /// Returns an empty cloud.
+    pub fn new(chance: Chance, net: Net, replicas: u64, observer: Observer) -> Self {
+        let mut cloud = MemoryCloud::default();
+        // The one that the fleet is set up with.
+        cloud.stemcells.insert(StemcellCid::new("stemcell-1"), Metadata::new());
+        let inner = Inner {
+            cloud,
+            chance,
+            mood: Mood::default(),
+            living: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        };
+        let (inner, agents) = (Arc::new(Mutex::new(inner)), Arc::new(FakeAgents::new()));
+        Self { inner, agents, net, replicas, tasks: Arc::default(), observer }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells it where its own work runs.
+    pub fn live_in(&self, tasks: OwnedTasks) {
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+    }
+
+    /// Changes the mood.
+    pub fn set_mood(&self, mood: Mood) {
+        self.lock().mood = mood;
+    }
+
+    /// Returns the cloud as it is now.
+    pub fn cloud(&self) -> MemoryCloud {
+        self.lock().cloud.clone()
+    }
+
+    /// Gives every new VM its agent, after a while, and takes those away whose VM is gone.
+    fn settle(&self) {
+        let (new, gone) = {
+            let mut inner = self.lock();
+            let vms = inner.cloud.vms.values().map(|vm| (vm.request.agent_id.clone(), vm.request.clone()));
+            let vms: BTreeMap<AgentId, CreateVm> = vms.collect();
+            let gone: Vec<AgentId> = inner.living.iter().filter(|a| !vms.contains_key(*a)).cloned().collect();
+            gone.iter().for_each(|agent| {
+                inner.living.remove(agent);
+                inner.keys.remove(agent);
+            });
+            let mut new = Vec::new();
+            for (agent, request) in vms {
+                if inner.living.insert(agent.clone()) {
+                    let key = format!("{:016x}", inner.chance.between(0, u64::MAX));
+                    inner.keys.insert(agent.clone(), key.clone());
+                    new.push((agent, request, key, Duration::from_millis(inner.chance.between(50, 800))));
+                }
+            }
+            (new, gone)
+        };
+        gone.iter().for_each(|agent| self.agents.remove(agent));
+        let Some(tasks) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        for (agent, request, key, boot) in new {
+            let world = self.clone();
+            tasks.spawn("boot", OnExit::Ignore, move |_| world.boot(agent, request, key, boot));
+        }
+    }
+
+    /// An agent begins to live: it shows its token and its key to some replica, until one answers.
+    async fn boot(self, agent: AgentId, request: CreateVm, key: String, boot: Duration) {
+        tokio::time::sleep(boot).await;
+        let token_generation = request.bootstrap.token.parse().unwrap_or_default();
+        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest: key.clone(), token_generation };
+        loop {
+            let replica = {
+                let mut inner = self.lock();
+                if inner.keys.get(&agent) != Some(&key) {
+                    return;
+                }
+                inner.chance.between(1, self.replicas)
+            };
+            let proposal = Proposal::own(enroll.clone());
+            let asked = self.net.call(Place { process: OUTSIDE, life: 1 }, replica, move |services| {
+                let Services::Replica(replica) = services else { return None };
+                let proposal = proposal.clone();
+                Some(async move { replica.log.propose(proposal).await })
+            });
+            match tokio::time::timeout(Duration::from_secs(2), asked).await {
+                Ok(Ok(Ok(committed))) => {
+                    if committed.outcome.accepted().is_ok() && self.lock().keys.get(&agent) == Some(&key) {
+                        self.teach(&agent);
+                        self.agents.add(&agent);
+                    }
+                    return;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Has an agent misbehave as the mood is.
+    fn teach(&self, agent: &AgentId) {
+        let world = self.clone();
+        self.agents.decide(
+            agent,
+            Box::new(move |_| {
+                let mut inner = world.lock();
+                let often = inner.mood.agents;
+                if !inner.chance.in_thousand(often) {
+                    return None;
+                }
+                Some(if inner.chance.in_thousand(500) { Behaviour::LoseAnswer } else { Behaviour::Restart })
+            }),
+        );
+    }
+
+    fn perform(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let performed = {
+            let mut inner = self.lock();
+            self.observer.see(&Event::Deed { cloud: &inner.cloud, context, call: &call });
+            inner.cloud.perform(context, call)
+        };
+        self.settle();
+        performed
+    }
+}
+
+/// What becomes of a call.
+enum Fate {
+    Answered,
+    Fails,
+    AnswerLost,
+    Hangs,
+}
+
+#[async_trait]
+impl CallPort for World {
+    async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let method = call.method();
+        let (fate, latency) = {
+            let mut inner = self.lock();
+            let Mood { fails, answer_lost, hangs, late, .. } = inner.mood;
+            let fate = match inner.chance.between(0, 999) as u32 {
+                n if n < fails => Fate::Fails,
+                n if n < fails + answer_lost => Fate::AnswerLost,
+                n if n < fails + answer_lost + hangs => Fate::Hangs,
+                _ => Fate::Answered,
+            };
+            let ms = if inner.chance.in_thousand(late) { (1000, 8000) } else { (5, 120) };
+            (fate, Duration::from_millis(inner.chance.between(ms.0, ms.1)))
+        };
+        let no_answer = || CpiError::new(CpiErrorKind::TimedOut, method, "no answer in time");
+        tokio::time::sleep(latency).await;
+        match fate {
+            Fate::Answered => self.perform(context, call),
+            Fate::Fails => {
+                let kind = match method {
+                    "create_vm" => CpiErrorKind::VmCreationFailed,
+                    _ => CpiErrorKind::Other,
+                };
+                Err(CpiError::new(kind, method, "the simulated cloud is in a bad mood").retryable())
+            }
+            Fate::AnswerLost => self.perform(context, call).and_then(|_| Err(no_answer())),
+            Fate::Hangs => {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                Err(no_answer())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Agents for World {
+    async fn call(&self, agent: &AgentId, request: Request) -> Result<Reply, AgentError> {
+        let (epoch, what) = (request.epoch, request.method.name());
+        let known = {
+            let mut inner = self.lock();
+            let heard = inner.heard.entry(agent.clone()).or_default();
+            let known = *heard;
+            *heard = known.max(epoch);
+            known
+        };
+        let answer = self.agents.call(agent, request).await;
+        if answer.is_ok() {
+            self.observer.see(&Event::Obeyed { agent, epoch, known, what });
+        }
+        answer
+    }
+
+    async fn cancel(&self, agent: &AgentId, request: &RequestId, epoch: Epoch) -> Result<bool, AgentError> {
+        self.agents.cancel(agent, request, epoch).await
+    }
+}
+
+/// Returns whether a call changes anything.
+fn is_deed(call: &Call) -> bool {
+    !matches!(
+        call,
+        Call::Info
+            | Call::FindVm(_)
+            | Call::HasVm(_)
+            | Call::FindDisk(_)
+            | Call::HasDisk(_)
+            | Call::CalculateVmCloudProperties(_)
+    )
+}
+
+/// A replica's way to the cloud.
+pub struct SimCloudPort {
+    /// Who sees what is asked for.
+    pub observer: Observer,
+    /// Over this network.
+    pub net: Net,
+    /// From here.
+    pub me: Place,
+}
+
+#[async_trait]
+impl CallPort for SimCloudPort {
+    async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let (method, timeout) = (call.method(), context.map_or(Duration::from_secs(60), |c| c.timeout));
+        let context = context.cloned();
+        if let Some(context) = context.as_ref().filter(|_| is_deed(&call)) {
+            let what = format!("{method} {}", call.object());
+            self.observer.see(&Event::Asked { replica: self.me.process, epoch: context.epoch, what: &what });
+        }
+        let asked = self.net.call(self.me, OUTSIDE, move |services| {
+            let Services::Outside(outside) = services else { return None };
+            let (context, call) = (context.clone(), call.clone());
+            Some(async move { outside.cloud.call(context.as_ref(), call).await })
+        });
+        let no_answer = || CpiError::new(CpiErrorKind::TimedOut, method, "no answer in time");
+        match tokio::time::timeout(timeout, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(no_answer()),
+        }
+    }
+}
+
+/// A replica's way to agents.
+pub struct SimAgents {
+    /// Who sees what is asked for.
+    pub observer: Observer,
+    /// Over this network.
+    pub net: Net,
+    /// From here.
+    pub me: Place,
+}
+
+/// How long one attempt to reach an agent may take before the next one: agents know a repeated request again.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+#[async_trait]
+impl Agents for SimAgents {
+    async fn call(&self, agent: &AgentId, request: Request) -> Result<Reply, AgentError> {
+        let deadline = Instant::now() + request.timeout;
+        if !matches!(request.method, Method::Ping | Method::GetState { .. } | Method::ListDisk) {
+            let (what, epoch) = (format!("{} at {agent}", request.method.name()), request.epoch);
+            self.observer.see(&Event::Asked { replica: self.me.process, epoch, what: &what });
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AgentError::Unreachable { agent: agent.clone() });
+            }
+            let (to, mut asked) = (agent.clone(), request.clone());
+            asked.timeout = left.min(ATTEMPT);
+            let attempt = self.net.call(self.me, OUTSIDE, move |services| {
+                let Services::Outside(outside) = services else { return None };
+                let (to, asked) = (to.clone(), asked.clone());
+                Some(async move { outside.agents.call(&to, asked).await })
+            });
+            match tokio::time::timeout(left.min(ATTEMPT * 2), attempt).await {
+                // It was reached and goes on; or it was not there yet.
+                Ok(Ok(Err(AgentError::TimedOut { .. } | AgentError::Unreachable { .. })))
+                    if left > ATTEMPT => {}
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn cancel(&self, agent: &AgentId, request: &RequestId, epoch: Epoch) -> Result<bool, AgentError> {
+        let (to, request) = (agent.clone(), request.clone());
+        let attempt = self.net.call(self.me, OUTSIDE, move |services| {
+            let Services::Outside(outside) = services else { return None };
+            let (to, request) = (to.clone(), request.clone());
+            Some(async move { outside.agents.cancel(&to, &request, epoch).await })
+        });
+        match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(AgentError::Unreachable { agent: agent.clone() }),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A replica in the simulated world: the real consensus, state and executor; simulated where the world outside begins.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cpi_api::Cpi;
+use directord::fleet::log::RaftLog;
+use executor::Ports;
+use executor::ports::Cpis;
+use model::{CpiName, NodeId, Revision};
+use owned_tasks::OwnedTasks;
+use raft::{Application, Node, Options, SnapshotPolicy, Timing, local_peer};
+use state::State;
+
+use crate::clock;
+use crate::disk::Handle;
+use crate::invariants::Observer;
+use crate::net::{Net, Place};
+use crate::outside::{SimAgents, SimCloudPort};
+use crate::parts::{BackwardsVault, MemoryBlobs, NoOutput, PlainTemplates, PlainTokens};
+use crate::peers::SimPeers;
+use crate::services::{Replica, Services, Slot};
+use crate::workload::is_prepared;
+
+/// What ended a process: nothing, or what it said.
+#[derive(Clone, Default)]
+pub struct Fatality(Arc<Mutex<Option<String>>>);
+
+impl Fatality {
+    fn say(&self, message: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| message.to_owned());
+    }
+
+    /// Returns what the process said, once.
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What a replica is made of.
+pub struct Parts {
+    /// Which life of which replica.
+    pub me: Place,
+    /// Who sees what it does.
+    pub observer: Observer,
+    /// Its network.
+    pub net: Net,
+    /// Its disk.
+    pub disk: Handle,
+    /// What it applies entries with.
+    pub application: Arc<dyn Application>,
+    /// Where everybody's blobs are.
+    pub blobs: Arc<MemoryBlobs>,
+    /// When it cuts its log.
+    pub snapshots: SnapshotPolicy,
+    /// Where it puts what it serves with.
+    pub slot: Slot,
+    /// Where it says why it can't go on.
+    pub fatality: Fatality,
+}
+
+/// Runs a replica, for as long as it lives.
+pub async fn run(parts: Parts, tasks: OwnedTasks) {
+    let Parts { me, observer, net, disk, application, blobs, snapshots, slot, fatality } = parts;
+    let mut options = Options::new(me.process, "/data");
+    options.timing = Timing::DEFAULT;
+    options.disk = Arc::new(disk);
+    options.snapshots = snapshots;
+    let dying = fatality.clone();
+    options.on_fatal = Arc::new(move |message| dying.say(message));
+    let peers = Arc::new(SimPeers { net: net.clone(), me, tasks: tasks.clone() });
+    let node = match Node::start(options, application, peers, &tasks).await {
+        Ok(node) => node,
+        Err(error) => return fatality.say(&format!("it does not start: {error:?}")),
+    };
+    let log = RaftLog::with_clock(node.clone(), NodeId(me.process), clock::timestamp);
+    slot.put(Services::Replica(Replica { peer: local_peer(&node), log: log.clone(), node: node.clone() }));
+    let ports = Ports {
+        log: Arc::new(log.clone()),
+        lease: Arc::new(log.clone()),
+        agents: Arc::new(SimAgents { observer: observer.clone(), net: net.clone(), me }),
+        cpis: Arc::new(OneCloud(Arc::new(SimCloudPort { observer, net, me }))),
+        blobs,
+        renderer: Arc::new(PlainTemplates),
+        vault: Arc::new(BackwardsVault),
+        enrollment: Arc::new(PlainTokens(log)),
+        output: Arc::new(NoOutput),
+        options: executor::Options { node: NodeId(me.process), ..executor::Options::default() },
+    };
+    let (owner, stop, mut seen) = (tasks.clone(), tasks.stop_token(), Revision(0));
+    while !is_prepared(&State::new(&*ports.log.view())) {
+        seen = ports.log.changed(seen).await;
+    }
+    executor::runner::run(ports, owner, node.lease_duration(), stop).await;
+}
+
+/// One cloud, under the empty name.
+struct OneCloud(Arc<dyn Cpi>);
+
+impl Cpis for OneCloud {
+    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
+        name.as_str().is_empty().then(|| self.0.clone())
+    }
+
+    fn names(&self) -> Vec<CpiName> {
+        vec![CpiName::default()]
+    }
+}
