@@ -29,7 +29,7 @@ setup:
 	@deploy/setup.sh build
 
 demo: setup
-	$(CARGO) build --profile $(PROFILE) --bin directord --bin dagent --bin dctl
+	$(CARGO) build --profile $(PROFILE) -p directord -p dagent -p dctl --bins
 	@PROFILE=$(PROFILE) deploy/demo/demo.sh
 
 demo-down:
@@ -64,5 +64,5 @@ bench:
 
 # Builds as whoever calls it, and installs with the rights that DESTDIR needs: `make install DESTDIR=/tmp/root` needs none.
 install: setup
-	$(CARGO) build --release --bin directord --bin dagent --bin dctl
+	$(CARGO) build --release -p directord -p dagent -p dctl --bins
 	@deploy/install.sh --from target/release $(ARGS)
