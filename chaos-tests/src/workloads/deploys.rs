@@ -74,6 +74,8 @@ fn draw(chance: &mut StdRng, number: usize, instances_max: usize) -> Hello {
         instances: chance.random_range(1..=instances_max.max(1)),
         greeting: format!("Hello {}", chance.random_range(0..3)),
         max_in_flight: 2,
+        // Every other deployment: disks outlive their VMs, and are orphaned when it shrinks.
+        disk: (number % 2 == 1).then_some("small"),
         ..Hello::default()
     }
 }
