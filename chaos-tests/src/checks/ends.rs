@@ -18,10 +18,16 @@ const ENDED_WITHIN: Duration = Duration::from_secs(120);
 pub(super) async fn check(cluster: &Cluster, observed: &Observed) -> Result<Report> {
     let client = cluster.client()?;
     let mut found = Findings::<String>::default();
-    wait::until_true("every task has ended", ENDED_WITHIN, async || {
-        Ok(open_tasks(&client).await?.is_empty())
-    })
-    .await?;
+    let mut open = open_tasks(&client).await?;
+    while !open.is_empty() {
+        // A queue may be long, and a machine slow: what counts is that it goes on.
+        let before = open.clone();
+        wait::until_true(&format!("one of the tasks {before:?} has ended"), ENDED_WITHIN, async || {
+            open = open_tasks(&client).await?;
+            Ok(before.iter().any(|task| !open.contains(task)))
+        })
+        .await?;
+    }
     for task in &observed.tasks {
         let task = client.task(*task).await.with_context(|| format!("look at task {task}"))?;
         match task.state.as_str() {
