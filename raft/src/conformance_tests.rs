@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::disk::{Disk, LocalDisk};
 use crate::fatal::Fatal;
+use crate::log_db::Expected;
 use crate::log_store::LogStore;
 use crate::state_machine::StateMachine;
 use crate::state_store::{Gaps, StateStore};
@@ -32,7 +33,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
         let fatal = Fatal::new(Arc::new(|message: &str| panic!("{message}")));
         let store = StateStore::open(disk.clone(), &data, Arc::new(Nothing), fatal.clone()).unwrap();
-        let db = LogStore::open_db(&*disk, &data.join("log"), 0).unwrap();
+        let db = LogStore::open_db(&*disk, &data.join("log"), 0, Expected::Any).unwrap();
         let log = LogStore::start(disk, db, store.clone(), fatal.clone()).unwrap();
         Ok((dir, log, StateMachine { store, fatal, gaps: Gaps::Allowed }))
     }

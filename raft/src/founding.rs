@@ -14,7 +14,8 @@ use crate::Pair;
 use crate::disk::{Disk, DiskError, Durability};
 use crate::error::{FoundError, StartError};
 use crate::fatal::Fatal;
-use crate::log_db::{LogBatch, LogDb};
+use crate::log_db::{Expected, LogBatch, LogDb};
+use crate::state_store;
 use crate::state_batch::Writes;
 use crate::state_db::StateDb;
 use crate::type_config::{CommittedLeaderId, Entry, LogId, Membership, StoredMembership, Vote};
@@ -83,11 +84,12 @@ pub fn found<E: std::error::Error + Send + Sync + 'static>(
     let state = data_dir.join("state").join("1");
     let written = write_state(disk, &state, &last, &members, rows)?;
     disk.sync_files(&state).map_err(io)?;
-    let log = open_log(&**disk, data_dir, founder.node_id)?;
+    let log = LogDb::open(&**disk, &data_dir.join("log"), founder.node_id, Expected::Any)?;
     let mut batch = LogBatch::default();
     batch.purge(&last);
     batch.put_vote(&Vote::new(founder.term(position.term), founder.node_id));
     log.write(batch, Durability::Synced).map_err(FoundError::Write)?;
+    state_store::write_current(&**disk, &data_dir.join("state"), 1).map_err(io)?;
     disk.sync_dir(&data_dir.join("state")).and_then(|()| disk.sync_dir(data_dir)).map_err(io)?;
     Ok(written)
 }
@@ -151,7 +153,7 @@ pub fn take_over(disk: &dyn Disk, data_dir: &Path, founder: &Founder) -> Result<
 }
 
 fn open_log(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Result<LogDb, StartError> {
-    LogDb::open(disk, &data_dir.join("log"), node_id)
+    LogDb::open(disk, &data_dir.join("log"), node_id, Expected::Any)
 }
 
 fn remains_of(log: &LogDb) -> Result<Remains, FoundError> {

@@ -31,7 +31,7 @@
 //! wire, `peer.rs` is the seam between them,
 //! `snapshot_transfer.rs` the two ends of another, `codec.rs` says what is on it and on the disk. For callers:
 //! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`. After a disaster:
-//! `founding.rs`.
+//! `founding.rs`, and `examine.rs`.
 
 mod application;
 mod carrier;
@@ -40,6 +40,7 @@ mod connector;
 pub mod disk;
 mod engine_config;
 mod error;
+mod examine;
 mod fatal;
 mod founding;
 mod heard;
@@ -72,6 +73,7 @@ pub use application::Application;
 pub use codec::{DecodeError, LogRow};
 pub use connector::{ConnectError, Purpose};
 pub use error::{FoundError, MemberError, ProposeError, ReadError, StartError};
+pub use examine::{Damage, examine};
 pub use founding::{Founder, Position, Remains, found, remains, take_over};
 pub use node::Node;
 pub use options::{OnFatal, Options, SnapshotPolicy, Timing};

@@ -25,14 +25,27 @@ pub(crate) enum LogReadError {
     Disk(DiskError),
     #[error("{0}")]
     Decode(#[from] DecodeError),
-    #[error("the key of a log entry is not an index")]
+    #[error("the key of a log entry is not its index")]
     Key,
+    #[error("entry {index} is damaged: {source}")]
+    Entry { index: u64, source: DecodeError },
+    #[error("entry {expected} is missing: {found} follows its predecessor")]
+    Missing { expected: u64, found: u64 },
 }
 
 impl From<DiskError> for LogReadError {
     fn from(error: DiskError) -> Self {
         Self::Disk(error)
     }
+}
+
+/// What a directory should hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// A log, or nothing yet.
+    Any,
+    /// A log that somebody has written to: one that begins anew would have forgotten whom it voted for.
+    Old,
 }
 
 /// The log database.
@@ -48,7 +61,12 @@ pub(crate) struct LogBatch {
 
 impl LogDb {
     /// Opens the database in `dir` for replica `node_id`, creating it when absent.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, node_id: u64) -> Result<Self, StartError> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        node_id: u64,
+        expected: Expected,
+    ) -> Result<Self, StartError> {
         let damaged = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Database {
             database: "log",
             path: dir.to_owned(),
@@ -56,6 +74,9 @@ impl LogDb {
         };
         let log = Self { db: disk.open(dir, DatabaseKind::Log).map_err(damaged)? };
         match log.meta(NODE_ID).map_err(|e| damaged(e.into()))? {
+            None if expected == Expected::Old => {
+                return Err(damaged("it is empty, and the state beside it is not: what it held is lost".into()));
+            }
             None => {
                 let mut batch = LogBatch::default();
                 batch.put(META, NODE_ID, node_id.to_be_bytes().into());
@@ -120,6 +141,24 @@ impl LogDb {
             }
         }
         Ok(entries)
+    }
+
+    /// Reads every entry once.
+    pub(crate) fn check(&self) -> Result<(), LogReadError> {
+        let mut expected = self.purged()?.map(|purged| purged.index + 1);
+        for pair in self.db.scan(LOGS, &[], None, Direction::Forward) {
+            let (key, raw) = pair?;
+            let index = u64::from_be_bytes(key.try_into().map_err(|_| LogReadError::Key)?);
+            let entry =
+                codec::decode_entry(raw.into()).map_err(|source| LogReadError::Entry { index, source })?;
+            if entry.log_id.index != index {
+                return Err(LogReadError::Key);
+            }
+            if let Some(expected) = expected.replace(index + 1).filter(|expected| *expected != index) {
+                return Err(LogReadError::Missing { expected, found: index });
+            }
+        }
+        Ok(())
     }
 
     /// Carries out `batch` at once.

@@ -15,7 +15,7 @@ use crate::disk::{self, Disk};
 use crate::error::StartError;
 use crate::fatal::Fatal;
 use crate::log_cache::LogCache;
-use crate::log_db::{LogDb, LogReadError};
+use crate::log_db::{Expected, LogDb, LogReadError};
 use crate::log_writer::{LogThread, Write};
 use crate::state_store::StateStore;
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
@@ -43,8 +43,13 @@ pub(crate) struct LogReader {
 
 impl LogStore {
     /// Opens the log in `dir`.
-    pub(crate) fn open_db(disk: &dyn Disk, dir: &Path, node_id: u64) -> Result<LogDb, StartError> {
-        LogDb::open(disk, dir, node_id)
+    pub(crate) fn open_db(
+        disk: &dyn Disk,
+        dir: &Path,
+        node_id: u64,
+        expected: Expected,
+    ) -> Result<LogDb, StartError> {
+        LogDb::open(disk, dir, node_id, expected)
     }
 
     /// Starts the writer of `db`. `state` is synced before entries are purged.

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Carrier;
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, DiskError};
 use crate::engine_config;
+use crate::examine;
 use crate::fatal::Fatal;
 use crate::heard::Heard;
 use crate::leader::{Leaders, Office};
+use crate::log_db::{Expected, LogDb};
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::peers::Peers;
@@ -24,7 +26,7 @@ use crate::propose::Road;
 use crate::state_machine::StateMachine;
 use crate::state_store::{Gaps, StateStore};
 use crate::status;
-use crate::type_config::TypeConfig;
+use crate::type_config::{LogId, TypeConfig};
 use crate::{Application, Leadership, Options, PeerConnector, StartError, StateView, Status, Timing};
 
 /// The consensus engine with our storage.
@@ -204,8 +206,14 @@ fn open(
     let dir_error = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     disk.create_dir_all(data_dir).map_err(dir_error)?;
     // The log first: it knows whose directory this is.
-    let log = LogStore::open_db(&*disk, &data_dir.join("log"), node_id)?;
+    let path = data_dir.join("log");
+    let expected = match StateStore::is_there(&*disk, data_dir) {
+        true => Expected::Old,
+        false => Expected::Any,
+    };
+    let log = LogStore::open_db(&*disk, &path, node_id, expected)?;
     let store = StateStore::open(disk.clone(), data_dir, application, fatal.clone())?;
+    check(&log, &store).map_err(|source| StartError::Database { database: "log", path, source })?;
     // An entry may be committed by others and applied here before its place in our log is on the disk. Who stops then has a
     // state that is ahead of the log, and which the engine can go on from only if a snapshot has it all, too.
     let last = log.last().map_err(|error| StartError::Engine(error.into()))?;
@@ -214,6 +222,15 @@ fn open(
     }
     let log = LogStore::start(disk, log, store.clone(), fatal).map_err(dir_error)?;
     Ok((log, store))
+}
+
+/// Reads the whole log, while there is somebody to tell: a replica must not find out that it has lost what it promised to
+/// keep when others rely on it.
+fn check(log: &LogDb, store: &StateStore) -> Result<(), DiskError> {
+    log.check()?;
+    let index = |id: Option<LogId>| id.map(|id| id.index);
+    let snapshot = store.latest_snapshot().and_then(|snapshot| snapshot.meta.last_log_id);
+    examine::agree(index(log.last()?), index(store.position().0), index(snapshot))
 }
 
 /// Returns the term that this replica leads, if it does.

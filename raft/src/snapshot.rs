@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{Disk, DiskError};
+use crate::disk::{DatabaseKind, Disk, DiskError};
+use crate::examine;
 use crate::state_db::StateDb;
 use crate::type_config::{SnapshotMeta, TypeConfig};
 
@@ -60,6 +61,11 @@ impl SnapshotDir {
     pub(crate) fn meta(&self) -> Result<SnapshotMeta, DiskError> {
         let (last_log_id, last_membership) = StateDb::peek(self.disk(), self.path())?;
         Ok(SnapshotMeta { last_log_id, last_membership })
+    }
+
+    /// Reads every record once: a damaged snapshot is no snapshot.
+    pub(crate) fn check(&self) -> Result<(), DiskError> {
+        examine::read_database(self.disk(), self.path(), DatabaseKind::State)
     }
 
     /// Returns the files that make up the snapshot, by name.

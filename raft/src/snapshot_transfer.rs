@@ -131,6 +131,10 @@ pub(crate) async fn receive(
         return Err(TransferError::Malformed(error));
     }
     blocking(&dir, |dir| dir.disk().sync_files(dir.path())).await?;
+    // Before it takes the place of a state that may be sound.
+    blocking(&dir, |dir| Ok(dir.check().map_err(|error| error.to_string())))
+        .await?
+        .map_err(|error| TransferError::Malformed(format!("it is damaged: {error}")))?;
     Ok((vote, Snapshot { meta, snapshot: dir }))
 }
 

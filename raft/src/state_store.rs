@@ -1,7 +1,7 @@
 //! The state on disk: which generation of it counts, and its snapshots.
 //!
 //! ```text
-//! state/current      the number of the generation that counts, replaced atomically
+//! state/current      the number of the generation that counts and its CRC-32, replaced atomically
 //! state/<n>/         a generation: one RocksDB
 //! snapshots/<index>-<term>-<n>/   the latest snapshot; other names are unfinished ones
 //! ```
@@ -28,7 +28,7 @@ use crate::state_db::StateDb;
 use crate::type_config::{Answer, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::{Application, StateBatch, StateView};
 
-const CURRENT: &str = "current";
+pub(crate) const CURRENT: &str = "current";
 
 /// The table that [`Bug::AnswersForgottenAtSnapshot`] forgets.
 const ANSWERS: u8 = 8;
@@ -89,6 +89,11 @@ impl StateStore {
             next_temporary: AtomicU64::new(0),
             applied,
         }))
+    }
+
+    /// Returns whether there is a state below `data_dir`, whatever its condition.
+    pub(crate) fn is_there(disk: &dyn Disk, data_dir: &Path) -> bool {
+        disk.exists(&data_dir.join("state").join(CURRENT))
     }
 
     fn db(&self) -> Arc<StateDb> {
@@ -263,7 +268,7 @@ impl StateStore {
         }
         self.disk.sync_dir(&self.states)?;
         // From here on the new generation counts.
-        self.disk.replace(&self.states.join(CURRENT), generation.to_string().as_bytes())?;
+        write_current(&*self.disk, &self.states, generation)?;
         let mut current = self.current.write().map_err(|_| "the state is in an unknown condition")?;
         std::mem::replace(&mut *current, Arc::new(next)).retire();
         *changing = HotRows::default();
@@ -276,9 +281,13 @@ fn prepare(disk: &dyn Disk, states: &Path, snapshots: &Path) -> io::Result<u64> 
     disk.create_dir_all(states)?;
     disk.create_dir_all(snapshots)?;
     if !disk.exists(&states.join(CURRENT)) {
-        disk.replace(&states.join(CURRENT), b"1")?;
+        begin(disk, states)?;
     }
     let generation = read_current(disk, states)?;
+    if !disk.exists(&states.join(generation.to_string())) {
+        let text = format!("generation {generation}, which `{CURRENT}` names, is gone");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
     for entry in disk.list(states)? {
         if entry.is_dir && entry.name != generation.to_string() {
             let dir = states.join(&entry.name);
@@ -289,15 +298,44 @@ fn prepare(disk: &dyn Disk, states: &Path, snapshots: &Path) -> io::Result<u64> 
     Ok(generation)
 }
 
-fn read_current(disk: &dyn Disk, states: &Path) -> io::Result<u64> {
-    let raw = disk.read(&states.join(CURRENT), 0, 64)?;
-    let text = String::from_utf8_lossy(&raw);
-    let invalid =
-        || io::Error::new(io::ErrorKind::InvalidData, format!("`{CURRENT}` is not a number: {text:?}"));
-    text.trim().parse().map_err(|_| invalid())
+/// Lays out the first generation, which is empty. Where there is another one, or something in it, the number is lost.
+fn begin(disk: &dyn Disk, states: &Path) -> io::Result<()> {
+    for entry in disk.list(states)? {
+        let dir = states.join(&entry.name);
+        if entry.is_dir && (entry.name != "1" || !disk.list(&dir)?.is_empty()) {
+            let text = format!("`{CURRENT}` is gone, which says which generation counts");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+    }
+    disk.create_dir_all(&states.join("1"))?;
+    write_current(disk, states, 1)
 }
 
-/// Returns the newest readable snapshot and removes everything else beside it.
+/// Makes `generation` the one that counts: afterwards, and after a crash, it is that or the one before.
+pub(crate) fn write_current(disk: &dyn Disk, states: &Path, generation: u64) -> io::Result<()> {
+    let number = generation.to_string();
+    let text = format!("{number} {:08x}\n", crc32fast::hash(number.as_bytes()));
+    disk.replace(&states.join(CURRENT), text.as_bytes())
+}
+
+/// Returns the generation that counts. Taken for another one, a damaged number would have the right one removed.
+pub(crate) fn read_current(disk: &dyn Disk, states: &Path) -> io::Result<u64> {
+    let raw = disk.read(&states.join(CURRENT), 0, 64)?;
+    let text = String::from_utf8_lossy(&raw);
+    let mut words = text.split_whitespace();
+    let (number, sum) = (words.next(), words.next());
+    let sound = match (number, sum) {
+        (Some(number), Some(sum)) => u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(number.as_bytes())),
+        // As it was written before there was a sum.
+        (Some(_), None) => true,
+        _ => false,
+    };
+    let damaged =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("`{CURRENT}` is damaged: it says {text:?}"));
+    number.filter(|_| sound).and_then(|number| number.parse().ok()).ok_or_else(damaged)
+}
+
+/// Returns the newest sound snapshot and removes everything else beside it.
 fn latest_snapshot(disk: &Arc<dyn Disk>, snapshots: &Path) -> io::Result<Option<Snapshot>> {
     let mut latest: Option<Snapshot> = None;
     for entry in disk.list(snapshots)?.into_iter().rev() {
@@ -307,7 +345,7 @@ fn latest_snapshot(disk: &Arc<dyn Disk>, snapshots: &Path) -> io::Result<Option<
         if !finished || latest.is_some() {
             continue;
         }
-        match dir.meta() {
+        match dir.check().and_then(|()| dir.meta()) {
             Ok(meta) => {
                 dir.keep();
                 latest = Some(Snapshot { meta, snapshot: dir });

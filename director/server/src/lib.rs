@@ -18,6 +18,7 @@ pub mod clouds;
 pub mod commands;
 pub mod config;
 pub mod contact;
+pub mod damage;
 pub mod deadline;
 pub mod error_map;
 pub mod files;

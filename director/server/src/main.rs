@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use directord::commands::{init, join, recover, restore};
+use directord::commands::{init, join, recover, repair, restore};
 use directord::config::Config;
 use directord::{logging, wire};
 
@@ -61,6 +61,12 @@ enum Command {
         #[arg(long)]
         unreplicated_writes_may_be_lost: bool,
     },
+    /// Have a replica whose disk is damaged begin anew, with what the others have.
+    Repair {
+        /// This replica's configuration.
+        #[arg(long, default_value = "/etc/directord/directord.toml")]
+        config: PathBuf,
+    },
     /// Run the replica.
     Run {
         /// This replica's configuration.
@@ -113,8 +119,10 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             };
             recover::recover(&Config::load(&config)?, consent).await
         }
+        Command::Repair { config } => repair::repair(&Config::load(&config)?).await,
         Command::Run { config } => {
-            let config = Config::load(&config)?;
+            let mut config = Config::load(&config)?;
+            pass_for_an_older_version(&mut config);
             let _logging = logging::start(&config)?;
             wire::run(config).await
         }
@@ -139,6 +147,15 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             println!("{}", output.display());
             Ok(())
         }
+    }
+}
+
+/// The build that the proofs under failure make of this program can pass for an older version, for upgrades of a fleet.
+fn pass_for_an_older_version(config: &mut Config) {
+    if env!("CARGO_PKG_NAME") == "chaos-tests"
+        && let Ok(level) = std::env::var("CHAOS_FEATURE_LEVEL")
+    {
+        config.feature_level = level.parse().unwrap_or(config.feature_level);
     }
 }
 

@@ -33,6 +33,7 @@ use crate::clouds::Clouds;
 use crate::commands::member_of;
 use crate::config::{Config, TimingProfile};
 use crate::contact;
+use crate::damage::{advised, check_presence, end_the_process};
 use crate::deadline;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
@@ -42,7 +43,8 @@ use crate::fleet::leaving::finish_removals;
 use crate::fleet::log::RaftLog;
 use crate::fleet::membership::{FleetService, Membership};
 use crate::fleet::peers::PeerChannels;
-use crate::fleet::scrub::scrub;
+use crate::fleet::readmitting::remember_peers;
+use crate::fleet::scrub::{scrub, scrub_state};
 use crate::fleet::settling::settle;
 use crate::grpc::{self, Door};
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
@@ -70,6 +72,7 @@ pub fn open_authority(cluster: &Cluster, kek: &Kek) -> anyhow::Result<Authority>
 /// Returns consensus options for a configuration.
 pub fn raft_options(config: &Config, identity: &NodeIdentity) -> raft::Options {
     let mut options = raft::Options::new(identity.node.0, config.data_dir.join("raft"));
+    options.on_fatal = Arc::new(end_the_process);
     options.timing = match config.timing {
         TimingProfile::Default => Timing::DEFAULT,
         TimingProfile::SlowDisk => Timing::SLOW_DISKS,
@@ -173,12 +176,15 @@ impl Replica {
             config.data_dir.display()
         );
         let identity = files.node().context("read which replica this is")?;
+        check_presence(&config, &files, identity.node)?;
         let kek = Kek::load(&config.kek_file)?;
         let tls = TlsIdentity::new(&files.chain_pem()?, &files.key_pem()?, &files.authorities_pem()?)?;
         let tls = Arc::new(tls);
         let peers = Arc::new(PeerChannels::new(tls.clone()));
         let (doors, core) = (OwnedTasks::new(), OwnedTasks::new());
-        let node = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await?;
+        let started = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await;
+        let node = started.map_err(advised)?;
+        files.note_run().context("note that this replica has run")?;
         let log = RaftLog::new(node.clone(), identity.node);
         // After the databases: their lock keeps a second process out, which would take our unfinished blobs for a crash's.
         let opened = check_cluster(&log, &identity).and_then(|()| {
@@ -300,6 +306,10 @@ impl Replica {
         let (node, log) = (self.node.clone(), self.log.clone());
         let health = self.health.clone();
         self.doors.spawn("contact", OnExit::Ignore, move |stop| contact::follow(node, log, health, stop));
+        let (files, own, log) = (self.files.clone(), self.identity.clone(), self.log.clone());
+        self.doors.spawn("peers' addresses", OnExit::StopNode, |stop| remember_peers(files, own, log, stop));
+        let state = self.log.clone();
+        self.doors.spawn("state scrubber", OnExit::StopNode, |stop| scrub_state(state, stop));
         let (hub, log) = (self.hub.clone(), self.log.clone());
         self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
         outputs
@@ -312,7 +322,7 @@ impl Replica {
             .relay_routes()
             .add_service(raft)
             .add_service(forward)
-            .add_service(FleetServer::new(FleetService(membership.clone())))
+            .add_service(FleetServer::new(FleetService(membership.clone(), self.kek.clone())))
             .add_service(BlobCopiesServer::new(self.blobs.copies()));
         let routes = PeerGate::new(self.node.clone(), self.log.clone()).guard(router(routes));
         self.serve(&self.core, "peer port", listener, PortKind::Peer, routes);

@@ -10,7 +10,7 @@ use model::NodeId;
 use owned_tasks::OwnedTasks;
 use raft::Node;
 use state::State;
-use state::command::{Command, FEATURE_LEVEL, NewEvent};
+use state::command::{Command, NewEvent};
 use state::log::{CommandLog as _, Proposal};
 use state::records::{Member, Setting};
 
@@ -114,7 +114,7 @@ pub fn member_of(config: &Config, node: NodeId) -> Member {
         peer_address: config.peer.advertise.clone(),
         agent_address: config.agent.advertise.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: config.feature_level,
     }
 }
 

@@ -17,7 +17,6 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use state::command::FEATURE_LEVEL;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -37,14 +36,19 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Joins the fleet behind `endpoints`; the replica gets its place when it first runs.
 pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow::Result<()> {
+    check_owner(&config.data_dir)?;
+    let _lock = DataLock::take(&config.data_dir)?;
+    join_locked(config, token, endpoints).await
+}
+
+/// Joins it for whoever has the folder's lock.
+pub(super) async fn join_locked(config: &Config, token: &str, endpoints: &[String]) -> anyhow::Result<()> {
     let files = IdentityFiles::new(&config.data_dir);
     ensure!(
         !files.exist(),
         "`{}` belongs to a fleet already: empty it to join another one",
         config.data_dir.display()
     );
-    check_owner(&config.data_dir)?;
-    let _lock = DataLock::take(&config.data_dir)?;
     let fingerprint = token.rsplit('.').next().filter(|_| token.split('.').count() == 3);
     let fingerprint = fingerprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
     let fingerprint =
@@ -56,7 +60,7 @@ pub async fn join(config: &Config, token: &str, endpoints: &[String]) -> anyhow:
         name: config.name.clone(),
         csr_der: csr.der().to_vec().into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: config.feature_level,
         hosts: own_names(config).hosts,
     };
     let answer = ask(endpoints, &fingerprint, &request).await?;

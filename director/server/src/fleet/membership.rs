@@ -22,7 +22,9 @@ use tonic::{Request, Response, Status};
 use super::leaving::{HAND_OVER, Removal};
 use super::log::RaftLog;
 use super::peers::PeerChannels;
+use super::readmitting::readmit;
 use crate::error_map::{of_member, status, unavailable};
+use crate::secrets::Kek;
 use crate::tls::replica_named_in;
 
 /// How long catching up may take: a state of gigabytes over a slow link.
@@ -144,7 +146,7 @@ fn resident_bytes() -> u64 {
 
 /// The fleet service on the peer port.
 #[derive(Clone)]
-pub struct FleetService(pub Membership);
+pub struct FleetService(pub Membership, pub Kek);
 
 fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
     let certificates = request.extensions().get::<PeerCertificates>();
@@ -190,6 +192,14 @@ impl Fleet for FleetService {
         self.0.promote_here(member.clone()).await.map_err(|error| of_member(&error))?;
         self.0.file(member).await?;
         Ok(Response::new(pb::PromoteResponse {}))
+    }
+
+    async fn readmit(
+        &self,
+        request: Request<pb::ReadmitRequest>,
+    ) -> Result<Response<pb::ReadmitResponse>, Status> {
+        let node = caller(&request)?;
+        readmit(&self.0, &self.1, node).await.map(Response::new)
     }
 
     async fn remove(

@@ -3,7 +3,7 @@
 //! Deliberately *not* here: consensus itself (`raft`) and what entries mean (`state`). Invariant: a replica that was removed
 //! is let in nowhere, from the moment that the state says so.
 //!
-//! Read next: [`log`], then a replica's life: [`settling`], [`membership`], [`leaving`]; then [`blobs`] and [`scrub`].
+//! Read next: [`log`], then a replica's life: [`settling`], [`membership`], [`leaving`], [`readmitting`]; then [`blobs`] and [`scrub`].
 
 pub mod backup;
 pub mod blobs;
@@ -14,5 +14,6 @@ pub mod leaving;
 pub mod log;
 pub mod membership;
 pub mod peers;
+pub mod readmitting;
 pub mod scrub;
 pub mod settling;

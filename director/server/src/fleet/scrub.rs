@@ -1,18 +1,25 @@
-//! Reading every copy of a blob from time to time, so that damage is found while other replicas still have sound ones. The
+//! Reading every copy of a blob, and every row of the state, from time to time, so that damage is found while other replicas still have sound ones. The
 //! store removes what is damaged, and the healer fetches what is missing.
 
 use std::time::Duration;
 
 use model::BlobDigest;
 use release::{Blobstore as _, LocalBlobs};
+use state::kv::{Direction, Span};
+use state::log::CommandLog as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use super::log::RaftLog;
 
 /// Bytes read a second, over the long run: nobody else's reading may suffer.
 const BYTES_PER_SECOND: u64 = 4 << 20;
 
 /// Pause after each blob at least.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause before the state is read for the first time: a replica that starts has other things to do.
+const FIRST: Duration = Duration::from_secs(60);
 
 /// Pause between two rounds.
 const REST: Duration = Duration::from_secs(6 * 3600);
@@ -28,6 +35,27 @@ pub async fn scrub(local: std::sync::Arc<LocalBlobs>, stop: CancellationToken) {
             damaged = round(&local) => info!(damaged, "every copy of a blob was read"),
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Reads every row of the state for the life of the process, first soon after the start. A damaged one ends the process, as
+/// it does whoever reads it; but while the others are still sound.
+pub async fn scrub_state(log: RaftLog, stop: CancellationToken) {
+    let mut pause = FIRST;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        let (view, stopping) = (log.view(), stop.clone());
+        let rows = tokio::task::spawn_blocking(move || {
+            let all = Span { start: Vec::new(), end: None };
+            view.scan(all, Direction::Forward).take_while(|_| !stopping.is_cancelled()).count()
+        });
+        if let Ok(rows) = rows.await {
+            debug!(rows, "every row of the state was read");
+        }
+        pause = REST;
     }
 }
 

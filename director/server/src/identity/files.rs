@@ -15,7 +15,7 @@ pub struct NodeIdentity {
     pub cluster_id: String,
     /// The replica's number.
     pub node: NodeId,
-    /// Peer addresses known when it joined, to ask for a place.
+    /// The peers' addresses, as they were known last: to ask for a place, also once the state is lost.
     #[serde(default)]
     pub peers: Vec<(NodeId, String)>,
 }
@@ -37,6 +37,24 @@ impl IdentityFiles {
         self.path("node.json").exists()
     }
 
+    /// Returns the folder that they are in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns whether the replica has run: from then on its data must be there.
+    pub fn has_run(&self) -> bool {
+        self.path("has-run").exists()
+    }
+
+    /// Notes that the replica has run.
+    pub fn note_run(&self) -> io::Result<()> {
+        match self.has_run() {
+            true => Ok(()),
+            false => write_private(&self.path("has-run"), b""),
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -52,6 +70,11 @@ impl IdentityFiles {
         write_private(&self.path("key.pem"), key_pem.as_bytes())?;
         write_private(&self.path("authorities.pem"), authorities_pem.as_bytes())?;
         self.store_chain(chain_pem)?;
+        self.store_node(node)
+    }
+
+    /// Stores which replica this is, and whom it knows.
+    pub fn store_node(&self, node: &NodeIdentity) -> io::Result<()> {
         write_private(&self.path("node.json"), &serde_json::to_vec_pretty(node)?)
     }
 
