@@ -116,6 +116,9 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where traces go.
     pub otlp: Option<String>,
+    /// The feature level that the replica announces: this program's own. No key of the file; tests of upgrades have a
+    /// replica pass for an older one.
+    pub feature_level: u32,
 }
 
 /// The configuration can't be used.

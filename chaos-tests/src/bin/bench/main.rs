@@ -35,7 +35,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     clients: Vec<usize>,
     /// How often the leader is killed.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 50)]
     runs: usize,
     /// Simulated instances of the fresh deploy; twice as many for the one that changes nothing.
     #[arg(long, default_value_t = 500)]

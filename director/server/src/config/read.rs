@@ -200,6 +200,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         log_filter,
         metrics,
         otlp,
+        feature_level: state::command::FEATURE_LEVEL,
     })
 }
 
