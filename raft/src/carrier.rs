@@ -153,6 +153,7 @@ pub(crate) fn outcome_out(outcome: Result<Proposed, LocalError>) -> wire::propos
         Err(error) => {
             let refusal = match error {
                 LocalError::NotLeader => Refusal::NotLeader,
+                LocalError::NoRoom => Refusal::NoRoom,
                 LocalError::Unknown => Refusal::Unknown,
                 LocalError::TooLarge(_) => Refusal::TooLarge,
                 LocalError::Stopped => Refusal::Stopped,
@@ -172,6 +173,7 @@ fn outcome_in(outcome: wire::propose_response::Outcome) -> Result<Proposed, Atte
         Some(outcome::Outcome::Refusal(refusal)) if refusal == Refusal::NotLeader as i32 => {
             Err(Attempt::NotDone)
         }
+        Some(outcome::Outcome::Refusal(refusal)) if refusal == Refusal::NoRoom as i32 => Err(Attempt::NoRoom),
         _ => Err(Attempt::Unknown),
     }
 }

@@ -85,6 +85,9 @@ pub enum ProposeError {
     /// recognizes them by their request id.
     #[error("the entry was not confirmed within {0:?}; it may have been committed")]
     Unknown(Duration),
+    /// The leader's disk is full, and no other replica leads: surely not committed.
+    #[error("the leader has no room on its disk and takes no writes until there is some")]
+    NoRoom,
     /// Longer than [`MAX_ENTRY_BYTES`](crate::MAX_ENTRY_BYTES).
     #[error("an entry of {bytes} bytes is longer than the limit of {} bytes", crate::MAX_ENTRY_BYTES)]
     TooLarge {

@@ -15,9 +15,9 @@ use crate::disk::{Disk, DiskError, Durability};
 use crate::error::{FoundError, StartError};
 use crate::fatal::Fatal;
 use crate::log_db::{Expected, LogBatch, LogDb};
-use crate::state_store;
 use crate::state_batch::Writes;
 use crate::state_db::StateDb;
+use crate::state_store;
 use crate::type_config::{CommittedLeaderId, Entry, LogId, Membership, StoredMembership, Vote};
 
 /// Terms that a lost cluster may have seen beyond those that are known: more than it has elections between a backup, or

@@ -75,7 +75,9 @@ impl LogDb {
         let log = Self { db: disk.open(dir, DatabaseKind::Log).map_err(damaged)? };
         match log.meta(NODE_ID).map_err(|e| damaged(e.into()))? {
             None if expected == Expected::Old => {
-                return Err(damaged("it is empty, and the state beside it is not: what it held is lost".into()));
+                return Err(damaged(
+                    "it is empty, and the state beside it is not: what it held is lost".into(),
+                ));
             }
             None => {
                 let mut batch = LogBatch::default();

@@ -23,6 +23,7 @@ use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::peers::Peers;
 use crate::propose::Road;
+use crate::room::Told;
 use crate::state_machine::StateMachine;
 use crate::state_store::{Gaps, StateStore};
 use crate::status;
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) carrier: Carrier,
     pub(crate) road: Road,
     pub(crate) stopping: CancellationToken,
+    pub(crate) room: Arc<Told>,
     status: watch::Receiver<Status>,
     /// The term that this replica leads, and when it noticed.
     noticed: Arc<Mutex<Option<(u64, Instant)>>>,
@@ -109,6 +111,7 @@ impl Node {
             carrier,
             road,
             stopping,
+            room: Arc::default(),
             status: status_receiver,
             noticed,
         };

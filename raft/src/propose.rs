@@ -13,7 +13,6 @@ use proto::peer::v1 as wire;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
-use crate::MAX_ENTRY_BYTES;
 use crate::carrier::Calls;
 use crate::connector::Purpose;
 use crate::error::{ProposeError, ReadError};
@@ -22,6 +21,13 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::peers::{Gate, Peers, Reached};
 use crate::type_config::EntryBytes;
+use crate::{MAX_ENTRY_BYTES, Room};
+
+/// How long a leader without room may take to hand over to one that has some.
+const NO_ROOM_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The leader has no room, and goes on leading.
+pub(crate) struct NoRoom;
 
 /// Pause before the next attempt, unless a new leader shows up earlier.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -42,6 +48,8 @@ pub(crate) enum LocalError {
     NotLeader,
     /// It led when it began; the outcome is open.
     Unknown,
+    /// There is no room on its disk; nothing happened.
+    NoRoom,
     /// The entry is too long.
     TooLarge(usize),
     /// It has stopped.
@@ -53,6 +61,8 @@ pub(crate) enum LocalError {
 pub(crate) enum Attempt {
     /// Surely nothing happened there.
     NotDone,
+    /// Surely nothing happened there: it has no room on its disk.
+    NoRoom,
     /// Something may have happened there.
     Unknown,
     /// This replica has stopped.
@@ -74,7 +84,8 @@ impl Node {
         let taken = AtomicBool::new(false);
         let attempts = self.at_leader(&taken, |target| self.propose_at(target, entry.clone(), deadline));
         match timeout_at(deadline, attempts).await {
-            Ok(Some(done)) => Ok(done),
+            Ok(Some(Ok(done))) => Ok(done),
+            Ok(Some(Err(NoRoom))) => Err(ProposeError::NoRoom),
             Ok(None) => Err(ProposeError::Stopped),
             Err(_) if taken.load(Ordering::Relaxed) => Err(ProposeError::Unknown(timeout)),
             Err(_) => Err(ProposeError::NoLeader(timeout)),
@@ -91,6 +102,8 @@ impl Node {
         let attempts = self.at_leader(&taken, |target| self.read_index_at(target, deadline));
         let late = |_| ReadError::Timeout(timeout);
         let index = timeout_at(deadline, attempts).await.map_err(late)?.ok_or(ReadError::Stopped)?;
+        // A read needs no room.
+        let index = index.map_err(|NoRoom| ReadError::Stopped)?;
         let mut applied = self.watch_applied();
         let reached =
             timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await.map_err(late)?;
@@ -98,11 +111,16 @@ impl Node {
     }
 
     /// Makes attempts at the leader, one after the other, until one succeeds; `None` once this replica has stopped.
-    async fn at_leader<T, F>(&self, taken: &AtomicBool, attempt: impl Fn(Leader) -> F) -> Option<T>
+    async fn at_leader<T, F>(
+        &self,
+        taken: &AtomicBool,
+        attempt: impl Fn(Leader) -> F,
+    ) -> Option<Result<T, NoRoom>>
     where
         F: Future<Output = Result<T, Attempt>>,
     {
         let leaders = &self.inner.leaders;
+        let mut full_since = None;
         loop {
             let target = tokio::select! {
                 target = leaders.leader() => target?,
@@ -116,9 +134,18 @@ impl Node {
                 () = leaders.is_not(&target) => Err(Attempt::Unknown),
             };
             match outcome {
-                Ok(done) => return Some(done),
+                Ok(done) => return Some(Ok(done)),
                 Err(Attempt::Stopped) => return None,
                 Err(Attempt::NotDone) => taken.store(before, Ordering::Relaxed),
+                Err(Attempt::NoRoom) => {
+                    taken.store(before, Ordering::Relaxed);
+                    // It hands over, if there is anybody who has room; that is worth a moment, and no more. If an
+                    // earlier leader may have taken the entry, nobody can say that it was not.
+                    let since = *full_since.get_or_insert_with(Instant::now);
+                    if !before && since.elapsed() > NO_ROOM_PATIENCE {
+                        return Some(Err(NoRoom));
+                    }
+                }
                 Err(Attempt::Unknown) => {}
             }
             tokio::select! {
@@ -150,6 +177,9 @@ impl Node {
         if entry.len() > MAX_ENTRY_BYTES {
             return Err(LocalError::TooLarge(entry.len()));
         }
+        if self.inner.room.room() != Room::Ample {
+            return Err(LocalError::NoRoom);
+        }
         match self.inner.engine.client_write(EntryBytes(entry)).await {
             Ok(done) => Ok(Proposed { index: done.log_id.index, answer: done.data.0 }),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(LocalError::NotLeader),
@@ -164,6 +194,9 @@ impl Node {
         if entries.iter().any(|entry| entry.len() > MAX_ENTRY_BYTES) {
             // Whoever sends them checks before; nobody else gets here.
             return entries.iter().map(|entry| Err(LocalError::TooLarge(entry.len()))).collect();
+        }
+        if self.inner.room.room() != Room::Ample {
+            return vec![Err(LocalError::NoRoom); count];
         }
         let Ok(mut results) = self.inner.engine.client_write_many(entries.into_iter().map(EntryBytes)).await
         else {
@@ -239,6 +272,7 @@ impl From<LocalError> for Attempt {
     fn from(error: LocalError) -> Self {
         match error {
             LocalError::NotLeader => Self::NotDone,
+            LocalError::NoRoom => Self::NoRoom,
             LocalError::Stopped => Self::Stopped,
             LocalError::Unknown | LocalError::TooLarge(_) => Self::Unknown,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, future};
-use openraft::raft::StreamAppendError;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError};
 use proto::peer::v1 as wire;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
@@ -14,6 +14,7 @@ use wire::forward_server::{Forward, ForwardServer};
 use wire::raft_server::{Raft, RaftServer};
 
 use crate::Node;
+use crate::Room;
 use crate::carrier::outcome_out;
 use crate::codec::{self, Ballot, DecodeError};
 use crate::heard::Heard;
@@ -22,6 +23,7 @@ use crate::peer::{MESSAGE_MAX_BYTES, Peer};
 use crate::propose::LocalError;
 use crate::snapshot_transfer::{self, Chunks};
 use crate::state_store::StateStore;
+use crate::type_config::TypeConfig;
 
 /// This replica, as its peers call it.
 #[derive(Clone)]
@@ -53,6 +55,12 @@ impl LocalPeer {
         let requests = requests.map(|request| codec::append_request_in(request).ok());
         let requests =
             requests.take_while(|request| future::ready(request.is_some())).filter_map(future::ready);
+        // What can't be kept is not taken: the leader sends it again.
+        let node = self.node.clone();
+        let fits = move |request: &AppendEntriesRequest<TypeConfig>| {
+            request.entries.is_empty() || node.room() != Room::None
+        };
+        let requests = requests.take_while(move |request| future::ready(fits(request)));
         let answers = self.raft.stream_append(requests);
         let answers = answers.map(|answer| match answer {
             Ok(result) => Ok(codec::append_response_out(&result)),
@@ -66,6 +74,9 @@ impl LocalPeer {
             .receiving
             .try_acquire()
             .map_err(|_| Status::resource_exhausted("another snapshot is being received"))?;
+        if self.node.room() != Room::Ample {
+            return Err(Status::resource_exhausted("there is no room for a snapshot on this replica's disk"));
+        }
         let (vote, snapshot) = snapshot_transfer::receive(chunks, &self.store)
             .await
             .map_err(|error| Status::aborted(error.to_string()))?;
@@ -240,6 +251,7 @@ impl From<LocalError> for Status {
         match error {
             // Callers rely on this code: surely nothing was proposed.
             LocalError::NotLeader => Self::failed_precondition("this replica does not lead"),
+            LocalError::NoRoom => Self::failed_precondition("there is no room on this replica's disk"),
             LocalError::Unknown => Self::aborted("the leadership was lost while the entry was on its way"),
             LocalError::TooLarge(bytes) => {
                 Self::invalid_argument(format!("an entry of {bytes} bytes is too long"))

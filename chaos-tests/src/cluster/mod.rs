@@ -137,7 +137,7 @@ impl Cluster {
     fn lay_out(&mut self, ports: [u16; 4]) -> Result<usize> {
         let number = self.replicas.len() + 1;
         let folder = self.folder.path().join(format!("director-{number}"));
-        fs::create_dir(&folder)?;
+        fs::create_dir_all(&folder)?;
         let small = self.small_disk.filter(|(whose, _)| *whose == number);
         let disk = match small {
             Some((_, mebibytes)) => SmallDisk::mount(&folder.join("data"), mebibytes)?,

@@ -45,6 +45,7 @@ const MEMBERS: &[Column] = &[
     column("Lag", "lag"),
     column("Snapshot", "snapshot_index"),
     column("RSS", "rss_bytes"),
+    column("Disk", "room"),
     column("Version", "version"),
 ];
 
@@ -64,6 +65,7 @@ async fn status(context: &mut Context<'_>) -> Result<(), Error> {
             number(member.lag),
             member.snapshot_index.map_or(Cell::None, Cell::nonzero),
             member.rss_bytes.map_or(Cell::None, |bytes| Cell::Both(mebibytes(bytes), json!(bytes))),
+            member.room.unwrap_or_default().into(),
             member.version.into(),
         ]
     });

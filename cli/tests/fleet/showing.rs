@@ -22,6 +22,7 @@ fn member(id: u64, role: &str, applied: u64) -> MemberStatus {
         lag: Some(100 - applied),
         version: "0.1.0".into(),
         rss_bytes: Some(52 << 20),
+        room: Some("ample".into()),
         ..MemberStatus::default()
     }
 }
@@ -53,10 +54,10 @@ async fn the_clusters_status() {
              Leader       2
              Answered by  1
 
-             ID  Name        Address         Role         Term  Index  Applied  Lag  Snapshot  RSS     Version
-             1   director-1  10.0.0.1:25555  follower     4     99     98       2    -         52 MiB  0.1.0
-             2   director-2  10.0.0.2:25555  leader       4     101    100      0    -         52 MiB  0.1.0
-             3   director-3  -               unreachable  -     -      -        -    -         -       -
+             ID  Name        Address         Role         Term  Index  Applied  Lag  Snapshot  RSS     Disk   Version
+             1   director-1  10.0.0.1:25555  follower     4     99     98       2    -         52 MiB  ample  0.1.0
+             2   director-2  10.0.0.2:25555  leader       4     101    100      0    -         52 MiB  ample  0.1.0
+             3   director-3  -               unreachable  -     -      -        -    -         -       -      -
 
             3 replicas
         "#]],

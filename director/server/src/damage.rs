@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn damage_is_told_apart_from_a_disk_that_is_full() {
-        let damaged = "reading the state failed: Corruption: block checksum mismatch in /d/state/1/000012.sst";
+        let damaged =
+            "reading the state failed: Corruption: block checksum mismatch in /d/state/1/000012.sst";
         assert!(advice(damaged).contains("directord repair"));
         assert_eq!(advice("writing and syncing the log failed: IO error: No space left on device"), "");
     }

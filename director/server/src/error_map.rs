@@ -166,6 +166,8 @@ fn of_log(error: &LogError, message: String) -> Status {
             details.set_error_info("NoLeader", DOMAIN, HashMap::new());
             Status::with_error_details(Code::Unavailable, message, details)
         }
+        // Without a time to come back: somebody has to make room.
+        LogError::NoRoom => reason(Code::ResourceExhausted, message, "NoRoom"),
         LogError::TooLarge { .. } => bad_request(message),
         LogError::TooOld { .. } => reason(Code::FailedPrecondition, message, "MemberTooOld"),
         LogError::Other(_) => internal(message),

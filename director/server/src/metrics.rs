@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use state::command::{Command, TaskEnd};
 use tonic::Code;
 
 /// The latest Raft term.
 pub const RAFT_TERM: &str = "directorate_raft_term";
+/// Free bytes on the disk of the data.
+pub const DISK_FREE: &str = "directorate_disk_free_bytes";
 /// 1 on the leader.
 pub const RAFT_LEADER: &str = "directorate_raft_leader";
 /// The last entry in the log.
@@ -90,9 +92,15 @@ pub async fn observe(request: Request, next: Next) -> Response {
     answer
 }
 
+/// Notes how much of the disk is free.
+pub fn disk_free(bytes: u64) {
+    gauge!(DISK_FREE).set(bytes as f64);
+}
+
 /// Tells the recorder what each name means.
 pub fn describe() {
     describe_gauge!(RAFT_TERM, "The latest Raft term that this replica has seen");
+    describe_gauge!(DISK_FREE, "Free bytes on the disk that this replica's data is on");
     describe_gauge!(RAFT_LEADER, "1 if this replica leads, else 0");
     describe_gauge!(RAFT_LAST_INDEX, "Index of the last entry in this replica's log");
     describe_gauge!(RAFT_APPLIED_INDEX, "Index of the last entry that this replica's state contains");

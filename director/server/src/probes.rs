@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use owned_tasks::{OnExit, OwnedTasks};
-use raft::{Node, Role};
+use raft::{Node, Role, Room};
 use state::State;
 use state::log::CommandLog as _;
 use tokio::net::TcpListener;
@@ -54,7 +54,13 @@ pub fn start(tasks: &OwnedTasks, listener: TcpListener, node: Node, log: RaftLog
 /// Ready: knows its fleet and is in touch with a leader, so that a request can be answered.
 async fn ready(Extract(probes): Extract<Probes>) -> (StatusCode, String) {
     let text = match readiness(&probes.node, &probes.log) {
-        Readiness::Ready { leader } => return (StatusCode::OK, format!("ok, replica {leader} leads\n")),
+        Readiness::Ready { leader } => {
+            let disk = match probes.node.room() {
+                Room::Ample => "",
+                Room::Little | Room::None => ", little room on the disk here",
+            };
+            return (StatusCode::OK, format!("ok, replica {leader} leads{disk}\n"));
+        }
         Readiness::NoLeader => "no leader in reach\n",
         Readiness::NoState => "the state has not arrived yet\n",
     };

@@ -44,6 +44,7 @@ use crate::fleet::log::RaftLog;
 use crate::fleet::membership::{FleetService, Membership};
 use crate::fleet::peers::PeerChannels;
 use crate::fleet::readmitting::remember_peers;
+use crate::fleet::room;
 use crate::fleet::scrub::{scrub, scrub_state};
 use crate::fleet::settling::settle;
 use crate::grpc::{self, Door};
@@ -182,7 +183,8 @@ impl Replica {
         let tls = Arc::new(tls);
         let peers = Arc::new(PeerChannels::new(tls.clone()));
         let (doors, core) = (OwnedTasks::new(), OwnedTasks::new());
-        let started = Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await;
+        let started =
+            Node::start(raft_options(&config, &identity), Arc::new(Fsm), peers.clone(), &core).await;
         let node = started.map_err(advised)?;
         files.note_run().context("note that this replica has run")?;
         let log = RaftLog::new(node.clone(), identity.node);
@@ -308,6 +310,8 @@ impl Replica {
         self.doors.spawn("contact", OnExit::Ignore, move |stop| contact::follow(node, log, health, stop));
         let (files, own, log) = (self.files.clone(), self.identity.clone(), self.log.clone());
         self.doors.spawn("peers' addresses", OnExit::StopNode, |stop| remember_peers(files, own, log, stop));
+        let (folder, member) = (self.config.data_dir.clone(), membership.clone());
+        self.doors.spawn("room on the disk", OnExit::StopNode, |stop| room::watch(folder, member, stop));
         let state = self.log.clone();
         self.doors.spawn("state scrubber", OnExit::StopNode, |stop| scrub_state(state, stop));
         let (hub, log) = (self.hub.clone(), self.log.clone());

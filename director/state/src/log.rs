@@ -55,6 +55,9 @@ pub enum LogError {
     /// Nobody led within the time that a request may wait.
     #[error("the fleet has no leader: {0}")]
     NoLeader(String),
+    /// The leader's disk is full, and there is no other leader. It did not happen.
+    #[error("there is no room on the leader's disk: the fleet takes no writes until there is some")]
+    NoRoom,
     /// This replica is stopping.
     #[error("this director is stopping")]
     Stopping,

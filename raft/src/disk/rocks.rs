@@ -184,6 +184,7 @@ fn options(kind: DatabaseKind) -> Options {
     // was built with its assertions, as Debian's is, then dies amid reporting that a write has failed: nobody would be
     // told why the replica has ended. What it says when it is opened stays.
     options.set_log_level(LogLevel::Fatal);
+    options.set_stats_dump_period_sec(0);
     options.set_max_total_wal_size(match kind {
         DatabaseKind::Log => 256 << 20,
         DatabaseKind::State => 64 << 20,

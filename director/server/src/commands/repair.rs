@@ -65,7 +65,11 @@ pub async fn repair(config: &Config) -> anyhow::Result<()> {
         aside.put_back(&raft, files.folder())?;
         return Err(error);
     }
-    println!("What replica {} had is in {}: remove it once all is well.", identity.node, aside.folder.display());
+    println!(
+        "What replica {} had is in {}: remove it once all is well.",
+        identity.node,
+        aside.folder.display()
+    );
     give_up_old_place(&others, &identity).await;
     Ok(())
 }
@@ -130,15 +134,16 @@ impl Others {
     /// Asks for a new place.
     async fn readmitted(&self) -> anyhow::Result<pb::ReadmitResponse> {
         let asked = self.ask(async |mut client: Client| client.readmit(bounded(pb::ReadmitRequest {})).await);
-        asked.await.map_err(|status| anyhow::anyhow!("the other replicas give no new place: {}", status.message()))
+        asked
+            .await
+            .map_err(|status| anyhow::anyhow!("the other replicas give no new place: {}", status.message()))
     }
 
     /// Has the old place removed.
     async fn removed(&self, node: NodeId) -> Result<(), Status> {
         let request =
             pb::RemoveRequest { node_id: node.0, user: FLEET_USER.into(), ..pb::RemoveRequest::default() };
-        let asked =
-            self.ask(async |mut client: Client| client.remove(bounded(request.clone())).await).await;
+        let asked = self.ask(async |mut client: Client| client.remove(bounded(request.clone())).await).await;
         match asked {
             // An earlier attempt did it, and its answer was lost: nobody talks to us any more.
             Err(status) if status.code() == tonic::Code::PermissionDenied => Ok(()),

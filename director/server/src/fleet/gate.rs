@@ -160,7 +160,8 @@ mod tests {
         request.extensions_mut().insert(PeerCertificates(Arc::new(vec![certificate_of(3)])));
         let membership = replica.door.membership.clone();
         let node = membership.node.clone();
-        let refused = crate::fleet::membership::FleetService(membership, replica.kek.clone()).promote(request).await;
+        let refused =
+            crate::fleet::membership::FleetService(membership, replica.kek.clone()).promote(request).await;
         assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
         assert_eq!(node.status().members.len(), 1);
         replica.stop().await;

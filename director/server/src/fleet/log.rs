@@ -79,6 +79,7 @@ impl RaftLog {
 fn log_error(error: ProposeError) -> LogError {
     match error {
         ProposeError::Stopped => LogError::Stopping,
+        ProposeError::NoRoom => LogError::NoRoom,
         ProposeError::TooLarge { bytes } => LogError::TooLarge { bytes, max: raft::MAX_ENTRY_BYTES },
         other => LogError::NoLeader(other.to_string()),
     }

@@ -23,6 +23,7 @@ use super::leaving::{HAND_OVER, Removal};
 use super::log::RaftLog;
 use super::peers::PeerChannels;
 use super::readmitting::readmit;
+use super::room;
 use crate::error_map::{of_member, status, unavailable};
 use crate::secrets::Kek;
 use crate::tls::replica_named_in;
@@ -58,6 +59,7 @@ impl Membership {
             snapshot_index: status.snapshot_index.unwrap_or_default(),
             rss_bytes: resident_bytes(),
             version: env!("CARGO_PKG_VERSION").into(),
+            room: room::word(self.node.room()).into(),
         }
     }
 

@@ -15,5 +15,6 @@ pub mod log;
 pub mod membership;
 pub mod peers;
 pub mod readmitting;
+pub mod room;
 pub mod scrub;
 pub mod settling;

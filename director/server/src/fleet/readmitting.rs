@@ -56,7 +56,12 @@ pub(super) async fn readmit(
 
 /// Keeps the peers' addresses beside the identity, for the life of the process: whoever has lost the state must still know
 /// whom to ask.
-pub async fn remember_peers(files: IdentityFiles, mut own: NodeIdentity, log: RaftLog, stop: CancellationToken) {
+pub async fn remember_peers(
+    files: IdentityFiles,
+    mut own: NodeIdentity,
+    log: RaftLog,
+    stop: CancellationToken,
+) {
     let mut seen = log.revision();
     loop {
         let peers = peers(&log, own.node);
@@ -83,4 +88,3 @@ fn peers(log: &RaftLog, own: NodeId) -> BTreeSet<(NodeId, String)> {
     let members = State::new(&*view).members().into_iter();
     members.filter(|member| member.node != own).map(|member| (member.node, member.peer_address)).collect()
 }
-

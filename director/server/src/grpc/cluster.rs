@@ -84,6 +84,7 @@ impl Cluster for Door {
                 version: here.map_or(member.version, |s| s.version.clone()),
                 snapshot_index: here.map(|s| s.snapshot_index),
                 rss_bytes: here.map(|s| s.rss_bytes),
+                room: here.map(|s| s.room.clone()),
             }
         });
         Ok(Response::new(pb::ClusterStatusResponse {
