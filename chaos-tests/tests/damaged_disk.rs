@@ -103,7 +103,10 @@ async fn damage_in_each_database_is_named_and_healed_from_the_others() -> Result
         // So that there is something in tables and in logs of writes.
         cluster.run(number)?;
         cluster.wait_for_voter(number).await?;
-        client.put_config("late", &format!("text: before {database}{ending}")).await?;
+        let late = format!("text: before {database}{ending}");
+        client.put_config("late", &late).await?;
+        // Asked itself, it answers once it has it.
+        ensure!(cluster.client_of(number)?.config("note", "late").await? == late);
         // In the middle of whatever it does: a stop in order would leave nothing in its logs of writes.
         cluster.kill(number)?;
         let raft = cluster.folder_of(number).join("data/raft");

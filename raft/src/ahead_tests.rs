@@ -10,7 +10,7 @@ use owned_tasks::OwnedTasks;
 
 use crate::disk::{Disk, Durability, LocalDisk};
 use crate::fatal::Fatal;
-use crate::log_db::{LogBatch, LogDb};
+use crate::log_db::{Expected, LogBatch, LogDb};
 use crate::state_store::{Gaps, StateStore};
 use crate::type_config::{CommittedLeaderId, Entry, EntryBytes, LogId, Membership, Vote};
 use crate::{Application, ConnectError, Node, Options, Peer, PeerConnector, Purpose, StateBatch, Timing};
@@ -48,7 +48,7 @@ fn entry(index: u64) -> Entry {
 /// Leaves what a replica leaves that has applied up to `applied` and stored up to `stored`.
 fn leave(folder: &Path, stored: u64, applied: u64) {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let log = LogDb::open(&*disk, &folder.join("log"), 1).unwrap();
+    let log = LogDb::open(&*disk, &folder.join("log"), 1, Expected::Any).unwrap();
     let mut batch = LogBatch::default();
     batch.put_vote(&Vote::new_committed(1, 1));
     (0..=stored).for_each(|index| batch.put_entry(&entry(index)));

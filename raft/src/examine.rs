@@ -49,8 +49,8 @@ pub fn examine(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Vec<Damage> {
         }
     }
     if damages.is_empty() {
-        let ends = examine_ends(disk, data_dir, node_id);
-        damages.extend(ends.err().map(|error| Damage { what: "log", path: log, found: chain(&*error) }));
+        let terms = examine_terms(disk, data_dir, node_id);
+        damages.extend(terms.err().map(|error| Damage { what: "log", path: log, found: chain(&*error) }));
     }
     damages
 }
@@ -62,22 +62,6 @@ fn examine_log(disk: &dyn Disk, dir: &Path, node_id: u64) -> Result<(), DiskErro
     let log = LogDb::open(disk, dir, node_id, Expected::Old)?;
     log.check()?;
     Ok(())
-}
-
-/// Looks whether the ends of what is sound by itself go together.
-fn examine_ends(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Result<(), DiskError> {
-    let index = |id: Option<LogId>| id.map(|id| id.index);
-    let log = LogDb::open(disk, &data_dir.join("log"), node_id, Expected::Old)?;
-    let states = data_dir.join("state");
-    let state = states.join(read_current(disk, &states)?.to_string());
-    let mut snapshot = None;
-    for entry in disk.list(&data_dir.join("snapshots")).unwrap_or_default() {
-        if entry.is_dir && entry.name.starts_with(|first: char| first.is_ascii_digit()) {
-            let dir = data_dir.join("snapshots").join(entry.name);
-            snapshot = snapshot.max(index(StateDb::peek(disk, &dir)?.0));
-        }
-    }
-    agree(index(log.last()?), index(StateDb::peek(disk, &state)?.0), snapshot)
 }
 
 fn examine_state(disk: &dyn Disk, states: &Path) -> Result<(), DiskError> {
@@ -92,6 +76,14 @@ fn examine_state(disk: &dyn Disk, states: &Path) -> Result<(), DiskError> {
     read_database(disk, &dir, DatabaseKind::State)
 }
 
+/// Looks whether what is sound by itself goes together.
+fn examine_terms(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Result<(), DiskError> {
+    let log = LogDb::open(disk, &data_dir.join("log"), node_id, Expected::Old)?;
+    let states = data_dir.join("state");
+    let state = states.join(read_current(disk, &states)?.to_string());
+    agree(&log, StateDb::peek(disk, &state)?.0)
+}
+
 /// Reads every record of a database without changing it.
 pub(crate) fn read_database(disk: &dyn Disk, dir: &Path, kind: DatabaseKind) -> Result<(), DiskError> {
     let database = disk.peek(dir, kind)?;
@@ -103,16 +95,16 @@ pub(crate) fn read_database(disk: &dyn Disk, dir: &Path, kind: DatabaseKind) -> 
     Ok(())
 }
 
-/// Looks whether the ends of a log and of the state beside it belong together: what a state has, its log has had.
-pub(crate) fn agree(last: Option<u64>, applied: Option<u64>, snapshot: Option<u64>) -> Result<(), DiskError> {
-    match applied {
-        // Unless the state was installed a moment ago, and the log has not been cut yet.
-        Some(applied) if Some(applied) > last && snapshot < Some(applied) => {
-            let last = last.unwrap_or_default();
-            Err(format!("it ends with entry {last}, and the state has entry {applied}: its end is lost")
-                .into())
-        }
-        _ => Ok(()),
+/// Looks whether a log and the state beside it belong together: a replica accepts nothing of a term before its vote for
+/// that term is on the disk. That a state may be ahead of its log is no damage: entries are applied once a majority has
+/// them, and the replica itself need not be in it.
+pub(crate) fn agree(log: &LogDb, applied: Option<LogId>) -> Result<(), DiskError> {
+    let term = |id: LogId| **id.committed_leader_id();
+    let entries = log.last()?.map(term).max(applied.map(term)).unwrap_or_default();
+    let voted = log.vote()?.map_or(0, |vote| vote.leader_id.term);
+    match voted < entries {
+        true => Err(format!("it says that the last vote was in term {voted}, and has entries of term {entries}: a vote is lost").into()),
+        false => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use openraft::{BasicNode, EntryPayload};
 
 use crate::Pair;
 use crate::disk::{Disk, DiskError, Durability};
-use crate::error::{FoundError, StartError};
+use crate::error::FoundError;
 use crate::fatal::Fatal;
 use crate::log_db::{Expected, LogBatch, LogDb};
 use crate::state_batch::Writes;
@@ -152,8 +152,13 @@ pub fn take_over(disk: &dyn Disk, data_dir: &Path, founder: &Founder) -> Result<
     Ok(term)
 }
 
-fn open_log(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Result<LogDb, StartError> {
-    LogDb::open(disk, &data_dir.join("log"), node_id, Expected::Any)
+fn open_log(disk: &dyn Disk, data_dir: &Path, node_id: u64) -> Result<LogDb, FoundError> {
+    let dir = data_dir.join("log");
+    // Opening makes what is not there: an empty log is nothing to go on from, and must not look like one.
+    if !disk.exists(&dir) {
+        return Err(FoundError::Nothing);
+    }
+    Ok(LogDb::open(disk, &dir, node_id, Expected::Old)?)
 }
 
 fn remains_of(log: &LogDb) -> Result<Remains, FoundError> {

@@ -1,6 +1,5 @@
 //! The handle to one replica.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Carrier;
-use crate::disk::{self, Disk, DiskError};
+use crate::disk::{self, DiskError};
 use crate::engine_config;
 use crate::examine;
 use crate::fatal::Fatal;
@@ -27,7 +26,7 @@ use crate::room::Told;
 use crate::state_machine::StateMachine;
 use crate::state_store::{Gaps, StateStore};
 use crate::status;
-use crate::type_config::{LogId, TypeConfig};
+use crate::type_config::TypeConfig;
 use crate::{Application, Leadership, Options, PeerConnector, StartError, StateView, Status, Timing};
 
 /// The consensus engine with our storage.
@@ -74,8 +73,7 @@ impl Node {
         let opened = {
             let fatal = fatal.clone();
             let disk = options.disk.clone();
-            disk::run(&*options.disk, move || open(disk, &options.data_dir, node_id, application, fatal))
-                .await
+            disk::run(&*disk, move || open(&options, application, fatal)).await
         };
         let (log, store) = opened.map_err(|error| StartError::Engine(error.into()))??;
         let peers = Arc::new(Peers::new(connector));
@@ -200,21 +198,22 @@ impl Node {
 }
 
 fn open(
-    disk: Arc<dyn Disk>,
-    data_dir: &Path,
-    node_id: u64,
+    options: &Options,
     application: Arc<dyn Application>,
     fatal: Fatal,
 ) -> Result<(LogStore, Arc<StateStore>), StartError> {
+    let (disk, data_dir, node_id) = (options.disk.clone(), &*options.data_dir, options.node_id);
     let dir_error = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     disk.create_dir_all(data_dir).map_err(dir_error)?;
     // The log first: it knows whose directory this is.
     let path = data_dir.join("log");
-    let expected = match StateStore::is_there(&*disk, data_dir) {
+    let expected = match options.has_run || StateStore::is_there(&*disk, data_dir) {
         true => Expected::Old,
         false => Expected::Any,
     };
     let log = LogStore::open_db(&*disk, &path, node_id, expected)?;
+    // Its name, too, before anything relies on it: without its log a state does not begin anew.
+    disk.sync_dir(data_dir).map_err(dir_error)?;
     let store = StateStore::open(disk.clone(), data_dir, application, fatal.clone())?;
     check(&log, &store).map_err(|source| StartError::Database { database: "log", path, source })?;
     // An entry may be committed by others and applied here before its place in our log is on the disk. Who stops then has a
@@ -231,9 +230,7 @@ fn open(
 /// keep when others rely on it.
 fn check(log: &LogDb, store: &StateStore) -> Result<(), DiskError> {
     log.check()?;
-    let index = |id: Option<LogId>| id.map(|id| id.index);
-    let snapshot = store.latest_snapshot().and_then(|snapshot| snapshot.meta.last_log_id);
-    examine::agree(index(log.last()?), index(store.position().0), index(snapshot))
+    examine::agree(log, store.position().0)
 }
 
 /// Returns the term that this replica leads, if it does.

@@ -73,6 +73,9 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// On which disk.
     pub disk: Arc<dyn Disk>,
+    /// Whether this replica has run before: then data that is not there is lost, and it does not start. Without it, a
+    /// log that is not there is begun.
+    pub has_run: bool,
     /// Heartbeats and elections.
     pub timing: Timing,
     /// Snapshots and the length of the log.
@@ -89,6 +92,7 @@ impl Options {
         Self {
             node_id,
             data_dir: data_dir.into(),
+            has_run: false,
             disk: Arc::new(LocalDisk),
             timing: Timing::default(),
             snapshots: SnapshotPolicy::default(),

@@ -69,8 +69,7 @@ impl StateStore {
     ) -> Result<Arc<Self>, StartError> {
         let (states, snapshots) = (data_dir.join("state"), data_dir.join("snapshots"));
         let prepared = prepare(&*disk, &states, &snapshots);
-        let generation =
-            prepared.map_err(|source| StartError::DataDir { path: data_dir.to_owned(), source })?;
+        let generation = prepared.map_err(|source| StartError::DataDir { path: states.clone(), source })?;
         let dir = states.join(generation.to_string());
         let damaged = |source| StartError::Database { database: "state", path: dir.clone(), source };
         let db = StateDb::open(&disk, &dir, fatal.clone()).map_err(damaged)?;

@@ -13,7 +13,7 @@ const REPAIR: &str = "`directord repair` sets aside what is damaged, and the oth
 
 /// Fails if a replica that has run has no data any more: under its old number it would not know what it has promised.
 pub fn check_presence(config: &Config, files: &IdentityFiles, node: NodeId) -> anyhow::Result<()> {
-    let is_there = config.data_dir.join("raft").exists();
+    let is_there = config.data_dir.join("raft/log").exists();
     let folder = config.data_dir.display();
     ensure!(is_there || !files.has_run(), "the data of replica {node} in `{folder}` is gone: {REPAIR}");
     Ok(())
