@@ -12,13 +12,14 @@ CARGO = $(ROCKSDB_ENV) cargo
 # `make demo PROFILE=release` takes some minutes more to build and runs faster.
 PROFILE ?= dev
 
-.PHONY: help setup demo demo-down test chaos check fix bench install
+.PHONY: help setup demo demo-down test chaos simulation check fix bench install
 
 help:
 	@echo 'make demo       start three directors, deploy a real release, kill the leader on the way'
 	@echo 'make demo-down  remove every trace of the demo'
 	@echo 'make test       every test'
 	@echo 'make chaos      fault schedules on real fleets; SEEDS=1..50, MINUTES=30, or ARGS for the program (docs/chaos.md)'
+	@echo 'make simulation fleets in worlds of chance, by seed; SEEDS=100, MINUTES=30, or ARGS for the program (docs/chaos.md)'
 	@echo 'make check      formatting, lints, docs, layers, tidiness, licences; changes nothing'
 	@echo 'make fix        what of that can be put right by a program'
 	@echo 'make bench      measure, beside etcd, in the release profile'
@@ -45,6 +46,10 @@ test: setup
 # Root, for what is done to networks and disks; without, the rest is done and said what is left out.
 chaos: setup
 	$(CARGO) run --profile $(PROFILE) -p chaos-tests --bin chaos -- $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+# Optimised: a debug build plays a world in ten times the time.
+simulation: setup
+	$(CARGO) run --release -p simulation -- --jobs 2 --seeds $(or $(SEEDS),100) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 check: setup
 	cargo fmt --all --check

@@ -151,6 +151,7 @@ impl Fault {
 pub fn storm(weather: &mut Weather, chance: &mut Chance) {
     weather.delay_us = (100, chance.between(5_000, 150_000));
     weather.lost = chance.between(0, 150) as u32;
+    weather.stuck = chance.between(0, 60) as u32;
     weather.doubled = chance.between(0, 200) as u32;
 }
 

@@ -29,6 +29,8 @@ pub struct Weather {
     pub delay_us: (u64, u64),
     /// Of a thousand requests, so many are lost.
     pub lost: u32,
+    /// Of a thousand requests, so many arrive seconds later.
+    pub stuck: u32,
     /// Of a thousand requests, so many arrive twice.
     pub doubled: u32,
     /// Nothing passes from the first process to the second.
@@ -38,7 +40,7 @@ pub struct Weather {
 impl Weather {
     /// Returns a network without faults.
     pub fn fair() -> Self {
-        Self { delay_us: (100, 900), lost: 0, doubled: 0, blocked: BTreeSet::new() }
+        Self { delay_us: (100, 900), lost: 0, stuck: 0, doubled: 0, blocked: BTreeSet::new() }
     }
 }
 
@@ -92,6 +94,8 @@ pub struct Statistics {
 
 /// When a connection that says nothing is given up.
 const GIVE_UP_US: u64 = 15_000_000;
+/// How much later arrives what is stuck: what is sent again and again before it gets through.
+const STUCK_US: (u64, u64) = (500_000, 8_000_000);
 /// When what did not get through on a stream is sent again.
 const SEND_AGAIN_US: u64 = 200_000;
 
@@ -173,6 +177,10 @@ impl Net {
             inner.statistics.lost += 1;
             return inner.lose(Message { from, to, load });
         }
+        let stuck = inner.weather.stuck;
+        if inner.chance.in_thousand(stuck) {
+            return inner.hold_up(Message { from, to, load });
+        }
         let doubled = inner.weather.doubled;
         if let Load::Request(job) = &load
             && inner.chance.in_thousand(doubled)
@@ -227,6 +235,13 @@ impl Inner {
         self.statistics.sent += 1;
         let (min, max) = self.weather.delay_us;
         let at = self.now_us + self.chance.between(min, max);
+        let number = self.number();
+        self.under_way.insert((at, number), message);
+    }
+
+    fn hold_up(&mut self, message: Message) {
+        self.statistics.sent += 1;
+        let at = self.now_us + self.chance.between(STUCK_US.0, STUCK_US.1);
         let number = self.number();
         self.under_way.insert((at, number), message);
     }

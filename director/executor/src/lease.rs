@@ -66,6 +66,9 @@ impl Fence {
 
     /// Waits until the right is lost: for deeds that must be broken off then.
     pub async fn lost(&self) -> Lost {
+        if known_bugs::is(Bug::StaleLease) {
+            tokio::time::sleep_until(self.looked + STALE).await;
+        }
         loop {
             let Some(held) = self.lease.held().filter(|held| held.epoch == self.epoch) else {
                 return Lost { epoch: self.epoch };
