@@ -33,6 +33,7 @@
 //! `propose.rs` → `leader.rs` (who leads) → `carrier.rs` (the way there), and `membership.rs`. After a disaster:
 //! `founding.rs`, and `examine.rs`.
 
+mod acks;
 mod application;
 mod carrier;
 mod codec;

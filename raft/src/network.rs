@@ -1,8 +1,9 @@
 //! Consensus messages to peers: the client side.
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
@@ -14,11 +15,13 @@ use openraft::network::{
     RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend};
+use tokio::time::Instant;
 
+use crate::acks::Acks;
 use crate::codec::{self, DecodeError};
 use crate::connector::Purpose;
 use crate::peer::Peer;
@@ -43,12 +46,15 @@ pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     /// A replication stream that gets no answer for this long is given up and made anew.
     pub(crate) stall: Duration,
+    /// Where is noted who still follows.
+    pub(crate) acks: Arc<Acks>,
 }
 
 /// One connection to one peer.
 pub(crate) struct PeerNetwork {
     peers: Arc<Peers>,
     stall: Duration,
+    acks: Arc<Acks>,
     id: u64,
     address: String,
     purpose: Purpose,
@@ -56,7 +62,8 @@ pub(crate) struct PeerNetwork {
 
 impl Network {
     fn client(&self, id: u64, node: &BasicNode, purpose: Purpose) -> PeerNetwork {
-        PeerNetwork { peers: self.peers.clone(), stall: self.stall, id, address: node.addr.clone(), purpose }
+        let (peers, acks) = (self.peers.clone(), self.acks.clone());
+        PeerNetwork { peers, stall: self.stall, acks, id, address: node.addr.clone(), purpose }
     }
 }
 
@@ -83,9 +90,19 @@ impl PeerNetwork {
     }
 
     async fn heartbeat(&self, request: AppendEntriesRequest<TypeConfig>) -> Result<AppendResult, RpcError> {
+        let (term, sent) = (request.vote.leader_id.term, Instant::now());
         let answer = self.peer(Purpose::Heartbeat)?.heartbeat(codec::append_request_out(request)).await;
-        decoded(codec::append_response_in(answer.map_err(failed)?))
+        let answer = decoded(codec::append_response_in(answer.map_err(failed)?))?;
+        if follows(&answer) {
+            self.acks.note(self.id, term, sent);
+        }
+        Ok(answer)
     }
+}
+
+/// Returns whether an answer is that of a follower; one that misses entries is one, too.
+fn follows(answer: &AppendResult) -> bool {
+    !matches!(answer, Err(StreamAppendError::HigherVote(_)))
 }
 
 /// Any failure of a call: worth another attempt, after a wait.
@@ -122,14 +139,28 @@ impl NetStreamAppend<TypeConfig> for PeerNetwork {
             }
             let unanswered = Arc::new(AtomicU64::new(0));
             let counted = unanswered.clone();
+            // When what was sent of which term, until its answer comes.
+            let sent: Arc<Mutex<VecDeque<(u64, Instant)>>> = Arc::default();
+            let sending = sent.clone();
             let requests = stream::once(async move { first }).chain(input).map(move |request| {
                 counted.fetch_add(1, Ordering::Relaxed);
+                let now = (request.vote.leader_id.term, Instant::now());
+                sending.lock().unwrap_or_else(PoisonError::into_inner).push_back(now);
                 codec::append_request_out(request)
             });
             let peer = self.peer(Purpose::Append)?;
             let answers = within(self.stall, peer.append(requests.boxed())).await?;
             let answers = ends_when_stalled(answers, unanswered, self.stall);
-            Ok(answers.map(|answer| decoded(codec::append_response_in(answer.map_err(failed)?))).boxed())
+            let (acks, id) = (self.acks.clone(), self.id);
+            let answers = answers.map(move |answer| {
+                let answer = decoded(codec::append_response_in(answer.map_err(failed)?))?;
+                let of = sent.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                if let Some((term, sent)) = of.filter(|_| follows(&answer)) {
+                    acks.note(id, term, sent);
+                }
+                Ok(answer)
+            });
+            Ok(answers.boxed())
         })
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::acks::Acks;
 use crate::carrier::Carrier;
 use crate::disk::{self, DiskError};
 use crate::engine_config;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<StateStore>,
     pub(crate) heard: Arc<Heard>,
+    acks: Arc<Acks>,
     pub(crate) leaders: Leaders,
     pub(crate) carrier: Carrier,
     pub(crate) road: Road,
@@ -76,9 +78,13 @@ impl Node {
             disk::run(&*disk, move || open(&options, application, fatal)).await
         };
         let (log, store) = opened.map_err(|error| StartError::Engine(error.into()))??;
+        let acks = Arc::new(Acks::default());
         let peers = Arc::new(Peers::new(connector));
-        let network =
-            Network { peers: peers.clone(), stall: (timing.election_max * 4).max(Duration::from_secs(2)) };
+        let network = Network {
+            acks: acks.clone(),
+            peers: peers.clone(),
+            stall: (timing.election_max * 4).max(Duration::from_secs(2)),
+        };
         let machine = StateMachine { store: store.clone(), fatal, gaps: Gaps::Refused };
         let engine = Engine::new(node_id, config, network, log, machine)
             .await
@@ -105,6 +111,7 @@ impl Node {
             engine,
             store,
             heard: Arc::default(),
+            acks,
             leaders: Leaders::new(leaders),
             carrier,
             road,
@@ -150,10 +157,8 @@ impl Node {
         let metrics = self.metrics();
         let metrics = metrics.borrow_watched();
         let term = led_term(&metrics)?;
-        let acknowledged = match is_only_voter(&metrics) {
-            true => Instant::now(),
-            false => status::moment(metrics.last_quorum_acked?.into_inner()),
-        };
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let acknowledged = self.inner.acks.by_quorum(self.inner.node_id, term, configs)?;
         let since = notice(&self.inner.noticed, Some(term))?;
         // Clocks may run at different speeds, and between a check and the deed there is always a moment.
         let margin = self.lease_duration() / 10;
@@ -240,12 +245,6 @@ pub(crate) fn led_term(metrics: &Metrics) -> Option<u64> {
         && metrics.vote.committed
         && metrics.vote.leader_id.voted_for == metrics.id;
     leads.then_some(metrics.vote.leader_id.term)
-}
-
-/// Returns whether this replica alone is a quorum: then its leadership cannot end without itself.
-fn is_only_voter(metrics: &Metrics) -> bool {
-    let mut voters = metrics.membership_config.voter_ids();
-    voters.next() == Some(metrics.id) && voters.next().is_none()
 }
 
 /// Remembers when `term` was first seen to be led, and returns that.
