@@ -109,10 +109,11 @@ impl StateDb {
                 None => Change::Delete(DATA, key.clone()),
             })
             .collect();
+        let position = Change::Put(META, APPLIED.into(), codec::encode_log_id(applied));
         if known_bugs::is(Bug::StateAndPositionApart) {
-            self.db.write(std::mem::take(&mut changes), Durability::Buffered)?;
+            self.db.write(vec![position.clone()], Durability::Buffered)?;
         }
-        changes.push(Change::Put(META, APPLIED.into(), codec::encode_log_id(applied)));
+        changes.push(position);
         if let Some(membership) = membership {
             changes.push(Change::Put(META, MEMBERSHIP.into(), codec::encode_stored_membership(membership)));
         }

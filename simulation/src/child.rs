@@ -31,7 +31,8 @@ impl Library {
         let (source, path) = (folder.path().join("chance.c"), folder.path().join("chance.so"));
         std::fs::write(&source, include_str!("chance.c"))?;
         let mut compiler = Command::new("cc");
-        let built = compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(&source).output();
+        let built =
+            compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(&source).arg("-ldl").output();
         let built = built.context("run cc")?;
         ensure!(built.status.success(), "cc: {}", String::from_utf8_lossy(&built.stderr));
         Ok(Self { path, _folder: folder })

@@ -23,8 +23,11 @@ use crate::invariants::{Event, Observer};
 use crate::net::{Net, Place};
 use crate::services::Services;
 
-/// The number of the process that the world outside is.
+/// The number of the process that the world outside is, for whoever calls agents.
 pub const OUTSIDE: u64 = 1000;
+
+/// The number of the same process, for whoever calls the cloud.
+pub const CLOUD: u64 = 1001;
 
 /// How the cloud and the agents are at the moment: of a thousand calls, so many go wrong in this way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -288,7 +291,7 @@ impl CallPort for SimCloudPort {
             let what = format!("{method} {}", call.object());
             self.observer.see(&Event::Asked { replica: self.me.process, epoch: context.epoch, what: &what });
         }
-        let asked = self.net.call(self.me, OUTSIDE, move |services| {
+        let asked = self.net.call(self.me, CLOUD, move |services| {
             let Services::Outside(outside) = services else { return None };
             let (context, call) = (context.clone(), call.clone());
             Some(async move { outside.cloud.call(context.as_ref(), call).await })

@@ -424,6 +424,7 @@ impl Run {
 
     fn report(self, seed: u64) -> Report {
         let trace = self.world.observer.trace();
+        trace.flush();
         let replica = self.world.machines.values().find_map(|machine| machine.slot.replica());
         let (tasks, entries) = replica.map_or((0, 0), |replica| {
             let view = replica.log.view();

@@ -30,6 +30,14 @@ impl Trace {
         self.events
     }
 
+    /// Writes down what is not written yet.
+    pub fn flush(&self) {
+        if let Some(file) = &self.file {
+            // As with each line.
+            let _ = file.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        }
+    }
+
     /// Notes a line.
     pub fn line(&mut self, line: impl FnOnce() -> String) {
         let line = line();

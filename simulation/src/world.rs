@@ -12,7 +12,7 @@ use crate::clock;
 use crate::disk::SimDisk;
 use crate::invariants::{Event, LogChange, Observer};
 use crate::net::{Arrival, Net, Place};
-use crate::outside::{OUTSIDE, World as Cloud};
+use crate::outside::{CLOUD, OUTSIDE, World as Cloud};
 use crate::parts::MemoryBlobs;
 use crate::process::Process;
 use crate::replica::{self, Fatality, Parts};
@@ -232,7 +232,7 @@ impl World {
 
     fn process(&self, number: u64) -> Option<&Process> {
         match number {
-            OUTSIDE => Some(&self.outside.1),
+            OUTSIDE | CLOUD => Some(&self.outside.1),
             CLIENTS => Some(&self.clients.1),
             number => self.machines.get(&number)?.process.as_ref(),
         }

@@ -38,6 +38,10 @@ fn every_known_bug_is_found_by_its_seed() {
         let output = library.play(program, seed, Some(bug), &[]).unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success(), "{} is not found by seed {seed}: {said}", bug.name());
-        assert!(said.contains(&found_as), "{} is found by seed {seed}, but not as {found_as}: {said}", bug.name());
+        assert!(
+            said.contains(&found_as),
+            "{} is found by seed {seed}, but not as {found_as}: {said}",
+            bug.name()
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Epoch, NodeId};
+use model::{Epoch, NodeId, RequestId};
 use state::command::{Command, Entry, Outcome};
 
 use super::{Event, Invariant};
@@ -10,6 +10,8 @@ use super::{Event, Invariant};
 #[derive(Default)]
 pub struct OneEpochPerLeader {
     leaders: BTreeMap<Epoch, NodeId>,
+    /// What was answered before is answered so again, whatever the epoch.
+    known: BTreeMap<RequestId, u64>,
     /// The epoch at each position, so that what is applied again is judged as it was then.
     at: BTreeMap<u64, Epoch>,
 }
@@ -29,6 +31,11 @@ impl Invariant for OneEpochPerLeader {
         let Event::Applied { index, entry, answer, .. } = event else { return Ok(()) };
         let (Ok(entry), Ok(outcome)) = (Entry::decode(entry), Outcome::decode(answer)) else { return Ok(()) };
         if matches!(outcome, Outcome::Refused(_)) {
+            return Ok(());
+        }
+        if let Some(id) = entry.request_id
+            && *self.known.entry(id).or_insert(*index) < *index
+        {
             return Ok(());
         }
         let current = self.current(*index);
