@@ -7,6 +7,7 @@ use model::{NodeId, RequestId, TaskId, Timestamp};
 use service::ops::ErrandRun;
 use service::{Service, ServiceError};
 use state::command::{Command, TaskEnd};
+use state::records::Member;
 
 use crate::fleet::{Fleet, admin};
 use crate::nouns::{EPOCH, START, commit, deploy, plan, queue, stage, unit};
@@ -74,6 +75,17 @@ async fn an_upload_is_filed_once_though_its_blob_is_gone() {
     let fleet = Fleet::new();
     let service = fleet.service();
     let held = Command::BlobHeld { digest: "b1".into(), size_bytes: 1, nodes: vec![NodeId(1)] };
+    // Copies of those who are not members count for nothing.
+    let member = Member {
+        node: NodeId(1),
+        name: "one".into(),
+        api_address: "one:1".into(),
+        peer_address: "one:2".into(),
+        agent_address: "one:3".into(),
+        version: "0".into(),
+        feature_level: state::command::FEATURE_LEVEL,
+    };
+    fleet.world().must(Command::MemberPut { member });
     fleet.world().must(held);
     let task = service.upload_release(&admin(), id(), "b1".into(), false, false).await.unwrap();
     fleet.world().must(Command::BlobForget { digest: "b1".into() });
