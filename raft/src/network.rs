@@ -273,3 +273,7 @@ impl NetSnapshot<TypeConfig> for PeerNetwork {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;
