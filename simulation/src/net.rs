@@ -76,20 +76,6 @@ struct Inner {
     /// Lost; whoever waits for an answer finds out when the connection is given up.
     lost: BTreeMap<(u64, u64), Message>,
     sent: u64,
-    statistics: Statistics,
-}
-
-/// What became of messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Statistics {
-    /// Messages sent.
-    pub sent: u64,
-    /// Those that were lost.
-    pub lost: u64,
-    /// Those that arrived twice.
-    pub doubled: u64,
-    /// Those held up by a partition.
-    pub blocked: u64,
 }
 
 /// When a connection that says nothing is given up.
@@ -123,7 +109,6 @@ impl Net {
             under_way: BTreeMap::new(),
             lost: BTreeMap::new(),
             sent: 0,
-            statistics: Statistics::default(),
         })))
     }
 
@@ -134,11 +119,6 @@ impl Net {
     /// Changes the weather.
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         change(&mut self.lock().weather);
-    }
-
-    /// Returns what became of messages so far.
-    pub fn statistics(&self) -> Statistics {
-        self.lock().statistics
     }
 
     /// Sends a request and waits for its answer; an error if the connection breaks.
@@ -176,7 +156,6 @@ impl Net {
         let mut inner = self.lock();
         let lost = inner.weather.lost;
         if inner.chance.in_thousand(lost) {
-            inner.statistics.lost += 1;
             return inner.lose(Message { from, to, load });
         }
         let stuck = inner.weather.stuck;
@@ -188,7 +167,6 @@ impl Net {
         if let Load::Request(job) = &load
             && inner.chance.in_thousand(doubled)
         {
-            inner.statistics.doubled += 1;
             let again = Load::Request(job.clone());
             inner.send(Message { from, to, load: again });
         }
@@ -235,7 +213,6 @@ impl Inner {
     }
 
     fn send(&mut self, message: Message) {
-        self.statistics.sent += 1;
         let (min, max) = self.weather.delay_us;
         let at = self.now_us + self.chance.between(min, max);
         let number = self.number();
@@ -243,7 +220,6 @@ impl Inner {
     }
 
     fn hold_up(&mut self, message: Message) {
-        self.statistics.sent += 1;
         let at = self.now_us + self.chance.between(STUCK_US.0, STUCK_US.1);
         let number = self.number();
         self.under_way.insert((at, number), message);
@@ -257,7 +233,6 @@ impl Inner {
     fn arrive(&mut self, message: Message) -> Option<Arrival> {
         let Message { from, to, load } = message;
         if self.weather.blocked.contains(&(from.process, to.process)) {
-            self.statistics.blocked += 1;
             if let Load::Next(_) = load {
                 let (at, number) = (self.now_us + SEND_AGAIN_US, self.number());
                 self.under_way.insert((at, number), Message { from, to, load });

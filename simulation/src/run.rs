@@ -79,6 +79,7 @@ pub fn play(seed: u64, trace: Trace) -> Report {
         healing: Vec::new(),
         faults: std::collections::BTreeMap::new(),
         enough: CancellationToken::new(),
+        usual: plan.usual,
         step_ms: 2,
         busy: Vec::new(),
         registers: recorder(),
@@ -100,6 +101,8 @@ struct Run {
     healing: Vec<(u64, Mend)>,
     faults: std::collections::BTreeMap<&'static str, u64>,
     enough: CancellationToken,
+    /// How long messages take when nothing is wrong with the network.
+    usual: (u64, u64),
     /// How much passes between two looks.
     step_ms: u64,
     /// Those who ask for something while everything breaks.
@@ -287,10 +290,13 @@ impl Run {
     fn mend(&mut self, mend: Mend) {
         match mend {
             Mend::Network => self.world.net.change(|weather| weather.blocked.clear()),
-            Mend::Storm => self.world.net.change(|weather| {
-                let blocked = std::mem::take(&mut weather.blocked);
-                *weather = Weather { blocked, ..Weather::fair() };
-            }),
+            Mend::Storm => {
+                let delay_us = self.usual;
+                self.world.net.change(|weather| {
+                    let blocked = std::mem::take(&mut weather.blocked);
+                    *weather = Weather { blocked, delay_us, ..Weather::fair() };
+                });
+            }
             Mend::Disk(number) => {
                 self.world.machines[&number].disk.ail(Ailment::default());
                 // Who ended because of it is started again.

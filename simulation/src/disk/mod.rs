@@ -41,7 +41,6 @@ struct Platter {
     /// Which life of the machine may use it: a handle of an earlier one finds nothing.
     life: u64,
     witness: Witness,
-    syncs: u64,
 }
 
 /// The disk of one machine, over all its lives.
@@ -57,7 +56,6 @@ impl SimDisk {
             ailment: Ailment::default(),
             life: 0,
             witness,
-            syncs: 0,
         })))
     }
 
@@ -80,21 +78,9 @@ impl SimDisk {
         platter.files.close();
     }
 
-    /// Loses everything.
-    pub fn wipe(&self) {
-        let mut platter = self.lock();
-        platter.life += 1;
-        platter.files = Files::default();
-    }
-
     /// Makes the disk ail.
     pub fn ail(&self, ailment: Ailment) {
         self.lock().ailment = ailment;
-    }
-
-    /// Returns how often something was synced.
-    pub fn syncs(&self) -> u64 {
-        self.lock().syncs
     }
 
     /// Returns the disk for the process that starts now, which spawns with `tasks`.
@@ -129,7 +115,6 @@ impl Handle {
             if platter.ailment.fails {
                 return Err(io::Error::other("Input/output error"));
             }
-            platter.syncs += 1;
             work(platter)
         })
     }

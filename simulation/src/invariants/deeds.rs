@@ -1,6 +1,6 @@
 //! Each deed in the cloud is one step's, is announced before it is done, and is never asked for under an epoch that is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cpi_api::Call;
 use model::{Epoch, RequestId, StepNo, TaskId, UnitNo};
@@ -14,8 +14,6 @@ pub struct EachDeedOnce {
     begun: BTreeSet<(TaskId, StepNo)>,
     /// The newest epoch that did anything.
     newest: Epoch,
-    /// What was made for which request.
-    made: BTreeMap<String, RequestId>,
 }
 
 /// Reads task and step out of a request's id (`t7-3.2-1-create-vm`).
@@ -45,15 +43,15 @@ impl Invariant for EachDeedOnce {
             }
             Event::Deed { cloud, context: Some(context), call } => {
                 let what = format!("{} {}", call.method(), call.object());
-                let (made, exists) = match call {
+                let exists = match call {
                     Call::CreateVm(request) => {
-                        (true, cloud.vms.values().any(|vm| vm.request.agent_id == request.agent_id))
+                        cloud.vms.values().any(|vm| vm.request.agent_id == request.agent_id)
                     }
                     Call::CreateDisk(request) => {
-                        (true, cloud.disks.values().any(|disk| disk.request.disk_id == request.disk_id))
+                        cloud.disks.values().any(|disk| disk.request.disk_id == request.disk_id)
                     }
                     Call::DeleteVm(_) | Call::DeleteDisk(_) | Call::AttachDisk(..) | Call::DetachDisk(..) => {
-                        (false, false)
+                        false
                     }
                     _ => return Ok(()),
                 };
@@ -74,9 +72,6 @@ impl Invariant for EachDeedOnce {
                         "{what} is asked for by {} before its beginning is committed",
                         context.request_id
                     ));
-                }
-                if made {
-                    self.made.insert(what, context.request_id.clone());
                 }
                 Ok(())
             }
