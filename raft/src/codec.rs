@@ -197,7 +197,7 @@ pub(crate) fn vote_response_in(
     Ok(VoteResponse::new(vote_in(response.vote)?, response.last.map(log_id_in), response.granted))
 }
 
-/// Returns the consent to `request` of somebody who was not heard.
+/// Returns the consent to `request` of somebody who was not heard: what [`known_bugs::Bug::QuorumOffByOne`] counts.
 pub(crate) fn consent(request: wire::VoteRequest) -> wire::VoteResponse {
     wire::VoteResponse { vote: request.vote, last: None, granted: true }
 }

@@ -89,7 +89,7 @@ impl StateDb {
         Box::new(scan.map(|pair| self.fatal.or_stop("scanning the state", pair)))
     }
 
-    /// Removes every row whose key begins with `table`.
+    /// Removes every row whose key begins with `table`: what [`known_bugs::Bug::AnswersForgottenAtSnapshot`] does.
     pub(crate) fn forget_table(&self, table: u8) -> Result<(), DiskError> {
         self.db.write(vec![Change::DeleteRange(DATA, vec![table], vec![table + 1])], Durability::Buffered)
     }

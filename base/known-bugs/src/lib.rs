@@ -2,7 +2,8 @@
 //! only if it would have found these (`docs/chaos.md`).
 //!
 //! Each place that would be wrong asks [`is`]. Without the feature `armed`, which only the simulation turns on, that is
-//! `false` when the program is compiled, and nothing of this is left in it.
+//! `false` when the program is compiled, and nothing of this is left in it. Cargo gives a feature to everything that is
+//! built together, so `make demo` and `make install` build the programs by themselves.
 
 /// A bug that somebody's consensus, or somebody's director, has really had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
