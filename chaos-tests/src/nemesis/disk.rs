@@ -2,17 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 
 use super::{Field, Harm, Injected, Whom};
 use crate::machine::Wrong;
 
-/// What a replica says whose disk is full; in lower case.
-const NO_ROOM: [&str; 3] = ["no space left", "enospc", "disk is full"];
-
-/// What is written at once, until the full disk is felt: well below what a log entry may hold.
-const BULK_BYTES: usize = 256 << 10;
+/// What a replica says whose disk is filling up, and when it has room again.
+const NO_ROOM: [&str; 2] = ["little room on the disk", "no room on the disk"];
+const ROOM_AGAIN: &str = "there is room on the disk again";
 
 /// What a replica says before it ends because it can't keep its promises.
 const LAST_WORD: &str = "fatal: ";
@@ -21,11 +19,8 @@ fn said_since(field: &Field, number: usize, before: usize) -> Result<String> {
     Ok(field.cluster.log_of(number)?.get(before..).unwrap_or_default().to_owned())
 }
 
-fn has_ended(number: usize) -> impl AsyncFnMut(&mut Field) -> Result<bool> {
-    async move |field| Ok(field.cluster.has_ended(number))
-}
-
-/// Fills the disk of the replica that has one of its own; the proof is that the replica says so.
+/// Fills the disk of the replica that has one of its own. The proof is that the replica says so; it goes on, and says when
+/// it has room again.
 pub async fn fill(field: &mut Field) -> Result<Injected> {
     let has_one = |number: &usize| field.cluster.small_disk(*number).is_some();
     let number = field.unharmed().into_iter().find(has_one).context("no replica has a small disk")?;
@@ -47,24 +42,25 @@ struct Full {
 impl Harm for Full {
     async fn heal(self: Box<Self>, field: &mut Field) -> Result<String> {
         let Self { number, filler, said_before } = *self;
-        let (client, bulk) = (field.cluster.client()?, format!("text: {}", "x".repeat(BULK_BYTES)));
+        let said = |field: &Field| said_since(field, number, said_before);
         let was = async |field: &mut Field| {
-            // The databases have taken room in advance for some of what they will write.
-            client.put_config("bulk", &bulk).await?;
-            let said = said_since(field, number, said_before)?.to_lowercase();
+            let said = said(field)?;
             Ok(NO_ROOM.iter().any(|text| said.contains(text)))
         };
         let felt = field.felt(&format!("director-{number} says that it has no room"), was).await;
-        let ends = felt.is_ok() && said_since(field, number, said_before)?.contains(LAST_WORD);
-        if ends {
-            field.felt(&format!("director-{number} ends as it said"), has_ended(number)).await?;
-        }
         std::fs::remove_file(filler)?;
-        if ends {
-            field.cluster.run(number)?;
-        }
+        felt?;
+        let heals = async |field: &mut Field| {
+            ensure!(
+                !field.cluster.has_ended(number),
+                "director-{number} ended for want of room:\n{}",
+                said(field)?
+            );
+            Ok(said(field)?.contains(ROOM_AGAIN))
+        };
+        field.felt(&format!("director-{number} says that it has room again"), heals).await?;
         field.spare(number);
-        felt.map(|()| format!("director-{number} said so and {}", if ends { "ended" } else { "went on" }))
+        Ok(format!("director-{number} said so, went on, and had room again"))
     }
 }
 
@@ -108,7 +104,8 @@ struct FailingSync {
 impl Harm for FailingSync {
     async fn heal(self: Box<Self>, field: &mut Field) -> Result<String> {
         let Self { number, said_before } = *self;
-        let felt = field.felt(&format!("director-{number} ends, for it can't sync"), has_ended(number)).await;
+        let ended = async |field: &mut Field| Ok(field.cluster.has_ended(number));
+        let felt = field.felt(&format!("director-{number} ends, for it can't sync"), ended).await;
         field.cluster.machine(number).heal(Wrong::FailingSync)?;
         field.spare(number);
         felt?;
