@@ -12,7 +12,7 @@ use proto::v1::cluster_client::ClusterClient;
 use crate::table::Table;
 use crate::{Options, fleet};
 
-/// Kills the leader again and again, then asks it to hand over as often.
+/// Kills the leader again and again; asks it to hand over as often, and to stop.
 pub async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     let mut cluster = fleet().await?;
     let mut times = Vec::new();
@@ -23,9 +23,23 @@ pub async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     let client = cluster.client()?;
     let mut pauses = Vec::new();
     for run in 0..options.runs {
-        pauses.push(hand_over_once(&client, run).await?);
+        let transfer = async {
+            call!(client.fleet, ClusterClient.transfer_leader(TransferLeaderRequest::default())).await?;
+            Ok(())
+        };
+        pauses.push(longest_pause(&client, &format!("hand-over {run}"), transfer).await?);
     }
     table.times("planned hand-over: longest pause between writes", pauses);
+    let mut pauses = Vec::new();
+    for run in 0..options.runs {
+        let leader = cluster.leader().await?;
+        let client = cluster.client()?;
+        let stop = cluster.terminate(leader);
+        pauses.push(longest_pause(&client, &format!("stop {run}"), stop).await?);
+        cluster.run(leader)?;
+        cluster.wait_for_voter(leader).await?;
+    }
+    table.times("SIGTERM of the leader: longest pause between writes", pauses);
     cluster.finish().await
 }
 
@@ -43,34 +57,39 @@ async fn kill_once(cluster: &mut Cluster, run: usize) -> Result<Duration> {
     Ok(time)
 }
 
-/// Writes without a break while leadership moves; returns the longest time between two accepted writes.
-async fn hand_over_once(client: &Client, run: usize) -> Result<Duration> {
-    /// Writes go on for so long after the hand-over.
+/// Writes without a break while the leader changes, and for a while after; returns how long the longest write took. Each
+/// must be accepted.
+async fn longest_pause(
+    client: &Client,
+    name: &str,
+    change: impl Future<Output = Result<()>>,
+) -> Result<Duration> {
+    /// Writes go on for so long afterwards.
     const AFTER: Duration = Duration::from_millis(300);
-    let transfer = async {
-        call!(client.fleet, ClusterClient.transfer_leader(TransferLeaderRequest::default())).await?;
+    let change = async {
+        change.await?;
         tokio::time::sleep(AFTER).await;
         Ok(())
     };
-    let mut transfer = std::pin::pin!(transfer);
+    let mut change = std::pin::pin!(change);
     let mut longest = Duration::ZERO;
     for number in 0.. {
-        let content = format!("text: {run}-{number}");
+        let content = format!("text: {name}-{number}");
         let asked = Instant::now();
-        let mut write = std::pin::pin!(client.put_config("hand-over", &content));
-        let moved: Option<Result<()>> = tokio::select! {
+        let mut write = std::pin::pin!(client.put_config("planned", &content));
+        let changed: Option<Result<()>> = tokio::select! {
             written = &mut write => {
                 written?;
                 None
             }
-            moved = &mut transfer => {
+            changed = &mut change => {
                 write.await?;
-                Some(moved)
+                Some(changed)
             }
         };
         longest = longest.max(asked.elapsed());
-        if let Some(moved) = moved {
-            return moved.map(|()| longest);
+        if let Some(changed) = changed {
+            return changed.map(|()| longest);
         }
     }
     None.context("nobody counts to the end of all numbers")

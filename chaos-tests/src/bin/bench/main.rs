@@ -7,6 +7,7 @@
 mod deploys;
 mod etcd;
 mod failover;
+mod interrupted;
 mod load;
 mod table;
 mod writes;
@@ -49,8 +50,10 @@ enum Piece {
     Start,
     /// Small mutations from many clients, beside etcd.
     Writes,
-    /// Kill of the leader until the next accepted write; the pause of a planned hand-over.
+    /// Kill of the leader until the next accepted write; the pause of a planned hand-over, and of a planned stop.
     Failover,
+    /// A deploy whose director dies when half of its VMs exist.
+    Interrupted,
     /// Deploys of simulated instances, and the memory that they take.
     Deploys,
 }
@@ -87,6 +90,9 @@ async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     }
     if options.wants(Piece::Failover) {
         failover::measure(options, table).await?;
+    }
+    if options.wants(Piece::Interrupted) {
+        interrupted::measure(table).await?;
     }
     if options.wants(Piece::Deploys) {
         deploys::measure(options, table).await?;
