@@ -71,6 +71,8 @@ pub async fn replace(field: &mut Field, whom: Whom) -> Result<Injected> {
     remove(field, node).await?;
     field.cluster.kill(number)?;
     field.forget(number);
+    // There is one small disk; the next fault may be that it is full.
+    field.cluster.hand_on_small_disk(number);
     let what = format!("director-{number} (node {node}, {whom}) removed");
     // A planned hand-over, for the leader.
     Ok(Injected { what, hits_leader: false, harm: Box::new(Removed { node }) })
