@@ -1,4 +1,4 @@
-//! `AgentGateway`: the one stream of each agent.
+//! The one stream of each agent, over the gRPC service `AgentGateway`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use crate::hub::{AgentHub, redirect};
 use crate::identity::status;
 use crate::peer_certificate::agent_of;
-use crate::ports::{Alert, Home};
+use crate::ports::{Alert, Home, PeerAgent};
 use crate::registry::{Newest, OUTBOUND_MAX, Report, Stream};
 
 /// An agent that has opened a stream says hello at once, or something is wrong with it.
@@ -41,10 +41,18 @@ impl Gateway {
     pub(crate) fn new(hub: Arc<AgentHub>) -> Self {
         Self { hub }
     }
+}
 
+/// What an agent says on its stream.
+pub type AgentMessages = BoxStream<'static, Result<AgentMessage, Status>>;
+
+/// What its director says.
+pub type DirectorMessages = BoxStream<'static, Result<DirectorMessage, Status>>;
+
+impl AgentHub {
     fn welcome(&self) -> DirectorMessage {
-        let placement = &self.hub.parts.placement;
-        let interval_ms = self.hub.options.heartbeat_interval.as_millis();
+        let placement = &self.parts.placement;
+        let interval_ms = self.options.heartbeat_interval.as_millis();
         let welcome = Welcome {
             heartbeat_interval_ms: u32::try_from(interval_ms).unwrap_or(u32::MAX),
             endpoints: Some(Endpoints { endpoints: placement.endpoints() }),
@@ -55,51 +63,60 @@ impl Gateway {
 
     /// Returns where to send the agent instead, if it should not stay here.
     fn better_home(&self, agent: &AgentId, hello: &Hello) -> Option<String> {
-        match self.hub.parts.placement.home_of(agent) {
+        match self.parts.placement.home_of(agent) {
             Home::Elsewhere(endpoint) if endpoint != hello.unreachable_home => Some(endpoint),
             _ => None,
         }
     }
-}
 
-#[tonic::async_trait]
-impl AgentGateway for Gateway {
-    type AttachStream = BoxStream<'static, Result<DirectorMessage, Status>>;
-
-    async fn attach(
-        &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        let peer = agent_of(&request)?;
-        self.hub.parts.identity.admit(&peer).await.map_err(|error| status(&error))?;
+    /// Serves the stream of an agent that has proved who it is; or sends it home, and that is the end.
+    pub async fn attach(
+        self: &Arc<Self>,
+        peer: PeerAgent,
+        mut inbound: AgentMessages,
+    ) -> Result<DirectorMessages, Status> {
+        self.parts.identity.admit(&peer).await.map_err(|error| status(&error))?;
         let agent = peer.agent;
-        let mut inbound = request.into_inner();
         let hello = hello(&mut inbound).await?;
         if hello.agent_id != agent.as_str() {
             return Err(Status::permission_denied("the certificate belongs to another agent"));
         }
         if let Some(home) = self.better_home(&agent, &hello) {
             debug!(agent = %agent, home, "agent is sent home");
-            let message = redirect(home, self.hub.parts.placement.endpoints());
-            return Ok(Response::new(futures::stream::iter([Ok(message)]).boxed()));
+            let message = redirect(home, self.parts.placement.endpoints());
+            return Ok(futures::stream::iter([Ok(message)]).boxed());
         }
         let (outbound, receiver) = mpsc::channel(OUTBOUND_MAX);
         outbound.try_send(self.welcome()).map_err(|_| Status::internal("a new queue is full"))?;
-        let stream = self.hub.registry.connect(&agent, outbound, self.hub.tasks.stop_token().child_token());
-        self.hub.parts.sink.connected(&agent);
+        let stream = self.registry.connect(&agent, outbound, self.tasks.stop_token().child_token());
+        self.parts.sink.connected(&agent);
         let lost = stream.lost.clone();
-        let reader = Reader { hub: self.hub.clone(), agent, stream };
-        self.hub.tasks.spawn("agent stream", OnExit::Ignore, |stop| reader.run(inbound, stop));
+        let reader = Reader { hub: self.clone(), agent, stream };
+        self.tasks.spawn("agent stream", OnExit::Ignore, |stop| reader.run(inbound, stop));
         // Ends with the reader: a stream that nobody reads must not look alive to its agent.
         let messages = ReceiverStream::new(receiver).map(Ok).take_until(lost.cancelled_owned());
-        Ok(Response::new(messages.boxed()))
+        Ok(messages.boxed())
     }
 }
 
-async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
-    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
+#[tonic::async_trait]
+impl AgentGateway for Gateway {
+    type AttachStream = DirectorMessages;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let peer = agent_of(&request)?;
+        self.hub.attach(peer, request.into_inner().boxed()).await.map(Response::new)
+    }
+}
+
+async fn hello(inbound: &mut AgentMessages) -> Result<Hello, Status> {
+    let first = tokio::time::timeout(HELLO_WITHIN, inbound.next())
         .await
-        .map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        .map_err(|_| Status::deadline_exceeded("no hello came"))?
+        .transpose()?;
     match first.and_then(|message| message.body) {
         Some(agent_message::Body::Hello(hello)) => Ok(hello),
         _ => Err(Status::invalid_argument("the first message must be a hello")),
@@ -114,23 +131,23 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, mut inbound: Streaming<AgentMessage>, stop: CancellationToken) {
+    async fn run(self, mut inbound: AgentMessages, stop: CancellationToken) {
         loop {
             let message = tokio::select! {
-                message = tokio::time::timeout(self.hub.options.silence_max, inbound.message()) => message,
+                message = tokio::time::timeout(self.hub.options.silence_max, inbound.next()) => message,
                 () = self.stream.lost.cancelled() => break,
                 () = stop.cancelled() => break,
             };
             match message {
-                Ok(Ok(Some(message))) => {
+                Ok(Some(Ok(message))) => {
                     self.hub.registry.heard(&self.agent, &self.stream);
                     match message.body.map(|body| self.take(body)) {
                         Some(Keeping::Stream) | None => {}
                         Some(Keeping::Nothing) => break,
                     }
                 }
-                Ok(Ok(None)) => break,
-                Ok(Err(status)) => {
+                Ok(None) => break,
+                Ok(Some(Err(status))) => {
                     debug!(agent = %self.agent, error = %status, "agent stream broke");
                     break;
                 }

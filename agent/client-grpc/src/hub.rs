@@ -15,9 +15,9 @@ use tonic::service::Routes;
 use crate::blobs::BlobService;
 use crate::gateway::Gateway;
 use crate::identity::IdentityService;
-use crate::ports::{BlobAccess, HeartbeatSink, Home, Identity, Placement};
+use crate::ports::{BlobAccess, HeartbeatSink, Home, Identity, Placement, Relay};
 use crate::registry::Registry;
-use crate::relay::RelayService;
+use crate::relay::{Here, RelayService};
 
 /// Largest message from or to an agent or about one. Rendered templates are the largest thing that travels in one.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -90,10 +90,15 @@ impl AgentHub {
 
     /// Returns the service for the peer port, where only replicas get in.
     pub fn relay_routes(self: &Arc<Self>) -> Routes {
-        let relay = AgentRelayServer::new(RelayService::new(self.clone()))
+        let relay = AgentRelayServer::new(RelayService(Here { hub: self.clone() }))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Routes::new(relay)
+    }
+
+    /// Returns the way to the agents of this replica, as the others have it.
+    pub fn relay(self: &Arc<Self>) -> impl Relay + use<> {
+        Here { hub: self.clone() }
     }
 
     /// Returns whether the agent's stream is here, silent or not.

@@ -24,8 +24,10 @@ mod remote;
 mod reports;
 mod wire;
 
+pub use gateway::{AgentMessages, DirectorMessages};
 pub use hub::{AgentHub, HubOptions, HubParts};
 pub use peer_certificate::PeerCertificates;
 pub use ports::*;
+pub use relay::relay_over;
 pub use remote::RemoteAgents;
 pub use reports::AgentReport;

@@ -1,9 +1,16 @@
 //! What the hub needs from the replica it lives in.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use model::{AgentId, BlobDigest, Epoch, NodeId};
+use proto::peer::v1::{
+    RelayCallEvent, RelayCallRequest, RelayCancelRequest, RelayCancelResponse, RelayLocateRequest,
+    RelayLocateResponse, RelayReportsRequest, RelayReportsResponse,
+};
+use tonic::Status;
 
 /// A certificate for an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,11 +175,30 @@ pub trait HeartbeatSink: Send + Sync + 'static {
     fn disconnected(&self, agent: &AgentId);
 }
 
-/// The other replicas' peer ports.
+/// The other replicas.
 pub trait Peers: Send + Sync + 'static {
     /// Returns every other replica.
     fn replicas(&self) -> Vec<NodeId>;
 
-    /// Returns a channel to a replica's peer port; `None` for one that has left.
-    fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel>;
+    /// Returns the way to the agents of a replica; `None` for one that has left.
+    fn relay(&self, node: NodeId) -> Option<Arc<dyn Relay>>;
+}
+
+/// Events of a call under way at another replica; the last one is how it ended.
+pub type RelayCallEvents = BoxStream<'static, Result<RelayCallEvent, Status>>;
+
+/// A replica, as others reach the agents whose streams it holds: what is said on the wire.
+#[async_trait]
+pub trait Relay: Send + Sync {
+    /// Waits for an agent, for as long as the request says, and tells whether it is heard there.
+    async fn locate(&self, request: RelayLocateRequest) -> Result<RelayLocateResponse, Status>;
+
+    /// Has an agent do something.
+    async fn call(&self, request: RelayCallRequest) -> Result<RelayCallEvents, Status>;
+
+    /// Has an agent give something up.
+    async fn cancel(&self, request: RelayCancelRequest) -> Result<RelayCancelResponse, Status>;
+
+    /// Tells what agents said of themselves.
+    async fn reports(&self, request: RelayReportsRequest) -> Result<RelayReportsResponse, Status>;
 }

@@ -8,14 +8,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use model::{AgentId, Epoch, NodeId, RequestId};
-use proto::peer::v1::agent_relay_client::AgentRelayClient;
 use proto::peer::v1::{RelayCancelRequest, RelayLocateRequest};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tracing::debug;
 
-use crate::hub::{AgentHub, MESSAGE_BYTES_MAX};
-use crate::ports::Peers;
+use crate::hub::AgentHub;
+use crate::ports::{Peers, Relay};
 use crate::relay::{CANCEL_WITHIN, STILL_WAITING_EVERY};
 use crate::wire::{Call, Cancelled, Sent, Try, reply};
 
@@ -39,7 +37,7 @@ pub struct RemoteAgents {
 /// Which replica hears an agent.
 enum Holder {
     Here,
-    Peer(AgentRelayClient<Channel>),
+    Peer(Arc<dyn Relay>),
 }
 
 impl RemoteAgents {
@@ -59,23 +57,20 @@ impl RemoteAgents {
         loop {
             tokio::select! {
                 () = self.hub.registry.arrival(agent) => if self.hub.registry.hears(agent) { return Holder::Here },
-                Some(client) = elsewhere.next() => return Holder::Peer(client),
+                Some(relay) = elsewhere.next() => return Holder::Peer(relay),
             }
         }
     }
 
     /// Waits until one certain replica hears the agent.
-    async fn find_at(&self, node: NodeId, agent: &AgentId) -> AgentRelayClient<Channel> {
+    async fn find_at(&self, node: NodeId, agent: &AgentId) -> Arc<dyn Relay> {
         let mut waits = LOCATE_PAUSE.waits();
         loop {
-            if let Some(channel) = self.peers.channel(node) {
-                let mut client = AgentRelayClient::new(channel)
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+            if let Some(relay) = self.peers.relay(node) {
                 let wait_ms = u32::try_from(LOCATE_WAIT.as_millis()).unwrap_or(u32::MAX);
-                let ask = client.locate(RelayLocateRequest { agent_id: agent.to_string(), wait_ms });
+                let ask = relay.locate(RelayLocateRequest { agent_id: agent.to_string(), wait_ms });
                 match tokio::time::timeout(LOCATE_WAIT * 2, ask).await {
-                    Ok(Ok(answer)) if answer.get_ref().here => return client,
+                    Ok(Ok(answer)) if answer.here => return relay,
                     Ok(Ok(_)) => {
                         waits.reset();
                         continue;
@@ -98,7 +93,7 @@ impl RemoteAgents {
         };
         match holder {
             Holder::Here => self.hub.registry.call(call, deadline).await,
-            Holder::Peer(client) => relayed(client, call, deadline).await,
+            Holder::Peer(relay) => relayed(&*relay, call, deadline).await,
         }
     }
 
@@ -114,14 +109,14 @@ impl RemoteAgents {
         };
         match holder {
             Holder::Here => self.hub.registry.cancel(agent, request, epoch, deadline).await,
-            Holder::Peer(mut client) => {
-                let ask = client.cancel(RelayCancelRequest {
+            Holder::Peer(relay) => {
+                let ask = relay.cancel(RelayCancelRequest {
                     agent_id: agent.to_string(),
                     request_id: request.to_string(),
                     epoch: epoch.0,
                 });
                 match tokio::time::timeout_at(deadline, ask).await {
-                    Ok(Ok(answer)) => Cancelled::from_peer(answer.get_ref()),
+                    Ok(Ok(answer)) => Cancelled::from_peer(&answer),
                     Ok(Err(_)) | Err(_) => Cancelled::StreamLost,
                 }
             }
@@ -130,16 +125,15 @@ impl RemoteAgents {
 }
 
 /// Sends a request through another replica. A replica that falls silent counts as a lost stream.
-async fn relayed(mut client: AgentRelayClient<Channel>, call: &Call, deadline: Instant) -> Try {
+async fn relayed(relay: &dyn Relay, call: &Call, deadline: Instant) -> Try {
     let timeout = deadline.saturating_duration_since(Instant::now());
     let silence_max = STILL_WAITING_EVERY * 4;
-    let opened = tokio::time::timeout(silence_max, client.call(call.to_peer(timeout))).await;
-    let Ok(Ok(events)) = opened else { return Try::StreamLost(Sent::Yes) };
-    let mut events = events.into_inner();
+    let opened = tokio::time::timeout(silence_max, relay.call(call.to_peer(timeout))).await;
+    let Ok(Ok(mut events)) = opened else { return Try::StreamLost(Sent::Yes) };
     loop {
         tokio::select! {
-            event = tokio::time::timeout(silence_max, events.message()) => match event {
-                Ok(Ok(Some(event))) => if let Some(ended) = Try::from_peer(event) { return ended },
+            event = tokio::time::timeout(silence_max, events.next()) => match event {
+                Ok(Some(Ok(event))) => if let Some(ended) = Try::from_peer(event) { return ended },
                 _ => return Try::StreamLost(Sent::Yes),
             },
             () = tokio::time::sleep_until(deadline) => return Try::TimedOut(Sent::Yes),

@@ -7,11 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use model::{AgentId, NodeId};
-use proto::peer::v1::agent_relay_client::AgentRelayClient;
 use proto::peer::v1::{RelayReport, RelayReportsRequest};
 use tracing::debug;
 
-use crate::hub::{AgentHub, MESSAGE_BYTES_MAX};
+use crate::hub::AgentHub;
 use crate::remote::RemoteAgents;
 
 /// What an agent said of itself in its last heartbeat.
@@ -61,13 +60,10 @@ impl RemoteAgents {
         agents: &[AgentId],
         within: Duration,
     ) -> Vec<(AgentId, AgentReport)> {
-        let Some(channel) = self.peers.channel(node) else { return Vec::new() };
-        let mut client = AgentRelayClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let Some(relay) = self.peers.relay(node) else { return Vec::new() };
         let request = RelayReportsRequest { agent_ids: agents.iter().map(ToString::to_string).collect() };
-        match tokio::time::timeout(within, client.reports(request)).await {
-            Ok(Ok(answer)) => answer.into_inner().reports.into_iter().map(from_peer).collect(),
+        match tokio::time::timeout(within, relay.reports(request)).await {
+            Ok(Ok(answer)) => answer.reports.into_iter().map(from_peer).collect(),
             Ok(Err(status)) => {
                 debug!(%node, error = %status, "a replica can't be asked for agents' reports");
                 Vec::new()

@@ -22,7 +22,7 @@ use crate::session::{self, Ended, Event, Opened, Parts, Session};
 use crate::storage::Storage;
 
 /// Waits between dials while no director can be reached.
-const DIAL_AGAIN: retry::Policy =
+pub const DIAL_AGAIN: retry::Policy =
     retry::Policy { initial: Duration::from_millis(200), max: Duration::from_secs(15), total: None };
 
 /// Waits between attempts to renew a certificate that is still good.

@@ -33,13 +33,13 @@ const REDIRECTS_MAX: u32 = 3;
 pub(crate) const LOST_SPREAD: Duration = Duration::from_millis(400);
 
 /// Returns how long an agent waits before it dials again after it has lost its director.
-pub(crate) fn moment_after_loss(chance: &mut impl Rng) -> Duration {
+pub fn moment_after_loss(chance: &mut impl Rng) -> Duration {
     LOST_SPREAD.mul_f64(chance.random_range(0.0..1.0))
 }
 
 /// The directors that this agent knows, and its home among them.
 #[derive(Debug, Default)]
-pub(crate) struct Directory {
+pub struct Directory {
     known: Vec<String>,
     queue: Vec<String>,
     home: Option<String>,
@@ -48,12 +48,13 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn new(known: Vec<String>) -> Self {
+    /// Returns one that knows these directors.
+    pub fn new(known: Vec<String>) -> Self {
         Self { known, ..Self::default() }
     }
 
     /// Takes in where directors can be reached now. An empty list would leave the agent alone for ever: it is ignored.
-    pub(crate) fn learn(&mut self, mut endpoints: Vec<String>) -> Learned {
+    pub fn learn(&mut self, mut endpoints: Vec<String>) -> Learned {
         endpoints.truncate(ENDPOINTS_MAX);
         if endpoints.is_empty() || endpoints == self.known {
             return Learned::Nothing;
@@ -68,7 +69,7 @@ impl Directory {
     }
 
     /// Returns whom to dial now: home first, then the others in a shuffled order, each once before any comes again.
-    pub(crate) fn next(&mut self, now: Instant, chance: &mut impl Rng) -> Option<String> {
+    pub fn next(&mut self, now: Instant, chance: &mut impl Rng) -> Option<String> {
         if self.queue.is_empty() {
             self.queue = self.known.clone();
             self.queue.shuffle(chance);
@@ -81,7 +82,7 @@ impl Directory {
     }
 
     /// Takes in that a director named the agent's home.
-    pub(crate) fn redirected(&mut self, home: String, now: Instant) {
+    pub fn redirected(&mut self, home: String, now: Instant) {
         self.redirects += 1;
         self.home = Some(home.clone());
         self.queue.clear();
@@ -91,7 +92,7 @@ impl Directory {
     }
 
     /// Takes in that a director could not be reached, or was lost.
-    pub(crate) fn failed(&mut self, endpoint: &str, now: Instant) {
+    pub fn failed(&mut self, endpoint: &str, now: Instant) {
         if self.home.as_deref() == Some(endpoint) {
             self.unreachable = Some((endpoint.to_owned(), now));
             self.queue.retain(|queued| queued != endpoint);
@@ -100,7 +101,7 @@ impl Directory {
 
     /// Takes in that a director serves the agent. Unless the agent had to say that it can't reach its home, this is
     /// its home now.
-    pub(crate) fn served(&mut self, endpoint: &str, now: Instant) {
+    pub fn served(&mut self, endpoint: &str, now: Instant) {
         if self.unreachable_home(now).is_none() {
             self.home = Some(endpoint.to_owned());
         }
@@ -109,21 +110,23 @@ impl Directory {
     }
 
     /// Returns the home that could not be reached lately.
-    pub(crate) fn unreachable_home(&self, now: Instant) -> Option<&str> {
+    pub fn unreachable_home(&self, now: Instant) -> Option<&str> {
         let (endpoint, since) = self.unreachable.as_ref()?;
         (now.duration_since(*since) < HOME_LEFT_ALONE).then_some(endpoint.as_str())
     }
 
     /// Returns the home to try again, if the agent is served elsewhere because it could not be reached.
-    pub(crate) fn home_to_try(&self, served_by: &str) -> Option<String> {
+    pub fn home_to_try(&self, served_by: &str) -> Option<String> {
         self.home.clone().filter(|home| home != served_by)
     }
 }
 
 /// Whether a list of directors was news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Learned {
+pub enum Learned {
+    /// It was.
     News,
+    /// It was not.
     Nothing,
 }
 

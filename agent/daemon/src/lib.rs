@@ -40,15 +40,16 @@ mod storage;
 mod supervisor;
 mod vitals;
 
-pub use agent::{Agent, AgentParts, Link, StartError};
+pub use agent::{Agent, AgentParts, DIAL_AGAIN, Link, StartError};
 pub use blobs::{Blobs, DirectorBlobs, DirectoryBlobs, Stored};
+pub use dial::{Directory, Learned, moment_after_loss};
 pub use error::ActionError;
 pub use layout::{BASE_DIR, Layout};
 pub use machine::{Machine, Notice, Notices, Order, Progress, Report, Work};
 pub use method::Method;
 pub use model::agent_settings::AgentSettings as Settings;
 pub use real::{RealMachine, RealMachineParts};
-pub use session::leaves_within;
+pub use session::{acknowledged_within, leaves_within};
 pub use simulated::{Behaviour, SimulatedMachine};
 pub use storage::{Kept, Storage};
 pub use supervisor::Timing;

@@ -139,7 +139,7 @@ async fn welcomed(
 
 /// Returns how long a director has to acknowledge a heartbeat. Short enough that an agent whose way to its director is cut
 /// is with another one before it is called dead.
-fn acknowledged_within(heartbeat_interval: Duration) -> Duration {
+pub fn acknowledged_within(heartbeat_interval: Duration) -> Duration {
     heartbeat_interval.mul_f64(1.5).max(ACKNOWLEDGED_WITHIN_MIN)
 }
 

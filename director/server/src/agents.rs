@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_client_grpc::{
-    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
-    IssuedCertificate, PeerAgent, Peers, Placement, StoredBlob,
+    Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Identity, IdentityError,
+    IssuedCertificate, PeerAgent, Peers, Placement as _, Relay, StoredBlob, relay_over,
 };
 use async_trait::async_trait;
 use cpi_api::AgentBootstrap;
 use executor::ports::Enrollment;
 use futures::StreamExt as _;
 use health::watcher::Ears;
-use model::{AgentId, BlobDigest, Epoch, NodeId};
+use model::{AgentId, BlobDigest, NodeId};
 use release::{BlobError, Blobstore as _};
 use ring::digest::{SHA256, digest};
 use state::State;
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::alerts::AlertDesk;
 use crate::fleet::blobs::FleetBlobs;
+use crate::fleet::homes::Homes;
 use crate::fleet::log::RaftLog;
 use crate::fleet::peers::PeerChannels;
 use crate::secrets::{AgentTokens, Kek};
@@ -54,6 +55,15 @@ pub struct AgentSide {
 }
 
 impl AgentSide {
+    /// Returns where agents belong.
+    pub fn homes(&self) -> Homes {
+        Homes { id: self.id, log: self.log.clone() }
+    }
+
+    fn admission(&self) -> Admission {
+        Admission { log: self.log.clone() }
+    }
+
     fn issue(&self, agent: &AgentId, csr_der: &[u8]) -> Result<IssuedCertificate, IdentityError> {
         let unavailable = |reason: String| IdentityError::Unavailable { agent: agent.clone(), reason };
         let view = self.log.view();
@@ -106,7 +116,31 @@ enum Standing {
     Unknown,
 }
 
-impl AgentSide {
+/// Knows which agents still count.
+pub struct Admission {
+    /// The log.
+    pub log: RaftLog,
+}
+
+impl Admission {
+    /// Lets an agent in that shows the key it has enrolled with, as long as its VM is there.
+    pub async fn admit(&self, peer: &PeerAgent) -> Result<(), IdentityError> {
+        if self.standing(peer) == Standing::Good {
+            return Ok(());
+        }
+        // Before an agent is sent away for what this replica does not know, it has to know everything.
+        let unavailable =
+            |e: LogError| IdentityError::Unavailable { agent: peer.agent.clone(), reason: e.to_string() };
+        self.log.read_barrier().await.map_err(unavailable)?;
+        match self.standing(peer) {
+            Standing::Good => Ok(()),
+            Standing::Unknown => {
+                warn!(agent = %peer.agent, "an agent was refused: it has no VM any more, or not this key");
+                Err(IdentityError::Refused { agent: peer.agent.clone() })
+            }
+        }
+    }
+
     fn standing(&self, peer: &PeerAgent) -> Standing {
         let view = self.log.view();
         let record = State::new(&*view).agent(&peer.agent);
@@ -117,7 +151,8 @@ impl AgentSide {
     }
 }
 
-fn digest_of(public_key: &[u8]) -> String {
+/// Returns what is filed of an agent's key.
+pub fn digest_of(public_key: &[u8]) -> String {
     hex::encode(digest(&SHA256, public_key))
 }
 
@@ -157,20 +192,7 @@ impl Identity for AgentSide {
     }
 
     async fn admit(&self, peer: &PeerAgent) -> Result<(), IdentityError> {
-        if self.standing(peer) == Standing::Good {
-            return Ok(());
-        }
-        // Before an agent is sent away for what this replica does not know, it has to know everything.
-        let unavailable =
-            |e: LogError| IdentityError::Unavailable { agent: peer.agent.clone(), reason: e.to_string() };
-        self.log.read_barrier().await.map_err(unavailable)?;
-        match self.standing(peer) {
-            Standing::Good => Ok(()),
-            Standing::Unknown => {
-                warn!(agent = %peer.agent, "an agent was refused: it has no VM any more, or not this key");
-                Err(IdentityError::Refused { agent: peer.agent.clone() })
-            }
-        }
+        self.admission().admit(peer).await
     }
 }
 
@@ -221,31 +243,6 @@ fn bounded(
     (StreamReader::new(pieces), too_large)
 }
 
-impl Placement for AgentSide {
-    fn home_of(&self, agent: &AgentId) -> Home {
-        let view = self.log.view();
-        let state = State::new(&*view);
-        let Some(record) = state.agent(agent) else { return Home::Here };
-        match health::shard_owner(&record.deployment, &state.shard_map().watchers) {
-            Some(owner) if owner != self.id => match state.member(owner) {
-                Some(member) => Home::Elsewhere(member.agent_address),
-                None => Home::Here,
-            },
-            _ => Home::Here,
-        }
-    }
-
-    fn endpoints(&self) -> Vec<String> {
-        let view = self.log.view();
-        State::new(&*view).members().into_iter().map(|m| m.agent_address).collect()
-    }
-
-    fn epoch(&self) -> Epoch {
-        let view = self.log.view();
-        State::new(&*view).epoch()
-    }
-}
-
 impl HeartbeatSink for AgentSide {
     fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
         self.ears.heard(&heartbeat.agent);
@@ -269,10 +266,10 @@ impl Peers for AgentSide {
         State::new(&*view).members().into_iter().map(|m| m.node).filter(|n| *n != self.id).collect()
     }
 
-    fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel> {
+    fn relay(&self, node: NodeId) -> Option<Arc<dyn Relay>> {
         let view = self.log.view();
         let member = State::new(&*view).member(node)?;
-        self.peers.shared(node, &member.peer_address).ok()
+        self.peers.shared(node, &member.peer_address).ok().map(relay_over)
     }
 }
 
@@ -282,7 +279,7 @@ impl Enrollment for AgentSide {
         let state = State::new(&*view);
         let generation = state.agent(agent).map(|record| record.token_generation).unwrap_or_default();
         AgentBootstrap {
-            endpoints: self.endpoints(),
+            endpoints: self.homes().endpoints(),
             authorities_pem: state.cluster().map(|c| c.secrets.authority_pem).unwrap_or_default(),
             token: AgentTokens::new(&self.kek).token(agent, generation),
         }

@@ -441,7 +441,8 @@ impl Replica {
 }
 
 fn hub_parts(side: &Arc<AgentSide>) -> HubParts {
-    HubParts { identity: side.clone(), blobs: side.clone(), placement: side.clone(), sink: side.clone() }
+    let placement = Arc::new(side.homes());
+    HubParts { identity: side.clone(), blobs: side.clone(), placement, sink: side.clone() }
 }
 
 fn router(routes: Routes) -> Router {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Home, Identity, IdentityError,
-    IssuedCertificate, PeerAgent, Peers, Placement, StoredBlob,
+    IssuedCertificate, PeerAgent, Peers, Placement, Relay, StoredBlob, relay_over,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use health::watcher::Ears;
 use model::{AgentId, BlobDigest, Epoch, NodeId};
 use sha2::{Digest as _, Sha256};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
@@ -228,8 +228,8 @@ impl Peers for FleetPeers {
         self.shared.peer_ports.lock().unwrap().keys().copied().filter(|node| *node != self.node).collect()
     }
 
-    fn channel(&self, node: NodeId) -> Option<Channel> {
+    fn relay(&self, node: NodeId) -> Option<Arc<dyn Relay>> {
         let port = *self.shared.peer_ports.lock().unwrap().get(&node)?;
-        Some(Endpoint::from_shared(format!("http://{port}")).ok()?.connect_lazy())
+        Some(relay_over(Endpoint::from_shared(format!("http://{port}")).ok()?.connect_lazy()))
     }
 }

@@ -1,13 +1,47 @@
-//! Agents' homes: whenever shards or members change, agents are told where they belong.
+//! Agents' homes: which replica an agent belongs to, and that it is told whenever shards or members change.
 
 use std::sync::Arc;
 
-use agent_client_grpc::AgentHub;
+use agent_client_grpc::{AgentHub, Home, Placement};
+use model::{AgentId, Epoch, NodeId};
 use state::State;
 use state::log::CommandLog as _;
 use tokio_util::sync::CancellationToken;
 
 use super::log::RaftLog;
+
+/// Where agents belong, as this replica's state says.
+pub struct Homes {
+    /// This replica.
+    pub id: NodeId,
+    /// The log.
+    pub log: RaftLog,
+}
+
+impl Placement for Homes {
+    fn home_of(&self, agent: &AgentId) -> Home {
+        let view = self.log.view();
+        let state = State::new(&*view);
+        let Some(record) = state.agent(agent) else { return Home::Here };
+        match health::shard_owner(&record.deployment, &state.shard_map().watchers) {
+            Some(owner) if owner != self.id => match state.member(owner) {
+                Some(member) => Home::Elsewhere(member.agent_address),
+                None => Home::Here,
+            },
+            _ => Home::Here,
+        }
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let view = self.log.view();
+        State::new(&*view).members().into_iter().map(|m| m.agent_address).collect()
+    }
+
+    fn epoch(&self) -> Epoch {
+        let view = self.log.view();
+        State::new(&*view).epoch()
+    }
+}
 
 /// Sends agents to their new homes, and tells them new addresses, whenever shards or members change.
 pub async fn follow_shards(hub: Arc<AgentHub>, log: RaftLog, stop: CancellationToken) {

@@ -82,7 +82,7 @@ impl Replica {
         let parts = HubParts {
             identity: agents.clone(),
             blobs: agents.clone(),
-            placement: agents.clone(),
+            placement: Arc::new(agents.homes()),
             sink: agents.clone(),
         };
         let hub = AgentHub::new(parts, HubOptions::default(), tasks.clone());
