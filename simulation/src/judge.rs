@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use checkers::history::Recorder;
 use checkers::linearizable::register::Call;
 use checkers::linearizable::{self, Limits};
-use model::DeploymentName;
-use model::{DiskCid, VmCid};
+use checkers::watch::{self, Seen, Watcher};
+use model::{DeploymentName, DiskCid, Revision, VmCid};
 use state::State;
 use state::log::CommandLog as _;
 
 use crate::services::Replica;
-use crate::workload::{DEPLOYMENTS, INSTANCES};
+use crate::workload::{self, DEPLOYMENTS, INSTANCES};
 use crate::world::World;
 
 fn replicas(world: &World) -> Vec<Replica> {
@@ -96,4 +96,20 @@ pub fn registers(world: &World, registers: &Recorder<Call>) {
         }
         Err(error) => observer.complain(format!("what the clients wrote down is no history: {error}")),
     }
+}
+
+/// Everybody who watched was told everything, in order, once; and so is who reads on any replica what it still keeps.
+pub fn watches(world: &World, mut watchers: Vec<Watcher>) {
+    for (number, replica) in world.machines.iter().filter_map(|(n, m)| Some((n, m.slot.replica()?))) {
+        let view = replica.log.view();
+        let (state, applied) = (State::new(&*view), replica.node.view().applied_index());
+        let after = state.changes_since(Revision(0), 1).err().map_or(0, |compacted| compacted.oldest.0 - 1);
+        let changes = state.changes_since(Revision(after), usize::MAX).unwrap_or_default();
+        let changes = changes.into_iter().map(workload::change).collect();
+        let seen = vec![Seen::Opened { after: Some(after) }, Seen::Message { complete_to: applied, changes }];
+        watchers.push(Watcher { name: format!("replica {number}, afterwards"), seen });
+    }
+    let found = watch::check(&watchers, &world.changes, None);
+    found.violations.iter().for_each(|violation| world.observer.complain(format!("watches: {violation}")));
+    found.undecided.iter().for_each(|what| world.observer.complain(format!("undecided: {what}")));
 }

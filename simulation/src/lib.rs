@@ -26,6 +26,7 @@ pub mod process;
 pub mod replica;
 pub mod run;
 pub mod services;
+pub mod streams;
 pub mod trace;
 pub mod workload;
 pub mod world;

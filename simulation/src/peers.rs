@@ -5,17 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use owned_tasks::{OnExit, OwnedTasks};
+use owned_tasks::OwnedTasks;
 use proto::peer::v1 as wire;
 use raft::{ConnectError, Peer, PeerConnector, Purpose};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::net::{Link, Net, Place};
-use crate::process::Job;
+use crate::net::{Net, Place};
 use crate::services::Services;
+use crate::streams::Opener;
 
 /// Connects a replica to the others.
 pub struct SimPeers {
@@ -32,9 +29,6 @@ impl PeerConnector for SimPeers {
         Ok(Arc::new(SimPeer { net: self.net.clone(), me: self.me, to: node_id, tasks: self.tasks.clone() }))
     }
 }
-
-/// Messages of a stream that may wait where they arrived: far more than consensus ever has under way.
-const STREAM_MAX: usize = 10_000;
 
 struct SimPeer {
     net: Net,
@@ -62,64 +56,13 @@ impl SimPeer {
 impl Peer for SimPeer {
     async fn append(
         &self,
-        mut requests: BoxStream<'static, wire::AppendRequest>,
+        requests: BoxStream<'static, wire::AppendRequest>,
     ) -> Result<BoxStream<'static, Result<wire::AppendResponse, Status>>, Status> {
-        let (answers_in, answers) = mpsc::channel(STREAM_MAX);
-        let (opened, mut inlets) = mpsc::channel::<(u64, mpsc::Sender<_>)>(1);
-        let (net, me, to) = (self.net.clone(), self.me, self.to);
-        // Opens the stream at the other end, once.
-        let opening = {
-            let (net, answers_in) = (net.clone(), std::sync::Mutex::new(Some(answers_in)));
-            move |services: Services| {
-                let taken = answers_in.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-                let (Services::Replica(replica), Some(answers_in)) = (services, taken) else {
-                    return Box::pin(std::future::ready(())) as futures::future::BoxFuture<'static, ()>;
-                };
-                let (inlet, outlet) = mpsc::channel(STREAM_MAX);
-                // Whoever opened may be gone; then nothing comes, and that is the end.
-                let _ = opened.try_send((to, inlet));
-                let net = net.clone();
-                Box::pin(async move {
-                    let here = Place { process: to, life: 0 };
-                    let requests = ReceiverStream::new(outlet).boxed();
-                    let Ok(mut stream) = replica.peer.append(requests).await else { return };
-                    let link = Link::default();
-                    while let Some(answer) = stream.next().await {
-                        let answers_in = answers_in.clone();
-                        let hand = move || drop(answers_in.try_send(answer));
-                        net.stream(here, me, &link, Box::new(hand));
-                    }
-                })
-            }
-        };
-        net.open(me, to, Arc::new(opening) as Job);
-        let dropped = CancellationToken::new();
-        let unwanted = dropped.clone();
-        self.tasks.spawn("replication", OnExit::Ignore, move |stop| async move {
-            let Some((to, inlet)) = inlets.recv().await else { return };
-            let (there, link) = (Place { process: to, life: 0 }, Link::default());
-            loop {
-                let request = tokio::select! {
-                    biased;
-                    request = requests.next() => request,
-                    () = inlet.closed() => None,
-                    () = stop.cancelled() => None,
-                    () = unwanted.cancelled() => None,
-                };
-                let Some(request) = request else { return };
-                let inlet = inlet.clone();
-                net.stream(me, there, &link, Box::new(move || drop(inlet.try_send(request))));
-            }
-        });
-        let answers = ReceiverStream::new(answers);
-        // Who does not want the answers any more sends no requests either.
-        let guard = dropped.drop_guard();
-        Ok(answers
-            .map(move |answer| {
-                let _ends_with_the_stream = &guard;
-                answer
-            })
-            .boxed())
+        let opener = Opener { net: &self.net, me: self.me, tasks: &self.tasks };
+        Ok(opener.open(self.to, requests, |services, requests| match services {
+            Services::Replica(replica) => Some(async move { replica.peer.append(requests).await.ok() }),
+            Services::Outside(_) | Services::Nobody => None,
+        }))
     }
 
     async fn heartbeat(&self, request: wire::AppendRequest) -> Result<wire::AppendResponse, Status> {

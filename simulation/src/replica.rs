@@ -9,6 +9,7 @@ use executor::ports::Cpis;
 use model::{CpiName, NodeId, Revision};
 use owned_tasks::OwnedTasks;
 use raft::{Application, Node, Options, SnapshotPolicy, Timing, local_peer};
+use service::Service;
 use state::State;
 
 use crate::clock;
@@ -73,7 +74,9 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
         Err(error) => return fatality.say(&format!("it does not start: {error:?}")),
     };
     let log = RaftLog::with_clock(node.clone(), NodeId(me.process), clock::timestamp);
-    slot.put(Services::Replica(Replica { peer: local_peer(&node), log: log.clone(), node: node.clone() }));
+    let service = Service::new(Arc::new(log.clone()));
+    let peer = local_peer(&node);
+    slot.put(Services::Replica(Replica { peer, log: log.clone(), service, node: node.clone() }));
     let ports = Ports {
         log: Arc::new(log.clone()),
         lease: Arc::new(log.clone()),

@@ -6,6 +6,7 @@ use agent_api::Agents;
 use cpi_api::CallPort;
 use directord::fleet::log::RaftLog;
 use raft::{Node, Peer};
+use service::Service;
 
 /// A replica, as others reach it.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct Replica {
     pub peer: Arc<dyn Peer>,
     /// For clients.
     pub log: RaftLog,
+    /// For those who watch.
+    pub service: Service,
     /// For operators.
     pub node: Node,
 }

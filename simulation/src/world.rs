@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use checkers::watch::Reference;
 use directord::fleet::fsm::Fsm;
+use model::Revision;
 use raft::disk::Disk as _;
 use raft::{Application, LogRow, Role, SnapshotPolicy, StateBatch};
 
@@ -17,7 +19,7 @@ use crate::parts::MemoryBlobs;
 use crate::process::Process;
 use crate::replica::{self, Fatality, Parts};
 use crate::services::{Outside, Services, Slot};
-use crate::workload::CLIENTS;
+use crate::workload::{self, CLIENTS};
 
 /// A machine with a replica on it.
 pub struct Machine {
@@ -55,6 +57,10 @@ pub struct World {
     /// Everybody's blobs.
     pub blobs: Arc<MemoryBlobs>,
     snapshots: SnapshotPolicy,
+    /// Revisions whose changes replicas keep.
+    changes_kept: u64,
+    /// Everything that has changed.
+    pub changes: Reference,
     outside: (Slot, Process),
     clients: (Slot, Process),
     /// How far the furthest state was when it was looked at.
@@ -64,13 +70,14 @@ pub struct World {
 
 /// The real application, and somebody who sees what it does.
 struct Watched {
+    fsm: Fsm,
     replica: u64,
     observer: Observer,
 }
 
 impl Application for Watched {
     fn apply(&self, store: &mut StateBatch<'_>, index: u64, term: u64, entry: &[u8]) -> Vec<u8> {
-        let answer = Fsm.apply(store, index, term, entry);
+        let answer = self.fsm.apply(store, index, term, entry);
         self.observer.see(&Event::Applied { replica: self.replica, index, term, entry, answer: &answer });
         answer
     }
@@ -89,6 +96,8 @@ impl World {
             keep_entries: every_entries + 60,
             lag_entries: every_entries + 30,
         };
+        // Fewer than a watcher misses that is away for some seconds; more than are applied in a step.
+        let changes_kept = Chance::of(seed, "changes").between(30, 300);
         let machines = (1..=replicas).map(|number| (number, Machine::new(seed, number, &observer))).collect();
         let (outside, clients) = (start_outside(&cloud), start_clients());
         Self {
@@ -99,6 +108,8 @@ impl World {
             observer,
             blobs: Arc::default(),
             snapshots,
+            changes_kept,
+            changes: Reference::default(),
             outside,
             clients,
             looked: 0,
@@ -134,7 +145,7 @@ impl World {
     /// Starts a machine that is off.
     pub fn start(&mut self, number: u64) {
         let (net, observer, blobs) = (self.net.clone(), self.observer.clone(), self.blobs.clone());
-        let (snapshots, now) = (self.snapshots, self.now_ms);
+        let (snapshots, changes_kept, now) = (self.snapshots, self.changes_kept, self.now_ms);
         let Some(machine) = self.machines.get_mut(&number).filter(|machine| machine.process.is_none()) else {
             return;
         };
@@ -147,7 +158,7 @@ impl World {
         observer.see(&Event::LogFound { replica: number, rows: &rows });
         let (disk, fatality) = (machine.disk.clone(), machine.fatality.clone());
         let seen = observer.clone();
-        let application = Arc::new(Watched { replica: number, observer });
+        let application = Arc::new(Watched { fsm: Fsm { changes_kept }, replica: number, observer });
         let process = Process::start(now, slot.clone(), move |tasks| {
             let disk = disk.handle(tasks.clone());
             let parts =
@@ -275,9 +286,16 @@ impl World {
         }
         if let Some((index, replica)) = furthest {
             use state::log::CommandLog as _;
-            self.looked = index;
+            let since = Revision(std::mem::replace(&mut self.looked, index));
             let view = replica.log.view();
-            self.observer.see(&Event::State { state: &state::State::new(&*view), index });
+            let state = state::State::new(&*view);
+            match state.changes_since(since, usize::MAX) {
+                Ok(changes) => self.changes.add(changes.into_iter().map(workload::change)),
+                Err(error) => {
+                    self.observer.complain(format!("changes after {since} went by unseen: {error}"))
+                }
+            }
+            self.observer.see(&Event::State { state: &state, index });
         }
     }
 }

@@ -24,11 +24,13 @@ pub enum Bug {
     StaleLease,
     /// A replica that gets a snapshot knows no request that was answered before.
     AnswersForgottenAtSnapshot,
+    /// A watcher whose revision is compacted is not told so: it gets the oldest changes that there are.
+    WatchSkipsCompaction,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeFsync,
         Self::QuorumOffByOne,
         Self::StateAndPositionApart,
@@ -37,6 +39,7 @@ impl Bug {
         Self::CreateVmBlindly,
         Self::StaleLease,
         Self::AnswersForgottenAtSnapshot,
+        Self::WatchSkipsCompaction,
     ];
 
     /// Returns what it is called on a command line.
@@ -50,6 +53,7 @@ impl Bug {
             Self::CreateVmBlindly => "create-vm-blindly",
             Self::StaleLease => "stale-lease",
             Self::AnswersForgottenAtSnapshot => "answers-forgotten-at-snapshot",
+            Self::WatchSkipsCompaction => "watch-skips-compaction",
         }
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -99,9 +101,36 @@ impl OwnedTasks {
     }
 }
 
+/// Does work that takes a while, such as reading from a disk, beside the threads that serve everybody. Where there is only
+/// one thread it is done there: a process of the simulation has no other, and what others did meanwhile would be chance.
+///
+/// # Errors
+/// If the work panicked, or the runtime is being shut down.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => Ok(work()),
+        _ => tokio::task::spawn_blocking(work).await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_that_takes_a_while_keeps_nobody_waiting_who_is_served() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let waits = aside(move || told.recv().is_ok());
+        let others = async move { tell.send(()).is_ok() };
+        let (waited, served) = futures::join!(waits, others);
+        assert!(waited.unwrap() && served);
+    }
+
+    #[tokio::test]
+    async fn work_is_done_at_once_where_there_is_one_thread() {
+        let here = std::thread::current().id();
+        assert_eq!(aside(move || std::thread::current().id()).await.unwrap(), here);
+    }
 
     #[tokio::test]
     async fn stop_waits_for_the_tasks() {

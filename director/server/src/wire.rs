@@ -184,7 +184,7 @@ impl Replica {
         let peers = Arc::new(PeerChannels::new(tls.clone()));
         let (doors, core) = (OwnedTasks::new(), OwnedTasks::new());
         let options = raft::Options { has_run: files.has_run(), ..raft_options(&config, &identity) };
-        let started = Node::start(options, Arc::new(Fsm), peers.clone(), &core).await;
+        let started = Node::start(options, Arc::new(Fsm::default()), peers.clone(), &core).await;
         let node = started.map_err(advised)?;
         files.note_run().context("note that this replica has run")?;
         let log = RaftLog::new(node.clone(), identity.node);

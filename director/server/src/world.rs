@@ -45,7 +45,7 @@ impl<T: Default + Send + Sync + 'static> Kept<T> {
             return kept.clone();
         }
         let view = log.view();
-        let found = tokio::task::spawn_blocking(move || read(&State::new(&*view))).await;
+        let found = owned_tasks::aside(move || read(&State::new(&*view))).await;
         match found {
             Ok(found) => {
                 let found = Arc::new(found);

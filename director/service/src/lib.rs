@@ -83,7 +83,7 @@ impl Service {
         of: impl FnOnce(&State<'_>) -> Result<T, ServiceError> + Send + 'static,
     ) -> Result<(T, Revision), ServiceError> {
         let Looked { view, revision } = self.look(read).await?;
-        let found = tokio::task::spawn_blocking(move || of(&State::new(&*view))).await;
+        let found = owned_tasks::aside(move || of(&State::new(&*view))).await;
         let found =
             found.map_err(|_| ServiceError::told(ErrorCode::SystemError, "reading the state failed"))?;
         Ok((found?, revision))

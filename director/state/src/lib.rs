@@ -26,5 +26,5 @@ mod rows;
 pub mod table;
 pub mod tables;
 
-pub use apply::{Applied, apply, apply_bytes};
+pub use apply::{Applied, CHANGES_KEPT, apply, apply_bytes};
 pub use query::State;

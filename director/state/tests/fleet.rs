@@ -343,7 +343,8 @@ fn no_clock_makes_an_answer_forgotten() {
 fn bytes_of_the_future_are_refused_not_fatal() {
     let mut world = World::new();
     let before = world.kv.clone();
-    let (outcome, changes) = state::apply_bytes(&mut world.kv, Revision(99), b"\x81\xa3new\x01");
+    let (outcome, changes) =
+        state::apply_bytes(&mut world.kv, Revision(99), b"\x81\xa3new\x01", state::CHANGES_KEPT);
     assert_eq!(Outcome::decode(&outcome).unwrap(), Outcome::Refused(Refusal::UnknownCommand));
     assert!(changes.is_empty());
     assert_eq!(world.kv, before);
@@ -372,4 +373,15 @@ fn changes_are_told_once_per_row_and_compacted_in_time() {
     assert!(state.changes_since(Revision(oldest.0 - 1), 10).is_ok());
     assert!(state.changes_since(Revision(oldest.0 - 2), 10).is_err());
     assert_eq!(state.changes_since(Revision(u64::MAX), 10).unwrap(), []);
+}
+
+#[test]
+fn how_many_changes_are_kept_is_given_from_outside() {
+    let mut kv = MemoryKv::new();
+    for revision in 1..=256 {
+        let entry = entry(None, START + 1, Command::UserPut { user: user("bob") });
+        state::apply_bytes(&mut kv, Revision(revision), &entry.encode(), 100);
+    }
+    let oldest = state::State::new(&kv).changes_since(Revision(1), 100).unwrap_err().oldest;
+    assert_eq!(oldest, Revision(157), "the last 100");
 }

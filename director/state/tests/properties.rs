@@ -326,7 +326,7 @@ proptest! {
         let outcomes = replay(&mut left, &log, 0);
         // The other replica reads its entries from bytes.
         for (index, entry) in log.iter().enumerate() {
-            let (outcome, _) = state::apply_bytes(&mut right, Revision(index as u64 + 1), &entry.encode());
+            let (outcome, _) = state::apply_bytes(&mut right, Revision(index as u64 + 1), &entry.encode(), state::CHANGES_KEPT);
             prop_assert_eq!(&Outcome::decode(&outcome).unwrap(), &outcomes[index]);
         }
         prop_assert!(left == right);
@@ -374,14 +374,14 @@ proptest! {
     fn no_bytes_are_fatal(log in log(), bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
         let mut kv = MemoryKv::new();
         replay(&mut kv, &log, 0);
-        state::apply_bytes(&mut kv, Revision(999), &bytes);
+        state::apply_bytes(&mut kv, Revision(999), &bytes, state::CHANGES_KEPT);
         // And bytes that are almost right.
         let mut almost = log[at.index(log.len())].encode();
         let place = at.index(almost.len());
         almost[place] ^= bytes.first().copied().unwrap_or(1);
-        state::apply_bytes(&mut kv, Revision(1000), &almost);
+        state::apply_bytes(&mut kv, Revision(1000), &almost, state::CHANGES_KEPT);
         almost.truncate(place);
-        state::apply_bytes(&mut kv, Revision(1001), &almost);
+        state::apply_bytes(&mut kv, Revision(1001), &almost, state::CHANGES_KEPT);
         check_invariants(&kv);
     }
 }

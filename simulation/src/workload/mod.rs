@@ -4,6 +4,7 @@ mod deployers;
 mod documents;
 mod registers;
 mod setup;
+mod watchers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::services::Services;
 pub use self::deployers::{DEPLOYMENTS, Deployer, INSTANCES};
 pub use self::registers::{RegisterClient, recorder};
 pub use self::setup::{is_prepared, prepare};
+pub use self::watchers::{Sight, WatcherClient, change};
 
 /// The number of the process that clients are.
 pub const CLIENTS: u64 = 2000;

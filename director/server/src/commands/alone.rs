@@ -51,7 +51,8 @@ impl Alone {
     ) -> anyhow::Result<Self> {
         let tasks = OwnedTasks::new();
         let peers = Arc::new(PeerChannels::new(tls));
-        let node = Node::start(raft_options(config, identity), Arc::new(Fsm), peers, &tasks).await?;
+        let node =
+            Node::start(raft_options(config, identity), Arc::new(Fsm::default()), peers, &tasks).await?;
         if fleet == Fleet::New && !node.is_initialized().await? {
             let made = node.bootstrap(&config.peer.advertise).await;
             made.context("make this replica the first of its fleet")?;

@@ -11,12 +11,22 @@ use tracing::{debug, trace};
 use crate::metrics;
 
 /// The application that the log drives.
-pub struct Fsm;
+pub struct Fsm {
+    /// Revisions whose changes are kept for watchers: the same on every replica.
+    pub changes_kept: u64,
+}
+
+impl Default for Fsm {
+    fn default() -> Self {
+        Self { changes_kept: state::CHANGES_KEPT }
+    }
+}
 
 impl Application for Fsm {
     fn apply(&self, store: &mut StateBatch<'_>, index: u64, term: u64, entry: &[u8]) -> Vec<u8> {
         let begun = Instant::now();
-        let (answer, changes) = state::apply_bytes(&mut Batch(store), Revision(index), entry);
+        let (answer, changes) =
+            state::apply_bytes(&mut Batch(store), Revision(index), entry, self.changes_kept);
         metrics::applied(begun.elapsed());
         if tracing::enabled!(tracing::Level::DEBUG) {
             match Outcome::decode(&answer) {

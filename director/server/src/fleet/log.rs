@@ -153,7 +153,8 @@ mod tests {
         // One that belongs to no fleet yet: nobody leads it.
         let (tasks, peers) = (owned_tasks::OwnedTasks::new(), replica.door.membership.peers.clone());
         let options = raft::Options::new(9, folder.path());
-        let node = Node::start(options, Arc::new(crate::fleet::fsm::Fsm), peers, &tasks).await.unwrap();
+        let node =
+            Node::start(options, Arc::new(crate::fleet::fsm::Fsm::default()), peers, &tasks).await.unwrap();
         let log = RaftLog::new(node.clone(), NodeId(9));
         let (begun, limit) = (tokio::time::Instant::now(), Duration::from_millis(300));
         let asked = deadline::scope(begun + limit, log.read_barrier()).await;

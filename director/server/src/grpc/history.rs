@@ -5,23 +5,21 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use futures::Stream;
 use model::{DeploymentName, Revision, TaskId};
+use owned_tasks::OnExit;
 use proto::v1 as pb;
 use proto::v1::events_server::Events;
 use proto::v1::locks_server::Locks;
 use proto::v1::watch_server::Watch;
-use service::{Caller, List};
+use service::List;
+use service::ops::{Changes, Watch as Watched};
 use state::query::EventFilter;
-use state::records::Change;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Door;
 use super::convert::{given, page};
-use crate::error_map::{internal, status};
-
-/// Changes in one message.
-const CHANGES_MAX: usize = 500;
+use crate::error_map::status;
 
 /// Messages ahead of a slow watcher.
 const AHEAD: usize = 4;
@@ -94,15 +92,11 @@ impl Watch for Door {
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let after = match wish.after_revision {
-            Some(revision) => Revision(revision),
-            None => self.service.log().revision(),
-        };
-        // Tell at once, as the call's own error, if that revision is gone.
-        self.service.changes(&caller, after, 1).map_err(status)?;
+        // Told at once, as the call's own error, if that revision is gone.
+        let watched = self.service.watch(&caller, wish.after_revision.map(Revision)).map_err(status)?;
         let (to, from) = mpsc::channel(AHEAD);
-        let watcher = Watcher { door: self.clone(), caller, after, tables: wish.tables, to };
-        self.tasks.spawn("watch", owned_tasks::OnExit::Ignore, move |stop| async move {
+        let watcher = Watcher { watched, tables: wish.tables, to };
+        self.tasks.spawn("watch", OnExit::Ignore, move |stop| async move {
             tokio::select! {
                 () = watcher.run() => {}
                 () = stop.cancelled() => {}
@@ -114,9 +108,7 @@ impl Watch for Door {
 
 /// Changes being watched by one client.
 struct Watcher {
-    door: Door,
-    caller: Caller,
-    after: Revision,
+    watched: Watched,
     tables: Vec<String>,
     to: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 }
@@ -124,36 +116,22 @@ struct Watcher {
 impl Watcher {
     /// Sends what has changed, then what changes, until the client has left.
     async fn run(mut self) {
-        // At once, where the watch is: who began "now" learns from which revision to go on elsewhere.
-        let mut told = false;
         loop {
-            let (service, caller, after) = (self.door.service.clone(), self.caller.clone(), self.after);
-            // Reading is work for a disk: off the threads that serve everybody.
-            let read =
-                tokio::task::spawn_blocking(move || service.changes(&caller, after, CHANGES_MAX)).await;
-            let (changes, reached) = match read {
-                Ok(Ok(found)) => found,
-                Ok(Err(error)) => return drop(self.to.send(Err(status(error))).await),
-                Err(_) => return drop(self.to.send(Err(internal("reading the changes failed"))).await),
-            };
-            if reached > self.after || !told {
-                told = true;
-                if self.to.send(Ok(self.message(changes, reached))).await.is_err() {
-                    return;
-                }
-                self.after = reached;
-                continue;
-            }
-            tokio::select! {
-                _ = self.door.service.log().changed(self.after) => {}
+            let found = tokio::select! {
+                found = self.watched.next() => found,
                 () = self.to.closed() => return,
+            };
+            let is_over = found.is_err();
+            let message = found.map(|changes| self.message(changes)).map_err(status);
+            if self.to.send(message).await.is_err() || is_over {
+                return;
             }
         }
     }
 
-    fn message(&self, changes: Vec<Change>, reached: Revision) -> pb::WatchResponse {
-        let wanted = |c: &Change| self.tables.is_empty() || self.tables.contains(&c.table);
-        let changes = changes.into_iter().filter(wanted).map(|c| pb::Change {
+    fn message(&self, Changes { changes, reached }: Changes) -> pb::WatchResponse {
+        let wanted = |table: &String| self.tables.is_empty() || self.tables.contains(table);
+        let changes = changes.into_iter().filter(|change| wanted(&change.table)).map(|c| pb::Change {
             revision: c.revision.0,
             table: c.table,
             key: c.key,

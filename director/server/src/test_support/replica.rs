@@ -65,7 +65,7 @@ impl Replica {
             TlsIdentity::new(&issued.chain_pem, &key.serialize_pem(), authority.certificate_pem()).unwrap();
         let peers = Arc::new(PeerChannels::new(Arc::new(tls)));
         let options = raft::Options::new(id.0, folder.path().join("raft"));
-        let node = Node::start(options, Arc::new(Fsm), peers.clone(), &tasks).await.unwrap();
+        let node = Node::start(options, Arc::new(Fsm::default()), peers.clone(), &tasks).await.unwrap();
         node.bootstrap("127.0.0.1:1").await.unwrap();
         let log = RaftLog::new(node.clone(), id);
         let local = Arc::new(LocalBlobs::open(folder.path().join("blobs")).unwrap());

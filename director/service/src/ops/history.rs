@@ -2,12 +2,25 @@
 
 use std::cmp::Reverse;
 
-use model::{EventId, Revision};
+use known_bugs::Bug;
+use model::{ErrorCode, EventId, Revision};
 use state::State;
-use state::query::{EventFilter, LockView};
+use state::query::{Compacted, EventFilter, LockView};
 use state::records::{Change, Event};
 
 use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
+
+/// Changes told at once, unless one revision has more.
+const CHANGES_MAX: usize = 500;
+
+/// Everything that has changed since the last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// In order; none in a bookmark.
+    pub changes: Vec<Change>,
+    /// Everything up to here has been told.
+    pub reached: Revision,
+}
 
 impl Service {
     /// Lists audit events, newest first.
@@ -33,25 +46,59 @@ impl Service {
             .await
     }
 
+    /// Watches this replica's changes after a revision, or from now on. A revision whose successors are not kept any more
+    /// is refused at once.
+    pub fn watch(&self, caller: &Caller, after: Option<Revision>) -> Result<Watch, ServiceError> {
+        caller.needs(Right::Read, "watch changes")?;
+        let after = after.unwrap_or_else(|| self.log().revision());
+        self.changes(after, 1)?;
+        Ok(Watch { service: self.clone(), after, told: false })
+    }
+
     /// Returns changes after a revision, from this replica, and how far they reach. Changes of one revision are never
     /// cut apart.
-    pub fn changes(
-        &self,
-        caller: &Caller,
-        after: Revision,
-        limit: usize,
-    ) -> Result<(Vec<Change>, Revision), ServiceError> {
-        caller.needs(Right::Read, "watch changes")?;
+    fn changes(&self, after: Revision, limit: usize) -> Result<Changes, ServiceError> {
         let (revision, view) = (self.log().revision(), self.log().view());
-        let changes = State::new(&*view)
-            .changes_since(after, limit)
-            .map_err(|compacted| ServiceError::Compacted { oldest: compacted.oldest.0 })?;
+        let state = State::new(&*view);
+        let changes = match state.changes_since(after, limit) {
+            Err(Compacted { oldest }) if known_bugs::is(Bug::WatchSkipsCompaction) => {
+                state.changes_since(Revision(oldest.0.saturating_sub(1)), limit)
+            }
+            found => found,
+        };
+        let changes = changes.map_err(|Compacted { oldest }| ServiceError::Compacted { oldest: oldest.0 })?;
         // A full page may not reach the end; the view may be newer than `revision`: either way the last change counts.
         let reached = match changes.last() {
             Some(last) if changes.len() >= limit => last.revision,
             Some(last) => last.revision.max(revision),
             None => revision.max(after),
         };
-        Ok((changes, reached))
+        Ok(Changes { changes, reached })
+    }
+}
+
+/// A watch: what has changed, then what changes.
+pub struct Watch {
+    service: Service,
+    after: Revision,
+    /// Whether it was told where the watch is.
+    told: bool,
+}
+
+impl Watch {
+    /// Returns what comes next, as soon as there is something. At first where the watch is, at once: who began "now" learns
+    /// from which revision to go on elsewhere. Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Result<Changes, ServiceError> {
+        loop {
+            let (service, after) = (self.service.clone(), self.after);
+            let read = owned_tasks::aside(move || service.changes(after, CHANGES_MAX)).await;
+            let found =
+                read.map_err(|_| ServiceError::told(ErrorCode::SystemError, "reading the changes failed"))??;
+            if found.reached > self.after || !self.told {
+                (self.after, self.told) = (found.reached, true);
+                return Ok(found);
+            }
+            self.service.log().changed(self.after).await;
+        }
     }
 }

@@ -16,6 +16,7 @@ pub use configs::PutConfig;
 pub use deployments::{DeploymentSummary, ErrandRun};
 pub use diff::{DiffLine, LineChange};
 pub use fleet::Shards;
+pub use history::{Changes, Watch};
 pub use instances::InstanceRow;
 pub use tasks::{Output, TaskView, UnitView};
 pub use users::{NewToken, TOKEN_LIFE_MAX_MS};

@@ -11,3 +11,4 @@ mod names;
 mod nouns;
 mod repeats;
 mod users;
+mod watches;

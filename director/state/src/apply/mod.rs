@@ -35,6 +35,7 @@ mod vm;
 use model::Revision;
 use model::release::Parts;
 
+pub use self::changes::CHANGES_KEPT;
 use self::tx::Tx;
 use crate::command::{Command, Entry, Outcome, Refusal};
 use crate::kv::Kv;
@@ -52,7 +53,11 @@ pub struct Applied {
 
 /// Applies the entry at position `revision` of the log. Never fails, whatever the entry holds.
 pub fn apply<K: Kv>(kv: &mut K, revision: Revision, entry: &Entry) -> Applied {
-    let (applied, writes) = decide(kv, revision, entry);
+    apply_keeping(kv, revision, entry, CHANGES_KEPT)
+}
+
+fn apply_keeping<K: Kv>(kv: &mut K, revision: Revision, entry: &Entry, changes_kept: u64) -> Applied {
+    let (applied, writes) = decide(kv, revision, entry, changes_kept);
     for (key, value) in writes {
         match value {
             Some(value) => kv.put(key, value),
@@ -64,10 +69,18 @@ pub fn apply<K: Kv>(kv: &mut K, revision: Revision, entry: &Entry) -> Applied {
 
 /// Applies an entry's bytes and returns its outcome's bytes. Bytes that this version can't read are refused; who proposes
 /// asks [`Command::feature_level`] first, so that they are not proposed while a member is too old for them.
-pub fn apply_bytes<K: Kv>(kv: &mut K, revision: Revision, bytes: &[u8]) -> (Vec<u8>, Vec<Change>) {
+///
+/// How many revisions' changes are kept is the same on every replica, or their states differ: a fleet's are
+/// [`CHANGES_KEPT`].
+pub fn apply_bytes<K: Kv>(
+    kv: &mut K,
+    revision: Revision,
+    bytes: &[u8],
+    changes_kept: u64,
+) -> (Vec<u8>, Vec<Change>) {
     match Entry::decode(bytes) {
         Ok(entry) => {
-            let applied = apply(kv, revision, &entry);
+            let applied = apply_keeping(kv, revision, &entry, changes_kept);
             (applied.outcome.encode(), applied.changes)
         }
         Err(_) => (Outcome::Refused(Refusal::UnknownCommand).encode(), Vec::new()),
@@ -75,7 +88,12 @@ pub fn apply_bytes<K: Kv>(kv: &mut K, revision: Revision, bytes: &[u8]) -> (Vec<
 }
 
 /// Finds out what the entry does, without doing it.
-fn decide(kv: &dyn crate::kv::KvRead, revision: Revision, entry: &Entry) -> (Applied, Writes) {
+fn decide(
+    kv: &dyn crate::kv::KvRead,
+    revision: Revision,
+    entry: &Entry,
+    changes_kept: u64,
+) -> (Applied, Writes) {
     let mut tx = Tx::new(kv, revision, entry.proposed_at, &entry.actor);
     if let Some(outcome) = entry.request_id.as_ref().and_then(|id| answers::find(&tx, id)) {
         return (Applied { outcome, changes: Vec::new() }, Writes::new());
@@ -87,7 +105,7 @@ fn decide(kv: &dyn crate::kv::KvRead, revision: Revision, entry: &Entry) -> (App
     if let Some(id) = &entry.request_id {
         answers::remember(&mut tx, id, &outcome);
     }
-    let changes = changes::keep(&mut tx);
+    let changes = changes::keep(&mut tx, changes_kept);
     (Applied { outcome, changes }, tx.into_writes())
 }
 
