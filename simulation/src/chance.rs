@@ -29,6 +29,11 @@ impl Chance {
         self.0.random_range(0..1000) < often
     }
 
+    /// Returns the stream itself, for those who draw by themselves.
+    pub fn numbers(&mut self) -> &mut SmallRng {
+        &mut self.0
+    }
+
     /// Returns one of `choices`, which must not be empty.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.0.random_range(0..choices.len())]

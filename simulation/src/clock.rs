@@ -24,3 +24,8 @@ pub fn now_ms() -> u64 {
 pub fn timestamp() -> Timestamp {
     Timestamp(BEGINNING_MS + now_ms() as i64)
 }
+
+/// Returns the world's time, in microseconds, at which people's clocks showed this.
+pub fn since_beginning_us(shown: Timestamp) -> u64 {
+    u64::try_from(shown.0 - BEGINNING_MS).unwrap_or_default() * 1000
+}

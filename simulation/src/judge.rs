@@ -11,7 +11,7 @@ use state::State;
 use state::log::CommandLog as _;
 
 use crate::services::Replica;
-use crate::workload::{self, DEPLOYMENTS, INSTANCES};
+use crate::workload::{self, AT_REST, DEPLOYMENTS, INSTANCES};
 use crate::world::World;
 
 fn replicas(world: &World) -> Vec<Replica> {
@@ -63,7 +63,7 @@ pub fn cloud(world: &World) {
     for lock in state.locks() {
         complain(format!("{} is still held by task {}", lock.name, lock.holder));
     }
-    for deployment in DEPLOYMENTS {
+    for deployment in DEPLOYMENTS.into_iter().chain([AT_REST]) {
         let instances = state.instances(&DeploymentName::new(deployment)).len();
         if instances as u64 != INSTANCES {
             complain(format!("{deployment} has {instances} instances instead of {INSTANCES}"));

@@ -1,7 +1,7 @@
 //! A fleet in a world that is made of chance: everything that can go wrong does, and the same seed is the same world.
 //!
-//! The replicas are real: consensus, its log and snapshots, the state, the executor. Simulated is what is around them:
-//! clocks, disks ([`disk`]), the network ([`net`]), the cloud and the agents ([`outside`]), people ([`workload`]). A
+//! The replicas are real: consensus, its log and snapshots, the state, the executor, health. Simulated is what is around them:
+//! clocks, disks ([`disk`]), the network ([`net`]), the cloud ([`outside`]) and its agents ([`agents`]), people ([`workload`]). A
 //! replica is a process of its own ([`process`]), so that it can be killed with everything in it.
 //!
 //! Deliberately *not* here: gRPC, TLS, RocksDB, Ruby. Real processes have their own proof (`chaos-tests`).
@@ -11,6 +11,7 @@
 //!
 //! Read next: [`run`] (a world from its beginning to its judgement), [`world`], [`invariants`], [`nemesis`].
 
+pub mod agents;
 pub mod chance;
 pub mod child;
 pub mod clock;

@@ -32,6 +32,12 @@ pub enum Fault {
     Transfer,
     /// The cloud and the agents misbehave, for so many milliseconds.
     BadCloud(u64),
+    /// Neither the other replicas nor the agents hear of a replica, nor it of them, for so many milliseconds.
+    Lost(Whom, u64),
+    /// A VM stops for good, and its agent with it.
+    DeadVm,
+    /// A VM stops for so many milliseconds.
+    StoppedVm(u64),
 }
 
 /// Which replica.
@@ -63,6 +69,8 @@ pub enum Way {
 pub struct Plan {
     /// How many replicas there are.
     pub replicas: u64,
+    /// How long nothing goes wrong at first, in milliseconds.
+    pub quiet_ms: u64,
     /// How long things go wrong, in milliseconds.
     pub length_ms: u64,
     /// What goes wrong, with its time.
@@ -75,7 +83,7 @@ impl Plan {
     /// Draws what goes wrong under a seed.
     pub fn draw(chance: &mut Chance) -> Self {
         let replicas = if chance.in_thousand(750) { 3 } else { 5 };
-        let length_ms = chance.between(6_000, 20_000);
+        let (quiet_ms, length_ms) = (chance.between(0, 12_000), chance.between(6_000, 20_000));
         // Some worlds are busy breaking, in others one thing goes wrong at a time.
         let pause_ms = *chance.one_of(&[300, 1000, 2500]);
         let kinds = kinds(chance);
@@ -87,7 +95,7 @@ impl Plan {
             at += chance.between(pause_ms / 4, pause_ms * 2);
         }
         let usual = *chance.one_of(&[(100, 900), (100, 900), (500, 4000), (2000, 20_000)]);
-        Self { replicas, length_ms, faults, usual }
+        Self { replicas, quiet_ms, length_ms, faults, usual }
     }
 }
 
@@ -97,7 +105,7 @@ fn kinds(chance: &mut Chance) -> Vec<u64> {
     if kinds.is_empty() { vec![chance.between(0, KINDS - 1)] } else { kinds }
 }
 
-const KINDS: u64 = 11;
+const KINDS: u64 = 14;
 
 fn whom(replicas: u64, chance: &mut Chance) -> Whom {
     match chance.between(0, 9) {
@@ -112,6 +120,7 @@ fn fault(kind: u64, replicas: u64, chance: &mut Chance) -> Fault {
     let way = *chance.one_of(&[Way::Both, Way::In, Way::Out]);
     let short = chance.between(100, 1500);
     let long = chance.between(500, 6000);
+    let longer = chance.between(2_000, 14_000);
     match kind {
         0 => Fault::Kill(whom),
         1 => Fault::Crash(whom),
@@ -123,7 +132,11 @@ fn fault(kind: u64, replicas: u64, chance: &mut Chance) -> Fault {
         7 => Fault::DeadDisk(whom),
         8 => Fault::Restart(whom),
         9 => Fault::Transfer,
-        _ => Fault::BadCloud(long),
+        10 => Fault::BadCloud(long),
+        // Mostly one that watches agents.
+        11 => Fault::Lost(if chance.in_thousand(700) { Whom::Follower } else { whom }, longer),
+        12 => Fault::DeadVm,
+        _ => Fault::StoppedVm(chance.between(1_000, 20_000)),
     }
 }
 
@@ -143,6 +156,9 @@ impl Fault {
             Self::Restart(_) => "restart",
             Self::Transfer => "transfer",
             Self::BadCloud(_) => "bad cloud",
+            Self::Lost(..) => "lost",
+            Self::DeadVm => "dead VM",
+            Self::StoppedVm(_) => "stopped VM",
         }
     }
 }
@@ -169,7 +185,11 @@ pub fn slow(by_ms: u64) -> Ailment {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (min, max) = self.usual;
-        writeln!(f, "{} replicas, {} ms, messages take {min}–{max} µs", self.replicas, self.length_ms)?;
+        let Self { replicas, quiet_ms, length_ms, .. } = self;
+        writeln!(
+            f,
+            "{replicas} replicas, {quiet_ms} ms without faults, {length_ms} ms with, messages take {min}–{max} µs"
+        )?;
         self.faults.iter().try_for_each(|(at, fault)| writeln!(f, "{at:>7} ms  {fault:?}"))
     }
 }

@@ -11,6 +11,8 @@ use agent_api::{AgentError, Agents, Method, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind, CreateVm, Metadata};
+use dagent::Directory;
+use directord::agents::digest_of;
 use model::{AgentId, Epoch, RequestId, StemcellCid};
 use owned_tasks::{OnExit, OwnedTasks};
 use serde_json::Value;
@@ -18,6 +20,8 @@ use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
 use tokio::time::Instant;
 
+use crate::agents::life::{Life, address};
+use crate::agents::{Lives, Stopped};
 use crate::chance::Chance;
 use crate::invariants::{Event, Observer};
 use crate::net::{Net, Place};
@@ -61,6 +65,7 @@ struct Inner {
 pub struct World {
     inner: Arc<Mutex<Inner>>,
     agents: Arc<FakeAgents>,
+    lives: Lives,
     net: Net,
     replicas: u64,
     tasks: Arc<Mutex<Option<OwnedTasks>>>,
@@ -82,7 +87,7 @@ impl World {
             heard: BTreeMap::new(),
         };
         let (inner, agents) = (Arc::new(Mutex::new(inner)), Arc::new(FakeAgents::new()));
-        Self { inner, agents, net, replicas, tasks: Arc::default(), observer }
+        Self { inner, agents, lives: Lives::default(), net, replicas, tasks: Arc::default(), observer }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -125,7 +130,10 @@ impl World {
             }
             (new, gone)
         };
-        gone.iter().for_each(|agent| self.agents.remove(agent));
+        gone.iter().for_each(|agent| {
+            self.lives.end(agent);
+            self.agents.remove(agent);
+        });
         let Some(tasks) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
         for (agent, request, key, boot) in new {
             let world = self.clone();
@@ -137,7 +145,8 @@ impl World {
     async fn boot(self, agent: AgentId, request: CreateVm, key: String, boot: Duration) {
         tokio::time::sleep(boot).await;
         let token_generation = request.bootstrap.token.parse().unwrap_or_default();
-        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest: key.clone(), token_generation };
+        let key_digest = digest_of(key.as_bytes());
+        let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest, token_generation };
         loop {
             let replica = {
                 let mut inner = self.lock();
@@ -157,12 +166,54 @@ impl World {
                     if committed.outcome.accepted().is_ok() && self.lock().keys.get(&agent) == Some(&key) {
                         self.teach(&agent);
                         self.agents.add(&agent);
+                        self.live(&agent, key);
                     }
                     return;
                 }
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
+    }
+
+    /// An agent that has enrolled dials in.
+    fn live(&self, agent: &AgentId, key: String) {
+        let Some(tasks) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let seed = self.lock().chance.between(0, u64::MAX);
+        self.lives.begin(&tasks, agent, |runs| Life {
+            agent: agent.clone(),
+            key,
+            answers: Arc::new(self.clone()),
+            net: self.net.clone(),
+            tasks: tasks.clone(),
+            chance: Chance::of(seed, agent.as_str()),
+            directory: Directory::new((1..=self.replicas).map(address).collect()),
+            runs,
+        });
+    }
+
+    /// Stops the VM of an agent, for good or until it is [let go on](Self::go_on).
+    pub fn stop(&self, agent: &AgentId, how: Stopped) {
+        self.observer.note(|| format!("the VM of agent {agent} stops: {how:?}"));
+        self.agents.disconnect(agent);
+        self.lives.stop(agent, how);
+    }
+
+    /// Lets the VM of an agent go on, if it ever can.
+    pub fn go_on(&self, agent: &AgentId) {
+        if self.lives.go_on(agent) {
+            self.observer.note(|| format!("the VM of agent {agent} goes on"));
+            self.agents.connect(agent);
+        }
+    }
+
+    /// Lets every VM go on that can.
+    pub fn all_go_on(&self) {
+        self.lives.stopped().iter().for_each(|agent| self.go_on(agent));
+    }
+
+    /// Returns the agents whose VMs run.
+    pub fn running(&self) -> Vec<AgentId> {
+        self.lives.running()
     }
 
     /// Has an agent misbehave as the mood is.

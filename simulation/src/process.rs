@@ -18,7 +18,7 @@ use crate::services::{Services, Slot};
 pub type Job = Arc<dyn Fn(Services) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The longest step of a world: who gets its next turn later than that was stopped.
-const STEP_MAX_MS: u64 = 5;
+pub const STEP_MAX_MS: u64 = 5;
 
 /// Requests that may wait for a process that does not run.
 const INBOX_MAX: usize = 10_000;

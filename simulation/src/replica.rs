@@ -1,4 +1,4 @@
-//! A replica in the simulated world: the real consensus, state and executor; simulated where the world outside begins.
+//! A replica in the simulated world: the real consensus, state, executor and health; simulated where the world outside begins.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +12,7 @@ use raft::{Application, Node, Options, SnapshotPolicy, Timing, local_peer};
 use service::Service;
 use state::State;
 
+use crate::agents::side;
 use crate::clock;
 use crate::disk::Handle;
 use crate::invariants::Observer;
@@ -76,7 +77,15 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
     let log = RaftLog::with_clock(node.clone(), NodeId(me.process), clock::timestamp);
     let service = Service::new(Arc::new(log.clone()));
     let peer = local_peer(&node);
-    slot.put(Services::Replica(Replica { peer, log: log.clone(), service, node: node.clone() }));
+    let hub = side::start(side::Parts {
+        me,
+        node: node.clone(),
+        log: log.clone(),
+        net: net.clone(),
+        observer: observer.clone(),
+        tasks: tasks.clone(),
+    });
+    slot.put(Services::Replica(Replica { peer, log: log.clone(), service, hub, node: node.clone() }));
     let ports = Ports {
         log: Arc::new(log.clone()),
         lease: Arc::new(log.clone()),

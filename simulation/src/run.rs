@@ -10,7 +10,8 @@ use checkers::linearizable::register::Call;
 use owned_tasks::OwnedTasks;
 use state::State;
 use state::log::CommandLog as _;
-use state::query::TaskFilter;
+use state::query::{TaskFilter, Which};
+use state::records::{AgentHealth, AgentRecord};
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
@@ -20,9 +21,10 @@ use crate::judge;
 use crate::nemesis::Plan;
 use crate::net::Weather;
 use crate::outside::Mood;
+use crate::process::STEP_MAX_MS;
 use crate::trace::Trace;
 use crate::workload::{
-    Client, DEPLOYMENTS, Deployer, RegisterClient, Sight, WatcherClient, prepare, recorder,
+    AT_REST, Client, DEPLOYMENTS, Deployer, RegisterClient, Sight, WatcherClient, prepare, recorder,
 };
 use crate::world::World;
 
@@ -96,10 +98,13 @@ pub fn play(seed: u64, trace: Trace) -> Report {
         over: CancellationToken::new(),
     };
     if run.set_up() {
+        run.wait_for_a_while(plan.quiet_ms);
         run.break_it(&plan);
         run.heal();
         run.settle();
         run.converge();
+        run.have_the_dead_replaced();
+        run.compare();
         judge::registers(&run.world, &run.registers);
         run.see_all();
     }
@@ -168,7 +173,20 @@ impl Run {
         numbers.into_iter().for_each(|number| self.world.start(number));
         let (client, blobs) = (self.client("setup"), self.world.blobs.clone());
         let done = self.have_done(async move { prepare(client, blobs).await });
-        self.wait_for(&done, "the fleet is set up")
+        if !self.wait_for(&done, "the fleet is set up") {
+            return false;
+        }
+        // Nobody deploys it while everything breaks: whoever keeps it alive is the fleet.
+        let deployer = Deployer { client: self.client("rest"), deployment: AT_REST };
+        let done = self.have_done(deployer.converge());
+        self.wait_for(&done, "a deployment is deployed")
+    }
+
+    fn wait_for_a_while(&mut self, ms: u64) {
+        let until = self.world.now_ms + ms;
+        while self.world.now_ms < until {
+            self.step(STEP_MAX_MS);
+        }
     }
 
     fn have_done(&self, work: impl Future<Output = Result<(), String>> + Send + 'static) -> Pending {
@@ -231,8 +249,11 @@ impl Run {
         self.world.observer.note(|| "everything is mended".to_owned());
         self.enough.cancel();
         self.healing.clear();
+        // Nothing is a matter of a millisecond any more.
+        self.step_ms = STEP_MAX_MS;
         self.world.net.change(|weather| *weather = Weather::fair());
         self.world.cloud.set_mood(Mood::default());
+        self.world.cloud.all_go_on();
         let now = self.world.now_ms;
         for machine in self.world.machines.values_mut() {
             machine.disk.ail(Ailment::default());
@@ -281,6 +302,28 @@ impl Run {
                 return;
             }
         }
+    }
+
+    /// Whoever's VM is dead has another one, and nobody is called dead who lives.
+    fn have_the_dead_replaced(&mut self) {
+        let ended = self.wait("all agents are alive", |world| {
+            let replica = world.machines.values().find(|m| m.is_on() && m.leads())?.slot.replica()?;
+            let view = replica.log.view();
+            let state = State::new(&*view);
+            let running = world.cloud.running();
+            let lives =
+                |agent: AgentRecord| agent.health == AgentHealth::Alive && running.contains(&agent.agent);
+            let well = state.health(Which::Ailing).is_empty() && state.open_tasks() == 0;
+            (well && state.agents().into_iter().all(lives)).then_some(())
+        });
+        if ended.is_none() {
+            let running = self.world.cloud.running();
+            self.world.observer.complain(format!("running are {running:?}"));
+        }
+    }
+
+    /// Everybody has the same in the end, and it is what should be there.
+    fn compare(&mut self) {
         self.wait("the replicas have applied the same", |world| {
             let mut applied = world.machines.values().map(|machine| {
                 let node = machine.slot.replica()?.node;

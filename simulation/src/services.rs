@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent_api::Agents;
+use agent_client_grpc::AgentHub;
 use cpi_api::CallPort;
 use directord::fleet::log::RaftLog;
 use raft::{Node, Peer};
@@ -17,6 +18,8 @@ pub struct Replica {
     pub log: RaftLog,
     /// For those who watch.
     pub service: Service,
+    /// For agents, and for those who look for them.
+    pub hub: Arc<AgentHub>,
     /// For operators.
     pub node: Node,
 }

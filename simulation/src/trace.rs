@@ -93,6 +93,11 @@ impl Trace {
                 self.take(what.as_bytes());
                 self.write(|| format!("agent {agent} did {what} (epoch {epoch})"));
             }
+            Event::Acknowledged { replica, agent } => {
+                self.take(&replica.to_be_bytes());
+                self.take(agent.as_str().as_bytes());
+                self.write(|| format!("replica {replica} hears agent {agent}"));
+            }
             Event::State { index, .. } => self.take(&index.to_be_bytes()),
             Event::Deed { context, call, .. } => {
                 let epoch = context.map_or(0, |context| context.epoch.0);

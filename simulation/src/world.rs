@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use checkers::watch::Reference;
 use directord::fleet::fsm::Fsm;
-use model::Revision;
+use model::{AgentId, Revision};
 use raft::disk::Disk as _;
 use raft::{Application, LogRow, Role, SnapshotPolicy, StateBatch};
 
@@ -219,6 +219,18 @@ impl World {
         }
         self.bury();
         self.look();
+    }
+
+    /// Returns the agents whose VMs run and whose deployments no task works on, as the furthest state says.
+    pub fn idle_agents(&self) -> Vec<AgentId> {
+        use state::log::CommandLog as _;
+        let replicas = self.machines.values().filter_map(|machine| machine.slot.replica());
+        let Some(furthest) = replicas.max_by_key(|replica| replica.log.revision()) else { return Vec::new() };
+        let view = furthest.log.view();
+        let (state, running) = (state::State::new(&*view), self.cloud.running());
+        let busy = state.deployments_in_work();
+        let idle = state.agents().into_iter().filter(|agent| !busy.contains(&agent.deployment));
+        idle.map(|agent| agent.agent).filter(|agent| running.contains(agent)).collect()
     }
 
     fn deliver(&mut self) {

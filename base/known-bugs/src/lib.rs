@@ -26,11 +26,13 @@ pub enum Bug {
     AnswersForgottenAtSnapshot,
     /// A watcher whose revision is compacted is not told so: it gets the oldest changes that there are.
     WatchSkipsCompaction,
+    /// Who takes agents over does not listen first: how long it has known of them counts as silence.
+    ShardWithoutGrace,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeFsync,
         Self::QuorumOffByOne,
         Self::StateAndPositionApart,
@@ -40,6 +42,7 @@ impl Bug {
         Self::StaleLease,
         Self::AnswersForgottenAtSnapshot,
         Self::WatchSkipsCompaction,
+        Self::ShardWithoutGrace,
     ];
 
     /// Returns what it is called on a command line.
@@ -54,6 +57,7 @@ impl Bug {
             Self::StaleLease => "stale-lease",
             Self::AnswersForgottenAtSnapshot => "answers-forgotten-at-snapshot",
             Self::WatchSkipsCompaction => "watch-skips-compaction",
+            Self::ShardWithoutGrace => "shard-without-grace",
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod applied_order;
 mod committed;
+mod deaths;
 mod deeds;
 mod election_safety;
 mod epochs;
@@ -88,6 +89,13 @@ pub enum Event<'a> {
         /// For what.
         what: &'a str,
     },
+    /// A replica acknowledges an agent's heartbeat.
+    Acknowledged {
+        /// Which.
+        replica: u64,
+        /// Whose.
+        agent: &'a AgentId,
+    },
     /// Somebody's call is about to be carried out by the cloud.
     Deed {
         /// As it is before that.
@@ -156,6 +164,7 @@ impl Observer {
             Box::new(locks::OneTaskPerLock),
             Box::new(deeds::EachDeedOnce::default()),
             Box::new(one_actor::OneActor::default()),
+            Box::new(deaths::NoFalseDeath::default()),
         ];
         Self(Arc::new(Mutex::new(Inner { invariants, broken: Vec::new(), trace })))
     }

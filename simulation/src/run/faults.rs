@@ -1,21 +1,27 @@
 //! How what goes wrong is done to a world, and undone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::AgentId;
+
 use super::Run;
+use crate::agents::Stopped;
 use crate::disk::Ailment;
 use crate::nemesis::{self, Fault, Way, Whom};
 use crate::net::Weather;
-use crate::outside::Mood;
+use crate::outside::{Mood, OUTSIDE};
 use crate::world::End;
 
 /// The end of a fault.
 pub(super) enum Mend {
-    Network,
+    /// Nothing is held up between these any more.
+    Network(BTreeSet<(u64, u64)>),
     Storm,
     Disk(u64),
     Cloud,
+    Vm(AgentId),
 }
 
 impl Run {
@@ -44,17 +50,6 @@ impl Run {
                     self.world.machines.entry(number).and_modify(|machine| machine.paused_until = until);
                 }
             }
-            Fault::CutOff(whom, way, ms) => {
-                for number in self.whom(*whom) {
-                    self.cut_off(number, *way);
-                }
-                self.mend_in(*ms, Mend::Network);
-            }
-            Fault::AllApart(ms) => {
-                let numbers: Vec<u64> = self.world.machines.keys().copied().collect();
-                numbers.into_iter().for_each(|number| self.cut_off(number, Way::Both));
-                self.mend_in(*ms, Mend::Network);
-            }
             Fault::Storm(ms) => {
                 self.world.net.change(|weather| nemesis::storm(weather, &mut self.chance));
                 self.mend_in(*ms, Mend::Storm);
@@ -82,7 +77,41 @@ impl Run {
                 self.world.cloud.set_mood(nemesis::mood(&mut self.chance));
                 self.mend_in(*ms, Mend::Cloud);
             }
+            Fault::CutOff(..) | Fault::AllApart(_) | Fault::Lost(..) => self.part(fault),
+            // One that a task works with would keep the task waiting for as long as a script may take.
+            Fault::DeadVm => {
+                let agents = self.world.idle_agents();
+                self.stop_one(&agents, Stopped::ForGood);
+            }
+            Fault::StoppedVm(ms) => {
+                let agents = self.world.cloud.running();
+                if let Some(agent) = self.stop_one(&agents, Stopped::ForAWhile) {
+                    self.mend_in(*ms, Mend::Vm(agent));
+                }
+            }
         }
+    }
+
+    fn stop_one(&mut self, agents: &[AgentId], how: Stopped) -> Option<AgentId> {
+        let agent = (!agents.is_empty()).then(|| self.chance.one_of(agents).clone())?;
+        self.world.cloud.stop(&agent, how);
+        Some(agent)
+    }
+
+    /// Has the network let nothing pass.
+    fn part(&mut self, fault: &Fault) {
+        let (whom, way, ms) = match fault {
+            Fault::CutOff(whom, way, ms) => (self.whom(*whom), *way, *ms),
+            Fault::AllApart(ms) => (self.world.machines.keys().copied().collect(), Way::Both, *ms),
+            Fault::Lost(whom, ms) => (self.whom(*whom), Way::Both, *ms),
+            _ => return,
+        };
+        let agents = whom.iter().flat_map(|number| [(*number, OUTSIDE), (OUTSIDE, *number)]);
+        let agents = agents.filter(|_| matches!(fault, Fault::Lost(..)));
+        let others = whom.iter().flat_map(|number| self.between(*number, way));
+        let pairs: BTreeSet<(u64, u64)> = agents.chain(others).collect();
+        self.world.net.change(|weather| weather.blocked.extend(&pairs));
+        self.mend_in(ms, Mend::Network(pairs));
     }
 
     fn mend_in(&mut self, ms: u64, mend: Mend) {
@@ -91,7 +120,9 @@ impl Run {
 
     pub(super) fn mend(&mut self, mend: Mend) {
         match mend {
-            Mend::Network => self.world.net.change(|weather| weather.blocked.clear()),
+            Mend::Network(pairs) => {
+                self.world.net.change(|weather| weather.blocked.retain(|pair| !pairs.contains(pair)));
+            }
             Mend::Storm => {
                 let delay_us = self.usual;
                 self.world.net.change(|weather| {
@@ -108,6 +139,7 @@ impl Run {
                 }
             }
             Mend::Cloud => self.world.cloud.set_mood(Mood::default()),
+            Mend::Vm(agent) => self.world.cloud.go_on(&agent),
         }
     }
 
@@ -119,18 +151,15 @@ impl Run {
         }
     }
 
-    fn cut_off(&mut self, number: u64, way: Way) {
-        let others: Vec<u64> = self.world.machines.keys().copied().filter(|n| *n != number).collect();
-        self.world.net.change(|weather| {
-            for other in others {
-                if way != Way::Out {
-                    weather.blocked.insert((other, number));
-                }
-                if way != Way::In {
-                    weather.blocked.insert((number, other));
-                }
-            }
+    /// Returns the ways between a replica and the others.
+    fn between(&self, number: u64, way: Way) -> Vec<(u64, u64)> {
+        let others = self.world.machines.keys().copied().filter(|other| *other != number);
+        let ways = others.flat_map(|other| match way {
+            Way::Both => vec![(other, number), (number, other)],
+            Way::In => vec![(other, number)],
+            Way::Out => vec![(number, other)],
         });
+        ways.collect()
     }
 
     /// Has a replica stop in order; it is started again when it has, or when it takes too long.

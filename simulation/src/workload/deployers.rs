@@ -13,6 +13,9 @@ use super::{Answer, Client};
 /// What is deployed.
 pub const DEPLOYMENTS: [&str; 2] = ["blue", "green"];
 
+/// What is deployed before anything breaks, and by nobody afterwards.
+pub const AT_REST: &str = "red";
+
 /// How many instances each has in the end.
 pub const INSTANCES: u64 = 2;
 

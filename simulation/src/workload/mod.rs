@@ -18,7 +18,7 @@ use crate::chance::Chance;
 use crate::net::{Net, Place};
 use crate::services::Services;
 
-pub use self::deployers::{DEPLOYMENTS, Deployer, INSTANCES};
+pub use self::deployers::{AT_REST, DEPLOYMENTS, Deployer, INSTANCES};
 pub use self::registers::{RegisterClient, recorder};
 pub use self::setup::{is_prepared, prepare};
 pub use self::watchers::{Sight, WatcherClient, change};

@@ -57,7 +57,9 @@ async fn who_was_away_for_too_long_is_told_to_list_again() {
     let log = Arc::new(MemoryLog::new());
     let service = Service::new(log.clone());
     let mut slow = service.watch(&caller("bosh.read"), Some(Revision(0))).unwrap();
-    (0..state::CHANGES_KEPT + 100).for_each(|_| drop(put(&log, "a")));
+    for number in 0..state::CHANGES_KEPT + 100 {
+        put(&log, &number.to_string());
+    }
     assert!(log.revision().0 > state::CHANGES_KEPT);
     let Err(ServiceError::Compacted { oldest }) = slow.next().await else { panic!("it was not told") };
     let refused = service.watch(&caller("bosh.read"), Some(Revision(oldest - 2)));
