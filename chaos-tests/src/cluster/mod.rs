@@ -388,7 +388,8 @@ impl Cluster {
     /// Gives the next replica a small disk if `gone` had the one that there is.
     pub fn hand_on_small_disk(&mut self, gone: usize) {
         let next = self.replicas.len() + 1;
-        self.small_disk = self.small_disk.map(|(whose, size)| (if whose == gone { next } else { whose }, size));
+        self.small_disk =
+            self.small_disk.map(|(whose, size)| (if whose == gone { next } else { whose }, size));
     }
 
     /// Returns the network, if it is a laboratory's.
