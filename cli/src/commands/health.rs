@@ -169,8 +169,21 @@ async fn resurrection(context: &mut Context<'_>, state: Switch) -> Result<(), Er
     context.console.say(text, &json!({ "resurrection": !paused }))
 }
 
-const LEAKS: &[Column] =
-    &[column("ID", "id"), column("What", "what"), column("Task", "task"), column("Since", "at")];
+const LEAKS: &[Column] = &[
+    column("ID", "id"),
+    column("What", "what"),
+    column("Task", "task"),
+    column("Since", "at"),
+    column("Looked for", "looked_for_seconds"),
+];
+
+/// Shows for how long the director still looks for what may appear by itself.
+fn looked_for(ms: u64) -> Cell {
+    match ms.div_ceil(1000) {
+        0 => Cell::nonzero(0),
+        seconds => Cell::Both(format!("{seconds} s more"), json!(seconds)),
+    }
+}
 
 pub(super) async fn leaks(context: &mut Context<'_>, args: Leaks) -> Result<(), Error> {
     let Some(LeaksCommand::Clear { id }) = args.command else {
@@ -181,7 +194,13 @@ pub(super) async fn leaks(context: &mut Context<'_>, args: Leaks) -> Result<(), 
         })
         .await?;
         let listing = Listing::of("leaks", LEAKS, found.rows, |leak| {
-            [Cell::Number(leak.id), leak.what.into(), Cell::nonzero(leak.task), Cell::Time(leak.at_unix_ms)]
+            [
+                Cell::Number(leak.id),
+                leak.what.into(),
+                Cell::nonzero(leak.task),
+                Cell::Time(leak.at_unix_ms),
+                looked_for(leak.looked_for_ms),
+            ]
         });
         return context.console.list(&listing.as_of(found.revision));
     };

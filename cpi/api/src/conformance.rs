@@ -117,16 +117,25 @@ impl Bench {
         // Far above every epoch in the tests, so that cleaning up is never fenced.
         let context = self.context(1 << 40);
         for n in 0..OBJECTS_MAX {
-            if let Ok(Found::Yes(cid)) = self.cpi().find_vm(&context, &self.vm(n).agent_id).await {
+            let found = self.cpi().find_vm(&context, &self.vm(n).agent_id).await;
+            for cid in these(found) {
                 self.cpi().delete_vm(&context, &cid).await.expect("a VM of the test can be deleted");
             }
         }
         for n in 0..OBJECTS_MAX {
-            if let Ok(Found::Yes(cid)) = self.cpi().find_disk(&context, &self.disk(n).disk_id).await {
+            let found = self.cpi().find_disk(&context, &self.disk(n).disk_id).await;
+            for cid in these(found) {
                 self.cpi().delete_disk(&context, &cid).await.expect("a disk of the test can be deleted");
             }
         }
         self.cpi().delete_stemcell(&context, &self.stemcell).await.expect("the stemcell can be deleted");
+    }
+}
+
+fn these<T>(found: Result<Found<T>, CpiError>) -> Vec<T> {
+    match found {
+        Ok(Found::These(found)) => found,
+        Ok(Found::CannotTell) | Err(_) => Vec::new(),
     }
 }
 

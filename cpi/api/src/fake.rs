@@ -24,6 +24,9 @@ pub enum Fault {
     Hang,
     /// The deed is done this much later.
     Delay(Duration),
+    /// The caller sees [`CpiErrorKind::TimedOut`] at once; the deed is done when the test says so
+    /// ([`FakeCpi::carry_out_late_calls`]), however many have looked for it by then.
+    Late,
 }
 
 /// A call as it arrived.
@@ -48,6 +51,7 @@ struct Inner {
     cloud: MemoryCloud,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     calls: Vec<RecordedCall>,
+    late: Vec<Call>,
 }
 
 impl FakeCpi {
@@ -81,6 +85,14 @@ impl FakeCpi {
         change(&mut self.lock().cloud);
     }
 
+    /// Carries out what is late, and returns how much that was.
+    pub fn carry_out_late_calls(&self) -> usize {
+        let mut inner = self.lock();
+        let late = std::mem::take(&mut inner.late);
+        let done = late.into_iter().filter_map(|call| inner.cloud.perform_late(call).ok());
+        done.count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A poisoned lock means that a test has panicked while it tampered; its own report is the one that matters.
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -110,6 +122,10 @@ impl CallPort for FakeCpi {
             Some(Fault::Fail(kind)) => Err(CpiError::new(kind, method, "injected failure")),
             Some(Fault::FailRetryable(kind)) => {
                 Err(CpiError::new(kind, method, "injected failure").retryable())
+            }
+            Some(Fault::Late) => {
+                self.lock().late.push(call);
+                Err(timed_out())
             }
             Some(Fault::LoseAnswer) => perform(call).and_then(|_| Err(timed_out())),
             Some(Fault::Hang) => {

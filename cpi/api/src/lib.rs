@@ -38,7 +38,7 @@ pub trait Cpi: Send + Sync {
 
     /// Creates a VM tagged with `request.agent_id`, so that a later leader can find it again.
     async fn create_vm(&self, context: &CallContext, request: CreateVm) -> Result<CreatedVm, CpiError>;
-    /// Looks for a VM by the agent id it was created with.
+    /// Looks for VMs by the agent id they were created with, and returns all of them.
     async fn find_vm(&self, context: &CallContext, agent: &AgentId) -> Result<Found<VmCid>, CpiError>;
     /// Deletes a VM, detaching its disks and never deleting them; one that is gone counts as deleted.
     async fn delete_vm(&self, context: &CallContext, cid: &VmCid) -> Result<(), CpiError>;
@@ -62,7 +62,7 @@ pub trait Cpi: Send + Sync {
 
     /// Creates a disk tagged with `request.disk_id`.
     async fn create_disk(&self, context: &CallContext, request: CreateDisk) -> Result<DiskCid, CpiError>;
-    /// Looks for a disk by the id it was created with.
+    /// Looks for disks by the id they were created with, and returns all of them.
     async fn find_disk(&self, context: &CallContext, disk: &DiskId) -> Result<Found<DiskCid>, CpiError>;
     /// Deletes a disk; one that is gone counts as deleted.
     async fn delete_disk(&self, context: &CallContext, cid: &DiskCid) -> Result<(), CpiError>;

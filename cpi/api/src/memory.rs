@@ -51,6 +51,8 @@ pub struct MemoryCloud {
     addresses: BTreeMap<IpAddr, VmCid>,
     /// How many stemcells were ever registered: the source of their cids.
     stemcells_ever: u64,
+    /// How many doubles were ever made: the source of their cids.
+    doubles_ever: u64,
 }
 
 impl MemoryCloud {
@@ -75,8 +77,8 @@ impl MemoryCloud {
             }
             Call::CreateVm(request) => self.create_vm(*request),
             Call::FindVm(agent) => {
-                let cid = vm_cid(&agent);
-                Ok(json!(if self.vms.contains_key(&cid) { Found::Yes(cid) } else { Found::No }))
+                let of_agent = self.vms.iter().filter(|(_, vm)| vm.request.agent_id == agent);
+                Ok(json!(Found::These(of_agent.map(|(cid, _)| cid).collect())))
             }
             Call::DeleteVm(cid) => {
                 self.delete_vm(&cid);
@@ -99,18 +101,41 @@ impl MemoryCloud {
         }
     }
 
+    /// Carries out a call of which its caller was told nothing, and which others have given up: under no epoch, and without
+    /// a look at what is there under the same id of ours. So a VM or a disk may come to be a second time.
+    pub fn perform_late(&mut self, call: Call) -> Result<Value, CpiError> {
+        match call {
+            Call::CreateVm(request) if self.vms.contains_key(&vm_cid(&request.agent_id)) => {
+                let cid = VmCid::new(self.double(vm_cid(&request.agent_id).as_str()));
+                self.insert_vm(cid, *request)
+            }
+            Call::CreateDisk(request) if self.disks.contains_key(&disk_cid(&request.disk_id)) => {
+                let cid = DiskCid::new(self.double(disk_cid(&request.disk_id).as_str()));
+                Ok(self.insert_disk(cid, request))
+            }
+            other => self.perform(None, other),
+        }
+    }
+
+    /// Returns a cid for another one of what is there already.
+    fn double(&mut self, cid: &str) -> String {
+        self.doubles_ever += 1;
+        format!("{cid}-late-{}", self.doubles_ever)
+    }
+
     fn perform_on_disk(&mut self, call: Call) -> Result<Value, CpiError> {
         let method = call.method();
         match call {
             Call::CreateDisk(request) => {
                 let cid = disk_cid(&request.disk_id);
-                let fresh = MemoryDisk { request, metadata: Metadata::new(), attached_to: None };
-                self.disks.entry(cid.clone()).or_insert(fresh);
-                Ok(json!(cid))
+                if self.disks.contains_key(&cid) {
+                    return Ok(json!(cid));
+                }
+                Ok(self.insert_disk(cid, request))
             }
-            Call::FindDisk(disk) => {
-                let cid = disk_cid(&disk);
-                Ok(json!(if self.disks.contains_key(&cid) { Found::Yes(cid) } else { Found::No }))
+            Call::FindDisk(id) => {
+                let of_id = self.disks.iter().filter(|(_, disk)| disk.request.disk_id == id);
+                Ok(json!(Found::These(of_id.map(|(cid, _)| cid).collect())))
             }
             Call::HasDisk(cid) => Ok(json!(self.disks.contains_key(&cid))),
             Call::DeleteDisk(cid) => self.delete_disk(&cid),
@@ -153,28 +178,53 @@ impl MemoryCloud {
     }
 
     fn create_vm(&mut self, request: CreateVm) -> Result<Value, CpiError> {
-        let refuse = |message: String| CpiError::new(CpiErrorKind::VmCreationFailed, "create_vm", message);
         let cid = vm_cid(&request.agent_id);
         if self.vms.contains_key(&cid) {
             return Ok(json!({ "cid": cid }));
         }
+        self.insert_vm(cid, request)
+    }
+
+    fn insert_vm(&mut self, cid: VmCid, request: CreateVm) -> Result<Value, CpiError> {
+        let refuse = |message: String| CpiError::new(CpiErrorKind::VmCreationFailed, "create_vm", message);
         if !self.stemcells.contains_key(&request.stemcell) {
             return Err(refuse(format!("stemcell `{}` does not exist", request.stemcell)));
         }
         let addresses: Vec<IpAddr> = request.networks.iter().filter_map(|n| n.ip).collect();
-        if let Some((ip, by)) = addresses.iter().find_map(|ip| Some((ip, self.addresses.get(ip)?))) {
+        // A double has the address of the first one: such a cloud gives what it is asked for.
+        let is_anothers =
+            |by: &VmCid| self.vms.get(by).is_some_and(|vm| vm.request.agent_id != request.agent_id);
+        let taken =
+            addresses.iter().find_map(|ip| Some((ip, self.addresses.get(ip).filter(|by| is_anothers(by))?)));
+        if let Some((ip, by)) = taken {
             return Err(refuse(format!("address {ip} is in use by VM `{by}`")));
         }
-        self.addresses.extend(addresses.into_iter().map(|ip| (ip, cid.clone())));
+        for ip in addresses {
+            self.addresses.entry(ip).or_insert_with(|| cid.clone());
+        }
         let fresh = MemoryVm { request, metadata: Metadata::new(), disks: BTreeSet::new(), reboots: 0 };
         self.vms.insert(cid.clone(), fresh);
         Ok(json!({ "cid": cid }))
     }
 
+    fn insert_disk(&mut self, cid: DiskCid, request: CreateDisk) -> Value {
+        let fresh = MemoryDisk { request, metadata: Metadata::new(), attached_to: None };
+        self.disks.insert(cid.clone(), fresh);
+        json!(cid)
+    }
+
     fn delete_vm(&mut self, cid: &VmCid) {
         let Some(vm) = self.vms.remove(cid) else { return };
+        let double = self.vms.iter().find(|(_, other)| other.request.agent_id == vm.request.agent_id);
+        let double = double.map(|(cid, _)| cid.clone());
         for ip in vm.request.networks.iter().filter_map(|n| n.ip) {
-            self.addresses.remove(&ip);
+            if self.addresses.get(&ip) != Some(cid) {
+                continue;
+            }
+            match &double {
+                Some(double) => drop(self.addresses.insert(ip, double.clone())),
+                None => drop(self.addresses.remove(&ip)),
+            }
         }
         for disk in vm.disks {
             if let Some(disk) = self.disks.get_mut(&disk) {

@@ -27,12 +27,12 @@ pub async fn creating_a_vm_twice_makes_one(bench: Arc<Bench>) {
 pub async fn a_vm_is_found_after_its_answer_was_lost(bench: Arc<Bench>) {
     let lost = bench.cpi().create_vm(&bench.context(1), bench.vm(1)).await.expect("created");
     let found = bench.reopened().find_vm(&bench.context(2), &bench.vm(1).agent_id).await.expect("answers");
-    assert_eq!(found, Found::Yes(lost.cid));
+    assert_eq!(found, Found::one(lost.cid));
 }
 
 pub async fn an_absent_vm_is_not_found(bench: Arc<Bench>) {
     let found = bench.cpi().find_vm(&bench.context(1), &"nobody".into()).await.expect("answers");
-    assert_eq!(found, Found::No);
+    assert_eq!(found, Found::none());
     assert!(!bench.cpi().has_vm(&bench.context(1), &"vm-nobody".into()).await.expect("answers"));
 }
 
@@ -44,7 +44,7 @@ pub async fn deleting_a_vm_twice_is_fine(bench: Arc<Bench>) {
         cpi.delete_vm(&bench.context(1), &vm).await.expect("deleted, or gone already");
     }
     assert!(!cpi.has_vm(&bench.context(1), &vm).await.expect("answers"));
-    assert_eq!(cpi.find_vm(&bench.context(1), &bench.vm(1).agent_id).await, Ok(Found::No));
+    assert_eq!(cpi.find_vm(&bench.context(1), &bench.vm(1).agent_id).await, Ok(Found::none()));
 }
 
 pub async fn an_address_is_given_once(bench: Arc<Bench>) {
@@ -53,7 +53,11 @@ pub async fn an_address_is_given_once(bench: Arc<Bench>) {
     let thief = CreateVm { networks: bench.vm(1).networks, ..bench.vm(2) };
     let error = cpi.create_vm(&bench.context(1), thief.clone()).await.expect_err("the address is taken");
     assert_eq!(error.kind, CpiErrorKind::VmCreationFailed);
-    assert_eq!(cpi.find_vm(&bench.context(1), &thief.agent_id).await, Ok(Found::No), "the refusal left a VM");
+    assert_eq!(
+        cpi.find_vm(&bench.context(1), &thief.agent_id).await,
+        Ok(Found::none()),
+        "the refusal left a VM"
+    );
     cpi.delete_vm(&bench.context(1), &first).await.expect("deleted");
     cpi.create_vm(&bench.context(1), thief).await.expect("the address is free again");
 }
@@ -154,7 +158,7 @@ pub async fn creating_a_disk_twice_makes_one(bench: Arc<Bench>) {
         bench.reopened().create_disk(&bench.context(1), bench.disk(1)).await.expect("a repeat is answered");
     assert_eq!(first, second);
     let found = cpi.find_disk(&bench.context(1), &bench.disk(1).disk_id).await;
-    assert_eq!(found, Ok(Found::Yes(first)));
+    assert_eq!(found, Ok(Found::one(first)));
 }
 
 pub async fn deleting_a_disk_twice_is_fine(bench: Arc<Bench>) {
@@ -165,7 +169,7 @@ pub async fn deleting_a_disk_twice_is_fine(bench: Arc<Bench>) {
         cpi.delete_disk(&bench.context(1), &disk).await.expect("deleted, or gone already");
     }
     assert!(!cpi.has_disk(&bench.context(1), &disk).await.expect("answers"));
-    assert_eq!(cpi.find_disk(&bench.context(1), &bench.disk(1).disk_id).await, Ok(Found::No));
+    assert_eq!(cpi.find_disk(&bench.context(1), &bench.disk(1).disk_id).await, Ok(Found::none()));
 }
 
 pub async fn a_disk_grows_and_never_shrinks(bench: Arc<Bench>) {
@@ -214,7 +218,7 @@ pub async fn an_older_epoch_is_refused(bench: Arc<Bench>) {
     ];
     assert_eq!(kinds, [CpiErrorKind::Fenced; 3]);
     assert!(new.has_vm(&bench.context(5), &vm).await.expect("answers"), "the old leader deleted a VM");
-    assert_eq!(new.find_vm(&bench.context(5), &bench.vm(2).agent_id).await, Ok(Found::No));
+    assert_eq!(new.find_vm(&bench.context(5), &bench.vm(2).agent_id).await, Ok(Found::none()));
 }
 
 pub async fn a_search_fences_the_older_leader(bench: Arc<Bench>) {
@@ -222,9 +226,9 @@ pub async fn a_search_fences_the_older_leader(bench: Arc<Bench>) {
     let (early, late, agent) = (bench.context(7), bench.context(8), bench.vm(1).agent_id);
     let (created, found) = tokio::join!(old.create_vm(&early, bench.vm(1)), new.find_vm(&late, &agent));
     match (created, found.expect("answers")) {
-        (Ok(vm), Found::Yes(cid)) => assert_eq!(vm.cid, cid),
-        (Err(error), Found::No) => assert_eq!(error.kind, CpiErrorKind::Fenced),
-        // `No` is a promise: nothing that was under way may appear afterwards.
+        (Ok(vm), found) if found == Found::one(vm.cid.clone()) => {}
+        (Err(error), found) if found == Found::none() => assert_eq!(error.kind, CpiErrorKind::Fenced),
+        // Nothing is a promise here: what was under way may not appear afterwards.
         (created, found) => panic!("create gave {created:?} and the search {found:?}"),
     }
 }
@@ -239,7 +243,7 @@ pub async fn everything_survives_a_restart(bench: Arc<Bench>) {
     assert!(after.has_vm(&bench.context(3), &vm).await.expect("answers"));
     assert_eq!(
         after.find_disk(&bench.context(3), &bench.disk(1).disk_id).await,
-        Ok(Found::Yes(disk.clone()))
+        Ok(Found::one(disk.clone()))
     );
     assert_eq!(after.attach_disk(&bench.context(3), &vm, &disk).await, Ok(hint));
     let error = after.delete_vm(&bench.context(2), &vm).await.expect_err("the epoch is remembered too");

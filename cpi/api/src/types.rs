@@ -39,12 +39,33 @@ pub type Metadata = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found<T> {
-    /// It exists.
-    Yes(T),
-    /// It does not exist, and a call that is still under way can't make it any more.
-    No,
+    /// All that exists under the id. None, or one; more if the cloud carried out several calls, some of them late.
+    ///
+    /// A cloud that compares epochs makes nothing any more for the calls of older leaders. Others may: whoever has lost an
+    /// answer looks again.
+    These(Vec<T>),
     /// This cloud has no way to search.
     CannotTell,
+}
+
+impl<T> Found<T> {
+    /// Returns that there is nothing.
+    pub fn none() -> Self {
+        Self::These(Vec::new())
+    }
+
+    /// Returns that there is exactly this.
+    pub fn one(it: T) -> Self {
+        Self::These(vec![it])
+    }
+
+    /// Changes what the ids are.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Found<U> {
+        match self {
+            Self::These(found) => Found::These(found.into_iter().map(change).collect()),
+            Self::CannotTell => Found::CannotTell,
+        }
+    }
 }
 
 /// A stemcell to register.

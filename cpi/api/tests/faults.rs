@@ -41,7 +41,7 @@ async fn a_lost_answer_leaves_the_deed_done() {
     fake.inject("create_disk", Fault::LoseAnswer);
     let error = fake.create_disk(&context(Duration::MAX), disk()).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
-    assert_eq!(fake.find_disk(&context(Duration::MAX), &"d".into()).await, Ok(Found::Yes("disk-d".into())));
+    assert_eq!(fake.find_disk(&context(Duration::MAX), &"d".into()).await, Ok(Found::one("disk-d".into())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,4 +66,51 @@ async fn a_slow_call_outlives_an_impatient_caller() {
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
     assert!(fake.cloud().disks.contains_key("disk-late"));
     assert!(begun.elapsed() < Duration::from_secs(4), "the clock is paused");
+}
+
+#[tokio::test]
+async fn what_is_late_comes_beside_what_was_made_meanwhile() {
+    let (fake, context) = (FakeCpi::new(), context(Duration::MAX));
+    fake.inject("create_disk", Fault::Late);
+    let error = fake.create_disk(&context, disk()).await.unwrap_err();
+    assert_eq!(error.kind, CpiErrorKind::TimedOut);
+    assert_eq!(fake.find_disk(&context, &"d".into()).await, Ok(Found::none()));
+    fake.create_disk(&context, disk()).await.unwrap();
+    assert_eq!(fake.carry_out_late_calls(), 1);
+    let both = Found::These(vec!["disk-d".into(), "disk-d-late-1".into()]);
+    assert_eq!(fake.find_disk(&context, &"d".into()).await, Ok(both));
+    fake.delete_disk(&context, &"disk-d".into()).await.unwrap();
+    assert_eq!(fake.find_disk(&context, &"d".into()).await, Ok(Found::one("disk-d-late-1".into())));
+    assert_eq!(fake.carry_out_late_calls(), 0);
+}
+
+#[test]
+fn a_late_vm_has_the_address_of_the_one_whose_double_it_is() {
+    let mut cloud = memory::MemoryCloud::default();
+    cloud.stemcells.insert("s".into(), Metadata::new());
+    let vm = |agent: &str| {
+        CreateVm {
+        agent_id: agent.into(),
+        stemcell: "s".into(),
+        cloud_properties: json!({}),
+        networks: vec![serde_json::from_value(json!({
+            "name": "n", "kind": "manual", "ip": "10.0.0.5", "address": "automatic", "prefix": "24",
+            "netmask": null, "gateway": null, "dns": [], "defaults": [], "cloud_properties": {}, "nic_group": null,
+        }))
+        .unwrap()],
+        disks: vec![],
+        env: json!({}),
+        bootstrap: AgentBootstrap::default(),
+    }
+    };
+    let create = |agent: &str| Call::CreateVm(Box::new(vm(agent)));
+    let context = context(Duration::MAX);
+    cloud.perform(Some(&context), create("a")).unwrap();
+    cloud.perform_late(create("a")).unwrap();
+    assert_eq!(cloud.vms.keys().map(VmCid::as_str).collect::<Vec<_>>(), ["vm-a", "vm-a-late-1"]);
+    cloud.perform_late(create("b")).unwrap_err();
+    cloud.perform(Some(&context), Call::DeleteVm("vm-a".into())).unwrap();
+    cloud.perform(Some(&context), create("b")).unwrap_err();
+    cloud.perform(Some(&context), Call::DeleteVm("vm-a-late-1".into())).unwrap();
+    cloud.perform(Some(&context), create("b")).unwrap();
 }

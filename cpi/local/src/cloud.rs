@@ -47,7 +47,7 @@ impl Cloud {
             Call::CreateVm(request) => vm::create(self, scope, *request).map(|cid| json!({ "cid": cid })),
             Call::FindVm(agent) => {
                 let cid = vm_cid(&agent);
-                Ok(json!(if vm::exists(self, scope, &cid)? { Found::Yes(cid) } else { Found::No }))
+                Ok(json!(if vm::exists(self, scope, &cid)? { Found::one(cid) } else { Found::none() }))
             }
             Call::DeleteVm(cid) => vm::delete(self, scope, &cid).map(done),
             Call::HasVm(cid) => vm::exists(self, scope, &cid).map(|yes| json!(yes)),
@@ -59,7 +59,7 @@ impl Cloud {
             Call::CreateDisk(request) => disk::create(self, scope, request).map(|cid| json!(cid)),
             Call::FindDisk(id) => {
                 let cid = disk_cid(&id);
-                Ok(json!(if disk::exists(self, scope, &cid)? { Found::Yes(cid) } else { Found::No }))
+                Ok(json!(if disk::exists(self, scope, &cid)? { Found::one(cid) } else { Found::none() }))
             }
             Call::DeleteDisk(cid) => disk::delete(self, scope, &cid).map(done),
             Call::HasDisk(cid) => disk::exists(self, scope, &cid).map(|yes| json!(yes)),

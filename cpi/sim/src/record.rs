@@ -96,7 +96,11 @@ impl Recorder {
             Call::DeleteDisk(cid) => Effect::DeletedDisk(cid.clone()),
             _ => Effect::None,
         };
-        let answer = cloud.perform(context, call);
+        // What the cloud does late it does by itself: nobody's call, under nobody's epoch.
+        let answer = match context {
+            Some(_) => cloud.perform(context, call),
+            None => cloud.perform_late(call),
+        };
         let told = answer.as_ref().ok();
         let effect = if cloud.vms.len() > vms {
             told.and_then(|value| value["cid"].as_str())

@@ -56,7 +56,7 @@ async fn replicas_share_the_cloud_and_an_epoch() {
     let patient = context(Duration::from_secs(30));
     let cid = one.create_disk(&patient, disk("d")).await.unwrap();
     let later = CallContext { epoch: Epoch(2), ..patient.clone() };
-    assert_eq!(other.find_disk(&later, &"d".into()).await, Ok(Found::Yes(cid.clone())));
+    assert_eq!(other.find_disk(&later, &"d".into()).await, Ok(Found::one(cid.clone())));
     let error = one.delete_disk(&patient, &cid).await.unwrap_err();
     assert_eq!(
         (error.kind, error.method, error.request_id.as_str()),
@@ -80,15 +80,15 @@ async fn each_knob_does_what_it_says() {
     set(Chances { failure: 1.0, ..Chances::default() }).await;
     let error = cpi.create_disk(&patient, disk("a")).await.unwrap_err();
     assert_eq!((error.kind, error.ok_to_retry), (CpiErrorKind::Other, true));
-    assert_eq!(cpi.find_disk(&patient, &"a".into()).await, Ok(Found::No));
+    assert_eq!(cpi.find_disk(&patient, &"a".into()).await, Ok(Found::none()));
     set(Chances { lost_answer: 1.0, ..Chances::default() }).await;
     let error = cpi.create_disk(&patient, disk("b")).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
-    assert_eq!(cpi.find_disk(&patient, &"b".into()).await, Ok(Found::Yes("disk-b".into())));
+    assert_eq!(cpi.find_disk(&patient, &"b".into()).await, Ok(Found::one("disk-b".into())));
     set(Chances { hang: 1.0, ..Chances::default() }).await;
     let error = cpi.create_disk(&context(Duration::from_millis(50)), disk("c")).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
-    assert_eq!(cpi.find_disk(&patient, &"c".into()).await, Ok(Found::No));
+    assert_eq!(cpi.find_disk(&patient, &"c".into()).await, Ok(Found::none()));
     end(&mut served);
 }
 
@@ -107,10 +107,10 @@ async fn what_comes_late_or_twice_is_done_all_the_same() {
     set(Chances { late: 1.0, late_by, ..Chances::default() }).await;
     let error = cpi.create_disk(&patient, disk("late")).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut);
-    assert_eq!(cpi.find_disk(&patient, &"late".into()).await, Ok(Found::No));
+    assert_eq!(cpi.find_disk(&patient, &"late".into()).await, Ok(Found::none()));
     // Whoever leads by then does not matter: a cloud knows no epochs.
     let later = CallContext { epoch: Epoch(2), ..patient };
-    while cpi.find_disk(&later, &"late".into()).await == Ok(Found::No) {
+    while cpi.find_disk(&later, &"late".into()).await == Ok(Found::none()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     set(Chances { twice: 1.0, ..Chances::default() }).await;

@@ -137,6 +137,8 @@ pub struct Options {
     pub threads_max: usize,
     /// How long a new agent may take to answer for the first time.
     pub agent_wait: Duration,
+    /// How long a cloud may take to carry out a call of which nobody heard any more: for so long it is looked for.
+    pub late_calls: Duration,
     /// How tasks are traced.
     pub spans: TaskSpans,
 }
@@ -148,6 +150,8 @@ impl Default for Options {
             tasks_max: 16,
             threads_max: 32,
             agent_wait: Duration::from_secs(600),
+            // As long as the CPI contract gives a call.
+            late_calls: Duration::from_secs(3600),
             spans: TaskSpans::default(),
         }
     }

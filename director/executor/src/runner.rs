@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::driver;
 use crate::error::Interrupted;
+use crate::latecomers;
 use crate::lease::Fence;
 use crate::ports::Ports;
 
@@ -72,6 +73,7 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
         return;
     }
     waited.await;
+    let changed = look_for_latecomers(ports, own, &fence);
     let running = Arc::new(Running::default());
     let mut revision = Revision(0);
     loop {
@@ -79,12 +81,27 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
             return;
         }
         start_runnable(ports, own, &fence, &running);
+        changed.notify_one();
         tokio::select! {
             seen = ports.log.changed(revision) => revision = seen,
             () = running.ended.notified() => {}
             _ = fence.lost() => return,
         }
     }
+}
+
+/// Has latecomers looked for while this replica leads; whoever sees the state change says so by what is returned.
+fn look_for_latecomers(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<Notify> {
+    let (ports, fence, changed) = (ports.clone(), fence.clone(), Arc::new(Notify::new()));
+    let told = changed.clone();
+    own.spawn("latecomers", OnExit::Ignore, move |stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = latecomers::run(ports, fence, told) => {}
+        }
+    });
+    changed
 }
 
 async fn begin(ports: &Ports, epoch: Epoch) -> Result<(), Interrupted> {

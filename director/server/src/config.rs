@@ -17,6 +17,10 @@ const UPLOAD_MIB_MAX: u32 = 16 * 1024;
 /// What blobs leave free unless said otherwise: some hours of log and a snapshot of a large fleet.
 const KEEP_FREE_MIB: u32 = 1024;
 
+/// How long a cloud may take for a call of which nobody heard any more, unless said otherwise: as long as its contract gives
+/// it for a call.
+const LATE_CALLS_SECONDS: u32 = 3600;
+
 /// How long a stop may take unless said otherwise.
 const STOP_TIMEOUT_SECONDS: u32 = 30;
 
@@ -104,6 +108,8 @@ pub struct Config {
     pub agent: Port,
     /// The cloud.
     pub cpi: Cpi,
+    /// How long the cloud may take to carry out a call of which nobody heard any more.
+    pub late_calls: Duration,
     /// What blobs may take.
     pub blobs: BlobLimits,
     /// The key-encryption key.

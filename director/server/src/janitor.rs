@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
 use service::ops::{orphaned_vms_to_delete, orphans_to_delete};
@@ -13,27 +14,45 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::fleet::log::{RaftLog, now};
+use crate::fleet::log::RaftLog;
 
-/// How often the leader looks for disks, as in BOSH.
-const DISKS_EVERY: Duration = Duration::from_secs(30 * 60);
+/// How often the leader looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    /// For disks.
+    pub disks: Duration,
+    /// For VMs.
+    pub vms: Duration,
+    /// For VMs, while some may still appear that nobody waits for: those have addresses that are needed.
+    pub late_vms: Duration,
+}
 
-/// How often the leader looks for VMs, as in BOSH.
-const VMS_EVERY: Duration = Duration::from_secs(5 * 60);
+impl Default for Rounds {
+    /// As in BOSH, which does not look for what comes late.
+    fn default() -> Self {
+        Self {
+            disks: Duration::from_secs(30 * 60),
+            vms: Duration::from_secs(5 * 60),
+            late_vms: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Runs for the life of the process; acts only while this replica leads.
-pub async fn run(node: Node, log: RaftLog, stop: CancellationToken) {
+pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationToken) {
     let every = |period| {
         let mut interval = interval_at(Instant::now() + period, period);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
     };
-    let (mut disks, mut vms) = (every(DISKS_EVERY), every(VMS_EVERY));
+    let (mut disks, mut vms, mut late_vms) = (every(rounds.disks), every(rounds.vms), every(rounds.late_vms));
     loop {
         let due = tokio::select! {
-            _ = disks.tick() => old_disks as fn(&State<'_>) -> Option<TaskKind>,
-            _ = vms.tick() => vms_left_behind,
+            biased;
             () = stop.cancelled() => return,
+            _ = disks.tick() => old_disks as fn(&State<'_>, Timestamp) -> Option<TaskKind>,
+            _ = vms.tick() => vms_left_behind,
+            _ = late_vms.tick() => late_vms_left_behind,
         };
         if node.leadership().is_some_and(|l| l.holds()) {
             file(&log, due).await;
@@ -41,21 +60,25 @@ pub async fn run(node: Node, log: RaftLog, stop: CancellationToken) {
     }
 }
 
-fn old_disks(state: &State<'_>) -> Option<TaskKind> {
-    let disks = orphans_to_delete(&state.orphaned_disks(), now());
+fn old_disks(state: &State<'_>, now: Timestamp) -> Option<TaskKind> {
+    let disks = orphans_to_delete(&state.orphaned_disks(), now);
     (!disks.is_empty()).then_some(TaskKind::DeleteOrphanedDisks { disks })
 }
 
-fn vms_left_behind(state: &State<'_>) -> Option<TaskKind> {
+fn vms_left_behind(state: &State<'_>, _now: Timestamp) -> Option<TaskKind> {
     let agents = orphaned_vms_to_delete(state);
     (!agents.is_empty()).then_some(TaskKind::DeleteOrphanedVms { agents })
 }
 
+fn late_vms_left_behind(state: &State<'_>, now: Timestamp) -> Option<TaskKind> {
+    if state.latecomers().is_empty() { None } else { vms_left_behind(state, now) }
+}
+
 /// Files a task for what there is to do. A task without work is not filed: the list would fill with them.
-async fn file(log: &RaftLog, due: fn(&State<'_>) -> Option<TaskKind>) {
+async fn file(log: &RaftLog, due: fn(&State<'_>, Timestamp) -> Option<TaskKind>) {
     let kind = {
         let view = log.view();
-        due(&State::new(&*view))
+        due(&State::new(&*view), log.clock())
     };
     let Some(kind) = kind else { return };
     let what = kind.description();

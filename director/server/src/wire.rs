@@ -302,7 +302,8 @@ impl Replica {
             health::resurrector::run(world, health::meltdown::Thresholds::default(), stop)
         });
         let (node, log) = (self.node.clone(), self.log.clone());
-        self.doors.spawn("janitor", OnExit::StopNode, |stop| janitor::run(node, log, stop));
+        let rounds = janitor::Rounds::default();
+        self.doors.spawn("janitor", OnExit::StopNode, move |stop| janitor::run(node, log, rounds, stop));
         let (node, log) = (self.node.clone(), self.log.clone());
         self.doors.spawn("removals", OnExit::StopNode, |stop| finish_removals(node, log, stop));
         let (node, log) = (self.node.clone(), self.log.clone());
@@ -405,6 +406,7 @@ impl Replica {
             output: outputs,
             options: executor::Options {
                 node: self.identity.node,
+                late_calls: self.config.late_calls,
                 spans: task_spans(self.identity.cluster_id.clone()),
                 ..executor::Options::default()
             },

@@ -158,6 +158,12 @@ pub enum Command {
     VariablesPin { task: TaskId, epoch: Epoch, set: VariableSetId, pins: Vec<VariablePin> },
     /// So much of a deployment has failed at once that the leader resurrects nothing; or, without `failed`, that is over.
     MeltdownPut { epoch: Epoch, deployment: DeploymentName, failed: Option<FailedShare> },
+    /// A call that was to create this got no answer, and a search found nothing: it may still be carried out. The leader looks
+    /// for so long. Refused if nobody knows for whom it would be.
+    LatecomerPut { task: TaskId, epoch: Epoch, sought: Sought, look_for_ms: u64 },
+    /// The leader has looked for what may still appear: what nobody has a claim on becomes an orphan. Refused if it is not
+    /// looked for any more. `left_ms` is for how long it is still looked for, before this look and after it.
+    LatecomerLooked { epoch: Epoch, sought: Sought, found: Vec<String>, left_ms: (u64, u64) },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -7,7 +7,7 @@ use model::step::PackageRefKey;
 use model::task::OutputKind;
 use model::*;
 
-use crate::records::LineState;
+use crate::records::{LineState, Sought};
 
 /// A key of a table, or a part of one.
 pub trait Key: Sized {
@@ -202,6 +202,34 @@ closed_sets!(
     LineState { Started = 1 "started", Finished = 2 "finished", Failed = 3 "failed" },
 );
 
+impl Key for Sought {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Vm(agent) => {
+                out.push(1);
+                agent.encode(out);
+            }
+            Self::Disk(disk) => {
+                out.push(2);
+                disk.encode(out);
+            }
+        }
+    }
+    fn decode(input: &mut &[u8]) -> Option<Self> {
+        match take::<1>(input)? {
+            [1] => Key::decode(input).map(Self::Vm),
+            [2] => Key::decode(input).map(Self::Disk),
+            _ => None,
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Vm(agent) => format!("vm/{agent}"),
+            Self::Disk(disk) => format!("disk/{disk}"),
+        }
+    }
+}
+
 impl Key for PackageRefKey {
     fn encode(&self, out: &mut Vec<u8>) {
         self.name.encode(out);
@@ -286,6 +314,9 @@ mod tests {
     fn what_was_encoded_decodes() {
         let key = (TaskId(7), "a\0b".to_owned(), OutputKind::Cpi);
         assert_eq!(Key::decode(&mut bytes(&key).as_slice()), Some(key));
+        for sought in [Sought::Vm("a\0b".into()), Sought::Disk("d".into())] {
+            assert_eq!(Sought::decode(&mut bytes(&sought).as_slice()), Some(sought));
+        }
         for ip in ["10.0.0.1", "fd00::1"] {
             let ip: IpAddr = ip.parse().unwrap();
             assert_eq!(IpAddr::decode(&mut bytes(&ip).as_slice()), Some(ip));

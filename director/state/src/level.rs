@@ -24,7 +24,9 @@ impl Command {
             | Self::UserTokenPut { .. }
             | Self::UserTokenRemove { .. }
             | Self::VariablesPin { .. }
-            | Self::MeltdownPut { .. } => true,
+            | Self::MeltdownPut { .. }
+            | Self::LatecomerPut { .. }
+            | Self::LatecomerLooked { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::DeleteOrphanedVms { .. }, .. } => true,

@@ -1,6 +1,7 @@
 //! Rows of the state's tables that are not nouns of the [`model`].
 
 mod agents;
+mod latecomers;
 mod orphans;
 mod users;
 
@@ -14,6 +15,7 @@ use model::*;
 use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentHealth, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
+pub use latecomers::{Latecomer, Orphan, Sought};
 pub use orphans::{OrphanedDisk, OrphanedVm};
 pub use users::{User, UserToken};
 

@@ -145,6 +145,8 @@ tables! {
     ERRANDS: (DeploymentName, String) => String = 0x3b, "errands", Hidden;
     /// Orphaned VMs by agent.
     ORPHANED_VMS: AgentId => OrphanedVm = 0x3c, "orphaned_vms", Shown;
+    /// VMs and disks that may still appear.
+    LATECOMERS: Sought => Latecomer = 0x3d, "latecomers", Shown;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

@@ -143,6 +143,13 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
             deployment: "web".into(),
             failed: Some(FailedShare { unhealthy: 6, total: 10 }),
         },
+        Command::LatecomerPut { task, epoch, sought: Sought::Vm("a1".into()), look_for_ms: 3_600_000 },
+        Command::LatecomerLooked {
+            epoch,
+            sought: Sought::Disk("d1".into()),
+            found: vec!["disk-1".into()],
+            left_ms: (9, 8),
+        },
         Command::LeakPut { leak },
         Command::LeakClear { id: EventId(3) },
         Command::BlobForget { digest: "b1".into() },

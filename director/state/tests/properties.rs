@@ -189,6 +189,13 @@ fn fleet_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn sought() -> impl Strategy<Value = Sought> {
+    prop_oneof![
+        name("a").prop_map(|agent| Sought::Vm(agent.into())),
+        name("d").prop_map(|disk| Sought::Disk(disk.into())),
+    ]
+}
+
 fn task_command() -> impl Strategy<Value = Command> {
     let kind = prop_oneof![
         4 => Just(deploy()),
@@ -211,6 +218,12 @@ fn task_command() -> impl Strategy<Value = Command> {
         1 => (task(), epoch(), end()).prop_map(|(task, epoch, end)| Command::TaskFinish { task, epoch, end }),
         1 => (task(), epoch(), name("a")).prop_map(|(task, epoch, agent)| Command::AgentTokenRenew {
             task, epoch, agent: agent.into()
+        }),
+        2 => (task(), epoch(), sought()).prop_map(|(task, epoch, sought)| Command::LatecomerPut {
+            task, epoch, sought, look_for_ms: 2
+        }),
+        2 => (epoch(), sought(), name("vm-"), 0..3u64).prop_map(|(epoch, sought, cid, left)| {
+            Command::LatecomerLooked { epoch, sought, found: vec![cid], left_ms: (left, left.saturating_sub(1)) }
         }),
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
             task, epoch, deployment: "web".into()

@@ -9,6 +9,7 @@ use model::plan::OnFailure;
 use model::step::StepOutcome;
 use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
 use state::State;
+use state::records::Sought;
 
 use super::calls::{INSTALL, QUICK, SCRIPT};
 use super::once::{self, Search};
@@ -45,11 +46,7 @@ pub async fn create(
     let spec = &target.spec;
     let search = Search {
         cpi: &spec.cpi,
-        part: "find-disk",
-        find: |cpi: Arc<dyn Cpi>, call| {
-            let disk = disk.clone();
-            async move { cpi.find_disk(&call, &disk).await }
-        },
+        sought: Sought::Disk(disk.clone()),
         what: format!(
             "a disk of {} MiB for '{}/{}' with disk id {disk}",
             wanted.size_mib, spec.group, spec.id
@@ -67,7 +64,7 @@ pub async fn create(
         cx.cloud_raw(&spec.cpi, "create-disk", None, call).await
     };
     let cid = once::make(cx, search, making).await?;
-    Ok(StepOutcome::DiskCreated { cid })
+    Ok(StepOutcome::DiskCreated { cid: DiskCid::new(cid) })
 }
 
 /// Attaches the disk and tells the agent where it is.
@@ -250,15 +247,14 @@ pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutc
     let Some(orphan) = orphan else {
         return Ok(StepOutcome::Done);
     };
-    let cid = match orphan.disk.cid {
-        Some(cid) => cid,
+    let cids = match orphan.disk.cid {
+        Some(cid) => vec![cid],
         // Its creation was broken off, and nobody could be asked what came of it.
         None => {
             let id = disk.clone();
             let call = |cpi: Arc<dyn Cpi>, call| async move { cpi.find_disk(&call, &id).await };
             match cx.cloud(&orphan.disk.cpi, "find-disk", None, call).await? {
-                Found::Yes(cid) => cid,
-                Found::No => return Ok(StepOutcome::Done),
+                Found::These(cids) => cids,
                 Found::CannotTell => {
                     let what = format!(
                         "disk of {} MiB with disk id {disk} of '{}', created by a call whose answer was lost",
@@ -269,14 +265,20 @@ pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutc
             }
         }
     };
-    let answer = cx
-        .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move {
-            cpi.delete_disk(&call, &cid).await
-        })
-        .await?;
-    match answer {
-        Ok(()) => Ok(StepOutcome::Done),
-        Err(error) if error.kind == CpiErrorKind::DiskNotFound => Ok(StepOutcome::Done),
-        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    if cids.is_empty() {
+        once::may_appear(cx, &Sought::Disk(disk.clone())).await?;
     }
+    for cid in cids {
+        let answer = cx
+            .cloud_raw(&orphan.disk.cpi, "delete-disk", None, |cpi, call| async move {
+                cpi.delete_disk(&call, &cid).await
+            })
+            .await?;
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.kind == CpiErrorKind::DiskNotFound => {}
+            Err(error) => return Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+        }
+    }
+    Ok(StepOutcome::Done)
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use state::State;
 use state::command::Command;
 use state::log::Proposal;
+use state::records::Sought;
 
 use super::calls::QUICK;
 use super::once::{self, Search};
@@ -42,15 +43,11 @@ pub async fn create(
     let spec = &target.spec;
     let search = Search {
         cpi: &spec.cpi,
-        part: "find-vm",
-        find: |cpi: Arc<dyn Cpi>, call| {
-            let agent = agent.clone();
-            async move { cpi.find_vm(&call, &agent).await }
-        },
+        sought: Sought::Vm(agent.clone()),
         what: format!("a VM for '{}/{}' with agent id {agent}", spec.group, spec.id),
     };
     let cid = once::make(cx, search, call_for(cx, spec, agent)).await?;
-    Ok(StepOutcome::VmCreated { cid })
+    Ok(StepOutcome::VmCreated { cid: VmCid::new(cid) })
 }
 
 /// Has the cloud create the VM.
@@ -284,16 +281,15 @@ pub async fn delete_orphaned(cx: &StepContext, agent: &AgentId) -> Result<StepOu
 
 /// Deletes a VM. One whose id was never learned is looked for first.
 async fn delete_in_cloud(cx: &StepContext, vm: Vm, slug: String) -> Result<StepOutcome, StepError> {
-    let cid = match vm.cid {
-        Some(cid) => cid,
+    let cids = match vm.cid {
+        Some(cid) => vec![cid],
         None => {
             let wanted = vm.agent.clone();
             let found = cx
                 .cloud(&vm.cpi, "find-vm", None, |cpi, call| async move { cpi.find_vm(&call, &wanted).await })
                 .await?;
             match found {
-                Found::Yes(cid) => cid,
-                Found::No => return Ok(StepOutcome::Done),
+                Found::These(cids) => cids,
                 Found::CannotTell => {
                     let agent = &vm.agent;
                     let what = format!(
@@ -304,13 +300,21 @@ async fn delete_in_cloud(cx: &StepContext, vm: Vm, slug: String) -> Result<StepO
             }
         }
     };
-    let version = Some(vm.stemcell.api_version);
-    let answer = cx
-        .cloud_raw(&vm.cpi, "delete-vm", version, |cpi, call| async move { cpi.delete_vm(&call, &cid).await })
-        .await?;
-    match answer {
-        Ok(()) => Ok(StepOutcome::Done),
-        Err(error) if error.kind == CpiErrorKind::VmNotFound => Ok(StepOutcome::Done),
-        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+    if cids.is_empty() {
+        once::may_appear(cx, &Sought::Vm(vm.agent.clone())).await?;
     }
+    let version = Some(vm.stemcell.api_version);
+    for cid in cids {
+        let answer =
+            cx.cloud_raw(&vm.cpi, "delete-vm", version, |cpi, call| async move {
+                cpi.delete_vm(&call, &cid).await
+            })
+            .await?;
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.kind == CpiErrorKind::VmNotFound => {}
+            Err(error) => return Err(StepError::from_cpi(error, cx.task.fence.epoch())),
+        }
+    }
+    Ok(StepOutcome::Done)
 }

@@ -29,6 +29,8 @@ pub struct GatedLog {
     pub no_leader: Mutex<Option<&'static str>>,
     /// Proposals of this name are larger than an entry may be, always.
     pub too_large: Mutex<Option<&'static str>>,
+    /// A member of the fleet does not know proposals of this name.
+    pub too_old: Mutex<Option<&'static str>>,
     /// Whoever proposes this meets a defect of ours.
     pub defect: Mutex<Option<&'static str>>,
 }
@@ -47,6 +49,7 @@ impl GatedLog {
             hiccup: Mutex::default(),
             no_leader: Mutex::default(),
             too_large: Mutex::default(),
+            too_old: Mutex::default(),
             defect: Mutex::default(),
         }
     }
@@ -101,6 +104,9 @@ impl CommandLog for GatedLog {
             let bytes = bytes(&proposal.command);
             if bytes > ENTRY_BYTES_MAX || self.too_large.lock().unwrap().is_some_and(is_one) {
                 return Err(LogError::TooLarge { bytes, max: ENTRY_BYTES_MAX });
+            }
+            if self.too_old.lock().unwrap().is_some_and(is_one) {
+                return Err(LogError::TooOld { level: 1, needed: 2 });
             }
             if self.refuse.lock().unwrap().is_some_and(is_one) {
                 let refusal =

@@ -48,7 +48,7 @@ pub struct Outside {
     pub forgetful: Mutex<bool>,
     known: Mutex<BTreeSet<AgentId>>,
     /// The key that the agent in each VM has made.
-    keys: Mutex<BTreeMap<AgentId, String>>,
+    keys: Mutex<BTreeMap<VmCid, String>>,
     /// What agents of VMs that are gone had done.
     past: Mutex<Vec<(AgentId, Deed)>>,
     /// Every request that arrived, looks included.
@@ -136,12 +136,10 @@ impl Outside {
 
     /// Gives every VM its agent, and none to VMs that are gone or whose agent may not enroll.
     pub fn settle(&self) {
-        let vms = self.cloud.cloud().vms.clone();
-        let requests = vms.into_values().map(|vm| (vm.request.agent_id.clone(), vm.request));
-        let requests: BTreeMap<AgentId, CreateVm> = requests.collect();
-        self.keys.lock().unwrap().retain(|agent, _| requests.contains_key(agent));
-        let enrolled = requests.values().filter(|request| self.enroll(request));
-        let living: BTreeSet<AgentId> = enrolled.map(|request| request.agent_id.clone()).collect();
+        let vms = self.cloud.cloud().vms;
+        self.keys.lock().unwrap().retain(|cid, _| vms.contains_key(cid));
+        let enrolled = vms.iter().filter(|(cid, vm)| self.enroll(cid, &vm.request));
+        let living: BTreeSet<AgentId> = enrolled.map(|(_, vm)| vm.request.agent_id.clone()).collect();
         let mut known = self.known.lock().unwrap();
         living.difference(&known).for_each(|agent| self.teach(agent));
         for gone in known.difference(&living) {
@@ -152,12 +150,12 @@ impl Outside {
         *known = living;
     }
 
-    /// Has the agent of a VM show its token and the key that this VM made.
-    fn enroll(&self, request: &CreateVm) -> bool {
+    /// Has the agent of a VM show its token and the key that this VM made; returns whether it is taken for its agent id's.
+    pub fn enroll(&self, cid: &VmCid, request: &CreateVm) -> bool {
         let token_generation = request.bootstrap.token.parse().unwrap();
         let agent = request.agent_id.clone();
         let mut keys = self.keys.lock().unwrap();
-        let key_digest = keys.entry(agent.clone()).or_insert_with(|| Uuid::new_v4().to_string()).clone();
+        let key_digest = keys.entry(cid.clone()).or_insert_with(|| Uuid::new_v4().to_string()).clone();
         let enroll = Command::AgentEnroll { agent, key_digest, token_generation };
         self.log.memory.apply(Proposal::own(enroll)).outcome.accepted().is_ok()
     }

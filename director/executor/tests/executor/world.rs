@@ -39,6 +39,8 @@ pub struct TestWorld {
     pub ports: Ports,
     /// How long new agents may take to answer.
     pub agent_wait: Mutex<Duration>,
+    /// How long the cloud may take for what nobody waits for.
+    pub late_calls: Mutex<Duration>,
     leader: Mutex<Option<Leader>>,
     /// Leaders that others have followed without their knowing.
     outlived: Mutex<Vec<Leader>>,
@@ -85,6 +87,7 @@ impl TestWorld {
             output,
             ports,
             agent_wait: Mutex::new(Duration::from_millis(300)),
+            late_calls: Mutex::new(Options::default().late_calls),
             leader,
             outlived: Mutex::default(),
             epoch,
@@ -146,6 +149,7 @@ impl TestWorld {
         let (mut ports, inner, token) = (self.ports.clone(), owner.clone(), stop.clone());
         ports.lease = lease.clone();
         ports.options.agent_wait = *self.agent_wait.lock().unwrap();
+        ports.options.late_calls = *self.late_calls.lock().unwrap();
         owner.spawn("runner", OnExit::Ignore, move |_| {
             executor::runner::run(ports, inner, Duration::ZERO, token)
         });

@@ -171,7 +171,11 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
     let timing = root.word("timing", &timing, TimingProfile::Default);
     let stop_timeout = root.number("stop_timeout_seconds", STOP_TIMEOUT_SECONDS);
     let [api, peer, agent] = ["api", "peer", "agent"].map(|key| port(root.needed_section(key)?));
-    let cpi = cpi(root.needed_section("cpi"), base);
+    let mut clouds = root.needed_section("cpi");
+    let late_calls = clouds
+        .as_mut()
+        .map_or(LATE_CALLS_SECONDS, |clouds| clouds.number("late_calls_seconds", LATE_CALLS_SECONDS));
+    let cpi = cpi(clouds, base);
     let blobs = blobs(root.optional_section("blobs"));
     let kek_file = root.needed_section("secrets").and_then(|mut secrets| {
         let kek_file = secrets.needed("kek_file");
@@ -194,6 +198,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         peer: peer?,
         agent: agent?,
         cpi: cpi?,
+        late_calls: Duration::from_secs(late_calls.into()),
         blobs,
         kek_file: base.join(kek_file?),
         log_format,

@@ -39,6 +39,11 @@ impl RaftLog {
         Self { node, id, clock }
     }
 
+    /// Returns what this replica's clock shows.
+    pub fn clock(&self) -> Timestamp {
+        (self.clock)()
+    }
+
     /// Fails if a member is too old for a command: it would refuse what the others apply.
     fn check_level(&self, command: &Command) -> Result<(), LogError> {
         let needed = command.feature_level();

@@ -9,7 +9,7 @@ use model::{AgentId, DeploymentName, EventId, InstanceId, NodeId};
 use proto::v1 as pb;
 use proto::v1::health_server::Health;
 use service::List;
-use service::ops::Shards;
+use service::ops::{ListedLeak, Shards};
 use state::query::DeploymentHealth;
 use tonic::{Request, Response, Status};
 
@@ -142,11 +142,12 @@ impl Health for Door {
         let caller = self.caller(&request).await?;
         let listed = self.service.leaks(&caller, &page(request.into_inner().page)).await;
         let List { rows, next_page_token, revision } = listed.map_err(status)?;
-        let leak = |leak: state::records::Leak| pb::Leak {
+        let leak = |ListedLeak { leak, looked_for_ms }: ListedLeak| pb::Leak {
             id: leak.id.0,
             what: leak.what,
             task: leak.task.map_or(0, |t| t.0),
             at_unix_ms: leak.at.0,
+            looked_for_ms,
         };
         Ok(Response::new(pb::ListLeaksResponse {
             leaks: rows.into_iter().map(leak).collect(),

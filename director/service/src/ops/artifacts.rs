@@ -250,10 +250,13 @@ impl Service {
         self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
     }
 
-    /// Lists what may exist in clouds without anybody knowing its id.
-    pub async fn leaks(&self, caller: &Caller, page: &Page) -> Result<List<Leak>, ServiceError> {
+    /// Lists what may exist in clouds without anybody knowing its id, and what may still come to.
+    pub async fn leaks(&self, caller: &Caller, page: &Page) -> Result<List<ListedLeak>, ServiceError> {
         caller.needs(Right::Read, "list leaks")?;
-        self.list(Read::Linearizable, page, |state, page| page.cut(state.leaks(), |leak| leak.id)).await
+        self.list(Read::Linearizable, page, |state, page| {
+            page.cut(listed_leaks(state), |listed| listed.leak.id)
+        })
+        .await
     }
 
     /// Strikes a leak off the list, after somebody looked.
@@ -266,6 +269,25 @@ impl Service {
         caller.needs(Right::Admin, "clear leaks")?;
         self.propose(caller, request_id, Command::LeakClear { id }).await.map(|_| ())
     }
+}
+
+/// A line of the list of leaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedLeak {
+    /// What it is.
+    pub leak: Leak,
+    /// What may still appear: for how long the leader still looks for it.
+    pub looked_for_ms: u64,
+}
+
+/// Returns the list of leaks, by number.
+fn listed_leaks(state: &State<'_>) -> Vec<ListedLeak> {
+    let lost = state.leaks().into_iter().map(|leak| ListedLeak { leak, looked_for_ms: 0 });
+    let late = state.latecomers();
+    let late = late.iter().map(|row| ListedLeak { leak: row.as_leak(), looked_for_ms: row.left_ms });
+    let mut listed: Vec<ListedLeak> = lost.chain(late).collect();
+    listed.sort_by_key(|listed| listed.leak.id);
+    listed
 }
 
 /// The last successes of all deployments.

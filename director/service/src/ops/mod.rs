@@ -11,7 +11,7 @@ mod tasks;
 mod users;
 mod variables;
 
-pub use artifacts::{ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans_to_delete};
+pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans_to_delete};
 pub use configs::PutConfig;
 pub use deployments::{DeploymentSummary, ErrandRun};
 pub use diff::{DiffLine, LineChange};

@@ -86,15 +86,20 @@ pub(super) fn give_up(tx: &mut Tx<'_>, id: &DiskId) {
 /// deletes the orphan looks for it.
 pub(super) fn orphan(tx: &mut Tx<'_>, disk: Disk) {
     forget(tx, &disk);
+    let orphan = as_orphan(tx, disk);
+    tx.put(&ORPHANED_DISKS, &orphan.disk.id.clone(), &orphan);
+}
+
+/// Returns the disk as an orphan is filed.
+pub(super) fn as_orphan(tx: &Tx<'_>, disk: Disk) -> OrphanedDisk {
     let owner = tx.get(&INSTANCES, &disk.instance);
-    let orphan = OrphanedDisk {
+    OrphanedDisk {
         deployment: owner.as_ref().map(|owner| owner.spec.deployment.clone()).unwrap_or_default(),
         slug: owner.as_ref().map_or_else(|| disk.instance.to_string(), |owner| owner.slug()),
         az: owner.and_then(|owner| owner.spec.az),
         orphaned_at: tx.at,
         disk: Disk { active: false, ..disk },
-    };
-    tx.put(&ORPHANED_DISKS, &orphan.disk.id.clone(), &orphan);
+    }
 }
 
 fn forget(tx: &mut Tx<'_>, disk: &Disk) {

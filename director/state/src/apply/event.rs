@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::*;
 
+use super::latecomer;
 use super::tx::{Tx, invalid, not_found};
 use crate::command::{NewEvent, Outcome, Refusal};
 use crate::records::{Event, Leak};
@@ -88,6 +89,9 @@ pub(super) fn leak_put(tx: &mut Tx<'_>, leak: &Leak) -> Result<Outcome, Refusal>
 
 /// `LeakClear`.
 pub(super) fn leak_clear(tx: &mut Tx<'_>, id: EventId) -> Result<Outcome, Refusal> {
+    if latecomer::clear(tx, id) {
+        return Ok(Outcome::Done);
+    }
     let Some(leak) = tx.get(&LEAKS, &id) else { return Err(not_found("leak", id.to_string())) };
     tx.delete(&LEAKS, &id);
     let closing = Audit {

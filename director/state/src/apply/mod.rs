@@ -19,6 +19,7 @@ mod errand;
 mod event;
 mod fleet;
 mod instance;
+mod latecomer;
 mod line;
 mod lock;
 mod output;
@@ -177,6 +178,12 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         MeltdownPut { epoch, deployment, failed } => agent::meltdown(tx, *epoch, deployment, *failed),
         LeakPut { leak } => event::leak_put(tx, leak),
         LeakClear { id } => event::leak_clear(tx, *id),
+        LatecomerPut { task, epoch, sought, look_for_ms } => {
+            latecomer::put(tx, (*task, *epoch), sought, *look_for_ms)
+        }
+        LatecomerLooked { epoch, sought, found, left_ms } => {
+            latecomer::looked(tx, *epoch, sought, found, *left_ms)
+        }
         BlobForget { digest } => blob::forget(tx, digest),
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),

@@ -116,15 +116,20 @@ pub(super) fn orphaned(tx: &mut Tx<'_>, agent: &AgentId) {
     let Some(vm) = tx.get(&VMS, agent) else { return };
     forget(tx, &vm);
     address::leave_to_orphan(tx, &vm);
+    let orphan = as_orphan(tx, vm);
+    tx.put(&ORPHANED_VMS, agent, &orphan);
+}
+
+/// Returns the VM as an orphan is filed.
+pub(super) fn as_orphan(tx: &Tx<'_>, vm: Vm) -> OrphanedVm {
     let owner = tx.get(&INSTANCES, &vm.instance);
-    let orphan = OrphanedVm {
+    OrphanedVm {
         deployment: owner.as_ref().map(|owner| owner.spec.deployment.clone()).unwrap_or_default(),
         slug: owner.as_ref().map_or_else(|| vm.instance.to_string(), |owner| owner.slug()),
         az: owner.and_then(|owner| owner.spec.az),
         orphaned_at: tx.at,
         vm: Vm { active: false, ..vm },
-    };
-    tx.put(&ORPHANED_VMS, agent, &orphan);
+    }
 }
 
 /// `DeleteOrphanedVm` is done; a row that is gone already is fine.

@@ -96,7 +96,18 @@ impl State<'_> {
         ANSWERS.get(self.kv, request)
     }
 
-    /// Returns what may exist out there without anybody knowing its id.
+    /// Returns what may still appear, although whoever asked for it was told nothing and looked for it in vain.
+    pub fn latecomers(&self) -> Vec<Latecomer> {
+        LATECOMERS.rows(self.kv, Direction::Forward).map(|(_, row)| row).collect()
+    }
+
+    /// Returns what may still appear under this id.
+    pub fn latecomer(&self, sought: &Sought) -> Option<Latecomer> {
+        LATECOMERS.get(self.kv, sought)
+    }
+
+    /// Returns what may exist out there without anybody knowing its id. Beside it, on the list that operators see, is what
+    /// may still appear: [`Self::latecomers`].
     pub fn leaks(&self) -> Vec<Leak> {
         LEAKS.rows(self.kv, Direction::Forward).map(|(_, leak)| leak).collect()
     }

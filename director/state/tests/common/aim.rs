@@ -70,6 +70,12 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::StemcellDelete { task, name, version, cpi, .. } => {
             Command::StemcellDelete { task: working(task), epoch, name, version, cpi }
         }
+        Command::LatecomerPut { task, sought, look_for_ms, .. } => {
+            Command::LatecomerPut { task: working(task), epoch, sought, look_for_ms }
+        }
+        Command::LatecomerLooked { sought, found, left_ms, .. } => {
+            Command::LatecomerLooked { epoch, sought, found, left_ms }
+        }
         Command::OutputSeal { task, kind, segment, .. } => {
             Command::OutputSeal { task: working(task), epoch, kind, segment }
         }
