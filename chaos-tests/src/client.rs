@@ -196,6 +196,17 @@ impl Client {
         Ok(events.into_iter().filter(|e| e.action == action && e.object_type == object_type).collect())
     }
 
+    /// Returns the VMs that no instance uses any more.
+    pub async fn orphaned_vms(&self) -> Result<Vec<OrphanedVm>> {
+        let request = ListOrphanedVmsRequest { page: page() };
+        Ok(call!(self.fleet, InstancesClient.list_orphaned_vms(request)).await?.vms)
+    }
+
+    /// Returns what may have been left behind in the cloud, without what the fleet itself still looks for.
+    pub async fn lost(&self) -> Result<Vec<Leak>> {
+        Ok(self.leaks().await?.into_iter().filter(|leak| leak.looked_for_ms == 0).collect())
+    }
+
     /// Returns what may have been left behind in the cloud.
     pub async fn leaks(&self) -> Result<Vec<Leak>> {
         Ok(call!(self.fleet, HealthClient.leaks(ListLeaksRequest { page: page() })).await?.leaks)

@@ -93,7 +93,7 @@ async fn a_new_fleet_goes_on_from_a_backup_in_the_middle_of_a_deploy() -> Result
     let next = client.deploy(&changed.manifest(), "under the new fleet").await?;
     assert!(next > task + 1000, "an agent takes no request of {next} for one of the lost fleet's");
     client.done(next, DEPLOY_LIMIT).await?;
-    assert_eq!(client.leaks().await?, Vec::new());
+    assert_eq!(client.lost().await?, Vec::new());
     cluster.finish().await
 }
 

@@ -103,7 +103,7 @@ async fn manifests_that_make_no_sense_are_refused() -> Result<()> {
     let refusal = client.deploy("name: [", "no YAML at all").await.expect_err("it is no YAML");
     println!("no YAML at all: {refusal:#}");
     is_well(&mut cluster, "no YAML at all").await?;
-    assert_eq!(client.leaks().await?, Vec::new());
+    assert_eq!(client.lost().await?, Vec::new());
     assert_eq!(
         fs::read_dir(cluster.cloud_root().join("vms"))?.count(),
         0,
@@ -244,7 +244,7 @@ async fn releases_that_fail_or_never_end_fail_alone() -> Result<()> {
         "{ended:?}"
     );
     is_well(&mut cluster, "a template that never ends").await?;
-    assert_eq!(client.leaks().await?, Vec::new());
+    assert_eq!(client.lost().await?, Vec::new());
     cluster.finish().await
 }
 

@@ -49,7 +49,7 @@ async fn hello_is_deployed_again_changed_and_deleted() -> Result<()> {
 
     cluster.operate(&["-d", "hello", "delete-deployment"]).await?;
     assert_eq!(client.deployments().await?, Vec::<String>::new());
-    assert_eq!(client.leaks().await?, Vec::new());
+    assert_eq!(client.lost().await?, Vec::new());
     let left = std::fs::read_dir(cluster.cloud_root().join("vms"))?.count();
     assert_eq!(left, 0, "VMs are left in {}", cluster.cloud_root().display());
     assert!(TcpStream::connect((first[0].ips[0].as_str(), 8080)).await.is_err(), "the daemon is still there");

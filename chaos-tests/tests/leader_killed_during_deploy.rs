@@ -50,7 +50,7 @@ async fn the_same_dctl_ends_well_whenever_the_leader_dies() -> Result<()> {
         let vms = cluster.sim().control().statistics().await?.vms as usize;
         assert_eq!(vms, (moment + 1) * INSTANCES, "a VM for each instance and no other");
     }
-    assert_eq!(cluster.client()?.leaks().await?, Vec::new());
+    assert_eq!(cluster.client()?.lost().await?, Vec::new());
     cluster.finish().await
 }
 

@@ -49,7 +49,7 @@ async fn who_wakes_up_after_losing_its_lease_touches_nothing() -> Result<()> {
     assert_eq!(statistics.vms, 6, "a VM for each instance and no other: {statistics:?}");
     // Who was asleep would have asked for its VMs once more.
     assert_eq!(statistics.vms_ever - compiled(&cluster).await?, 6, "{statistics:?}");
-    assert_eq!(cluster.client()?.leaks().await?, Vec::new());
+    assert_eq!(cluster.client()?.lost().await?, Vec::new());
     cluster.finish().await
 }
 

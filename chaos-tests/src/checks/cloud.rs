@@ -12,8 +12,7 @@ use cpi_sim::{Entry, Record};
 use dctl::call;
 use model::Epoch;
 use proto::v1::disks_client::DisksClient;
-use proto::v1::instances_client::InstancesClient;
-use proto::v1::{Instance, ListOrphanedDisksRequest, ListOrphanedVmsRequest};
+use proto::v1::{Instance, ListOrphanedDisksRequest};
 
 use super::instances;
 use crate::client::{Client, page};
@@ -59,8 +58,7 @@ async fn all_instances(client: &Client) -> Result<Vec<Instance>> {
 /// Reads what the fleet believes to have.
 async fn believed(client: &Client, instances: &[Instance]) -> Result<Final> {
     let mut end = Final { claims: instances.iter().flat_map(claims).collect(), ..Final::default() };
-    let vms = call!(client.fleet, InstancesClient.list_orphaned_vms(ListOrphanedVmsRequest { page: page() }));
-    for vm in vms.await?.vms {
+    for vm in client.orphaned_vms().await? {
         match vm.cid.as_str() {
             // Nobody knows whether it is there; whoever finds it knows by this name whose it was.
             "" => end.leaks.push(format!("orphaned VM of agent {}", vm.agent_id)),
@@ -99,6 +97,7 @@ fn of_local(root: &Path, believed: Final) -> Result<Report> {
         method: String::new(),
         request_id: None,
         intent: None,
+        is_late: false,
         effect: Effect::Made(thing.clone()),
     };
     let calls: Vec<Call> = present.keys().map(made).collect();
@@ -132,6 +131,8 @@ fn calls(record: &Record) -> Vec<Call> {
         method: entry.method.clone(),
         request_id: entry.request_id.as_ref().map(ToString::to_string),
         intent: entry.method.starts_with("create_").then(|| entry.object.clone()),
+        // The cloud's own calls are those that it is late with.
+        is_late: entry.request_id.is_none(),
         effect: effect(entry),
     };
     record.entries.iter().map(call).collect()

@@ -13,6 +13,9 @@ use crate::workload::Hello;
 /// How many of the calls meet with it, if not all of them do.
 const CHANCE: f64 = 0.4;
 
+/// How many of the creations meet with it: there are far fewer of those.
+const CREATION_CHANCE: f64 = 0.7;
+
 /// A deployment that only gives the cloud something to do.
 const ERRAND: &str = "errand";
 
@@ -32,11 +35,17 @@ pub enum Misfortune {
     AnswersTwice,
     /// The deed is done, and the answer is lost.
     LosesAnswers,
+    /// The caller of what makes VMs and disks is told nothing; seconds later they are made, whoever has looked by then.
+    GivesUp,
 }
 
 impl Misfortune {
     /// All of them.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 6] =
+        [Self::Refuses, Self::Hangs, Self::IsLate, Self::AnswersTwice, Self::LosesAnswers, Self::GivesUp];
+
+    /// Those that one draw decides between; the last one is drawn beside them.
+    pub const DRAWN: [Self; 5] =
         [Self::Refuses, Self::Hangs, Self::IsLate, Self::AnswersTwice, Self::LosesAnswers];
 
     /// Returns the name under which the cloud counts it.
@@ -47,6 +56,7 @@ impl Misfortune {
             Self::IsLate => "answered",
             Self::AnswersTwice => "twice",
             Self::LosesAnswers => "lost_answer",
+            Self::GivesUp => "late",
         }
     }
 
@@ -59,6 +69,11 @@ impl Misfortune {
             Self::IsLate => Chances { latency: span(1000, 5000), ..calls },
             Self::AnswersTwice => Chances { twice: CHANCE, ..calls },
             Self::LosesAnswers => Chances { lost_answer: CHANCE, ..calls },
+            Self::GivesUp => {
+                let late = Chances { late: CREATION_CHANCE, late_by: span(500, 6000), ..calls };
+                let methods = ["create_vm", "create_disk"].map(|method| (method.to_owned(), late));
+                return Knobs { methods: methods.into(), ..calm.clone() };
+            }
         };
         Knobs { calls, ..calm.clone() }
     }
@@ -72,6 +87,7 @@ impl fmt::Display for Misfortune {
             Self::IsLate => "answers late",
             Self::AnswersTwice => "answers twice",
             Self::LosesAnswers => "fails after it did the deed",
+            Self::GivesUp => "makes what it has given up",
         })
     }
 }

@@ -141,13 +141,15 @@ impl Demands<'_> {
             }
         }
         let what = "the cloud has the VMs of the instances and no other that is not listed";
-        let leaks = async || -> Result<usize> { Ok(client.leaks().await?.len()) };
+        let listed = async || -> Result<usize> {
+            Ok(client.leaks().await?.len() + client.orphaned_vms().await?.len())
+        };
         wait::until_true(what, SETTLE, async || {
             let count = match field.cluster.is_simulated() {
                 true => field.cluster.sim().control().statistics().await?.vms as usize,
                 false => std::fs::read_dir(field.cluster.cloud_root().join("vms"))?.count(),
             };
-            Ok(count >= vms.len() && count <= vms.len() + leaks().await?)
+            Ok(count >= vms.len() && count <= vms.len() + listed().await?)
         })
         .await
         .with_context(|| format!("{} VMs are known", vms.len()))

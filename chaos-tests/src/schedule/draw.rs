@@ -116,8 +116,17 @@ fn any(chance: &mut StdRng) -> Fault {
         27..29 => Fault::Transfer,
         29 => Fault::KillAgent,
         30 => Fault::KillHome,
-        _ => Fault::Cloud(*Misfortune::ALL.choose(chance).unwrap_or(&Misfortune::Refuses)),
+        _ => Fault::Cloud(misfortune(chance)),
     }
+}
+
+/// Draws what becomes of the cloud's calls. What came to the list later takes nothing from the dice: the rest of the seed's
+/// schedule is what it was.
+fn misfortune(chance: &mut StdRng) -> Misfortune {
+    let mut beside = StdRng::seed_from_u64(chance.clone().random());
+    let is_later = beside.random_bool(1.0 / Misfortune::ALL.len() as f64);
+    let drawn = Misfortune::DRAWN.choose(chance).copied().unwrap_or(Misfortune::Refuses);
+    if is_later { Misfortune::GivesUp } else { drawn }
 }
 
 /// Draws how long a fault lasts.

@@ -4,7 +4,8 @@
 //! something else, or nothing); and what is there at the end beside what the fleet believes. What is made is made for an
 //! [`intent`](Call::intent): a VM for an agent id, a disk for the attempt that names it. What must hold:
 //!
-//! * Nothing is made for an intent, or for a request, while what was made for it before has not been deleted.
+//! * Nothing is made for an intent, or for a request, while what was made for it before has not been deleted. Only the cloud
+//!   itself may, late, for a call that nobody waits for any more ([`Call::is_late`]): no caller could have known.
 //! * What is there at the end is claimed by an instance, kept as an orphan, or on the list of leaks.
 //! * What is claimed is there, is claimed once, and is what was made for the claimant.
 //! * The record is whole: what is there was made, and what was deleted is not there.
@@ -43,6 +44,8 @@ pub struct Call {
     pub request_id: Option<String>,
     /// For what something was to be made: the VM's agent id, the disk's. None if the cloud is not told.
     pub intent: Option<String>,
+    /// Whether the cloud carried it out after its caller was told nothing, and maybe had looked for it in vain.
+    pub is_late: bool,
     /// What it did.
     pub effect: Effect,
 }
@@ -226,7 +229,7 @@ fn check_calls(calls: &[Call]) -> (Vec<Violation>, Ledger) {
         };
         if let Some(intent) = &call.intent {
             let before = of_intent.entry((second.kind, intent)).or_default();
-            if let Some(first) = ledger.first_present(before) {
+            if let Some(first) = ledger.first_present(before).filter(|_| !call.is_late) {
                 let (first, second) = (first.clone(), second.clone());
                 violations.push(Violation::Doubled {
                     intent: intent.clone(),

@@ -18,6 +18,7 @@ fn calls(list: &[(&str, &str, Effect)]) -> Vec<Call> {
         method: "call".into(),
         request_id: some(request_id),
         intent: some(intent),
+        is_late: false,
         effect: effect.clone(),
     };
     list.iter().enumerate().map(call).collect()
@@ -83,6 +84,29 @@ fn a_second_vm_for_one_agent_id_is_a_double_also_when_the_first_is_deleted_later
         "VM `vm-2` was made for `agent-1` at 1000 µs, which already had VM `vm-1`"
     );
     assert_eq!(check(&record, &end).violations, [doubled]);
+}
+
+#[test]
+fn what_the_cloud_makes_late_is_no_double_but_must_be_known() {
+    let mut record =
+        calls(&[("r1", "agent-1", Effect::Made(vm("vm-1"))), ("", "agent-1", Effect::Made(vm("vm-2")))]);
+    record[1].is_late = true;
+    let agent = || Some("agent-1".to_owned());
+    let mut end = Final {
+        present: [(vm("vm-1"), agent()), (vm("vm-2"), agent())].into(),
+        claims: vec![claim(vm("vm-1"), "web/0", "agent-1")],
+        ..Final::default()
+    };
+    let leaked = Violation::Leaked { thing: vm("vm-2"), intent: agent() };
+    assert_eq!(check(&record, &end).violations, [leaked]);
+    end.leaks = vec!["VM with agent id agent-1 may still appear".into()];
+    assert_eq!(check(&record, &end).violations, []);
+    end.leaks.clear();
+    end.orphans = [vm("vm-2")].into();
+    assert_eq!(check(&record, &end).violations, []);
+    // One that is made for a call that somebody waits for is a double, late or not the one before.
+    record.reverse();
+    assert!(matches!(check(&record, &end).violations[..], [Violation::Doubled { .. }]));
 }
 
 #[test]
