@@ -9,6 +9,7 @@ use checkers::watch::{self, Seen, Watcher};
 use model::{DeploymentName, DiskCid, Revision, VmCid};
 use state::State;
 use state::log::CommandLog as _;
+use state::records::Latecomer;
 
 use crate::services::Replica;
 use crate::workload::{self, AT_REST, DEPLOYMENTS, INSTANCES};
@@ -41,7 +42,9 @@ pub fn cloud(world: &World) {
     let state = State::new(&*view);
     let complain = |complaint: String| world.observer.complain(complaint);
     let (vms, disks) = claimed(&state);
-    let leaks: Vec<String> = state.leaks().into_iter().map(|leak| leak.what).collect();
+    let late = state.latecomers();
+    let leaks = state.leaks().into_iter().chain(late.iter().map(Latecomer::as_leak));
+    let leaks: Vec<String> = leaks.map(|leak| leak.what).collect();
     let listed = |id: &str| leaks.iter().any(|leak| leak.contains(id));
     let cloud = world.cloud.cloud();
     for (cid, vm) in &cloud.vms {
@@ -49,8 +52,8 @@ pub fn cloud(world: &World) {
             complain(format!("VM {cid} is nobody's, and on no list"));
         }
     }
-    for cid in cloud.disks.keys() {
-        if !disks.contains(cid) && !listed(cid.as_str()) {
+    for (cid, disk) in &cloud.disks {
+        if !disks.contains(cid) && !listed(cid.as_str()) && !listed(disk.request.disk_id.as_str()) {
             complain(format!("disk {cid} is nobody's, and on no list"));
         }
     }

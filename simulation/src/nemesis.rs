@@ -174,7 +174,10 @@ pub fn storm(weather: &mut Weather, chance: &mut Chance) {
 /// Returns a bad cloud.
 pub fn mood(chance: &mut Chance) -> Mood {
     let mut often = || chance.between(0, 150) as u32;
-    Mood { fails: often(), answer_lost: often(), hangs: often() / 3, late: often(), agents: often() }
+    let (fails, answer_lost, hangs, late) = (often(), often(), often() / 3, often());
+    // Of few calls many. Not drawn by itself: a world of before is the same but for these.
+    let given_up = fails + late;
+    Mood { fails, answer_lost, hangs, late, agents: often(), given_up }
 }
 
 /// Returns what ails a disk.

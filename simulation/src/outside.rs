@@ -13,7 +13,7 @@ use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind, CreateVm, Metadata};
 use dagent::Directory;
 use directord::agents::digest_of;
-use model::{AgentId, Epoch, RequestId, StemcellCid};
+use model::{AgentId, Epoch, RequestId, StemcellCid, VmCid};
 use owned_tasks::{OnExit, OwnedTasks};
 use serde_json::Value;
 use state::command::Command;
@@ -46,16 +46,23 @@ pub struct Mood {
     pub late: u32,
     /// Of an agent's requests, so many are done without an answer, or find it restarting.
     pub agents: u32,
+    /// Of the calls that create something, so many break off at once, and are carried out all the same: seconds later, maybe
+    /// when others have long looked for it.
+    pub given_up: u32,
 }
 
 struct Inner {
     cloud: MemoryCloud,
     chance: Chance,
     mood: Mood,
-    /// Agents that have begun to live in their VMs.
-    living: BTreeSet<AgentId>,
+    /// VMs in which an agent has begun to live.
+    living: BTreeSet<VmCid>,
     /// The key that each VM has made.
-    keys: BTreeMap<AgentId, String>,
+    keys: BTreeMap<VmCid, String>,
+    /// In which VM the agent lives that the directors took for the one of this id, and how new its token was.
+    enrolled: BTreeMap<AgentId, (u32, VmCid)>,
+    /// Calls that are still to be carried out although nobody waits for them.
+    late: u32,
     /// The newest epoch that each agent has heard of.
     heard: BTreeMap<AgentId, Epoch>,
 }
@@ -84,6 +91,8 @@ impl World {
             mood: Mood::default(),
             living: BTreeSet::new(),
             keys: BTreeMap::new(),
+            enrolled: BTreeMap::new(),
+            late: 0,
             heard: BTreeMap::new(),
         };
         let (inner, agents) = (Arc::new(Mutex::new(inner)), Arc::new(FakeAgents::new()));
@@ -109,23 +118,30 @@ impl World {
         self.lock().cloud.clone()
     }
 
+    /// Returns how many calls are still to be carried out although nobody waits for them.
+    pub fn late_calls(&self) -> u32 {
+        self.lock().late
+    }
+
     /// Gives every new VM its agent, after a while, and takes those away whose VM is gone.
     fn settle(&self) {
         let (new, gone) = {
-            let mut inner = self.lock();
-            let vms = inner.cloud.vms.values().map(|vm| (vm.request.agent_id.clone(), vm.request.clone()));
-            let vms: BTreeMap<AgentId, CreateVm> = vms.collect();
-            let gone: Vec<AgentId> = inner.living.iter().filter(|a| !vms.contains_key(*a)).cloned().collect();
-            gone.iter().for_each(|agent| {
-                inner.living.remove(agent);
-                inner.keys.remove(agent);
-            });
+            let mut guard = self.lock();
+            let inner = &mut *guard;
+            let cloud = &inner.cloud;
+            inner.living.retain(|cid| cloud.vms.contains_key(cid));
+            inner.keys.retain(|cid, _| cloud.vms.contains_key(cid));
+            let is_gone = |(_, (_, cid)): &(&AgentId, &(u32, VmCid))| !cloud.vms.contains_key(cid);
+            let gone: Vec<AgentId> =
+                inner.enrolled.iter().filter(is_gone).map(|(agent, _)| agent.clone()).collect();
+            inner.enrolled.retain(|agent, _| !gone.contains(agent));
             let mut new = Vec::new();
-            for (agent, request) in vms {
-                if inner.living.insert(agent.clone()) {
+            for (cid, vm) in &cloud.vms {
+                if inner.living.insert(cid.clone()) {
                     let key = format!("{:016x}", inner.chance.between(0, u64::MAX));
-                    inner.keys.insert(agent.clone(), key.clone());
-                    new.push((agent, request, key, Duration::from_millis(inner.chance.between(50, 800))));
+                    inner.keys.insert(cid.clone(), key.clone());
+                    let boot = Duration::from_millis(inner.chance.between(50, 800));
+                    new.push((cid.clone(), vm.request.clone(), key, boot));
                 }
             }
             (new, gone)
@@ -134,23 +150,28 @@ impl World {
             self.lives.end(agent);
             self.agents.remove(agent);
         });
-        let Some(tasks) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
-        for (agent, request, key, boot) in new {
+        let Some(tasks) = self.tasks() else { return };
+        for (cid, request, key, boot) in new {
             let world = self.clone();
-            tasks.spawn("boot", OnExit::Ignore, move |_| world.boot(agent, request, key, boot));
+            tasks.spawn("boot", OnExit::Ignore, move |_| world.boot(cid, request, key, boot));
         }
     }
 
+    fn tasks(&self) -> Option<OwnedTasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// An agent begins to live: it shows its token and its key to some replica, until one answers.
-    async fn boot(self, agent: AgentId, request: CreateVm, key: String, boot: Duration) {
+    async fn boot(self, cid: VmCid, request: CreateVm, key: String, boot: Duration) {
         tokio::time::sleep(boot).await;
+        let agent = request.agent_id.clone();
         let token_generation = request.bootstrap.token.parse().unwrap_or_default();
         let key_digest = digest_of(key.as_bytes());
         let enroll = Command::AgentEnroll { agent: agent.clone(), key_digest, token_generation };
         loop {
             let replica = {
                 let mut inner = self.lock();
-                if inner.keys.get(&agent) != Some(&key) {
+                if inner.keys.get(&cid) != Some(&key) {
                     return;
                 }
                 inner.chance.between(1, self.replicas)
@@ -163,10 +184,8 @@ impl World {
             });
             match tokio::time::timeout(Duration::from_secs(2), asked).await {
                 Ok(Ok(Ok(committed))) => {
-                    if committed.outcome.accepted().is_ok() && self.lock().keys.get(&agent) == Some(&key) {
-                        self.teach(&agent);
-                        self.agents.add(&agent);
-                        self.live(&agent, key);
+                    if committed.outcome.accepted().is_ok() {
+                        self.enrolled(&agent, (token_generation, cid), key);
                     }
                     return;
                 }
@@ -175,9 +194,28 @@ impl World {
         }
     }
 
+    /// The agent in this VM is the one of its id from here on, unless its token was void before it heard that it was taken.
+    fn enrolled(&self, agent: &AgentId, vm: (u32, VmCid), key: String) {
+        let replaced = {
+            let mut inner = self.lock();
+            let is_older = inner.enrolled.get(agent).is_some_and(|(generation, _)| *generation > vm.0);
+            if is_older || inner.keys.get(&vm.1).is_none_or(|known| *known != key) {
+                return;
+            }
+            inner.enrolled.insert(agent.clone(), vm.clone()).filter(|before| *before != vm)
+        };
+        if replaced.is_some() {
+            self.lives.end(agent);
+            self.agents.remove(agent);
+        }
+        self.teach(agent);
+        self.agents.add(agent);
+        self.live(agent, key);
+    }
+
     /// An agent that has enrolled dials in.
     fn live(&self, agent: &AgentId, key: String) {
-        let Some(tasks) = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let Some(tasks) = self.tasks() else { return };
         let seed = self.lock().chance.between(0, u64::MAX);
         self.lives.begin(&tasks, agent, |runs| Life {
             agent: agent.clone(),
@@ -236,15 +274,47 @@ impl World {
         let performed = {
             let mut inner = self.lock();
             self.observer.see(&Event::Deed { cloud: &inner.cloud, context, call: &call });
-            inner.cloud.perform(context, call)
+            let performed = inner.cloud.perform(context, call.clone());
+            if performed.as_ref().is_err_and(|error| error.kind != CpiErrorKind::Fenced) {
+                self.observer.see(&Event::Refused { call: &call });
+            }
+            performed
         };
         self.settle();
         performed
     }
 }
 
+/// How much later something is done of which nobody hears, in milliseconds.
+const LATER_MS: (u64, u64) = (200, 12_000);
+
+impl World {
+    /// Has a call carried out although nobody waits for it any more.
+    fn perform_later(&self, call: Call) {
+        let later = {
+            let mut inner = self.lock();
+            inner.late += 1;
+            Duration::from_millis(inner.chance.between(LATER_MS.0, LATER_MS.1))
+        };
+        let world = self.clone();
+        let Some(tasks) = self.tasks() else { return };
+        tasks.spawn("late call", OnExit::Ignore, move |_| async move {
+            tokio::time::sleep(later).await;
+            {
+                let mut inner = world.lock();
+                world.observer.see(&Event::Deed { cloud: &inner.cloud, context: None, call: &call });
+                // Nobody hears whether it works.
+                let _ = inner.cloud.perform_late(call);
+                inner.late -= 1;
+            }
+            world.settle();
+        });
+    }
+}
+
 /// What becomes of a call.
 enum Fate {
+    GivenUp,
     Answered,
     Fails,
     AnswerLost,
@@ -257,11 +327,13 @@ impl CallPort for World {
         let method = call.method();
         let (fate, latency) = {
             let mut inner = self.lock();
-            let Mood { fails, answer_lost, hangs, late, .. } = inner.mood;
+            let Mood { fails, answer_lost, hangs, late, given_up, .. } = inner.mood;
+            let creates = matches!(call, Call::CreateVm(_) | Call::CreateDisk(_));
             let fate = match inner.chance.between(0, 999) as u32 {
                 n if n < fails => Fate::Fails,
                 n if n < fails + answer_lost => Fate::AnswerLost,
                 n if n < fails + answer_lost + hangs => Fate::Hangs,
+                n if creates && n < fails + answer_lost + hangs + given_up => Fate::GivenUp,
                 _ => Fate::Answered,
             };
             let ms = if inner.chance.in_thousand(late) { (1000, 8000) } else { (5, 120) };
@@ -271,7 +343,12 @@ impl CallPort for World {
         tokio::time::sleep(latency).await;
         match fate {
             Fate::Answered => self.perform(context, call),
+            Fate::GivenUp => {
+                self.perform_later(call);
+                Err(no_answer())
+            }
             Fate::Fails => {
+                self.observer.see(&Event::Refused { call: &call });
                 let kind = match method {
                     "create_vm" => CpiErrorKind::VmCreationFailed,
                     _ => CpiErrorKind::Other,

@@ -1,13 +1,15 @@
 //! A replica in the simulated world: the real consensus, state, executor and health; simulated where the world outside begins.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cpi_api::Cpi;
 use directord::fleet::log::RaftLog;
+use directord::janitor;
 use executor::Ports;
 use executor::ports::Cpis;
 use model::{CpiName, NodeId, Revision};
-use owned_tasks::OwnedTasks;
+use owned_tasks::{OnExit, OwnedTasks};
 use raft::{Application, Node, Options, SnapshotPolicy, Timing, local_peer};
 use service::Service;
 use state::State;
@@ -22,6 +24,16 @@ use crate::parts::{BackwardsVault, MemoryBlobs, NoOutput, PlainTemplates, PlainT
 use crate::peers::SimPeers;
 use crate::services::{Replica, Services, Slot};
 use crate::workload::is_prepared;
+
+/// How long the cloud may take for a call that nobody waits for; it takes less ([`crate::outside`]).
+const LATE_CALLS: Duration = Duration::from_secs(30);
+
+/// How often orphans are deleted: worlds are short, and what appears late may have an address that is needed.
+const ROUNDS: janitor::Rounds = janitor::Rounds {
+    disks: Duration::from_secs(3600),
+    vms: Duration::from_secs(5),
+    late_vms: Duration::from_secs(3600),
+};
 
 /// What ended a process: nothing, or what it said.
 #[derive(Clone, Default)]
@@ -94,14 +106,20 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
         blobs,
         renderer: Arc::new(PlainTemplates),
         vault: Arc::new(BackwardsVault),
-        enrollment: Arc::new(PlainTokens(log)),
+        enrollment: Arc::new(PlainTokens(log.clone())),
         output: Arc::new(NoOutput),
-        options: executor::Options { node: NodeId(me.process), ..executor::Options::default() },
+        options: executor::Options {
+            node: NodeId(me.process),
+            late_calls: LATE_CALLS,
+            ..executor::Options::default()
+        },
     };
     let (owner, stop, mut seen) = (tasks.clone(), tasks.stop_token(), Revision(0));
     while !is_prepared(&State::new(&*ports.log.view())) {
         seen = ports.log.changed(seen).await;
     }
+    let (janitors, their_log) = (node.clone(), log);
+    tasks.spawn("janitor", OnExit::Ignore, move |stop| janitor::run(janitors, their_log, ROUNDS, stop));
     executor::runner::run(ports, owner, node.lease_duration(), stop).await;
 }
 

@@ -324,6 +324,14 @@ impl Run {
 
     /// Everybody has the same in the end, and it is what should be there.
     fn compare(&mut self) {
+        // What is looked for has appeared by then, or will not.
+        self.wait("the cloud has done everything, and nobody looks for anything any more", |world| {
+            let replica = world.machines.values().find(|m| m.is_on() && m.leads())?.slot.replica()?;
+            let view = replica.log.view();
+            let state = State::new(&*view);
+            let is_calm = world.cloud.late_calls() == 0 && state.latecomers().is_empty();
+            (is_calm && state.orphaned_vms().is_empty() && state.open_tasks() == 0).then_some(())
+        });
         self.wait("the replicas have applied the same", |world| {
             let mut applied = world.machines.values().map(|machine| {
                 let node = machine.slot.replica()?.node;

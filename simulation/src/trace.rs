@@ -106,6 +106,10 @@ impl Trace {
                 self.take(&epoch.to_be_bytes());
                 self.write(|| format!("cloud: {} {} (epoch {epoch})", call.method(), call.object()));
             }
+            Event::Refused { call } => {
+                self.take(call.object().as_bytes());
+                self.write(|| format!("cloud: refuses {} {}", call.method(), call.object()));
+            }
         }
     }
 

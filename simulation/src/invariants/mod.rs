@@ -105,6 +105,11 @@ pub enum Event<'a> {
         /// What.
         call: &'a Call,
     },
+    /// The cloud has refused a call: nothing is done, nor will be.
+    Refused {
+        /// What was asked for.
+        call: &'a Call,
+    },
 }
 
 /// One change of a log.

@@ -6,6 +6,7 @@ use model::task::{DeployOptions, Task, TaskKind, TaskState};
 use model::{DeploymentName, LockName, RequestId, TaskId};
 use state::State;
 use state::command::{Command, Outcome};
+use tokio::time::Instant;
 
 use super::documents::{Wish, manifest};
 use super::{Answer, Client};
@@ -67,17 +68,28 @@ impl Deployer {
     pub async fn converge(self) -> Result<(), String> {
         const LIMIT: Duration = Duration::from_secs(120);
         let wish = Wish { instances: INSTANCES, port: 3, disk_mib: 1024 };
-        // A first one may still meet what the faults have left, as one that failed halfway does.
-        let mut last = String::new();
-        for attempt in 1..=2 {
+        // A first one may still meet what the faults have left, as one that failed halfway does. What appears late in the cloud
+        // may have an address of ours, until somebody finds it.
+        let (mut last, mut failed, mut attempt) = (String::new(), 0, 0);
+        let enough = Instant::now() + LIMIT;
+        while failed < 2 {
+            attempt += 1;
             let id = RequestId::new(format!("{}-final-{attempt}", self.client.name));
-            let kind = deploy(self.deployment, wish, attempt == 2);
+            let kind = deploy(self.deployment, wish, failed == 1);
             let Some(task) = queue(&self.client, &id, self.deployment, kind, LIMIT).await else {
                 return Err(format!("{}: the last deploy was not taken", self.deployment));
             };
             match ended(&self.client, task, LIMIT).await {
                 Some(task) if task.state == TaskState::Done => return Ok(()),
-                Some(task) => last = format!("{}: {:?}: {:?}", self.deployment, task.state, task.error),
+                Some(task) => {
+                    last = format!("{}: {:?}: {:?}", self.deployment, task.state, task.error);
+                    let is_address =
+                        task.error.is_some_and(|error| error.message.contains("is in use by VM"));
+                    match is_address && Instant::now() < enough {
+                        true => self.client.pause(2000, 4000).await,
+                        false => failed += 1,
+                    }
+                }
                 None => return Err(format!("{}: task {task} has no end", self.deployment)),
             }
         }
