@@ -368,11 +368,14 @@ impl CallPort for World {
 impl Agents for World {
     async fn call(&self, agent: &AgentId, request: Request) -> Result<Reply, AgentError> {
         let (epoch, what) = (request.epoch, request.method.name());
+        let hears = self.lives.running().contains(agent);
         let known = {
             let mut inner = self.lock();
             let heard = inner.heard.entry(agent.clone()).or_default();
             let known = *heard;
-            *heard = known.max(epoch);
+            if hears {
+                *heard = known.max(epoch);
+            }
             known
         };
         let answer = self.agents.call(agent, request).await;
