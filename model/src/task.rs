@@ -142,6 +142,11 @@ pub enum TaskKind {
     DeleteOrphanedDisks { disks: Vec<DiskId> },
     /// The periodic clean-up of orphaned VMs, by their agents.
     DeleteOrphanedVms { agents: Vec<AgentId> },
+    /// `vms` and `instances`: asks all agents of a deployment how they are. Changes nothing.
+    Inspect {
+        /// A line for each VM, not for each instance.
+        vms: bool,
+    },
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -170,7 +175,39 @@ impl TaskKind {
             Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
             Self::DeleteOrphanedDisks { .. } => "delete orphaned disks".into(),
             Self::DeleteOrphanedVms { .. } => "delete orphaned vms".into(),
+            Self::Inspect { .. } => "retrieve vm-stats".into(),
         }
+    }
+}
+
+impl TaskKind {
+    /// Returns BOSH's name for this type of task.
+    pub fn bosh_type(&self) -> &'static str {
+        match self {
+            Self::Deploy { .. } | Self::ChangeState { .. } => "update_deployment",
+            Self::DeleteDeployment { .. } => "delete_deployment",
+            Self::RunErrand { .. } => "run_errand",
+            Self::ScanAndFix { .. } => "cck_scan_and_fix",
+            Self::UploadRelease { .. } => "update_release",
+            Self::UploadStemcell { .. } => "update_stemcell",
+            Self::DeleteRelease { .. } => "delete_release",
+            Self::DeleteStemcell { .. } => "delete_stemcell",
+            Self::DeleteOrphanedDisks { .. } => "delete_orphan_disks",
+            Self::DeleteOrphanedVms { .. } => "scheduled_orphaned_vm_cleanup",
+            Self::Inspect { .. } => "vms",
+        }
+    }
+
+    /// Returns whether lists of tasks show it unless they are asked for all: what operators ask for, and not what the
+    /// director does by itself.
+    pub fn is_shown(&self) -> bool {
+        !matches!(
+            self,
+            Self::ScanAndFix { .. }
+                | Self::DeleteOrphanedDisks { .. }
+                | Self::DeleteOrphanedVms { .. }
+                | Self::Inspect { .. }
+        )
     }
 }
 

@@ -107,6 +107,10 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         TaskKind::DeleteStemcell { name, version, force } => {
             tasks::delete_stemcell(context, name, version, *force).await
         }
+        TaskKind::Inspect { vms } => match &context.task.deployment {
+            Some(deployment) => tasks::inspect(context, deployment, *vms).await,
+            None => Ok(TaskEnd::Error(TaskError::plain("a deployment is to be named"))),
+        },
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

@@ -164,6 +164,8 @@ pub enum Command {
     /// The leader has looked for what may still appear: what nobody has a claim on becomes an orphan. Refused if it is not
     /// looked for any more. `left_ms` is for how long it is still looked for, before this look and after it.
     LatecomerLooked { epoch: Epoch, sought: Sought, found: Vec<String>, left_ms: (u64, u64) },
+    /// A task's result grows by these lines.
+    TaskReport { task: TaskId, epoch: Epoch, lines: String },
 }
 
 fn is_false(flag: &bool) -> bool {

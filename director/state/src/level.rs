@@ -26,10 +26,13 @@ impl Command {
             | Self::VariablesPin { .. }
             | Self::MeltdownPut { .. }
             | Self::LatecomerPut { .. }
-            | Self::LatecomerLooked { .. } => true,
+            | Self::LatecomerLooked { .. }
+            | Self::TaskReport { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
-            Self::TaskQueue { kind: TaskKind::DeleteOrphanedVms { .. }, .. } => true,
+            Self::TaskQueue {
+                kind: TaskKind::DeleteOrphanedVms { .. } | TaskKind::Inspect { .. }, ..
+            } => true,
             Self::PlanDraft { content, .. } => is_second_part(content),
             Self::PlanCommit { plan, .. } => is_second_plan(plan),
             Self::StepRecords { records, .. } => records.iter().any(is_second_record),

@@ -55,6 +55,7 @@ pub(crate) enum TaskClass {
     DeleteStemcell,
     DeleteOrphanedDisks,
     DeleteOrphanedVms,
+    Inspect,
 }
 
 impl TaskClass {
@@ -72,6 +73,7 @@ impl TaskClass {
             TaskKind::DeleteStemcell { .. } => Self::DeleteStemcell,
             TaskKind::DeleteOrphanedDisks { .. } => Self::DeleteOrphanedDisks,
             TaskKind::DeleteOrphanedVms { .. } => Self::DeleteOrphanedVms,
+            TaskKind::Inspect { .. } => Self::Inspect,
         }
     }
 
@@ -90,6 +92,7 @@ impl TaskClass {
             Self::DeleteStemcell => 10,
             Self::DeleteOrphanedDisks => 11,
             Self::DeleteOrphanedVms => 12,
+            Self::Inspect => 13,
         }
     }
 }

@@ -279,7 +279,9 @@ fn a_plan_is_of_the_level_of_what_is_in_it() {
     assert_eq!(level(&|plan| plan.dns_subjects.push(DnsSubject::Zone("z1".into()))), 2);
     let later = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };
     assert_eq!(level(&|plan| plan.phases = plan_of(vec![later.clone()]).phases), 2);
-    assert_eq!(queue(TaskKind::DeleteOrphanedVms { agents: Vec::new() }, Vec::new()).feature_level(), 2);
+    for kind in [TaskKind::DeleteOrphanedVms { agents: Vec::new() }, TaskKind::Inspect { vms: true }] {
+        assert_eq!(queue(kind, Vec::new()).feature_level(), 2);
+    }
     let mut content =
         DraftPart { reservations: vec![reservation("i1", "10.0.0.16")], ..DraftPart::default() };
     content.reservations[0].prefix = Some(28);

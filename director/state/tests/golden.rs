@@ -97,6 +97,7 @@ fn task_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
     let segment = OutputSegment { offset: 64, length: 32, blob: "b1".into() };
     vec![
         queue(deploy(), vec!["lock:deployment:web".into()]),
+        Command::TaskReport { task, epoch, lines: "{\"id\":\"i1\"}\n".into() },
         Command::TaskCancel { task },
         Command::TaskTake { task, epoch },
         Command::TaskLine { task, epoch, line },

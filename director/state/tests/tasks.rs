@@ -393,6 +393,30 @@ fn output_is_complete_once_its_task_has_ended() {
 }
 
 #[test]
+fn a_result_grows_while_its_task_is_worked_on_and_not_twice_by_one_request() {
+    let mut world = World::new();
+    let task = world.queue(TaskKind::Inspect { vms: true }, &[]);
+    let report = |epoch, lines: &str| Command::TaskReport { task, epoch, lines: lines.into() };
+    let refused = |world: &mut World, command| match world.apply(None, command).outcome {
+        Outcome::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    };
+    let early = refused(&mut world, report(EPOCH, "early\n"));
+    assert!(matches!(early, Refusal::TaskState { .. }), "{early}");
+    world.must(take(task));
+    world.apply(Some("r1"), report(EPOCH, "{\"a\":1}\n"));
+    world.apply(Some("r1"), report(EPOCH, "{\"a\":1}\n"));
+    world.apply(Some("r2"), report(EPOCH, "{\"b\":2}\n"));
+    let stale = refused(&mut world, report(Epoch(0), "stale\n"));
+    assert!(matches!(stale, Refusal::StaleEpoch { .. }), "{stale}");
+    world.must(done(task));
+    let late = refused(&mut world, report(EPOCH, "late\n"));
+    assert!(matches!(late, Refusal::TaskState { .. }), "{late}");
+    let result = world.state().output(task, OutputKind::Result, 0, usize::MAX);
+    assert_eq!(String::from_utf8(result).unwrap(), "{\"a\":1}\n{\"b\":2}\n");
+}
+
+#[test]
 fn output_is_read_from_any_offset() {
     let mut world = World::new();
     let task = world.deploying();

@@ -89,7 +89,8 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
-        | TaskKind::DeleteStemcell { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
+        | TaskKind::DeleteStemcell { .. }
+        | TaskKind::Inspect { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
     }
 }
 

@@ -13,9 +13,10 @@ use state::records::Sought;
 
 use super::calls::{INSTALL, QUICK, SCRIPT};
 use super::once::{self, Search};
-use super::vm::{base_metadata, optional, rfc3339};
+use super::vm::{base_metadata, optional};
 use crate::context::StepContext;
 use crate::error::StepError;
+use crate::rfc3339::rfc3339;
 use crate::variables::Resolver;
 
 fn row(cx: &StepContext, disk: &DiskId) -> Result<Disk, StepError> {

@@ -21,6 +21,7 @@ use super::once::{self, Search};
 use super::spec;
 use crate::context::StepContext;
 use crate::error::StepError;
+use crate::rfc3339::rfc3339;
 use crate::variables::Resolver;
 
 /// Pause between two pings of a new agent.
@@ -175,12 +176,6 @@ pub(super) fn base_metadata(cx: &StepContext, spec: &InstanceSpec) -> Metadata {
     metadata.insert("id".into(), spec.id.to_string());
     metadata.insert("instance_group".into(), spec.group.to_string());
     metadata
-}
-
-pub(super) fn rfc3339(seconds: i64) -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    let at = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    at.format(&format).unwrap_or_default()
 }
 
 /// Waits until the agent answers.

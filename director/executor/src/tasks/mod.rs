@@ -1,7 +1,9 @@
 //! Tasks without a plan: what they do is safe to begin anew, so a new leader simply runs them again.
 
+mod inspect;
 mod release;
 mod stemcell;
 
+pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
 pub use stemcell::{delete_stemcell, upload_stemcell};

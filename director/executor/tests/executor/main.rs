@@ -11,6 +11,7 @@ mod errands;
 mod failover;
 mod faults;
 mod gate;
+mod inspecting;
 mod latecomers;
 mod leftovers;
 mod limits;

@@ -1,12 +1,13 @@
 //! Instances as operators see them.
 
 use model::instance::{Disk, Instance, Vm};
-use model::{DeploymentName, ErrorCode, InstanceId, RequestId};
+use model::task::TaskKind;
+use model::{DeploymentName, ErrorCode, InstanceId, RequestId, TaskId};
 use state::State;
 use state::command::Command;
 use state::records::AgentRecord;
 
-use super::deployments::existing;
+use super::deployments::{existing, queued};
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// An instance with everything about it.
@@ -49,6 +50,24 @@ impl Service {
             Ok((instances.into_iter().map(row).collect(), next))
         })
         .await
+    }
+
+    /// Files a task that asks all agents of a deployment how they are. It changes nothing, so it waits for nobody.
+    pub async fn inspect(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        deployment: &DeploymentName,
+        vms: bool,
+    ) -> Result<TaskId, ServiceError> {
+        caller.needs(Right::Read, "list instances")?;
+        let looked = match self.look_for(caller, request_id.as_ref()).await? {
+            Mutation::New(looked) => looked,
+            Mutation::Repeated(outcome) => return queued(outcome),
+        };
+        existing(&State::new(&*looked.view), deployment)?;
+        let (kind, name) = (TaskKind::Inspect { vms }, Some(deployment.clone()));
+        self.queue(caller, request_id, kind, name, "", Vec::new()).await
     }
 
     /// Sets whether deploys leave an instance alone.

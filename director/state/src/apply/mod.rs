@@ -154,6 +154,7 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         TaskCancel { task } => task::cancel(tx, *task),
         TaskTake { task, epoch } => task::take(tx, *task, *epoch),
         TaskLine { task, epoch, line } => line::prepare(tx, (*task, *epoch), line),
+        TaskReport { task, epoch, lines } => task::report(tx, (*task, *epoch), lines),
         PlanDraft { task, epoch, draft, part, content } => {
             plan::draft(tx, (*task, *epoch), (*draft, *part), content)
         }

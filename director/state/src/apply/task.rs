@@ -284,6 +284,13 @@ fn class_counter(class: TaskClass) -> String {
     format!("tasks/{}", class.number())
 }
 
+/// `TaskReport`.
+pub(super) fn report(tx: &mut Tx<'_>, task: (TaskId, Epoch), lines: &str) -> Result<Outcome, Refusal> {
+    let row = working(tx, task)?;
+    output::append(tx, row.id, OutputKind::Result, lines.to_owned());
+    Ok(Outcome::Done)
+}
+
 /// Appends a line to a task's result.
 pub(super) fn result_line(tx: &mut Tx<'_>, task: TaskId, text: &str) {
     output::append(tx, task, OutputKind::Result, format!("{}\n", text.trim_end_matches('\n')));

@@ -1,0 +1,139 @@
+//! How a deployment's instances are, as their agents say now: one line of JSON each, in BOSH's shape. Changes nothing.
+
+use std::time::Duration;
+
+use agent_api::{AgentState, Method, Mode, Request};
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use model::instance::{Disk, Instance, Vm};
+use model::{DeploymentName, RequestId};
+use serde_json::{Value, json};
+use state::State;
+use state::command::{Command, TaskEnd};
+use state::log::Proposal;
+use state::records::AgentHealth;
+
+use crate::context::TaskContext;
+use crate::error::Interrupted;
+use crate::rfc3339::rfc3339;
+
+/// How long an agent may take to say how it is, as in BOSH.
+const STATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Agents asked at once.
+const ASKED_AT_ONCE: usize = 128;
+
+/// Lines in one entry of the log, far below its size.
+const LINES_AT_ONCE: usize = 100;
+
+/// An instance, or one of its VMs, about which there is a line.
+struct Row {
+    instance: Instance,
+    vm: Option<Vm>,
+    disks: Vec<Disk>,
+    is_dead: bool,
+}
+
+/// Writes a line about each instance, or about each VM, to the task's result.
+///
+/// The rows are those of one moment; pieces are of so many of them, under ids of their own, so that a new leader goes on
+/// with the piece that is missing.
+pub async fn inspect(
+    context: &TaskContext,
+    deployment: &DeploymentName,
+    vms: bool,
+) -> Result<TaskEnd, Interrupted> {
+    let (rows, is_paused) = rows(context, deployment, vms);
+    let ask = |row| line(context, row, is_paused).boxed();
+    let questions: Vec<BoxFuture<'_, Value>> = rows.iter().map(ask).collect();
+    let lines: Vec<Value> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
+    // An answer that was cut short by the end of the lease says nothing about the agent.
+    context.fence.check()?;
+    for (number, piece) in lines.chunks(LINES_AT_ONCE).enumerate() {
+        if context.is_cancelling() {
+            return Ok(TaskEnd::Cancelled);
+        }
+        let (task, epoch) = (context.id(), context.fence.epoch());
+        let lines = piece.iter().map(|line| format!("{line}\n")).collect();
+        let request_id = Some(RequestId::new(format!("t{task}-report-{number}")));
+        let report = Command::TaskReport { task, epoch, lines };
+        context.propose(Proposal { request_id, ..Proposal::own(report) }).await??;
+    }
+    Ok(TaskEnd::Done(None))
+}
+
+fn rows(context: &TaskContext, deployment: &DeploymentName, vms: bool) -> (Vec<Row>, bool) {
+    let view = context.view();
+    let state = State::new(&*view);
+    let mut rows = Vec::new();
+    for instance in state.instances(deployment).into_iter().filter(|instance| !instance.compilation) {
+        let disks = state.disks(&instance.spec.id);
+        let all = state.vms(&instance.spec.id);
+        let of: Vec<Option<Vm>> = match vms {
+            true if all.iter().any(|vm| vm.active) => all.into_iter().map(Some).collect(),
+            true => Vec::new(),
+            false => vec![all.into_iter().find(|vm| vm.active)],
+        };
+        for vm in of {
+            let agent = vm.as_ref().and_then(|vm| state.agent(&vm.agent));
+            let is_dead = agent.is_some_and(|agent| agent.health == AgentHealth::Dead);
+            rows.push(Row { instance: instance.clone(), vm, disks: disks.clone(), is_dead });
+        }
+    }
+    (rows, state.cluster().is_some_and(|cluster| cluster.resurrection_paused))
+}
+
+/// Asks the agent of a row how it is. Nobody waits for one that all have agreed is dead.
+async fn ask(context: &TaskContext, row: &Row) -> Option<AgentState> {
+    let vm = row.vm.as_ref().filter(|_| !row.is_dead)?;
+    let request = Request {
+        id: RequestId::new(format!("t{}-inspect-{}", context.id(), uuid::Uuid::new_v4())),
+        epoch: context.fence.epoch(),
+        mode: Mode::Submit,
+        timeout: STATE_TIMEOUT,
+        method: Method::GetState { full: true },
+    };
+    let asked = tokio::time::timeout(STATE_TIMEOUT, context.ports.agents.call(&vm.agent, request));
+    serde_json::from_value(asked.await.ok()?.ok()?.0).ok()
+}
+
+async fn line(context: &TaskContext, row: &Row, is_paused: bool) -> Value {
+    let told = ask(context, row).await;
+    let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
+    let networks = vm.map_or(&spec.networks, |vm| &vm.networks);
+    let job_state = match (&told, vm) {
+        (_, None) => None,
+        (Some(state), _) => Some(state.job_state.name()),
+        (None, Some(_)) => Some("unresponsive agent"),
+    };
+    let processes = told.iter().flat_map(|state| &state.processes);
+    let disks: Vec<&model::DiskCid> =
+        row.disks.iter().filter(|disk| disk.active).filter_map(|disk| disk.cid.as_ref()).collect();
+    json!({
+        "vm_cid": vm.and_then(|vm| vm.cid.as_ref()),
+        "active": vm.map(|vm| vm.active),
+        "vm_created_at": vm.map(|vm| rfc3339(vm.created_at.seconds())),
+        "cloud_properties": vm.map(|vm| &vm.cloud_properties),
+        "disk_cid": disks.first(),
+        "disk_cids": disks,
+        "ips": networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
+        "dns": [],
+        "agent_id": vm.map(|vm| &vm.agent),
+        "job_name": spec.group,
+        "index": spec.index,
+        "job_state": job_state,
+        "state": row.instance.state,
+        "resource_pool": spec.vm_type,
+        "vm_type": spec.vm_type,
+        "vitals": told.as_ref().and_then(|state| state.vitals.as_ref()),
+        "processes": processes.map(|p| json!({ "name": p.name, "state": p.state })).collect::<Vec<_>>(),
+        "resurrection_paused": is_paused,
+        "az": spec.az,
+        "id": spec.id,
+        "bootstrap": spec.bootstrap,
+        "ignore": row.instance.ignore,
+        "stemcell": vm.map(|vm| json!({
+            "name": vm.stemcell.name, "version": vm.stemcell.version, "api_version": vm.stemcell.api_version,
+        })),
+    })
+}
