@@ -1,4 +1,4 @@
-//! Logging in: `authorization` metadata to a [`Caller`].
+//! Logging in: an `Authorization` header to a [`Caller`].
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,7 +14,6 @@ use ring::hmac;
 use service::{Caller, Read, Service, ServiceError};
 use state::records::{User, UserToken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::metadata::MetadataMap;
 use tracing::warn;
 
 use crate::fleet::log::now;
@@ -99,18 +98,17 @@ impl Doorkeeper {
         }
     }
 
-    /// Returns who is asking. Missing, malformed and wrong credentials are one error, and so is an unknown user.
+    /// Returns who is asking, by what they show in `Authorization`. Missing, malformed and wrong credentials are one error, and so is an unknown user.
     pub async fn caller(
         &self,
-        metadata: &MetadataMap,
+        shown: Option<&str>,
         from: Option<SocketAddr>,
     ) -> Result<Caller, ServiceError> {
         if self.service.info().is_none() {
             // A replica that has just joined knows nobody yet; that is no reason to send anybody away.
             return Err(ServiceError::NoState);
         }
-        let header = metadata.get("authorization").and_then(|v| v.to_str().ok());
-        let login = header.and_then(read).ok_or(ServiceError::Unauthenticated)?;
+        let login = shown.and_then(read).ok_or(ServiceError::Unauthenticated)?;
         let known = self.known(&login);
         if let Some(caller) = self.check(&login, &known).await? {
             return Ok(caller);

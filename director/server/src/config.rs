@@ -52,6 +52,16 @@ pub enum Cpi {
     Sim(SimCpi),
 }
 
+impl Cpi {
+    /// Returns the name that people are told.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Local(_) => "local",
+            Self::Sim(_) => "sim",
+        }
+    }
+}
+
 /// Containers on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalCpi {

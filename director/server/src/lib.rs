@@ -3,7 +3,7 @@
 //! Deliberately *not* here: what an operation means (the service), what a plan is (the scheduler), how a step is done (the
 //! executor). Invariant: nothing below this crate reads a file or the environment to learn how to behave.
 //!
-//! Read next: [`wire`] (what is connected to what), [`fleet`] (this replica within its fleet), [`grpc`] (the front door),
+//! Read next: [`wire`] (what is connected to what), [`fleet`] (this replica within its fleet), [`grpc`] and [`rest`] (the front doors),
 //! [`commands`] (init and join); [`contact`], [`metrics`], [`traces`] and [`alerts`] are what operators see of it.
 
 /// Small rows come and go by the thousand, from several threads, RocksDB's among them: a fifth of a busy replica's time
@@ -20,6 +20,7 @@ pub mod config;
 pub mod contact;
 pub mod damage;
 pub mod deadline;
+pub mod door;
 pub mod error_map;
 pub mod files;
 pub mod fleet;
@@ -32,6 +33,7 @@ pub mod logging;
 pub mod metrics;
 pub mod output;
 pub mod probes;
+pub mod rest;
 pub mod secrets;
 #[cfg(test)]
 mod test_support;

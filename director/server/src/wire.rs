@@ -35,6 +35,7 @@ use crate::config::{Config, TimingProfile};
 use crate::contact;
 use crate::damage::{advised, check_presence, end_the_process};
 use crate::deadline;
+use crate::door::Door;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
@@ -47,7 +48,7 @@ use crate::fleet::readmitting::remember_peers;
 use crate::fleet::room;
 use crate::fleet::scrub::{scrub, scrub_state};
 use crate::fleet::settling::settle;
-use crate::grpc::{self, Door};
+use crate::grpc;
 use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
 use crate::janitor;
 use crate::listen;
@@ -55,6 +56,7 @@ use crate::lock::DataLock;
 use crate::metrics;
 use crate::output::Outputs;
 use crate::probes;
+use crate::rest;
 use crate::secrets::{Kek, KekVault};
 use crate::tls::{PortKind, TlsIdentity};
 use crate::traces::task_spans;
@@ -353,8 +355,10 @@ impl Replica {
             health: self.health.clone(),
             tasks: self.doors.clone(),
         };
-        let routes =
+        let grpc =
             router(grpc::routes(&door)?).layer(from_fn(deadline::honour)).layer(from_fn(metrics::observe));
+        let rest = rest::routes(door, self.config.cpi.name());
+        let routes = rest::beside(grpc, rest);
         self.serve(&self.doors, "API port", listener, PortKind::Api, routes);
         Ok(())
     }

@@ -12,7 +12,8 @@ use service::ops::PutConfig;
 use tonic::{Request, Response, Status};
 
 use super::convert::{given, page};
-use super::{Door, request_id};
+use super::request_id;
+use crate::door::Door;
 use crate::error_map::status;
 use crate::fleet::log::now;
 

@@ -4,7 +4,6 @@ use std::io;
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use model::BlobDigest;
 use proto::v1 as pb;
@@ -14,28 +13,11 @@ use service::Right;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Door;
+use crate::door::{Door, at_most};
 use crate::error_map::{of_blob, status, unavailable};
 
 /// Bytes in one message.
 const PART_BYTES: usize = 256 * 1024;
-
-/// Ends the content with an error once it is larger than allowed: nothing of it is kept then.
-fn at_most(
-    bytes_max: u64,
-    content: impl Stream<Item = io::Result<Bytes>> + Send,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let mut seen = 0u64;
-    content.map(move |part| {
-        let part = part?;
-        seen = seen.saturating_add(part.len() as u64);
-        if seen > bytes_max {
-            let text = format!("it is larger than {} MiB (blobs.upload_mib_max)", bytes_max >> 20);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
-        }
-        Ok(part)
-    })
-}
 
 /// Tells a damaged copy from a disk that can't be read: reading on elsewhere helps against both.
 fn of_read(error: io::Error) -> Status {
@@ -95,22 +77,5 @@ impl Blobs for Door {
                 nodes: record.nodes.into_iter().map(|n| n.0).collect(),
             },
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_upload_that_is_too_large_ends_with_an_error() {
-        for (sent, accepted) in [(4, true), (5, false), (9, false)] {
-            let parts = futures::stream::iter((0..sent).map(|_| Ok(Bytes::from_static(b"x"))));
-            let mut reader = StreamReader::new(Box::pin(at_most(4, parts)));
-            let read = reader.read_to_end(&mut Vec::new()).await;
-            assert_eq!(read.is_ok(), accepted, "{sent}: {read:?}");
-        }
     }
 }

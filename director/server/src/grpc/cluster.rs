@@ -19,8 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::page;
-use super::{Door, request_id};
+use super::request_id;
 use crate::auth::hash_password;
+use crate::door::Door;
 use crate::error_map::{bad_request, internal, status};
 use crate::fleet::backup::Sending;
 use crate::fleet::leaving::Removal;

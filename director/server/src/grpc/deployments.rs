@@ -11,7 +11,8 @@ use service::{List, ServiceError};
 use tonic::{Request, Response, Status};
 
 use super::convert::{deploy_options, filter, freshness, page};
-use super::{Door, request_id};
+use super::request_id;
+use crate::door::Door;
 use crate::error_map::{internal, status};
 
 fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {

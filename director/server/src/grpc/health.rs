@@ -14,7 +14,8 @@ use state::query::DeploymentHealth;
 use tonic::{Request, Response, Status};
 
 use super::convert::{given, name, page};
-use super::{Door, request_id};
+use super::request_id;
+use crate::door::Door;
 use crate::error_map::status;
 
 /// Names of deployments shown of one shard; how many there are is a number beside them.

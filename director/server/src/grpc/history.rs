@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Door;
 use super::convert::{given, page};
+use crate::door::Door;
 use crate::error_map::status;
 
 /// Messages ahead of a slow watcher.

@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::convert::{filter, freshness, given, name, page};
-use super::{Door, request_id};
+use super::request_id;
 use crate::deadline;
+use crate::door::Door;
 use crate::error_map::{bad_request, status};
 
 /// How long an agent may take to say how it is, as in BOSH.

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::Door;
 use super::cluster::TOKEN_PREFIX;
+use crate::door::Door;
 use crate::error_map::{bad_request, internal, status, unauthenticated, unavailable};
 use crate::identity::Names;
 use crate::secrets::hash_of_secret;

@@ -17,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{given, name, page, time};
-use super::{Door, request_id};
+use super::request_id;
+use crate::door::Door;
 use crate::error_map::{internal, status, unavailable};
 
 /// Bytes of output in one message.

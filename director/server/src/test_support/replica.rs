@@ -25,12 +25,12 @@ use super::state::{
 use crate::agents::AgentSide;
 use crate::alerts;
 use crate::auth::{Doorkeeper, hash_password};
+use crate::door::Door;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::log::RaftLog;
 use crate::fleet::membership::Membership;
 use crate::fleet::peers::PeerChannels;
-use crate::grpc::Door;
 use crate::identity::{Authority, Names};
 use crate::secrets::{Kek, KekVault};
 use crate::tls::TlsIdentity;

@@ -1,14 +1,14 @@
 //! Releases, stemcells, orphans and leaks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::{TaskKind, TaskState};
 use model::{
-    AgentId, BlobDigest, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId, TaskId, Timestamp,
-    Version,
+    AgentId, BlobDigest, DeploymentName, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId,
+    TaskId, Timestamp, Version,
 };
 use state::State;
 use state::command::Command;
@@ -183,6 +183,24 @@ impl Service {
             Ok((stemcells.into_iter().map(with_use).collect(), next))
         })
         .await
+    }
+
+    /// Returns the deployments that use each stemcell.
+    pub async fn stemcell_users(
+        &self,
+        caller: &Caller,
+    ) -> Result<BTreeMap<(String, Version), Vec<DeploymentName>>, ServiceError> {
+        caller.needs(Right::Read, "list stemcells")?;
+        let find = |state: &State<'_>| {
+            let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for deployment in state.deployments_from(None) {
+                for stemcell in deployment.record.map(|record| record.stemcells).unwrap_or_default() {
+                    users.entry(stemcell).or_default().push(deployment.name.clone());
+                }
+            }
+            Ok(users)
+        };
+        Ok(self.read(Read::Linearizable, find).await?.0)
     }
 
     /// Deletes a stemcell from every CPI.

@@ -1,6 +1,6 @@
 //! The difference between a manifest and the deployed one, line by line, secrets redacted.
 
-use model::DeploymentName;
+use model::{ConfigId, DeploymentName, ErrorCode};
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 use state::State;
@@ -56,6 +56,60 @@ impl Service {
         let old = deployment.and_then(|d| d.record).map(|r| r.manifest_text).unwrap_or_default();
         let old = if old.is_empty() { Value::Null } else { Value::Object(model::yaml::parse_mapping(&old)?) };
         Ok(difference(&Document::new(old, no_redact), &Document::new(new, no_redact)))
+    }
+}
+
+/// One side of a comparison of configs.
+#[derive(Clone, Debug)]
+pub enum ConfigSide {
+    /// A stored version.
+    Id(ConfigId),
+    /// The newest version, which need not be there.
+    Latest {
+        /// Its type.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// This text.
+    Text(String),
+}
+
+impl ConfigSide {
+    /// Returns the text, and which version it is of.
+    fn read(self, state: &State<'_>) -> Result<(String, Option<ConfigId>), ServiceError> {
+        let stored = match self {
+            Self::Text(text) => return Ok((text, None)),
+            Self::Latest { kind, name } => state.latest_config(&kind, &name),
+            Self::Id(id) => Some(state.config(id).ok_or_else(|| {
+                ServiceError::told(ErrorCode::ConfigNotFound, format!("Config {id} not found"))
+            })?),
+        };
+        Ok(stored.map_or_else(Default::default, |config| (config.content, Some(config.id))))
+    }
+}
+
+impl Service {
+    /// Compares two configs. Also returns which stored version the first side is.
+    pub async fn diff_configs(
+        &self,
+        caller: &Caller,
+        from: ConfigSide,
+        to: ConfigSide,
+    ) -> Result<(Vec<DiffLine>, Option<ConfigId>), ServiceError> {
+        caller.needs(Right::Read, "compare configs")?;
+        // Who may only read sees no secrets, here as elsewhere.
+        let no_redact = caller.needs(Right::Admin, "see secrets").is_ok();
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let document = |text: &str| -> Result<Document, ServiceError> {
+            Ok(match text.is_empty() {
+                true => Document::new(Value::Null, no_redact),
+                false => Document::new(Value::Object(model::yaml::parse_mapping(text)?), no_redact),
+            })
+        };
+        let ((from, id), (to, _)) = (from.read(&state)?, to.read(&state)?);
+        Ok((difference(&document(&from)?, &document(&to)?), id))
     }
 }
 

@@ -39,6 +39,13 @@ impl Service {
         .await
     }
 
+    /// Returns an audit event.
+    pub async fn event(&self, caller: &Caller, id: EventId) -> Result<Option<Event>, ServiceError> {
+        caller.needs(Right::Read, "read events")?;
+        let looked = self.look(Read::Linearizable).await?;
+        Ok(State::new(&*looked.view).event(id))
+    }
+
     /// Lists locks with holders and waiters.
     pub async fn locks(&self, caller: &Caller, page: &Page) -> Result<List<LockView>, ServiceError> {
         caller.needs(Right::Read, "list locks")?;

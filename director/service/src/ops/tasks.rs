@@ -20,6 +20,21 @@ pub struct TaskView {
     pub waits_for: Vec<TaskId>,
 }
 
+/// Which of the newest tasks are wanted.
+#[derive(Clone, Debug)]
+pub struct TaskQuery {
+    /// In these states; in any if empty.
+    pub states: Vec<TaskState>,
+    /// Of this deployment.
+    pub deployment: Option<DeploymentName>,
+    /// With this context id.
+    pub context_id: Option<String>,
+    /// Also those that the director asks for itself.
+    pub all_kinds: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// A unit of a task's plan with its journal.
 #[derive(Clone, Debug)]
 pub struct UnitView {
@@ -71,6 +86,30 @@ impl Service {
             Ok((tasks.into_iter().map(|task| view(state, task)).collect(), next))
         })
         .await
+    }
+
+    /// Returns the newest tasks of a sort, newest first.
+    pub async fn newest_tasks(&self, caller: &Caller, query: TaskQuery) -> Result<Vec<Task>, ServiceError> {
+        /// Tasks that are looked through at once.
+        const PIECE: usize = 100;
+        caller.needs(Right::Read, "list tasks")?;
+        let TaskQuery { states, deployment, context_id, all_kinds, limit } = query;
+        let find = move |state: &State<'_>| {
+            let mut filter = TaskFilter { states, deployment, context_id, before: None, limit: Some(PIECE) };
+            let mut found = Vec::new();
+            loop {
+                let piece = state.tasks(&filter);
+                let Some(last) = piece.last().map(|task| task.id) else { break };
+                found.extend(piece.into_iter().filter(|task| all_kinds || task.kind.is_shown()));
+                if found.len() >= limit {
+                    found.truncate(limit);
+                    break;
+                }
+                filter.before = Some(last);
+            }
+            Ok(found)
+        };
+        Ok(self.read(Read::Linearizable, find).await?.0)
     }
 
     /// Returns a task.

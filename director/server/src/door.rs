@@ -1,0 +1,80 @@
+//! What the front doors work with: the service, and what of this replica they need beside it.
+
+use std::io;
+use std::sync::Arc;
+
+use agent_api::Agents;
+use agent_client_grpc::RemoteAgents;
+use bytes::Bytes;
+use executor::ports::Vault;
+use futures::{Stream, StreamExt as _};
+use owned_tasks::OwnedTasks;
+use service::Service;
+use tonic_health::server::HealthReporter;
+
+use crate::auth::Doorkeeper;
+use crate::fleet::blobs::FleetBlobs;
+use crate::fleet::membership::Membership;
+use crate::secrets::Kek;
+
+/// What the doors work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Door {
+    /// All operations.
+    pub service: Service,
+    /// Who is asking.
+    pub doorkeeper: Doorkeeper,
+    /// The fleet's blobs.
+    pub blobs: Arc<FleetBlobs>,
+    /// The largest blob that may be uploaded.
+    pub upload_bytes_max: u64,
+    /// Agents, for vitals.
+    pub agents: Arc<dyn Agents>,
+    /// What agents said last.
+    pub reports: RemoteAgents,
+    /// For values of variables.
+    pub vault: Arc<dyn Vault>,
+    /// The fleet.
+    pub membership: Membership,
+    /// For joining replicas.
+    pub kek: Kek,
+    /// Whether this replica can serve, for load balancers.
+    pub health: HealthReporter,
+    /// Owner of streams.
+    pub tasks: OwnedTasks,
+}
+
+/// Ends the content with an error once it is larger than allowed: nothing of it is kept then.
+pub fn at_most(
+    bytes_max: u64,
+    content: impl Stream<Item = io::Result<Bytes>> + Send,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let mut seen = 0u64;
+    content.map(move |part| {
+        let part = part?;
+        seen = seen.saturating_add(part.len() as u64);
+        if seen > bytes_max {
+            let text = format!("it is larger than {} MiB (blobs.upload_mib_max)", bytes_max >> 20);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio_util::io::StreamReader;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_is_too_large_ends_with_an_error() {
+        for (sent, accepted) in [(4, true), (5, false), (9, false)] {
+            let parts = futures::stream::iter((0..sent).map(|_| Ok(Bytes::from_static(b"x"))));
+            let mut reader = StreamReader::new(Box::pin(at_most(4, parts)));
+            let read = reader.read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.is_ok(), accepted, "{sent}: {read:?}");
+        }
+    }
+}

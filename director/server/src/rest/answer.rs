@@ -1,0 +1,168 @@
+//! Answers that are no rows: errors in BOSH's shape, and the redirect to a task.
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::http::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use model::task::TaskError;
+use model::{ErrorCode, TaskId};
+use release::BlobError;
+use serde_json::json;
+use service::ServiceError;
+use state::command::Refusal;
+use state::log::LogError;
+
+/// What a handler returns.
+pub(super) type Answer = Result<Response, Failure>;
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The service said no.
+    Service(ServiceError),
+    /// BOSH answers this with a line of text.
+    Text(StatusCode, String),
+    /// Somebody has to make room.
+    NoRoom(String),
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error)
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NoRoom { .. } => Self::NoRoom(error.to_string()),
+            BlobError::NotFound { .. } => told(ErrorCode::ResourceNotFound, error.to_string()),
+            BlobError::InvalidDigest { .. } | BlobError::ReadContent { .. } => {
+                told(ErrorCode::BadRequest, error.to_string())
+            }
+            other => Self::Text(StatusCode::SERVICE_UNAVAILABLE, other.to_string()),
+        }
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(error: QueryRejection) -> Self {
+        told(ErrorCode::BadRequest, error.body_text())
+    }
+}
+
+impl From<BytesRejection> for Failure {
+    fn from(error: BytesRejection) -> Self {
+        Self::Text(error.status(), error.body_text())
+    }
+}
+
+/// Makes an error with one of BOSH's numbers.
+pub(super) fn told(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure::Service(ServiceError::told(code, message))
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Service(error) => of_service(error),
+            Self::Text(status, text) => (status, text).into_response(),
+            Self::NoRoom(text) => {
+                described(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::SystemError.number(), &text)
+            }
+        }
+    }
+}
+
+fn of_service(error: ServiceError) -> Response {
+    let message = error.to_string();
+    match error {
+        ServiceError::Unauthenticated => (StatusCode::UNAUTHORIZED, message).into_response(),
+        // 401 and not 403, as in BOSH.
+        ServiceError::Forbidden { .. } => {
+            described(StatusCode::UNAUTHORIZED, ErrorCode::UnauthorizedError.number(), &message)
+        }
+        ServiceError::Told(TaskError { code, message }) => described(status_of(code), code, &message),
+        ServiceError::Refused(refusal) => of_refusal(&refusal, &message),
+        ServiceError::Log(error) => of_log(&error, &message),
+        ServiceError::NoState | ServiceError::Busy(_) => again(&message),
+        ServiceError::Compacted { .. } => {
+            described(StatusCode::GONE, ErrorCode::BadRequest.number(), &message)
+        }
+    }
+}
+
+fn of_refusal(refusal: &Refusal, message: &str) -> Response {
+    let (status, code) = match refusal {
+        Refusal::NotFound { .. } => (StatusCode::NOT_FOUND, ErrorCode::ResourceNotFound),
+        _ => (StatusCode::BAD_REQUEST, ErrorCode::ResourceError),
+    };
+    described(status, code.number(), message)
+}
+
+fn of_log(error: &LogError, message: &str) -> Response {
+    match error {
+        LogError::NoLeader(_) | LogError::Stopping => again(message),
+        LogError::NoRoom => {
+            described(StatusCode::INSUFFICIENT_STORAGE, ErrorCode::SystemError.number(), message)
+        }
+        LogError::TooLarge { .. } => {
+            described(StatusCode::BAD_REQUEST, ErrorCode::BadRequest.number(), message)
+        }
+        LogError::TooOld { .. } => {
+            described(StatusCode::CONFLICT, ErrorCode::ResourceError.number(), message)
+        }
+        LogError::Other(_) => {
+            described(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::SystemError.number(), message)
+        }
+    }
+}
+
+/// This replica can't just now; asking again helps.
+fn again(message: &str) -> Response {
+    let answer = described(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::SystemError.number(), message);
+    ([(RETRY_AFTER, "1")], answer).into_response()
+}
+
+/// Returns the status that BOSH gives an error with, if it is told while the request is answered.
+fn status_of(code: u32) -> StatusCode {
+    match ErrorCode::from_number(code) {
+        Some(
+            ErrorCode::TaskNotFound
+            | ErrorCode::ReleaseNotFound
+            | ErrorCode::ReleaseVersionNotFound
+            | ErrorCode::StemcellNotFound
+            | ErrorCode::DeploymentNotFound
+            | ErrorCode::InstanceNotFound
+            | ErrorCode::JobNotFound
+            | ErrorCode::ConfigNotFound
+            | ErrorCode::ResourceNotFound,
+        ) => StatusCode::NOT_FOUND,
+        Some(ErrorCode::UnauthorizedError) => StatusCode::UNAUTHORIZED,
+        Some(ErrorCode::Unknown | ErrorCode::SystemError) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// The CLI looks for `"code":` with no blank behind it, and for the code before the description.
+fn described(status: StatusCode, code: u32, description: &str) -> Response {
+    (status, Json(json!({ "code": code, "description": description }))).into_response()
+}
+
+/// Nobody has proved who they are.
+pub(super) fn not_authorized(path: &str) -> Response {
+    let text = format!("Not authorized: '{path}'\n");
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Basic realm="BOSH Director""#)], text).into_response()
+}
+
+/// There is nothing at this path, or not with this method.
+pub(super) async fn no_such_path(uri: Uri) -> Response {
+    (StatusCode::NOT_FOUND, format!("Endpoint '{}' not found.\n", uri.path())).into_response()
+}
+
+/// Sends the client to a task. With 302, which is followed with GET whatever the method was; relative, because the CLI
+/// goes on with the host that it was given.
+pub(super) fn see_task(task: TaskId) -> Response {
+    (StatusCode::FOUND, [(LOCATION, format!("/tasks/{task}"))]).into_response()
+}

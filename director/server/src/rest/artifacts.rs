@@ -1,0 +1,254 @@
+//! Releases and stemcells. Archives come as raw bodies and go straight into the fleet's blobs.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::response::IntoResponse as _;
+use futures::TryStreamExt as _;
+use model::release::ReleaseVersion;
+use model::stemcell::StemcellRecord;
+use model::{BlobDigest, ErrorCode, Version};
+use release::Blobstore as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service::{Caller, Right};
+use tokio_util::io::StreamReader;
+
+use super::Rest;
+use super::answer::{Answer, Failure, see_task, told};
+use super::deployments::all;
+use super::login::Login;
+use super::repeats;
+use crate::door::at_most;
+
+/// `releases`
+pub(super) async fn releases(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+    let service = &rest.door.service;
+    let mut by_name: BTreeMap<String, Vec<(Version, Value)>> = BTreeMap::new();
+    for (release, in_use) in all!(page => service.releases(&caller, &page)) {
+        let jobs: Vec<_> = release.jobs.iter().map(|job| job.name.to_string()).collect();
+        let version = json!({
+            "version": release.release.version,
+            "commit_hash": release.commit_hash,
+            "uncommitted_changes": release.uncommitted_changes,
+            "currently_deployed": in_use,
+            "job_names": jobs,
+        });
+        let name = release.release.name.to_string();
+        by_name.entry(name).or_default().push((release.release.version, version));
+    }
+    let row = |(name, versions): (String, Vec<(Version, Value)>)| {
+        let versions: Vec<Value> = versions.into_iter().map(|(_, version)| version).collect();
+        json!({ "name": name, "release_versions": versions })
+    };
+    Ok(Json(by_name.into_iter().map(row).collect::<Vec<_>>()).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct ReleaseQuery {
+    version: Option<String>,
+}
+
+/// `inspect-release`
+pub(super) async fn release(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    Query(query): Query<ReleaseQuery>,
+) -> Answer {
+    let service = &rest.door.service;
+    let Some(version) = query.version.filter(|version| !version.is_empty()) else {
+        return all_versions(&rest, &caller, &name).await;
+    };
+    let (release, compiled) = service.release(&caller, &name.into(), &version.into()).await?;
+    let jobs = release.jobs.iter().map(|job| {
+        let provides = job.provides.iter().map(|link| json!({ "name": link.name, "type": link.kind }));
+        let consumes = job
+            .consumes
+            .iter()
+            .map(|link| json!({ "name": link.name, "type": link.kind, "optional": link.optional }));
+        json!({
+            "name": job.name, "blobstore_id": job.blob, "sha1": job.digest, "fingerprint": job.fingerprint,
+            "consumes": consumes.collect::<Vec<_>>(), "provides": provides.collect::<Vec<_>>(),
+        })
+    });
+    let packages = release.packages.iter().map(|package| {
+        let of_this = compiled
+            .iter()
+            .filter(|c| c.key.name == package.name && c.key.fingerprint == package.fingerprint);
+        let compiled: Vec<Value> = of_this
+            .map(|c| {
+                let stemcell = format!("{}/{}", c.key.os, c.key.stemcell_version);
+                json!({ "stemcell": stemcell, "sha1": c.digest, "blobstore_id": c.blob })
+            })
+            .collect();
+        json!({
+            "name": package.name, "blobstore_id": package.source, "sha1": package.digest,
+            "fingerprint": package.fingerprint, "compiled_packages": compiled,
+        })
+    });
+    let body = json!({ "jobs": jobs.collect::<Vec<_>>(), "packages": packages.collect::<Vec<_>>() });
+    Ok(Json(body).into_response())
+}
+
+async fn all_versions(rest: &Rest, caller: &Caller, name: &str) -> Answer {
+    let service = &rest.door.service;
+    let found = all!(page => service.releases(caller, &page));
+    let versions: Vec<ReleaseVersion> =
+        found.into_iter().map(|(release, _)| release).filter(|r| r.release.name.as_str() == name).collect();
+    if versions.is_empty() {
+        return Err(told(ErrorCode::ReleaseNotFound, format!("Release '{name}' doesn't exist")));
+    }
+    let packages = versions.iter().flat_map(|v| &v.packages).map(|p| {
+        json!({
+            "name": p.name, "sha1": p.digest, "version": p.fingerprint, "dependencies": p.dependencies,
+        })
+    });
+    let jobs = versions.iter().flat_map(|v| &v.jobs).map(
+        |j| json!({ "name": j.name, "sha1": j.digest, "version": j.fingerprint, "packages": j.packages }),
+    );
+    let numbers: Vec<&Version> = versions.iter().map(|v| &v.release.version).collect();
+    let (packages, jobs) = (packages.collect::<Vec<_>>(), jobs.collect::<Vec<_>>());
+    Ok(Json(json!({ "packages": packages, "jobs": jobs, "versions": numbers })).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct UploadQuery {
+    rebase: Option<String>,
+    fix: Option<String>,
+}
+
+fn is_on(flag: &Option<String>) -> bool {
+    flag.as_deref() == Some("true")
+}
+
+/// Takes an archive into the fleet's blobs.
+async fn archive(rest: &Rest, caller: &Caller, parts: &Parts, body: Body) -> Result<BlobDigest, Failure> {
+    caller.needs(Right::Admin, "upload archives")?;
+    let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    if kind.starts_with(b"application/json") {
+        let text = "this director does not fetch archives itself yet: download the file, and upload that";
+        return Err(told(ErrorCode::ResourceError, text));
+    }
+    let content = body.into_data_stream().map_err(std::io::Error::other);
+    let content = at_most(rest.door.upload_bytes_max, content);
+    let stored = rest.door.blobs.put(&mut StreamReader::new(Box::pin(content))).await?;
+    Ok(stored.digest)
+}
+
+/// `upload-release`
+pub(super) async fn upload_release(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Query(query): Query<UploadQuery>,
+    parts: Parts,
+    body: Body,
+) -> Answer {
+    let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
+    let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
+    let (rebase, fix) = (is_on(&query.rebase), is_on(&query.fix));
+    Ok(see_task(service.upload_release(&caller, Some(key), blob, rebase, fix).await?))
+}
+
+/// Which packages of a release need not be uploaded: none. The archive that comes is always whole.
+pub(super) async fn matches(Login(caller): Login) -> Answer {
+    caller.needs(Right::Admin, "upload releases")?;
+    Ok(Json(json!([])).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeleteQuery {
+    version: Option<String>,
+    force: Option<String>,
+}
+
+/// `delete-release`
+pub(super) async fn delete_release(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
+    parts: Parts,
+) -> Answer {
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    let version = query.version.filter(|version| !version.is_empty()).map(Version::from);
+    Ok(see_task(service.delete_release(&caller, Some(key), name.into(), version).await?))
+}
+
+/// `stemcells`
+pub(super) async fn stemcells(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+    let service = &rest.door.service;
+    let found = all!(page => service.stemcells(&caller, &page));
+    let users = service.stemcell_users(&caller).await?;
+    let row = |(number, (record, _)): (usize, (StemcellRecord, bool))| {
+        let stemcell = record.stemcell;
+        let key = (stemcell.name.clone(), stemcell.version.clone());
+        let deployments: Vec<Value> =
+            users.get(&key).into_iter().flatten().map(|name| json!({ "name": name })).collect();
+        json!({
+            // There is no such number here; lists show none.
+            "id": number + 1,
+            "name": stemcell.name, "operating_system": stemcell.os, "version": stemcell.version,
+            "cid": stemcell.cid, "cpi": stemcell.cpi, "api_version": stemcell.api_version,
+            "deployments": deployments,
+        })
+    };
+    Ok(Json(found.into_iter().enumerate().map(row).collect::<Vec<_>>()).into_response())
+}
+
+/// `upload-stemcell`
+pub(super) async fn upload_stemcell(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Query(query): Query<UploadQuery>,
+    parts: Parts,
+    body: Body,
+) -> Answer {
+    let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
+    let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
+    Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(&query.fix)).await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct NeededWish {
+    stemcell: NeededStemcell,
+}
+
+#[derive(Deserialize)]
+struct NeededStemcell {
+    name: String,
+    version: String,
+}
+
+/// Whether a stemcell is still to be uploaded.
+pub(super) async fn is_stemcell_needed(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Json(NeededWish { stemcell }): Json<NeededWish>,
+) -> Answer {
+    let service = &rest.door.service;
+    let found = all!(page => service.stemcells(&caller, &page));
+    let is_there = found.iter().any(|(record, _)| {
+        record.stemcell.name == stemcell.name && record.stemcell.version.as_str() == stemcell.version
+    });
+    Ok(Json(json!({ "needed": !is_there })).into_response())
+}
+
+/// `delete-stemcell`
+pub(super) async fn delete_stemcell(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, version)): Path<(String, String)>,
+    Query(query): Query<DeleteQuery>,
+    parts: Parts,
+) -> Answer {
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    let force = is_on(&query.force);
+    Ok(see_task(service.delete_stemcell(&caller, Some(key), name, version.into(), force).await?))
+}

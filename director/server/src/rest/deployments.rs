@@ -1,0 +1,260 @@
+//! Deployments, their errands and variables.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::request::Parts;
+use axum::response::IntoResponse as _;
+use model::task::{DeployOptions, InstanceFilter};
+use model::{DeploymentName, ErrorCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service::Read;
+use service::ops::{DeploymentSummary, DiffLine, ErrandRun, LineChange};
+
+use super::Rest;
+use super::answer::{Answer, Failure, see_task, told};
+use super::login::Login;
+use super::repeats;
+use super::tasks::context_id;
+
+/// Reads all pages of a list: the CLI knows no pages.
+macro_rules! all {
+    ($page:ident => $list:expr) => {{
+        let mut $page = ::service::Page { size: 1000, token: String::new() };
+        let mut rows = Vec::new();
+        loop {
+            let list = $list.await?;
+            rows.extend(list.rows);
+            if list.next_page_token.is_empty() {
+                break rows;
+            }
+            $page.token = list.next_page_token;
+        }
+    }};
+}
+pub(super) use all;
+
+/// Reads the text of a body.
+pub(super) fn text(body: &Bytes) -> Result<String, Failure> {
+    let text = std::str::from_utf8(body);
+    text.map(str::to_owned).map_err(|_| told(ErrorCode::BadYaml, "the body is not UTF-8"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    exclude_configs: Option<String>,
+    exclude_releases: Option<String>,
+    exclude_stemcells: Option<String>,
+    exclude_lock: Option<String>,
+}
+
+/// `deployments`
+pub(super) async fn list(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    let service = &rest.door.service;
+    let found = all!(page => service.deployments(&caller, Read::Linearizable, &page));
+    let is_out = |flag: &Option<String>| flag.as_deref() == Some("true");
+    let row = |deployment: DeploymentSummary| {
+        let mut row = json!({ "name": deployment.name, "teams": [] });
+        if !is_out(&query.exclude_configs) {
+            row["cloud_config"] = json!(if deployment.deployed { "latest" } else { "none" });
+        }
+        if !is_out(&query.exclude_stemcells) {
+            let stemcell = |(name, version): &(String, _)| json!({ "name": name, "version": version });
+            row["stemcells"] = deployment.stemcells.iter().map(stemcell).collect();
+        }
+        if !is_out(&query.exclude_releases) {
+            let release = |r: &model::instance::ReleaseRef| json!({ "name": r.name, "version": r.version });
+            row["releases"] = deployment.releases.iter().map(release).collect();
+        }
+        if !is_out(&query.exclude_lock) {
+            row["locked"] = json!(deployment.locked_by.is_some());
+        }
+        row
+    };
+    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
+}
+
+/// `manifest`
+pub(super) async fn one(Login(caller): Login, State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
+    let (found, manifest) = rest.door.service.deployment(&caller, &DeploymentName::new(name)).await?;
+    Ok(Json(json!({ "manifest": found.deployed.then_some(manifest) })).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct DiffQuery {
+    redact: Option<String>,
+}
+
+/// Returns a difference as the CLI prints it: lines with what happens to them.
+pub(super) fn lines(lines: Vec<DiffLine>) -> Value {
+    let change = |line: &DiffLine| match line.change {
+        LineChange::Same => Value::Null,
+        other => json!(other.name()),
+    };
+    lines.iter().map(|line| json!([line.text, change(line)])).collect()
+}
+
+/// What a deploy would change. Also a manifest that makes no sense is answered: the deploy says what is wrong with it.
+pub(super) async fn diff(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(_name): Path<String>,
+    Query(query): Query<DiffQuery>,
+    body: Bytes,
+) -> Answer {
+    let (service, manifest) = (&rest.door.service, text(&body)?);
+    let no_redact = query.redact.as_deref() == Some("false");
+    let configs = all!(page => service.configs(&caller, String::new(), String::new(), false, &page));
+    let ids = |kind: &str| -> Vec<u64> {
+        configs.iter().filter(|(config, _)| config.kind == kind).map(|(config, _)| config.id.0).collect()
+    };
+    match service.diff(&caller, &manifest, no_redact).await {
+        Ok(found) => Ok(Json(json!({
+            "context": { "cloud_config_ids": ids("cloud"), "runtime_config_ids": ids("runtime") },
+            "diff": lines(found),
+        }))
+        .into_response()),
+        Err(service::ServiceError::Told(error)) => {
+            Ok(Json(json!({ "diff": [], "error": error.message })).into_response())
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeployQuery {
+    recreate: Option<String>,
+    recreate_persistent_disks: Option<String>,
+    fix: Option<String>,
+    skip_drain: Option<String>,
+    canaries: Option<String>,
+    max_in_flight: Option<String>,
+    dry_run: Option<String>,
+}
+
+impl DeployQuery {
+    fn options(self) -> DeployOptions {
+        let is_on = |flag: Option<String>| flag.as_deref() == Some("true");
+        let groups = self.skip_drain.unwrap_or_default();
+        DeployOptions {
+            recreate: is_on(self.recreate),
+            recreate_persistent_disks: is_on(self.recreate_persistent_disks),
+            fix: is_on(self.fix),
+            skip_drain: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+            canaries: self.canaries,
+            max_in_flight: self.max_in_flight,
+            dry_run: is_on(self.dry_run),
+        }
+    }
+}
+
+/// `deploy`
+pub(super) async fn deploy(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Query(query): Query<DeployQuery>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    let (service, manifest) = (&rest.door.service, text(&body)?);
+    let key = repeats::key(service, &caller, &parts, &body).await?;
+    let task = service.deploy(&caller, Some(key), manifest, query.options(), context_id(&parts)).await?;
+    Ok(see_task(task))
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeleteQuery {
+    force: Option<String>,
+}
+
+/// `delete-deployment`
+pub(super) async fn delete(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
+    parts: Parts,
+) -> Answer {
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    let force = query.force.as_deref() == Some("true");
+    let name = DeploymentName::new(name);
+    let task = service.delete_deployment(&caller, Some(key), &name, force, context_id(&parts)).await?;
+    Ok(see_task(task))
+}
+
+/// `errands`
+pub(super) async fn errands(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+) -> Answer {
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    let found = all!(page => service.errands(&caller, name.clone(), &page));
+    let row = |errand: String| json!({ "name": errand });
+    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrandWish {
+    #[serde(rename = "keep-alive")]
+    keep_alive: bool,
+    #[serde(rename = "when-changed")]
+    when_changed: bool,
+    instances: Vec<ErrandInstance>,
+}
+
+#[derive(Deserialize)]
+struct ErrandInstance {
+    group: String,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+/// `run-errand`
+pub(super) async fn run_errand(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, errand)): Path<(String, String)>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    let bad = |error: serde_json::Error| told(ErrorCode::BadRequest, error.to_string());
+    let wish: ErrandWish = match body.is_empty() {
+        true => ErrandWish::default(),
+        false => serde_json::from_slice(&body).map_err(bad)?,
+    };
+    let instance = |wished: ErrandInstance| InstanceFilter {
+        group: Some(wished.group.into()),
+        id_or_index: wished.id.filter(|id| !id.is_empty()),
+    };
+    let run = ErrandRun {
+        errand,
+        keep_alive: wish.keep_alive,
+        when_changed: wish.when_changed,
+        instances: wish.instances.into_iter().map(instance).collect(),
+    };
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, &body).await?;
+    let task = service.run_errand(&caller, Some(key), &DeploymentName::new(name), run).await?;
+    Ok(see_task(task))
+}
+
+/// `variables`
+pub(super) async fn variables(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+) -> Answer {
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    let found = all!(page => service.variables(&caller, name.clone(), &page));
+    // The id is the name with its version: what a config server would call a value.
+    let row = |(name, version, _): (model::VariableName, u64, String)| json!({ "id": format!("{name}@{version}"), "name": name });
+    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
+}

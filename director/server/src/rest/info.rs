@@ -1,0 +1,32 @@
+//! `/info`: the first request of every command, and the only one that anybody may make.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse as _;
+use serde_json::json;
+use service::ServiceError;
+
+use super::Rest;
+use super::answer::Answer;
+use super::login::Login;
+
+/// Tells what this director is, and who is asking as far as that is known.
+pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answer {
+    let Some(cluster) = rest.door.service.info() else { return Err(ServiceError::NoState.into()) };
+    Ok(Json(json!({
+        "name": cluster.director_name,
+        "uuid": cluster.director_uuid,
+        "version": format!("{} (directorate)", env!("CARGO_PKG_VERSION")),
+        "user": login.map(|Login(caller)| caller.user.to_string()),
+        "cpi": rest.cpi,
+        "stemcell_os": "",
+        "stemcell_version": "",
+        "user_authentication": { "type": "basic", "options": {} },
+        "features": {
+            "config_server": { "status": false, "extras": { "urls": [] } },
+            "local_dns": { "status": false, "extras": { "domain_name": "bosh" } },
+            "snapshots": { "status": false },
+        },
+    }))
+    .into_response())
+}

@@ -1,0 +1,202 @@
+//! Instances and their VMs.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::IntoResponse as _;
+use model::instance::{InstanceState, Lifecycle};
+use model::task::{InstanceFilter, StateChange};
+use model::{DeploymentName, ErrorCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service::Read;
+use service::ops::InstanceRow;
+use state::records::OrphanedVm;
+
+use super::Rest;
+use super::answer::{Answer, see_task, told};
+use super::deployments::all;
+use super::login::Login;
+use super::repeats;
+use super::times;
+
+#[derive(Deserialize)]
+pub(super) struct FormatQuery {
+    format: Option<String>,
+}
+
+fn row(row: &InstanceRow) -> Value {
+    let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
+    let networks = vm.map_or(&spec.networks, |vm| &vm.networks);
+    json!({
+        "agent_id": vm.map(|vm| &vm.agent),
+        "cid": vm.and_then(|vm| vm.cid.as_ref()),
+        "job": spec.group,
+        "index": spec.index,
+        "id": spec.id,
+        "az": spec.az,
+        "ips": networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
+        "vm_created_at": vm.map(|vm| times::written(vm.created_at)),
+    })
+}
+
+/// Lists instances.
+pub(super) async fn instances(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    Query(query): Query<FormatQuery>,
+    parts: Parts,
+) -> Answer {
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    if query.format.as_deref() == Some("full") {
+        let key = repeats::key(service, &caller, &parts, b"").await?;
+        return Ok(see_task(service.inspect(&caller, Some(key), &name, false).await?));
+    }
+    let found = all!(page => service.instances(&caller, name.clone(), Read::Linearizable, &page));
+    let rows = found.iter().map(|found| {
+        let instance = &found.instance;
+        let is_service = instance.spec.lifecycle == Lifecycle::Service;
+        let mut row = row(found);
+        row["expects_vm"] = json!(is_service && instance.state != InstanceState::Detached);
+        row
+    });
+    Ok(Json(rows.collect::<Vec<_>>()).into_response())
+}
+
+/// Lists VMs.
+pub(super) async fn vms(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    Query(query): Query<FormatQuery>,
+    parts: Parts,
+) -> Answer {
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    if query.format.as_deref() == Some("full") {
+        let key = repeats::key(service, &caller, &parts, b"").await?;
+        return Ok(see_task(service.inspect(&caller, Some(key), &name, true).await?));
+    }
+    let found = all!(page => service.instances(&caller, name.clone(), Read::Linearizable, &page));
+    let rows = found.iter().filter(|found| found.vm.is_some()).map(|found| {
+        let mut row = row(found);
+        row["active"] = json!(true);
+        row["permanent_nats_credentials"] = json!(false);
+        row
+    });
+    Ok(Json(rows.collect::<Vec<_>>()).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct ChangeQuery {
+    state: Option<String>,
+    skip_drain: Option<String>,
+    canaries: Option<String>,
+    max_in_flight: Option<String>,
+}
+
+/// `start`, `stop`, `restart`, `recreate` of a group, or of all with `*`.
+pub(super) async fn change_group(
+    login: Login,
+    rest: State<Rest>,
+    Path((name, group)): Path<(String, String)>,
+    query: Query<ChangeQuery>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    let group = Some(group).filter(|group| group != "*").map(Into::into);
+    change(login, rest, name, InstanceFilter { group, id_or_index: None }, query, parts, body).await
+}
+
+/// `start`, `stop`, `restart`, `recreate` of one instance.
+pub(super) async fn change_one(
+    login: Login,
+    rest: State<Rest>,
+    Path((name, group, instance)): Path<(String, String, String)>,
+    query: Query<ChangeQuery>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    let filter = InstanceFilter { group: Some(group.into()), id_or_index: Some(instance) };
+    change(login, rest, name, filter, query, parts, body).await
+}
+
+async fn change(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    name: String,
+    filter: InstanceFilter,
+    Query(query): Query<ChangeQuery>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    if !body.is_empty() {
+        let text = "a manifest beside a change of state is not taken: deploy it";
+        return Err(told(ErrorCode::BadRequest, text));
+    }
+    let change = match query.state.as_deref() {
+        Some("started") => StateChange::Become(InstanceState::Started),
+        Some("stopped") => StateChange::Become(InstanceState::Stopped),
+        Some("detached") => StateChange::Become(InstanceState::Detached),
+        Some("restart") => StateChange::Restart,
+        Some("recreate") => StateChange::Recreate,
+        other => {
+            let text = format!("Invalid state '{}'", other.unwrap_or_default());
+            return Err(told(ErrorCode::BadRequest, text));
+        }
+    };
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    let (name, skip_drain) = (DeploymentName::new(name), query.skip_drain.as_deref() == Some("true"));
+    let task = service
+        .change_state(
+            &caller,
+            Some(key),
+            &name,
+            change,
+            filter,
+            skip_drain,
+            query.max_in_flight,
+            query.canaries,
+        )
+        .await?;
+    Ok(see_task(task))
+}
+
+/// `ignore`, `unignore`
+pub(super) async fn ignore(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, group, instance)): Path<(String, String, String)>,
+    Json(body): Json<Value>,
+) -> Answer {
+    // BOSH takes text, too.
+    let wish = match &body["ignore"] {
+        Value::Bool(flag) => *flag,
+        Value::String(text) => text == "true" || text == "yes",
+        _ => return Err(told(ErrorCode::BadRequest, "say `ignore`: true or false")),
+    };
+    let name = DeploymentName::new(name);
+    rest.door.service.ignore_instance(&caller, None, &name, &group, &instance, wish).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// `orphaned-vms`
+pub(super) async fn orphaned_vms(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+    let service = &rest.door.service;
+    let found = all!(page => service.orphaned_vms(&caller, &page));
+    let row = |orphan: OrphanedVm| {
+        let ips = orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string());
+        json!({
+            "az": orphan.az,
+            "cid": orphan.vm.cid,
+            "deployment_name": orphan.deployment,
+            "instance_name": orphan.slug,
+            "ip_addresses": ips.collect::<Vec<_>>(),
+            "orphaned_at": times::written(orphan.orphaned_at),
+        })
+    };
+    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
+}

@@ -1,0 +1,143 @@
+//! The REST front door: what the unmodified `bosh` CLI speaks, in BOSH's paths, shapes and errors. It decides nothing:
+//! JSON and YAML in, the same service functions as gRPC, JSON out.
+//!
+//! Every replica answers everything itself: the CLI follows redirects to the host that it was given, and to no other.
+//! Invariants: no route but `/info` answers whoever has not logged in; whatever makes a task answers with `302` to it.
+//!
+//! Read next: [`answer`] (errors and redirects), [`repeats`] (the CLI sends again whatever got no answer), then one file
+//! per noun.
+
+mod answer;
+mod artifacts;
+mod configs;
+mod deployments;
+mod history;
+mod info;
+mod instances;
+mod login;
+mod repeats;
+mod tasks;
+mod times;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, post, put};
+use tower::ServiceExt as _;
+
+use crate::door::Door;
+
+/// The largest body that is read into memory: a manifest with everything that an entry of the log can hold, and more.
+const BODY_BYTES_MAX: usize = 8 << 20;
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct Rest {
+    door: Door,
+    /// What `/info` says the CPI is.
+    cpi: &'static str,
+}
+
+/// Returns all routes.
+pub fn routes(door: Door, cpi: &'static str) -> Router {
+    let all = table().into_iter().fold(Router::new(), |routes, (path, methods)| routes.route(path, methods));
+    all.fallback(answer::no_such_path)
+        .method_not_allowed_fallback(answer::no_such_path)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Rest { door, cpi })
+}
+
+/// Paths, and what each answers. A table, so that a test can walk it.
+type Table = Vec<(&'static str, MethodRouter<Rest>)>;
+
+fn table() -> Table {
+    let mut table = vec![
+        ("/info", get(info::info)),
+        ("/locks", get(history::locks)),
+        ("/events", get(history::events)),
+        ("/events/{id}", get(history::event)),
+    ];
+    table.extend(of_tasks());
+    table.extend(of_deployments());
+    table.extend(of_instances());
+    table.extend(of_configs());
+    table.extend(of_artifacts());
+    table
+}
+
+fn of_tasks() -> Table {
+    vec![
+        ("/tasks", get(tasks::list)),
+        ("/tasks/cancel", post(tasks::cancel_many)),
+        ("/tasks/{id}", get(tasks::one)),
+        ("/tasks/{id}/output", get(tasks::output)),
+        // Singular, as in BOSH.
+        ("/task/{id}", delete(tasks::cancel)),
+    ]
+}
+
+fn of_deployments() -> Table {
+    vec![
+        ("/deployments", get(deployments::list).post(deployments::deploy)),
+        ("/deployments/{deployment}", get(deployments::one).delete(deployments::delete)),
+        ("/deployments/{deployment}/diff", post(deployments::diff)),
+        ("/deployments/{deployment}/errands", get(deployments::errands)),
+        ("/deployments/{deployment}/errands/{errand}/runs", post(deployments::run_errand)),
+        ("/deployments/{deployment}/variables", get(deployments::variables)),
+    ]
+}
+
+fn of_instances() -> Table {
+    vec![
+        ("/deployments/{deployment}/instances", get(instances::instances)),
+        ("/deployments/{deployment}/vms", get(instances::vms)),
+        ("/deployments/{deployment}/jobs/{group}", put(instances::change_group)),
+        ("/deployments/{deployment}/jobs/{group}/{instance}", put(instances::change_one)),
+        ("/deployments/{deployment}/instance_groups/{group}/{instance}/ignore", put(instances::ignore)),
+        ("/orphaned_vms", get(instances::orphaned_vms)),
+    ]
+}
+
+fn of_configs() -> Table {
+    vec![
+        ("/configs", get(configs::list).post(configs::put).delete(configs::delete)),
+        ("/configs/diff", post(configs::diff)),
+        ("/configs/{id}", get(configs::one).delete(configs::delete_one)),
+        ("/cloud_configs", get(configs::list_cloud).post(configs::put_cloud)),
+        ("/cloud_configs/diff", post(configs::diff_cloud)),
+        ("/runtime_configs", get(configs::list_runtime).post(configs::put_runtime)),
+        ("/runtime_configs/diff", post(configs::diff_runtime)),
+        ("/cpi_configs", get(configs::list_cpi).post(configs::put_cpi)),
+        ("/cpi_configs/diff", post(configs::diff_cpi)),
+    ]
+}
+
+fn of_artifacts() -> Table {
+    vec![
+        ("/releases", get(artifacts::releases).post(artifacts::upload_release)),
+        ("/releases/{name}", get(artifacts::release).delete(artifacts::delete_release)),
+        ("/packages/matches", post(artifacts::matches)),
+        ("/packages/matches_compiled", post(artifacts::matches)),
+        ("/stemcells", get(artifacts::stemcells).post(artifacts::upload_stemcell)),
+        ("/stemcells/{name}/{version}", delete(artifacts::delete_stemcell)),
+        ("/stemcell_uploads", post(artifacts::is_stemcell_needed)),
+    ]
+}
+
+/// Returns both doors at one port: gRPC says of itself what it is, everything else is REST.
+pub fn beside(grpc: Router, rest: Router) -> Router {
+    Router::new().fallback(by_protocol).with_state((grpc, rest))
+}
+
+async fn by_protocol(State((grpc, rest)): State<(Router, Router)>, request: Request) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let chosen = if kind.starts_with(b"application/grpc") { grpc } else { rest };
+    match chosen.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    }
+}
+
+#[cfg(test)]
+mod tests;

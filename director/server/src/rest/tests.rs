@@ -1,0 +1,223 @@
+//! The door as a client meets it: who may, what comes back, what happens to what is sent again.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::TaskId;
+use serde_json::{Value, json};
+use state::command::{Command, TaskEnd};
+use tower::ServiceExt as _;
+
+use crate::test_support::replica::{PASSWORD, Replica};
+use crate::test_support::state::EPOCH;
+
+const MANIFEST: &str = "name: web\nreleases: []\n";
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    location: String,
+    range: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+struct Client {
+    router: Router,
+    user: &'static str,
+}
+
+impl Client {
+    fn of(replica: &Replica, user: &'static str) -> Self {
+        Self { router: super::routes(replica.door.clone(), "sim"), user }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.send_with(method, path, body, &[]).await
+    }
+
+    async fn send_with(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !self.user.is_empty() {
+            let login = STANDARD.encode(format!("{}:{PASSWORD}", self.user));
+            request = request.header("authorization", format!("Basic {login}"));
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let header =
+            |name| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let (location, range) = (header("location"), header("content-range"));
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        Answer { status, location, range, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "").await
+    }
+}
+
+/// Returns the number of the task that an answer sends to.
+fn task(answer: &Answer) -> TaskId {
+    assert_eq!(answer.status, StatusCode::FOUND, "{answer:?}");
+    TaskId(answer.location.strip_prefix("/tasks/").unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_route_but_info_answers_who_has_not_logged_in_or_may_nothing() {
+    let replica = Replica::start().await;
+    let (stranger, nobody) = (Client::of(&replica, ""), Client::of(&replica, "nobody"));
+    let mut asked = 0;
+    for (path, _) in super::table() {
+        let path = path.replace(['{', '}'], "");
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            let answer = stranger.send(method, &path, "").await;
+            match answer.status {
+                StatusCode::NOT_FOUND => continue,
+                _ if path == "/info" => assert_eq!(answer.json()["user"], Value::Null),
+                status => assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}"),
+            }
+            asked += 1;
+            if path != "/info" {
+                let answer = nobody.send(method, &path, "").await;
+                assert!(answer.status.is_client_error(), "{method} {path}: {answer:?}");
+            }
+        }
+    }
+    assert!(asked > 40, "only {asked} routes were walked");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_changes_nothing() {
+    let replica = Replica::start().await;
+    let reader = Client::of(&replica, "reader");
+    assert_eq!(reader.get("/info").await.json()["user"], "reader");
+    assert_eq!(reader.get("/deployments").await.json(), json!([]));
+    let refused = reader.send("POST", "/deployments", MANIFEST).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::UNAUTHORIZED, &json!(600000)));
+    let refused = reader.send("POST", "/cloud_configs", "azs: []").await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::UNAUTHORIZED, &json!(600000)));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_again_while_its_task_is_under_way_is_that_task() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    let first = task(&admin.send("POST", "/deployments", MANIFEST).await);
+    assert_eq!(task(&admin.send("POST", "/deployments", MANIFEST).await), first, "sent again");
+    let other = task(&admin.send("POST", "/deployments?fix=true", MANIFEST).await);
+    assert_ne!(other, first, "something else was asked for");
+    let found = admin.get(&format!("/tasks/{first}")).await.json();
+    assert_eq!((&found["state"], &found["timestamp"]), (&json!("queued"), &Value::Null));
+    replica.must(Command::TaskTake { task: first, epoch: EPOCH }).await;
+    let end = TaskEnd::Done(Some("/deployments/web".into()));
+    replica.must(Command::TaskFinish { task: first, epoch: EPOCH, end }).await;
+    let again = task(&admin.send("POST", "/deployments", MANIFEST).await);
+    assert!(again != first && again != other, "asked for anew, after the first has ended");
+    let listed = admin.get("/tasks?state=queued&verbose=1").await.json();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|task| task["id"].as_u64().unwrap()).collect();
+    assert_eq!(listed, [again.0, other.0]);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_is_polled_by_byte_and_the_tail_comes_whole() {
+    let (replica, _) = Replica::with_agent().await;
+    let admin = Client::of(&replica, "admin");
+    let id = task(&admin.get("/deployments/web/vms?format=full").await);
+    replica.must(Command::TaskTake { task: id, epoch: EPOCH }).await;
+    let output = |kind: &str| format!("/tasks/{id}/output?type={kind}");
+    let poll = async |byte: usize| {
+        let range = format!("bytes={byte}-");
+        admin.send_with("GET", &output("result"), "", &[("range", &range)]).await
+    };
+    assert_eq!(poll(0).await.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    replica.must(Command::TaskReport { task: id, epoch: EPOCH, lines: "{\"a\":1}\n".into() }).await;
+    let first = poll(0).await;
+    assert_eq!((first.status, first.range.as_str()), (StatusCode::PARTIAL_CONTENT, "bytes 0-7/8"));
+    replica.must(Command::TaskReport { task: id, epoch: EPOCH, lines: "{\"b\":2}\n".into() }).await;
+    let second = poll(8).await;
+    assert_eq!((second.body.as_str(), second.range.as_str()), ("{\"b\":2}\n", "bytes 8-15/16"));
+    assert_eq!(poll(16).await.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(admin.get(&output("result")).await.body, "{\"a\":1}\n{\"b\":2}\n");
+    assert_eq!(admin.get(&output("none")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(admin.get(&output("what")).await.json()["code"], 600000);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_have_bosh_s_numbers_and_texts() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    for (method, path, body, status, code) in [
+        ("GET", "/deployments/none", "", 404, 70000),
+        ("GET", "/tasks/9999", "", 404, 10000),
+        ("GET", "/tasks/x", "", 404, 10000),
+        ("GET", "/releases/none", "", 404, 30005),
+        ("GET", "/releases/none?version=1", "", 404, 30006),
+        ("GET", "/configs/77", "", 404, 440012),
+        ("GET", "/configs?limit=0", "", 400, 440010),
+        ("POST", "/configs", "{", 400, 710001),
+        ("POST", "/configs", "{}", 400, 440010),
+        ("POST", "/deployments", "a: [", 400, 710000),
+        ("POST", "/deployments", "releases: []", 400, 40001),
+        ("PUT", "/deployments/none/jobs/*?state=what", "", 400, 440010),
+    ] {
+        let answer = admin.send(method, path, body).await;
+        let what = format!("{method} {path}: {answer:?}");
+        assert_eq!((answer.status.as_u16(), answer.json()["code"].as_u64()), (status, Some(code)), "{what}");
+    }
+    let unknown = admin.get("/nothing/here").await;
+    assert_eq!(
+        (unknown.status.as_u16(), unknown.body.as_str()),
+        (404, "Endpoint '/nothing/here' not found.\n")
+    );
+    assert_eq!(admin.send("DELETE", "/info", "").await.status, StatusCode::NOT_FOUND);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_is_stored_once_and_guarded_by_the_id_that_was_seen() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    let put = async |content: &str, expected: &str| {
+        let body =
+            json!({ "type": "cloud", "name": "default", "content": content, "expected_latest_id": expected });
+        admin.send("POST", "/configs", &body.to_string()).await
+    };
+    let diff = admin.send("POST", "/cloud_configs/diff?name=", "azs: []").await.json();
+    assert_eq!((&diff["from"]["id"], &diff["diff"]), (&json!("0"), &json!([["azs: []", "added"]])));
+    let first = put("azs: []", "0").await;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        put("azs: []", &id).await.json()["id"],
+        first.json()["id"],
+        "the same content is no new version"
+    );
+    let second = put("azs: [{name: z1}]", &id).await;
+    assert_eq!(second.status, StatusCode::CREATED);
+    let stale = put("azs: [{name: z2}]", &id).await;
+    assert_eq!((stale.status.as_u16(), &stale.json()["latest_id"]), (412, &second.json()["id"]));
+    let typed = admin.get("/cloud_configs?name=&limit=1").await.json();
+    assert_eq!(typed[0]["properties"], "azs: [{name: z1}]");
+    let versions = admin.get("/configs?type=cloud&latest=false&limit=5").await.json();
+    let current: Vec<_> = versions.as_array().unwrap().iter().map(|config| &config["current"]).collect();
+    assert_eq!(current, [&json!(true), &json!(false)]);
+    assert_eq!(admin.send("DELETE", "/configs?type=cloud&name=default", "").await.status.as_u16(), 204);
+    assert_eq!(admin.send("DELETE", "/configs?type=cloud&name=default", "").await.status.as_u16(), 404);
+    replica.stop().await;
+}

@@ -1,0 +1,42 @@
+//! Times as they come in and go out.
+
+use model::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Writes a time: RFC 3339, whole seconds, UTC.
+pub(super) fn written(at: Timestamp) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let at = OffsetDateTime::from_unix_timestamp(at.seconds()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    at.format(&format).unwrap_or_default()
+}
+
+/// Reads a time: Unix seconds, RFC 3339, or the date that BOSH writes.
+pub(super) fn read(text: &str) -> Option<Timestamp> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Some(Timestamp(seconds.checked_mul(1000)?));
+    }
+    let bosh = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok();
+    let at = at.or_else(|| Some(time::PrimitiveDateTime::parse(text, bosh).ok()?.assume_utc()))?;
+    Some(Timestamp(at.unix_timestamp().checked_mul(1000)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_dates_are_read() {
+        let at = Timestamp(1_451_020_321_000);
+        for text in
+            ["1451020321", "2015-12-25T05:12:01Z", "2015-12-25T06:12:01+01:00", "2015-12-25 05:12:01 UTC"]
+        {
+            assert_eq!(read(text), Some(at), "{text}");
+        }
+        assert_eq!(written(at), "2015-12-25T05:12:01Z");
+        for text in ["", "yesterday", "2015-13-25T05:12:01Z", "99999999999999999999"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}
