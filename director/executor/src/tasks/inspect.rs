@@ -6,6 +6,7 @@ use agent_api::{AgentState, Method, Mode, Request};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::{Disk, Instance, Vm};
+use model::task::OutputKind;
 use model::{DeploymentName, RequestId};
 use serde_json::{Value, json};
 use state::State;
@@ -23,8 +24,8 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Agents asked at once.
 const ASKED_AT_ONCE: usize = 128;
 
-/// Lines in one entry of the log, far below its size.
-const LINES_AT_ONCE: usize = 100;
+/// Bytes of lines in one entry of the log, unless a single line has more; far below what an entry may have.
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// An instance, or one of its VMs, about which there is a line.
 struct Row {
@@ -36,30 +37,50 @@ struct Row {
 
 /// Writes a line about each instance, or about each VM, to the task's result.
 ///
-/// The rows are those of one moment; pieces are of so many of them, under ids of their own, so that a new leader goes on
-/// with the piece that is missing.
+/// A new leader goes on after the lines that are there. What it adds is of its own moment: an instance that came or went
+/// in between may be missing or be told twice, as in any list that is read while it changes.
 pub async fn inspect(
     context: &TaskContext,
     deployment: &DeploymentName,
     vms: bool,
 ) -> Result<TaskEnd, Interrupted> {
     let (rows, is_paused) = rows(context, deployment, vms);
+    let told = told(context);
     let ask = |row| line(context, row, is_paused).boxed();
-    let questions: Vec<BoxFuture<'_, Value>> = rows.iter().map(ask).collect();
+    let questions: Vec<BoxFuture<'_, Value>> = rows.iter().skip(told).map(ask).collect();
     let lines: Vec<Value> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
     // An answer that was cut short by the end of the lease says nothing about the agent.
     context.fence.check()?;
-    for (number, piece) in lines.chunks(LINES_AT_ONCE).enumerate() {
+    let (mut first, mut piece, mut count) = (told, String::new(), 0);
+    for (number, line) in lines.iter().enumerate() {
+        piece.push_str(&format!("{line}\n"));
+        count += 1;
+        if piece.len() < BYTES_AT_ONCE && number + 1 < lines.len() {
+            continue;
+        }
         if context.is_cancelling() {
             return Ok(TaskEnd::Cancelled);
         }
-        let (task, epoch) = (context.id(), context.fence.epoch());
-        let lines = piece.iter().map(|line| format!("{line}\n")).collect();
-        let request_id = Some(RequestId::new(format!("t{task}-report-{number}")));
-        let report = Command::TaskReport { task, epoch, lines };
-        context.propose(Proposal { request_id, ..Proposal::own(report) }).await??;
+        report(context, first, std::mem::take(&mut piece)).await?;
+        first += std::mem::take(&mut count);
     }
     Ok(TaskEnd::Done(None))
+}
+
+/// Returns how many lines an earlier leader has written.
+fn told(context: &TaskContext) -> usize {
+    let view = context.view();
+    let result = State::new(&*view).output(context.id(), OutputKind::Result, 0, usize::MAX);
+    result.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Has lines added, once; `first` is the number of the first of them.
+async fn report(context: &TaskContext, first: usize, lines: String) -> Result<(), Interrupted> {
+    let (task, epoch) = (context.id(), context.fence.epoch());
+    let request_id = Some(RequestId::new(format!("t{task}-report-{first}")));
+    let report = Command::TaskReport { task, epoch, lines };
+    context.propose(Proposal { request_id, ..Proposal::own(report) }).await??;
+    Ok(())
 }
 
 fn rows(context: &TaskContext, deployment: &DeploymentName, vms: bool) -> (Vec<Row>, bool) {

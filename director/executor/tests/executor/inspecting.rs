@@ -1,15 +1,21 @@
 //! `vms` and `instances`: what agents say, line by line.
 
+use model::TaskId;
 use model::task::{OutputKind, TaskKind};
 use serde_json::{Value, json};
+use state::command::Command;
 
 use crate::artifacts::Shape;
 use crate::world::TestWorld;
 
-/// Returns the lines of a task's result.
+/// Returns the lines of a new task's result.
 async fn lines(world: &TestWorld, vms: bool) -> Vec<Value> {
     let ended = world.run(TaskKind::Inspect { vms }).await.done();
-    let text = world.read(|state| state.output(ended.task.id, OutputKind::Result, 0, usize::MAX));
+    result(world, ended.task.id)
+}
+
+fn result(world: &TestWorld, task: TaskId) -> Vec<Value> {
+    let text = world.read(|state| state.output(task, OutputKind::Result, 0, usize::MAX));
     let text = String::from_utf8(text).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -48,4 +54,22 @@ async fn an_agent_that_is_gone_is_unresponsive_and_keeps_nobody_waiting() {
     let mut states: Vec<(bool, Value)> = group(&instances, "web").iter().map(state).collect();
     states.sort_by_key(|(is_dead, _)| *is_dead);
     assert_eq!(states, [(false, json!("running")), (true, json!("unresponsive agent"))]);
+}
+
+#[tokio::test]
+async fn a_new_leader_goes_on_after_the_lines_that_are_there() {
+    let world = TestWorld::seed().await;
+    world.run(Shape::default().deploy()).await.done();
+    let whole = lines(&world, false).await;
+    world.depose().await;
+    let task = world.queue(TaskKind::Inspect { vms: false });
+    let epoch = world.read(|state| state.epoch());
+    world.apply(Command::TaskTake { task, epoch });
+    world.apply(Command::TaskReport { task, epoch, lines: "{\"told\":\"before\"}\n".into() });
+    world.lead();
+    world.ended(task).await.done();
+    let ids = |lines: &[Value]| lines.iter().skip(1).map(|line| line["id"].clone()).collect::<Vec<_>>();
+    let found = result(&world, task);
+    assert_eq!((found.len(), &found[0]), (whole.len(), &json!({ "told": "before" })));
+    assert_eq!(ids(&found), ids(&whole));
 }
