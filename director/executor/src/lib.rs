@@ -19,7 +19,7 @@ pub mod ports;
 pub mod prepare;
 pub mod recover;
 pub mod render;
-mod rfc3339;
+pub mod rfc3339;
 pub mod runner;
 mod sought;
 pub mod stages;

@@ -119,11 +119,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn of_task_error(told: &TaskError) -> Status {
-    let known = ErrorCode::from_number(told.code);
-    let code = match known {
-        Some(
-            ErrorCode::TaskNotFound
+/// Returns whether an error says that what was named is not there; at both doors.
+pub fn is_not_found(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::TaskNotFound
             | ErrorCode::ReleaseNotFound
             | ErrorCode::ReleaseVersionNotFound
             | ErrorCode::StemcellNotFound
@@ -131,9 +131,15 @@ fn of_task_error(told: &TaskError) -> Status {
             | ErrorCode::InstanceNotFound
             | ErrorCode::JobNotFound
             | ErrorCode::ConfigNotFound
-            | ErrorCode::ConfigServerMissingName
-            | ErrorCode::ResourceNotFound,
-        ) => Code::NotFound,
+            | ErrorCode::ResourceNotFound
+    )
+}
+
+fn of_task_error(told: &TaskError) -> Status {
+    let known = ErrorCode::from_number(told.code);
+    let code = match known {
+        Some(code) if is_not_found(code) => Code::NotFound,
+        Some(ErrorCode::ConfigServerMissingName) => Code::NotFound,
         Some(ErrorCode::TaskUnexpectedState | ErrorCode::ReleaseInUse | ErrorCode::StemcellInUse) => {
             Code::FailedPrecondition
         }

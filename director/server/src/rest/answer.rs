@@ -13,6 +13,8 @@ use service::ServiceError;
 use state::command::Refusal;
 use state::log::LogError;
 
+use crate::error_map::is_not_found;
+
 /// What a handler returns.
 pub(super) type Answer = Result<Response, Failure>;
 
@@ -128,17 +130,7 @@ fn again(message: &str) -> Response {
 /// Returns the status that BOSH gives an error with, if it is told while the request is answered.
 fn status_of(code: u32) -> StatusCode {
     match ErrorCode::from_number(code) {
-        Some(
-            ErrorCode::TaskNotFound
-            | ErrorCode::ReleaseNotFound
-            | ErrorCode::ReleaseVersionNotFound
-            | ErrorCode::StemcellNotFound
-            | ErrorCode::DeploymentNotFound
-            | ErrorCode::InstanceNotFound
-            | ErrorCode::JobNotFound
-            | ErrorCode::ConfigNotFound
-            | ErrorCode::ResourceNotFound,
-        ) => StatusCode::NOT_FOUND,
+        Some(code) if is_not_found(code) => StatusCode::NOT_FOUND,
         Some(ErrorCode::UnauthorizedError) => StatusCode::UNAUTHORIZED,
         Some(ErrorCode::Unknown | ErrorCode::SystemError) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use service::{Caller, Right};
 use tokio_util::io::StreamReader;
 
-use super::Rest;
 use super::answer::{Answer, Failure, see_task, told};
 use super::deployments::all;
 use super::login::Login;
 use super::repeats;
+use super::{Rest, is_on};
 use crate::door::at_most;
 
 /// `releases`
@@ -122,10 +122,6 @@ pub(super) struct UploadQuery {
     fix: Option<String>,
 }
 
-fn is_on(flag: &Option<String>) -> bool {
-    flag.as_deref() == Some("true")
-}
-
 /// Takes an archive into the fleet's blobs.
 async fn archive(rest: &Rest, caller: &Caller, parts: &Parts, body: Body) -> Result<BlobDigest, Failure> {
     caller.needs(Right::Admin, "upload archives")?;
@@ -150,7 +146,7 @@ pub(super) async fn upload_release(
 ) -> Answer {
     let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
     let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
-    let (rebase, fix) = (is_on(&query.rebase), is_on(&query.fix));
+    let (rebase, fix) = (is_on(query.rebase.as_ref()), is_on(query.fix.as_ref()));
     Ok(see_task(service.upload_release(&caller, Some(key), blob, rebase, fix).await?))
 }
 
@@ -211,7 +207,7 @@ pub(super) async fn upload_stemcell(
 ) -> Answer {
     let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
     let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
-    Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(&query.fix)).await?))
+    Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(query.fix.as_ref())).await?))
 }
 
 #[derive(Deserialize)]
@@ -249,6 +245,6 @@ pub(super) async fn delete_stemcell(
 ) -> Answer {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    let force = is_on(&query.force);
+    let force = is_on(query.force.as_ref());
     Ok(see_task(service.delete_stemcell(&caller, Some(key), name, version.into(), force).await?))
 }

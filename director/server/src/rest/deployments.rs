@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use service::Read;
 use service::ops::{DeploymentSummary, DiffLine, ErrandRun, LineChange};
 
-use super::Rest;
 use super::answer::{Answer, Failure, see_task, told};
 use super::login::Login;
 use super::repeats;
 use super::tasks::context_id;
+use super::{Rest, is_on};
 
 /// Reads all pages of a list: the CLI knows no pages.
 macro_rules! all {
@@ -57,21 +57,20 @@ pub(super) async fn list(
 ) -> Answer {
     let service = &rest.door.service;
     let found = all!(page => service.deployments(&caller, Read::Linearizable, &page));
-    let is_out = |flag: &Option<String>| flag.as_deref() == Some("true");
     let row = |deployment: DeploymentSummary| {
         let mut row = json!({ "name": deployment.name, "teams": [] });
-        if !is_out(&query.exclude_configs) {
+        if !is_on(query.exclude_configs.as_ref()) {
             row["cloud_config"] = json!(if deployment.deployed { "latest" } else { "none" });
         }
-        if !is_out(&query.exclude_stemcells) {
+        if !is_on(query.exclude_stemcells.as_ref()) {
             let stemcell = |(name, version): &(String, _)| json!({ "name": name, "version": version });
             row["stemcells"] = deployment.stemcells.iter().map(stemcell).collect();
         }
-        if !is_out(&query.exclude_releases) {
+        if !is_on(query.exclude_releases.as_ref()) {
             let release = |r: &model::instance::ReleaseRef| json!({ "name": r.name, "version": r.version });
             row["releases"] = deployment.releases.iter().map(release).collect();
         }
-        if !is_out(&query.exclude_lock) {
+        if !is_on(query.exclude_lock.as_ref()) {
             row["locked"] = json!(deployment.locked_by.is_some());
         }
         row
@@ -139,16 +138,15 @@ pub(super) struct DeployQuery {
 
 impl DeployQuery {
     fn options(self) -> DeployOptions {
-        let is_on = |flag: Option<String>| flag.as_deref() == Some("true");
         let groups = self.skip_drain.unwrap_or_default();
         DeployOptions {
-            recreate: is_on(self.recreate),
-            recreate_persistent_disks: is_on(self.recreate_persistent_disks),
-            fix: is_on(self.fix),
+            recreate: is_on(self.recreate.as_ref()),
+            recreate_persistent_disks: is_on(self.recreate_persistent_disks.as_ref()),
+            fix: is_on(self.fix.as_ref()),
             skip_drain: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
             canaries: self.canaries,
             max_in_flight: self.max_in_flight,
-            dry_run: is_on(self.dry_run),
+            dry_run: is_on(self.dry_run.as_ref()),
         }
     }
 }
@@ -182,7 +180,7 @@ pub(super) async fn delete(
 ) -> Answer {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    let force = query.force.as_deref() == Some("true");
+    let force = is_on(query.force.as_ref());
     let name = DeploymentName::new(name);
     let task = service.delete_deployment(&caller, Some(key), &name, force, context_id(&parts)).await?;
     Ok(see_task(task))

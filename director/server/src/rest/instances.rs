@@ -15,12 +15,12 @@ use service::Read;
 use service::ops::InstanceRow;
 use state::records::OrphanedVm;
 
-use super::Rest;
 use super::answer::{Answer, see_task, told};
 use super::deployments::all;
 use super::login::Login;
 use super::repeats;
 use super::times;
+use super::{Rest, is_on};
 
 #[derive(Deserialize)]
 pub(super) struct FormatQuery {
@@ -42,51 +42,59 @@ fn row(row: &InstanceRow) -> Value {
     })
 }
 
-/// Lists instances.
+/// `instances`
 pub(super) async fn instances(
-    Login(caller): Login,
-    State(rest): State<Rest>,
-    Path(name): Path<String>,
-    Query(query): Query<FormatQuery>,
+    login: Login,
+    rest: State<Rest>,
+    name: Path<String>,
+    query: Query<FormatQuery>,
     parts: Parts,
 ) -> Answer {
-    let (service, name) = (&rest.door.service, DeploymentName::new(name));
-    if query.format.as_deref() == Some("full") {
-        let key = repeats::key(service, &caller, &parts, b"").await?;
-        return Ok(see_task(service.inspect(&caller, Some(key), &name, false).await?));
-    }
-    let found = all!(page => service.instances(&caller, name.clone(), Read::Linearizable, &page));
-    let rows = found.iter().map(|found| {
+    let expecting = |found: &InstanceRow| {
         let instance = &found.instance;
         let is_service = instance.spec.lifecycle == Lifecycle::Service;
         let mut row = row(found);
         row["expects_vm"] = json!(is_service && instance.state != InstanceState::Detached);
-        row
-    });
-    Ok(Json(rows.collect::<Vec<_>>()).into_response())
+        Some(row)
+    };
+    listed(login, rest, name, query, parts, false, expecting).await
 }
 
-/// Lists VMs.
+/// `vms`
 pub(super) async fn vms(
+    login: Login,
+    rest: State<Rest>,
+    name: Path<String>,
+    query: Query<FormatQuery>,
+    parts: Parts,
+) -> Answer {
+    let active = |found: &InstanceRow| {
+        found.vm.as_ref()?;
+        let mut row = row(found);
+        row["active"] = json!(true);
+        row["permanent_nats_credentials"] = json!(false);
+        Some(row)
+    };
+    listed(login, rest, name, query, parts, true, active).await
+}
+
+/// Lists what the state knows; or, in full, sends to a task that asks all agents.
+async fn listed(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path(name): Path<String>,
     Query(query): Query<FormatQuery>,
     parts: Parts,
+    vms: bool,
+    row: impl Fn(&InstanceRow) -> Option<Value>,
 ) -> Answer {
     let (service, name) = (&rest.door.service, DeploymentName::new(name));
     if query.format.as_deref() == Some("full") {
         let key = repeats::key(service, &caller, &parts, b"").await?;
-        return Ok(see_task(service.inspect(&caller, Some(key), &name, true).await?));
+        return Ok(see_task(service.inspect(&caller, Some(key), &name, vms).await?));
     }
     let found = all!(page => service.instances(&caller, name.clone(), Read::Linearizable, &page));
-    let rows = found.iter().filter(|found| found.vm.is_some()).map(|found| {
-        let mut row = row(found);
-        row["active"] = json!(true);
-        row["permanent_nats_credentials"] = json!(false);
-        row
-    });
-    Ok(Json(rows.collect::<Vec<_>>()).into_response())
+    Ok(Json(found.iter().filter_map(row).collect::<Vec<_>>()).into_response())
 }
 
 #[derive(Deserialize)]
@@ -149,7 +157,7 @@ async fn change(
     };
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    let (name, skip_drain) = (DeploymentName::new(name), query.skip_drain.as_deref() == Some("true"));
+    let (name, skip_drain) = (DeploymentName::new(name), is_on(query.skip_drain.as_ref()));
     let task = service
         .change_state(
             &caller,

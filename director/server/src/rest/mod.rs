@@ -125,6 +125,11 @@ fn of_artifacts() -> Table {
     ]
 }
 
+/// Returns whether a flag of a query is on: only `true` is.
+fn is_on(flag: Option<&String>) -> bool {
+    flag.is_some_and(|flag| flag == "true")
+}
+
 /// Returns both doors at one port: gRPC says of itself what it is, everything else is REST.
 pub fn beside(grpc: Router, rest: Router) -> Router {
     Router::new().fallback(by_protocol).with_state((grpc, rest))

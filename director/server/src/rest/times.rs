@@ -6,9 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// Writes a time: RFC 3339, whole seconds, UTC.
 pub(super) fn written(at: Timestamp) -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    let at = OffsetDateTime::from_unix_timestamp(at.seconds()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    at.format(&format).unwrap_or_default()
+    executor::rfc3339::rfc3339(at.seconds())
 }
 
 /// Reads a time: Unix seconds, RFC 3339, or the date that BOSH writes.
