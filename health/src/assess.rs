@@ -14,6 +14,9 @@ pub struct Policy {
     /// How long this replica must have listened at least before silence counts: enough for a heartbeat, and for an agent
     /// whose stream has moved.
     pub listened_min: Duration,
+    /// How long the fleet must have suspected an agent before that counts as silence to whoever watches it now, for however
+    /// short a time. Whoever heard it meanwhile would have had it known by then.
+    pub suspicion_counts_after: Duration,
     /// How often an agent that is called dead is asked whether it is back. It may be served where its watcher does not
     /// hear it.
     pub ask_dead_every: Duration,
@@ -26,6 +29,7 @@ impl Default for Policy {
             suspect_after: Duration::from_secs(9),
             boot_grace: Duration::from_secs(60),
             listened_min: Duration::from_secs(5),
+            suspicion_counts_after: Duration::from_secs(8),
             ask_dead_every: Duration::from_secs(10),
         }
     }
@@ -40,6 +44,8 @@ pub struct Signs {
     pub listening_since: Duration,
     /// When it was last heard here, or last answered.
     pub heard: Option<Duration>,
+    /// Since when the fleet has suspected it, if it does.
+    pub suspected_since: Option<Duration>,
     /// When it was last asked in vain.
     pub asked: Option<Duration>,
     /// What the fleet agreed on last.
@@ -71,9 +77,14 @@ pub fn assess(policy: Policy, signs: Signs, now: Duration) -> Verdict {
 /// Returns when a silent agent is to be asked.
 fn due(policy: Policy, signs: Signs) -> Duration {
     match signs.agreed {
-        // It was silent for long enough already, to us or to who watched it before: however often watchers change, each
-        // change costs no more than a question.
-        Health::Suspect => Duration::ZERO,
+        // It was silent for long enough already, but perhaps not to us: who watched it before may just have heard it. An
+        // old suspicion needs no more listening: watchers that change again and again must hide no death.
+        Health::Suspect => {
+            let listened = signs.listening_since + policy.listened_min;
+            signs
+                .suspected_since
+                .map_or(listened, |since| listened.min(since + policy.suspicion_counts_after))
+        }
         Health::Dead => signs.asked.unwrap_or(signs.listening_since) + policy.ask_dead_every,
         Health::New | Health::Alive => {
             let silent = match (signs.heard, signs.agreed) {
@@ -109,6 +120,7 @@ mod tests {
             known_since: at(known),
             listening_since: at(listening),
             heard: heard.map(at),
+            suspected_since: None,
             asked: None,
             agreed,
         };
@@ -139,7 +151,25 @@ mod tests {
         check("never booted, and the watchers change", of(31, 95, None, Health::New), Verdict::Ask);
         check("back from the dead", of(0, 0, Some(99), Health::Dead), Verdict::Alive);
         check("suspected by mistake", of(0, 0, Some(99), Health::Suspect), Verdict::Alive);
-        check("suspected by an earlier watcher", of(0, 100, None, Health::Suspect), Verdict::Ask);
+        check("suspected, and listened for", of(0, 95, None, Health::Suspect), Verdict::Ask);
+        check("suspected by an earlier watcher", of(0, 96, None, Health::Suspect), Verdict::Keep);
+    }
+
+    #[test]
+    fn an_old_suspicion_needs_no_more_listening() {
+        let judge = |suspected| {
+            let signs = Signs {
+                known_since: at(0),
+                listening_since: at(99),
+                heard: None,
+                suspected_since: Some(at(suspected)),
+                asked: None,
+                agreed: Health::Suspect,
+            };
+            assess(Policy::default(), signs, at(100))
+        };
+        assert_eq!(judge(93), Verdict::Keep, "who watched it before may just have heard it");
+        assert_eq!(judge(92), Verdict::Ask);
     }
 
     #[test]
@@ -148,6 +178,7 @@ mod tests {
             known_since: at(0),
             listening_since: at(listening),
             heard: Some(at(10)),
+            suspected_since: None,
             asked,
             agreed: Health::Dead,
         };

@@ -76,6 +76,8 @@ struct Listening {
     epoch: u64,
     known: BTreeMap<AgentId, Instant>,
     since: BTreeMap<AgentId, Instant>,
+    /// Since when the fleet has suspected those that it suspects, as far as this replica knows.
+    suspected: BTreeMap<AgentId, Instant>,
     /// When those that gave no answer were last asked.
     asked: BTreeMap<AgentId, Instant>,
 }
@@ -88,17 +90,20 @@ impl Listening {
             epoch: 0,
             known: BTreeMap::new(),
             since: BTreeMap::new(),
+            suspected: BTreeMap::new(),
             asked: BTreeMap::new(),
         }
     }
 
     /// Starts over for everybody when streams may have moved: after an election or a new map, silence proves nothing yet.
-    fn note(&mut self, map: u64, epoch: u64, all: &BTreeSet<&AgentId>, own: &[&Watched]) {
+    fn note(&mut self, map: u64, epoch: u64, all: &[Watched], own: &[&Watched]) {
         if (map, epoch) != (self.map, self.epoch) {
             (self.map, self.epoch) = (map, epoch);
             self.since.clear();
         }
-        keep(&mut self.known, all.iter().copied());
+        keep(&mut self.known, all.iter().map(|w| &w.agent));
+        let suspects = all.iter().filter(|w| w.agreed == Health::Suspect);
+        keep(&mut self.suspected, suspects.map(|w| &w.agent));
         keep(&mut self.since, own.iter().map(|w| &w.agent));
         if known_bugs::is(Bug::ShardWithoutGrace) {
             self.since = self.known.clone();
@@ -109,6 +114,7 @@ impl Listening {
     /// Starts over for everybody after this process stood still.
     fn interrupted(&mut self) {
         self.since.clear();
+        self.suspected.clear();
     }
 
     fn at(&self, moment: Instant) -> Duration {
@@ -121,6 +127,7 @@ impl Listening {
             known_since: self.at(*self.known.get(agent)?),
             listening_since: self.at(*self.since.get(agent)?),
             heard: ears.last(agent).map(|at| self.at(at)),
+            suspected_since: self.suspected.get(agent).map(|at| self.at(*at)),
             asked: self.asked.get(agent).map(|at| self.at(*at)),
             agreed: watched.agreed,
         })
@@ -235,9 +242,8 @@ impl Watcher<'_> {
             .iter()
             .filter(|w| shard_owner(&w.deployment, &watchers) == Some(self.world.node()))
             .collect();
-        let all = watched.iter().map(|w| &w.agent).collect();
-        self.listening.note(map, self.world.epoch(), &all, &own);
-        self.ears.forget_all_but(&all);
+        self.listening.note(map, self.world.epoch(), &watched, &own);
+        self.ears.forget_all_but(&watched.iter().map(|w| &w.agent).collect());
         let now = self.listening.at(Instant::now());
         let (mut alive, mut silent, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
         for agent in own.into_iter().filter(|w| !w.in_work) {
@@ -259,7 +265,8 @@ impl Watcher<'_> {
         self.ask(map, silent);
     }
 
-    /// Has it known that agents that are being asked are suspected. Not at once: one that is served elsewhere answers in
+    /// Has it known that agents that are being asked are suspected, also if the question is older than the map: what a
+    /// suspicion is worth, whoever reads it judges by its age. Not at once: one that is served elsewhere answers in
     /// no time, and the log need not hear of it.
     fn suspect(&mut self, map: u64, suspected: &[&Watched]) {
         for agent in suspected {

@@ -26,6 +26,7 @@ const QUICK: Policy = Policy {
     suspect_after: Duration::from_secs(1),
     boot_grace: Duration::from_secs(60),
     listened_min: Duration::from_millis(500),
+    suspicion_counts_after: Duration::from_secs(1),
     ask_dead_every: Duration::from_secs(2),
 };
 

@@ -83,23 +83,47 @@ async fn watchers_that_keep_changing_hide_no_death() {
         world.with(|w| w.map.0 += 1);
     }
     assert_eq!(world.dead(), BTreeSet::from([AgentId::new("0")]));
-    for _ in 0..6 {
+    for _ in 0..8 {
         seconds(7).await;
         world.with(|w| w.map.0 += 1);
     }
     assert_eq!(world.dead().len(), 2, "also one that has never been heard, once it has had its time to boot");
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_that_was_suspected_before_the_watchers_changed_is_asked_at_once() {
-    let (world, _) = watching(1).await;
+/// Until the fleet suspects the only agent.
+async fn suspected(world: &FakeWorld) -> Instant {
     while world.told(Health::Suspect).is_empty() {
         seconds(1).await;
     }
+    Instant::now()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_suspected_before_the_watchers_changed_is_listened_for_like_any_other() {
+    let (world, _) = watching(1).await;
+    suspected(&world).await;
     world.with(|w| w.map.0 += 1);
-    // What the question under way finds is refused; then it takes one more question and no patience.
+    let taken_over = Instant::now();
+    // What the question under way finds is refused.
+    seconds(12).await;
+    let (found, ..) = world.told(Health::Dead).into_iter().find(|told| told.1 == 2).expect("it is dead");
+    assert!(found - taken_over >= Policy::default().listened_min + ASK_WITHIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_been_suspected_for_long_is_asked_as_soon_as_the_watchers_change() {
+    let (world, _) = watching(1).await;
+    // Nobody can have it known that it is dead, for so long that the suspicion is old.
+    let since = suspected(&world).await;
+    while since.elapsed() < Policy::default().suspicion_counts_after {
+        world.with(|w| w.map.0 += 1);
+        seconds(1).await;
+    }
+    world.with(|w| w.map.0 += 1);
+    let (map, taken_over) = (world.with(|w| w.map.0), Instant::now());
     seconds(7).await;
-    assert!(world.told(Health::Dead).iter().any(|r| r.1 == 2), "found under the new map");
+    let (found, ..) = world.told(Health::Dead).into_iter().find(|told| told.1 == map).expect("it is dead");
+    assert!(found - taken_over < Policy::default().listened_min + ASK_WITHIN);
 }
 
 #[tokio::test(start_paused = true)]

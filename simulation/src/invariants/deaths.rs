@@ -2,13 +2,13 @@
 //! only just taken it over: a death needs a silence before it, in which its watcher has listened for long enough and has then
 //! asked in vain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use checkers::deaths::{self, Record, Rules};
 use health::assess::Policy;
 use health::shard_owner;
 use health::watcher::ASK_WITHIN;
-use model::{AgentId, NodeId};
+use model::{AgentId, NodeId, RequestId};
 use state::command::{Command, Entry, Outcome};
 use state::records::AgentHealth;
 
@@ -19,12 +19,13 @@ use crate::process::STEP_MAX_MS;
 /// What is remembered of an agent.
 #[derive(Default)]
 struct Agent {
-    /// Who watches it, as the fleet agreed on.
+    /// Who watches it, as the fleet agreed on, and since when. A new map that leaves it where it is changes nothing.
     watched_by: Option<NodeId>,
+    watched_since_us: u64,
     /// When its last heartbeats were acknowledged there.
     acknowledged_us: Vec<u64>,
-    /// Whether it was suspected when the newest shard map came: then it is asked at once.
-    was_suspect: bool,
+    /// Since when the fleet has suspected it. An old suspicion counts as silence to whoever watches it.
+    suspected_since_us: Option<u64>,
 }
 
 /// Heartbeats that are remembered: far more than come between a finding and its entry.
@@ -33,11 +34,12 @@ const REMEMBERED: usize = 32;
 #[derive(Default)]
 pub struct NoFalseDeath {
     agents: BTreeMap<AgentId, Agent>,
-    /// The newest shard map's number, and since when it is there.
+    /// The newest shard map's number.
     map: u64,
-    map_since_us: u64,
     /// Entries that were judged: others apply them later.
     judged: u64,
+    /// Requests that were judged: a report whose answer was lost is sent again, and answered as it was.
+    requests: BTreeSet<RequestId>,
 }
 
 impl NoFalseDeath {
@@ -45,11 +47,15 @@ impl NoFalseDeath {
         let grace = Policy::default().listened_min + ASK_WITHIN;
         let rules = Rules { grace_us: grace.as_micros() as u64, skew_us: STEP_MAX_MS * 1000 };
         let agent = self.agents.get(id);
-        let watched_us = dead_us.saturating_sub(self.map_since_us);
-        if !agent.is_some_and(|agent| agent.was_suspect) && watched_us + rules.skew_us < rules.grace_us {
+        let silent_since_us = agent.map(|agent| {
+            let suspected_us = agent.suspected_since_us.unwrap_or(u64::MAX);
+            agent.watched_since_us.min(suspected_us)
+        });
+        let watched_us = silent_since_us.map(|since| dead_us.saturating_sub(since));
+        if let Some(watched_us) = watched_us.filter(|watched| watched + rules.skew_us < rules.grace_us) {
             let (map, watched_ms) = (self.map, watched_us / 1000);
             return Err(format!(
-                "agent {id} was declared dead {watched_ms} ms after shard map {map} had come"
+                "agent {id} was declared dead {watched_ms} ms after its watcher of shard map {map} had taken it over"
             ));
         }
         // What was acknowledged in the same moment may have come after the finding.
@@ -70,17 +76,18 @@ impl Invariant for NoFalseDeath {
         match event {
             Event::State { state, .. } => {
                 let (map, known) = (state.shard_map(), state.agents());
-                let is_new = map.number != self.map;
-                if is_new {
-                    (self.map, self.map_since_us) = (map.number, clock::now_ms() * 1000);
-                }
+                let now_us = clock::now_ms() * 1000;
+                self.map = map.number;
                 self.agents.retain(|agent, _| known.iter().any(|known| known.agent == *agent));
                 for known in known {
                     let agent = self.agents.entry(known.agent).or_default();
-                    agent.watched_by = shard_owner(&known.deployment, &map.watchers);
-                    if is_new {
-                        agent.was_suspect = known.health == AgentHealth::Suspect;
+                    let watcher = shard_owner(&known.deployment, &map.watchers);
+                    if watcher != agent.watched_by {
+                        agent.watched_by = watcher;
+                        agent.watched_since_us = now_us;
                     }
+                    let suspected = (known.health == AgentHealth::Suspect).then_some(now_us);
+                    agent.suspected_since_us = suspected.map(|now| agent.suspected_since_us.unwrap_or(now));
                 }
                 Ok(())
             }
@@ -100,6 +107,9 @@ impl Invariant for NoFalseDeath {
                     return Ok(());
                 };
                 let Command::AgentTransitions { transitions, .. } = entry.command else { return Ok(()) };
+                if entry.request_id.is_some_and(|request| !self.requests.insert(request)) {
+                    return Ok(());
+                }
                 let found_us = clock::since_beginning_us(entry.proposed_at);
                 let dead = transitions.iter().filter(|found| found.health == AgentHealth::Dead);
                 dead.map(|found| &found.agent).try_for_each(|agent| self.check(agent, found_us))
