@@ -8,13 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use known_bugs::Bug;
 use model::{AgentId, Epoch, RequestId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{AgentError, Agents, JobState, Method, Mode, Reply, Request};
+use crate::admission::{self, Known, Stale};
+use crate::{AgentError, Agents, JobState, Method, Reply, Request};
 
 /// What an agent does with one request of a method.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,10 +265,8 @@ const CANCELLED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Agent {
     fn learn(&mut self, id: &AgentId, epoch: Epoch) -> Result<(), AgentError> {
-        if epoch < self.epoch && !known_bugs::is(Bug::AgentForgetsEpoch) {
-            return Err(AgentError::StaleEpoch { agent: id.clone(), current: self.epoch });
-        }
-        self.epoch = self.epoch.max(epoch);
+        let stale = |Stale { current }| AgentError::StaleEpoch { agent: id.clone(), current };
+        self.epoch = admission::admit(self.epoch, epoch).map_err(stale)?;
         Ok(())
     }
 
@@ -276,21 +274,22 @@ impl Agent {
         if let Err(error) = self.learn(id, request.epoch) {
             return Standing::Refused(error);
         }
-        if self.running.contains_key(&request.id) {
-            return Standing::Wait;
-        }
-        match self.records.get(&request.id) {
-            Some(Ending::Interrupted) if request.mode == Mode::Attach => {}
-            Some(ending) => return Standing::Ended(ending.clone()),
-            None => {}
-        }
-        if request.mode == Mode::Attach {
-            return Standing::Refused(AgentError::UnknownRequest {
+        let known = match self.records.get(&request.id) {
+            _ if self.running.contains_key(&request.id) => Known::Running(()),
+            None => Known::Nothing,
+            Some(Ending::Interrupted) => Known::Interrupted,
+            Some(ending) => Known::Ended(ending.clone()),
+        };
+        match admission::standing(known, request.mode) {
+            admission::Standing::New => self.begin(request),
+            admission::Standing::Running(()) => Standing::Wait,
+            admission::Standing::Ended(ending) => Standing::Ended(ending),
+            admission::Standing::Interrupted => Standing::Ended(Ending::Interrupted),
+            admission::Standing::Unknown => Standing::Refused(AgentError::UnknownRequest {
                 agent: id.clone(),
                 request: request.id.clone(),
-            });
+            }),
         }
-        self.begin(request)
     }
 
     fn begin(&mut self, request: &Request) -> Standing {

@@ -4,6 +4,7 @@
 //! affair. Every request carries the leader's epoch and an id: an agent refuses an older epoch, and answers a repeated id
 //! from its record instead of doing the deed twice.
 
+pub mod admission;
 pub mod conformance;
 mod error;
 pub mod fake;

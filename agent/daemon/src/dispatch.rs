@@ -8,8 +8,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use agent_api::Mode;
+use agent_api::admission::{self, Known, Stale};
 use futures::FutureExt as _;
-use known_bugs::Bug;
 use model::{Epoch, RequestId};
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::agent::v1::agent_fault::Kind;
@@ -100,26 +101,33 @@ impl Dispatcher {
         *self.outbound.lock().unwrap_or_else(PoisonError::into_inner) = outbound;
     }
 
-    /// Learns an epoch. It is on disk before anything is done under it: an older leader must not get through after a
-    /// restart of the agent. Returns the highest one known.
-    pub(crate) async fn learn_epoch(&self, heard: Epoch) -> std::io::Result<Epoch> {
-        if heard <= self.epoch() {
-            return Ok(self.epoch());
+    /// Learns an epoch, or says that a newer one is known. It is on disk before anything is done under it.
+    pub(crate) async fn learn_epoch(&self, heard: Epoch) -> std::io::Result<Result<Epoch, Stale>> {
+        let known = self.epoch();
+        let learned = match admission::admit(known, heard) {
+            Ok(learned) => learned,
+            Err(stale) => return Ok(Err(stale)),
+        };
+        if learned > known {
+            self.storage.write(Layout::epoch, &learned.0).await?;
         }
-        self.storage.write(Layout::epoch, &heard.0).await?;
         let mut inner = self.inner();
-        inner.epoch = inner.epoch.max(heard);
-        Ok(inner.epoch)
+        // Another one may have been learned while this one was written.
+        let admitted = admission::admit(inner.epoch, learned);
+        if let Ok(newest) = admitted {
+            inner.epoch = newest;
+        }
+        Ok(admitted)
     }
 
     /// Takes a request in. Returns once it is decided what becomes of it; the work itself goes on in a task.
     pub(crate) async fn take(self: &Arc<Self>, request: AgentRequest) {
         let (id, sending) = (RequestId::from(request.request_id.clone()), request.sending);
         match self.learn_epoch(Epoch(request.epoch)).await {
-            Ok(current) if request.epoch < current.0 && !known_bugs::is(Bug::AgentForgetsEpoch) => {
+            Ok(Err(Stale { current })) => {
                 return self.send(&id, sending, Body::Fault(stale(current))).await;
             }
-            Ok(_) => {}
+            Ok(Ok(_)) => {}
             Err(error) => {
                 warn!(error = %error, "the epoch can't be written");
                 let fault = failed(format!("the agent can't write its epoch: {error}"));
@@ -147,20 +155,25 @@ impl Dispatcher {
     /// Decides, and enters a new request as running, in one go.
     fn standing(&self, id: &RequestId, request: &AgentRequest) -> Standing {
         let mut inner = self.inner();
-        if let Some(work) = inner.running.get(id) {
-            return Standing::Running(work.clone());
-        }
-        match inner.journal.find(id) {
-            Recorded::Ended(ending) => return Standing::Ended(ending),
-            Recorded::Interrupted if !request.attach_only => {
+        let known = match (inner.running.get(id), inner.journal.find(id)) {
+            (Some(work), _) => Known::Running(work.clone()),
+            (None, Recorded::Ended(ending)) => Known::Ended(ending),
+            (None, Recorded::Interrupted) => Known::Interrupted,
+            (None, Recorded::Unknown) => Known::Nothing,
+        };
+        let mode = if request.attach_only { Mode::Attach } else { Mode::Submit };
+        match admission::standing(known, mode) {
+            admission::Standing::New => {}
+            admission::Standing::Running(work) => return Standing::Running(work),
+            admission::Standing::Ended(ending) => return Standing::Ended(ending),
+            admission::Standing::Interrupted => {
                 return Standing::Refused(failed(
                     "the agent was restarted while this ran: it may be done, in part or not at all".into(),
                 ));
             }
-            Recorded::Interrupted | Recorded::Unknown => {}
-        }
-        if request.attach_only {
-            return Standing::Refused(fault(Kind::UnknownRequest, String::new()));
+            admission::Standing::Unknown => {
+                return Standing::Refused(fault(Kind::UnknownRequest, String::new()));
+            }
         }
         if inner.running.len() >= RUNNING_MAX {
             return Standing::Refused(failed(format!("{RUNNING_MAX} requests are already under way")));
@@ -242,7 +255,7 @@ impl Dispatcher {
     /// Asks a request to end, as far as its method can.
     pub(crate) async fn cancel(&self, request: CancelRequest) {
         let (outcome, current_epoch) = match self.learn_epoch(Epoch(request.epoch)).await {
-            Ok(current) if request.epoch < current.0 => (Outcome::RefusedEpoch, current.0),
+            Ok(Err(Stale { current })) => (Outcome::RefusedEpoch, current.0),
             _ => (self.cancel_running(&request.request_id.clone().into()), 0),
         };
         let result = CancelResult { request_id: request.request_id, outcome: outcome.into(), current_epoch };

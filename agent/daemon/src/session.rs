@@ -119,7 +119,8 @@ async fn welcomed(
 ) -> Result<(Opened, Vec<String>), Status> {
     // A director that we trust has seen this leader elected: fence the older ones from now on.
     let learned = parts.dispatcher.learn_epoch(Epoch(welcome.epoch)).await;
-    learned.map_err(|error| Status::internal(format!("the epoch can't be written: {error}")))?;
+    // One that has not seen it is no danger: what it asks under an older epoch is refused one by one.
+    let _ = learned.map_err(|error| Status::internal(format!("the epoch can't be written: {error}")))?;
     parts.dispatcher.answer_over(Some(outbound.clone()));
     let mut changes = parts.machine.changes();
     changes.mark_unchanged();
