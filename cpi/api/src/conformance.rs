@@ -179,6 +179,7 @@ macro_rules! conformance {
         $crate::conformance!(@each $factory;
             info_names_a_supported_contract
             creating_a_vm_twice_makes_one
+            a_vm_with_another_token_is_not_the_answer
             a_vm_is_found_after_its_answer_was_lost
             an_absent_vm_is_not_found
             deleting_a_vm_twice_is_fine

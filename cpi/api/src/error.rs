@@ -1,5 +1,6 @@
 //! Errors of a cloud, with BOSH's type names.
 
+use model::VmCid;
 use serde::{Deserialize, Serialize};
 
 /// What kind of failure it was, as far as callers act on it.
@@ -81,6 +82,13 @@ impl CpiError {
     pub fn retryable(mut self) -> Self {
         self.ok_to_retry = true;
         self
+    }
+
+    /// A VM is there for the agent, with another token than this call brings: a call that was given up has made it, and no
+    /// director lets its agent in any more. Whoever tries again looks for it first, and deletes it.
+    pub fn made_by_another_call(method: &'static str, cid: &VmCid) -> Self {
+        let message = format!("another call has made VM `{cid}` for this agent, with a token that is void");
+        Self::new(CpiErrorKind::VmCreationFailed, method, message).retryable()
     }
 
     /// Names the call that failed.

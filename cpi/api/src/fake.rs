@@ -27,6 +27,8 @@ pub enum Fault {
     /// The caller sees [`CpiErrorKind::TimedOut`] at once; the deed is done when the test says so
     /// ([`FakeCpi::carry_out_late_calls`]), however many have looked for it by then.
     Late,
+    /// What is late is done just before it.
+    AfterLateCalls,
 }
 
 /// A call as it arrived.
@@ -126,6 +128,10 @@ impl CallPort for FakeCpi {
             Some(Fault::Late) => {
                 self.lock().late.push(call);
                 Err(timed_out())
+            }
+            Some(Fault::AfterLateCalls) => {
+                self.carry_out_late_calls();
+                perform(call)
             }
             Some(Fault::LoseAnswer) => perform(call).and_then(|_| Err(timed_out())),
             Some(Fault::Hang) => {

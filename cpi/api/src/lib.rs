@@ -36,7 +36,9 @@ pub trait Cpi: Send + Sync {
     /// Removes a stemcell; one that is gone counts as removed.
     async fn delete_stemcell(&self, context: &CallContext, cid: &StemcellCid) -> Result<(), CpiError>;
 
-    /// Creates a VM tagged with `request.agent_id`, so that a later leader can find it again.
+    /// Creates a VM tagged with `request.agent_id`, so that a later leader can find it again. A cloud that knows the agent
+    /// has its VM already may answer with that, but only if it was made with the same token; else it refuses, as
+    /// [`CpiError::made_by_another_call`] says.
     async fn create_vm(&self, context: &CallContext, request: CreateVm) -> Result<CreatedVm, CpiError>;
     /// Looks for VMs by the agent id they were created with, and returns all of them.
     async fn find_vm(&self, context: &CallContext, agent: &AgentId) -> Result<Found<VmCid>, CpiError>;

@@ -179,10 +179,13 @@ impl MemoryCloud {
 
     fn create_vm(&mut self, request: CreateVm) -> Result<Value, CpiError> {
         let cid = vm_cid(&request.agent_id);
-        if self.vms.contains_key(&cid) {
-            return Ok(json!({ "cid": cid }));
+        match self.vms.get(&cid) {
+            Some(vm) if vm.request.bootstrap.token != request.bootstrap.token => {
+                Err(CpiError::made_by_another_call("create_vm", &cid))
+            }
+            Some(_) => Ok(json!({ "cid": cid })),
+            None => self.insert_vm(cid, request),
         }
-        self.insert_vm(cid, request)
     }
 
     fn insert_vm(&mut self, cid: VmCid, request: CreateVm) -> Result<Value, CpiError> {

@@ -24,6 +24,21 @@ pub async fn creating_a_vm_twice_makes_one(bench: Arc<Bench>) {
     );
 }
 
+pub async fn a_vm_with_another_token_is_not_the_answer(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let first = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created");
+    let mut other = bench.vm(1);
+    other.bootstrap.token.push_str("-renewed");
+    match cpi.create_vm(&bench.context(1), other).await {
+        // Another one beside it: then it is found, too.
+        Ok(second) => assert_ne!(first.cid, second.cid, "its agent would not be let in"),
+        Err(error) => assert!(error.ok_to_retry, "another try looks for it first: {error}"),
+    }
+    let found = cpi.find_vm(&bench.context(1), &bench.vm(1).agent_id).await.expect("answers");
+    let Found::These(found) = found else { panic!("it can tell") };
+    assert!(found.contains(&first.cid), "it is there to be found: {found:?}");
+}
+
 pub async fn a_vm_is_found_after_its_answer_was_lost(bench: Arc<Bench>) {
     let lost = bench.cpi().create_vm(&bench.context(1), bench.vm(1)).await.expect("created");
     let found = bench.reopened().find_vm(&bench.context(2), &bench.vm(1).agent_id).await.expect("answers");

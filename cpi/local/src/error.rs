@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cpi_api::{CpiError, CpiErrorKind};
+use model::VmCid;
 
 /// Why a call to the local cloud failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,12 @@ pub enum LocalError {
         /// Who has it, for people to look at.
         holder: String,
     },
+    /// The agent's VM is there, but with another token.
+    #[error("another call has made VM `{cid}` for this agent")]
+    MadeByAnotherCall {
+        /// The VM.
+        cid: VmCid,
+    },
     /// The call can't be carried out, for a reason that BOSH has a name for.
     #[error("{message}")]
     Refused {
@@ -64,6 +71,7 @@ impl LocalError {
     /// Turns into what callers of `method` get; `otherwise` is the kind of errors that have none of their own.
     pub(crate) fn into_cpi(self, method: &'static str, otherwise: CpiErrorKind) -> CpiError {
         let kind = match &self {
+            Self::MadeByAnotherCall { cid } => return CpiError::made_by_another_call(method, cid),
             Self::Refused { kind, .. } => *kind,
             // The holder may be making what the caller asks for: a refusal would say that it is not there.
             Self::Busy { .. } => CpiErrorKind::TimedOut,

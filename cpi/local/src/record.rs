@@ -28,6 +28,9 @@ pub(crate) enum VmState {
 pub(crate) struct VmRecord {
     pub cid: VmCid,
     pub agent: AgentId,
+    /// SHA-256 of the token that its agent got; none in records of earlier versions.
+    #[serde(default)]
+    pub token_digest: Option<String>,
     pub state: VmState,
     /// How it is isolated; decided once, at its creation.
     pub rung: Rung,

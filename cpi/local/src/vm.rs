@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use cpi_api::{CpiErrorKind, CreateVm, Metadata};
 use model::VmCid;
+use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
@@ -18,12 +19,13 @@ use crate::scope::Scope;
 use crate::store::{Durability, vm_cid};
 use crate::{disk, power, settings};
 
-/// Makes the VM of an agent; one that is there already is the answer too.
+/// Makes the VM of an agent; one that is there already is the answer too, if its agent has the same token.
 pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<VmCid, LocalError> {
     let cid = vm_cid(&request.agent_id);
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
-    if settled(cloud, scope, &cid)?.is_some() {
-        return Ok(cid);
+    if let Some(vm) = settled(cloud, scope, &cid)? {
+        let is_anothers = vm.token_digest.is_some_and(|known| known != token_digest(&request));
+        return if is_anothers { Err(LocalError::MadeByAnotherCall { cid }) } else { Ok(cid) };
     }
     let endpoints = &request.bootstrap.endpoints;
     if let [endpoint, ..] = out_of_reach(endpoints, cloud.rung)[..] {
@@ -53,6 +55,11 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<
             Err(error)
         }
     }
+}
+
+fn token_digest(request: &CreateVm) -> String {
+    let digest = Sha256::digest(request.bootstrap.token.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns whether the VM is there. Waits for whoever is working on it; removes what a dead one left half-made.
@@ -161,6 +168,7 @@ fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, L
     let vm = VmRecord {
         cid: vm_cid(&request.agent_id),
         agent: request.agent_id.clone(),
+        token_digest: Some(token_digest(request)),
         state: VmState::Creating,
         rung: cloud.rung,
         stemcell: stemcell.clone(),

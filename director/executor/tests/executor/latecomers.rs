@@ -116,6 +116,22 @@ async fn a_double_of_an_instances_vm_is_an_orphan_and_its_agent_is_nobodys() {
 }
 
 #[tokio::test]
+async fn a_vm_that_comes_just_before_it_is_asked_for_again_is_not_taken_for_the_new_one() {
+    let world = TestWorld::seed().await;
+    let one = Shape { instances: 1, ..Shape::default() };
+    be_late(&world, "create_vm", OF_AN_INSTANCE);
+    // The second leader looks for it in vain, and asks again; then it comes. Its agent has a void token by now: nobody
+    // would ever hear of it.
+    world.outside.cloud.inject("create_vm", Fault::AfterLateCalls);
+    world.run_through(one.deploy(), asked_for("create_vm", OF_AN_INSTANCE)).await.done();
+    assert_eq!(carry_out(&world), 0, "it has come");
+    assert_eq!(expected(&world).len(), 1, "it was remembered when it was looked for in vain");
+    assert_eq!(world.read(|state| state.orphaned_vms()), []);
+    assert_eq!(world.outside.cloud.cloud().vms.len(), 1);
+    world.assert_consistent();
+}
+
+#[tokio::test]
 async fn who_finds_what_several_calls_made_takes_none_of_it() {
     for nth in [1, OF_AN_INSTANCE] {
         let world = TestWorld::seed().await;
