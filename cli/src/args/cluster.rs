@@ -76,8 +76,8 @@ pub enum UserCommand {
         /// The user's name
         name: String,
         /// A file with the password; without it one is made and shown once
-        #[arg(long = "new-password-file", value_name = "FILE")]
-        password_file: Option<Utf8PathBuf>,
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<Utf8PathBuf>,
         /// What the user may do; repeat it for more
         #[arg(long = "scope", value_enum, default_value = "bosh.read")]
         scopes: Vec<Scope>,

@@ -122,3 +122,9 @@ fn a_password_is_no_flag() {
     // It would be in the list of processes, and in the shell's history.
     refused("--password geheim tasks", "unexpected argument");
 }
+
+#[test]
+fn a_new_user_s_password_is_not_that_of_who_makes_him() {
+    let cli = parse("user add ann --new-password-file new.txt").unwrap();
+    assert_eq!(cli.connection.password_file, None, "this is what the admin logs in with");
+}

@@ -19,7 +19,9 @@ const SECONDS_PER_DAY: u32 = 24 * 3600;
 
 pub(super) async fn user(context: &mut Context<'_>, command: UserCommand) -> Result<(), Error> {
     match command {
-        UserCommand::Add { name, password_file, scopes } => add(context, name, password_file, scopes).await,
+        UserCommand::Add { name, new_password_file, scopes } => {
+            add(context, name, new_password_file, scopes).await
+        }
         UserCommand::Remove { name } => {
             let request = RemoveUserRequest { request_id: request_id(), name: name.clone() };
             call!(context.fleet, ClusterClient.remove_user(request)).await?;
