@@ -2,11 +2,12 @@
 //!
 //! The parser's event stream is YAML 1.2; what its plain scalars *mean* is YAML 1.1 here (`scalar`), because the
 //! manifests of the last ten years were written for Psych: `yes` is true and `012` is ten. Anchors, aliases and merge
-//! keys work; tags other than the core ones do not. Not here: writing YAML.
+//! keys work; tags other than the core ones do not. What Psych would write is in [`emit`].
 //!
 //! Invariant: the value that comes out is at most `NODES_MAX` nodes and `DEPTH_MAX` levels, however little text
 //! described it.
 
+pub mod emit;
 mod scalar;
 
 use std::collections::BTreeMap;

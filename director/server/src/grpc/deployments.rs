@@ -64,7 +64,7 @@ impl Deployments for Door {
     async fn diff(&self, request: Request<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let lines = self.service.diff(&caller, &wish.manifest, wish.no_redact).await.map_err(status)?;
+        let lines = self.service.diff(&caller, None, &wish.manifest, wish.no_redact).await.map_err(status)?;
         let lines =
             lines.into_iter().map(|line| pb::DiffLine { text: line.text, change: line.change.name().into() });
         Ok(Response::new(pb::DiffResponse { lines: lines.collect() }))

@@ -102,7 +102,7 @@ pub(super) fn lines(lines: Vec<DiffLine>) -> Value {
 pub(super) async fn diff(
     Login(caller): Login,
     State(rest): State<Rest>,
-    Path(_name): Path<String>,
+    Path(name): Path<String>,
     Query(query): Query<DiffQuery>,
     body: Bytes,
 ) -> Answer {
@@ -112,7 +112,7 @@ pub(super) async fn diff(
     let ids = |kind: &str| -> Vec<u64> {
         configs.iter().filter(|(config, _)| config.kind == kind).map(|(config, _)| config.id.0).collect()
     };
-    match service.diff(&caller, &manifest, no_redact).await {
+    match service.diff(&caller, Some(DeploymentName::new(name)), &manifest, no_redact).await {
         Ok(found) => Ok(Json(json!({
             "context": { "cloud_config_ids": ids("cloud"), "runtime_config_ids": ids("runtime") },
             "diff": lines(found),

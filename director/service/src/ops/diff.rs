@@ -1,11 +1,13 @@
-//! The difference between a manifest and the deployed one, line by line, secrets redacted.
+//! What a deploy would change, and what differs between two configs: which documents are compared.
 
-use model::{ConfigId, DeploymentName, ErrorCode};
-use serde_json::Value;
-use similar::{ChangeTag, TextDiff};
+use model::config::StoredConfig;
+use model::instance::StemcellRef;
+use model::{ConfigId, DeploymentName, ErrorCode, Version};
+use serde_json::{Map, Value};
 use state::State;
+use state::records::Deployment;
 
-use crate::redact::{lines, redacted};
+use super::changeset::{Document, difference};
 use crate::{Caller, Read, Right, Service, ServiceError};
 
 /// What happens to a line.
@@ -40,22 +42,97 @@ pub struct DiffLine {
 }
 
 impl Service {
-    /// Compares a manifest with the deployed one. Only changed lines and the headings that they are under are returned.
+    /// Compares what a deploy would use with what the last one used: manifest and configs as one document, `latest`
+    /// resolved. Only changed lines and the headings that they are under are returned. The deployment is the manifest's,
+    /// if none is named.
     pub async fn diff(
         &self,
         caller: &Caller,
+        deployment: Option<DeploymentName>,
         manifest: &str,
         no_redact: bool,
     ) -> Result<Vec<DiffLine>, ServiceError> {
         let right = if no_redact { Right::Admin } else { Right::Read };
         caller.needs(right, "compare manifests")?;
-        let new = Value::Object(model::yaml::parse_mapping(manifest)?);
-        let name = new.get("name").and_then(Value::as_str).unwrap_or_default();
+        let mut new = model::yaml::parse_mapping(manifest)?;
+        let in_manifest = || DeploymentName::new(new.get("name").and_then(Value::as_str).unwrap_or_default());
+        let name = deployment.unwrap_or_else(in_manifest);
         let looked = self.look(Read::Linearizable).await?;
-        let deployment = State::new(&*looked.view).deployment(&DeploymentName::new(name));
-        let old = deployment.and_then(|d| d.record).map(|r| r.manifest_text).unwrap_or_default();
-        let old = if old.is_empty() { Value::Null } else { Value::Object(model::yaml::parse_mapping(&old)?) };
+        let state = State::new(&*looked.view);
+        let newest = state.latest_configs();
+        let old = match state.deployment(&name) {
+            None => Map::new(),
+            Some(Deployment { record: Some(record), .. }) => {
+                let mut old = record.manifest.as_object().cloned().unwrap_or_default();
+                let configs: Vec<_> = record.configs.iter().filter_map(|id| state.config(*id)).collect();
+                let configs = configs.iter().filter(|config| is_part(config));
+                configs.for_each(|config| merge(&mut old, &config.content));
+                old
+            }
+            // Never deployed well: what it would use is no news, what it is is.
+            Some(_) => {
+                let mut old = Map::new();
+                newest
+                    .iter()
+                    .filter(|config| is_part(config))
+                    .for_each(|config| merge(&mut old, &config.content));
+                old
+            }
+        };
+        settle_versions(&state, &mut new);
+        newest.iter().filter(|config| is_part(config)).for_each(|config| merge(&mut new, &config.content));
         Ok(difference(&Document::new(old, no_redact), &Document::new(new, no_redact)))
+    }
+}
+
+/// Returns whether a config is part of what a deploy uses.
+fn is_part(config: &StoredConfig) -> bool {
+    matches!(config.kind.as_str(), "cloud" | "runtime")
+}
+
+/// Adds a config to a document: lists of both, one behind the other.
+fn merge(document: &mut Map<String, Value>, config: &str) {
+    // It was checked when it was stored.
+    let Ok(config) = model::yaml::parse_mapping(config) else { return };
+    for (key, value) in config {
+        match (document.get_mut(&key), value) {
+            (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+            (Some(Value::Object(map)), Value::Object(more)) => map.extend(more),
+            (_, value) => drop(document.insert(key, value)),
+        }
+    }
+}
+
+/// Writes versions as they are stored: as texts, and the newest one for `latest`.
+fn settle_versions(state: &State<'_>, manifest: &mut Map<String, Value>) {
+    let newer = |a: &Version, b: &Version| model::version::compare(a.as_str(), b.as_str());
+    for section in ["releases", "stemcells"] {
+        let rows = manifest.get_mut(section).and_then(Value::as_array_mut);
+        for row in rows.into_iter().flatten().filter_map(Value::as_object_mut) {
+            let text =
+                |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_str).map(str::to_owned);
+            let newest = match (text(row, "name"), text(row, "os")) {
+                _ if text(row, "version").as_deref() != Some("latest") => None,
+                (Some(name), _) if section == "releases" => state
+                    .release_versions(&name.into())
+                    .into_iter()
+                    .map(|found| found.release.version)
+                    .max_by(newer),
+                (name, os) => {
+                    let found = state.stemcells().into_iter().map(|record| record.stemcell);
+                    let is_it =
+                        |s: &StemcellRef| Some(&s.name) == name.as_ref() || Some(&s.os) == os.as_ref();
+                    found.filter(is_it).map(|stemcell| stemcell.version).max_by(newer)
+                }
+            };
+            match (row.get("version"), newest) {
+                (_, Some(newest)) => drop(row.insert("version".into(), newest.as_str().into())),
+                (Some(Value::Number(number)), None) => {
+                    drop(row.insert("version".into(), number.to_string().into()))
+                }
+                _ => {}
+            }
+        }
     }
 }
 
@@ -104,86 +181,11 @@ impl Service {
         let state = State::new(&*looked.view);
         let document = |text: &str| -> Result<Document, ServiceError> {
             Ok(match text.is_empty() {
-                true => Document::new(Value::Null, no_redact),
-                false => Document::new(Value::Object(model::yaml::parse_mapping(text)?), no_redact),
+                true => Document::new(Map::new(), no_redact),
+                false => Document::new(model::yaml::parse_mapping(text)?, no_redact),
             })
         };
         let ((from, id), (to, _)) = (from.read(&state)?, to.read(&state)?);
         Ok((difference(&document(&from)?, &document(&to)?), id))
-    }
-}
-
-/// A document as it is compared, and as it is shown: line by line the same, but for secrets. That one of them has changed
-/// is what one wants to know; what it is, not.
-struct Document {
-    compared: String,
-    shown: Vec<String>,
-}
-
-impl Document {
-    fn new(value: Value, no_redact: bool) -> Self {
-        let compared = lines(&value);
-        let shown = if no_redact { compared.clone() } else { lines(&redacted(value)) };
-        Self { compared, shown: shown.lines().map(str::to_owned).collect() }
-    }
-
-    fn line(&self, index: Option<usize>) -> String {
-        index.and_then(|index| self.shown.get(index)).cloned().unwrap_or_default()
-    }
-}
-
-fn difference(old: &Document, new: &Document) -> Vec<DiffLine> {
-    let diff = TextDiff::from_lines(&old.compared, &new.compared);
-    let mut out = Vec::new();
-    for op in diff.grouped_ops(2).into_iter().flatten() {
-        out.extend(diff.iter_changes(&op).map(|change| match change.tag() {
-            ChangeTag::Equal => DiffLine { text: new.line(change.new_index()), change: LineChange::Same },
-            ChangeTag::Insert => DiffLine { text: new.line(change.new_index()), change: LineChange::Added },
-            ChangeTag::Delete => DiffLine { text: old.line(change.old_index()), change: LineChange::Removed },
-        }));
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(old: &str, new: &str, expected: &[&str]) {
-        let document = |text: &str| match text {
-            "" => Document::new(Value::Null, false),
-            text => Document::new(Value::Object(model::yaml::parse_mapping(text).unwrap()), false),
-        };
-        let got: Vec<String> = difference(&document(old), &document(new))
-            .into_iter()
-            .filter(|l| l.change != LineChange::Same)
-            .map(|l| format!("{} {}", if l.change == LineChange::Added { '+' } else { '-' }, l.text))
-            .collect();
-        assert_eq!(got, expected);
-    }
-
-    #[test]
-    fn secrets_are_redacted_and_references_shown() {
-        check(
-            "name: d\nproperties: {a: old, b: ((x))}",
-            "name: d\nproperties: {a: new, b: ((y)), c: 1}",
-            &["-   a: <redacted>", "-   b: ((x))", "+   a: <redacted>", "+   b: ((y))", "+   c: <redacted>"],
-        );
-    }
-
-    #[test]
-    fn a_secret_that_stays_is_no_difference() {
-        let text = "name: d\nproperties: {a: same, list: [1, {k: v}], text: \"two\\nlines\"}";
-        check(text, text, &[]);
-        check(text, &text.replace("k: v", "k: w"), &["-   - k: <redacted>", "+   - k: <redacted>"]);
-    }
-
-    #[test]
-    fn lists_and_maps_are_shown_as_yaml() {
-        check(
-            "",
-            "name: d\ngroups: [{name: a, azs: [z1]}, {name: b}]\nempty: []",
-            &["+ name: d", "+ groups:", "+ - name: a", "+   azs:", "+   - z1", "+ - name: b", "+ empty: []"],
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! One file per noun.
 
 mod artifacts;
+mod changeset;
 mod configs;
 mod deployments;
 mod diff;
