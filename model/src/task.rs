@@ -170,7 +170,7 @@ impl TaskKind {
             Self::RunErrand { errand, .. } => format!("run errand {errand}"),
             Self::ScanAndFix { .. } => "scan and fix".into(),
             Self::UploadRelease { .. } => "create release".into(),
-            Self::UploadStemcell { .. } => "update stemcell".into(),
+            Self::UploadStemcell { .. } => "create stemcell".into(),
             Self::DeleteRelease { name, .. } => format!("delete release: {name}"),
             Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
             Self::DeleteOrphanedDisks { .. } => "delete orphaned disks".into(),
@@ -247,6 +247,18 @@ pub struct Task {
     /// Free facts for the operator (trace id …); never secrets.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Task {
+    /// Returns what it does, in words, as BOSH's lists have it.
+    pub fn description(&self) -> String {
+        let what = self.kind.description();
+        match (&self.kind, &self.deployment) {
+            (TaskKind::DeleteDeployment { .. }, Some(deployment)) => format!("{what} {deployment}"),
+            (TaskKind::RunErrand { .. }, Some(deployment)) => format!("{what} from deployment {deployment}"),
+            _ => what,
+        }
+    }
 }
 
 /// Kinds of output that a task has.

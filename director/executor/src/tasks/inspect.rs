@@ -64,7 +64,7 @@ pub async fn inspect(
         report(context, first, std::mem::take(&mut piece)).await?;
         first += std::mem::take(&mut count);
     }
-    Ok(TaskEnd::Done(None))
+    Ok(TaskEnd::Done(Some(String::new())))
 }
 
 /// Returns how many lines an earlier leader has written.
@@ -121,7 +121,7 @@ async fn ask(context: &TaskContext, row: &Row) -> Option<AgentState> {
 async fn line(context: &TaskContext, row: &Row, is_paused: bool) -> Value {
     let told = ask(context, row).await;
     let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
-    let networks = vm.map_or(&spec.networks, |vm| &vm.networks);
+    let networks = vm.into_iter().flat_map(|vm| &vm.networks);
     let job_state = match (&told, vm) {
         (_, None) => None,
         (Some(state), _) => Some(state.job_state.name()),
@@ -134,18 +134,16 @@ async fn line(context: &TaskContext, row: &Row, is_paused: bool) -> Value {
         "vm_cid": vm.and_then(|vm| vm.cid.as_ref()),
         "active": vm.map(|vm| vm.active),
         "vm_created_at": vm.map(|vm| rfc3339(vm.created_at.seconds())),
-        "cloud_properties": vm.map(|vm| &vm.cloud_properties),
+        "cloud_properties": vm.map_or(&json!({}), |vm| &vm.cloud_properties),
         "disk_cid": disks.first(),
         "disk_cids": disks,
-        "ips": networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
-        "dns": [],
+        "ips": networks.filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
         "agent_id": vm.map(|vm| &vm.agent),
         "job_name": spec.group,
         "index": spec.index,
         "job_state": job_state,
         "state": row.instance.state,
-        "resource_pool": spec.vm_type,
-        "vm_type": spec.vm_type,
+        "vm_type": vm.and(spec.vm_type.as_ref()),
         "vitals": told.as_ref().and_then(|state| state.vitals.as_ref()),
         "processes": processes.map(|p| json!({ "name": p.name, "state": p.state })).collect::<Vec<_>>(),
         "resurrection_paused": is_paused,
@@ -153,8 +151,10 @@ async fn line(context: &TaskContext, row: &Row, is_paused: bool) -> Value {
         "id": spec.id,
         "bootstrap": spec.bootstrap,
         "ignore": row.instance.ignore,
-        "stemcell": vm.map(|vm| json!({
-            "name": vm.stemcell.name, "version": vm.stemcell.version, "api_version": vm.stemcell.api_version,
-        })),
+        "stemcell": {
+            "name": vm.map(|vm| &vm.stemcell.name),
+            "version": vm.map(|vm| &vm.stemcell.version),
+            "api_version": vm.map(|vm| vm.stemcell.api_version),
+        },
     })
 }

@@ -35,7 +35,7 @@ fn task(view: TaskView) -> pb::Task {
     pb::Task {
         id: task.id.0,
         state: name(&task.state),
-        description: task.kind.description(),
+        description: task.description(),
         deployment: task.deployment.map(|d| d.to_string()).unwrap_or_default(),
         user: task.user.to_string(),
         context_id: task.context_id,

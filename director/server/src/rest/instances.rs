@@ -29,7 +29,8 @@ pub(super) struct FormatQuery {
 
 fn row(row: &InstanceRow) -> Value {
     let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
-    let networks = vm.map_or(&spec.networks, |vm| &vm.networks);
+    // What is reserved for a VM that is not there is nobody's address.
+    let networks = vm.into_iter().flat_map(|vm| &vm.networks);
     json!({
         "agent_id": vm.map(|vm| &vm.agent),
         "cid": vm.and_then(|vm| vm.cid.as_ref()),
@@ -37,7 +38,7 @@ fn row(row: &InstanceRow) -> Value {
         "index": spec.index,
         "id": spec.id,
         "az": spec.az,
-        "ips": networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
+        "ips": networks.filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
         "vm_created_at": vm.map(|vm| times::written(vm.created_at)),
     })
 }

@@ -37,7 +37,7 @@ fn task(task: &Task) -> Value {
     json!({
         "id": task.id.0,
         "state": task.state,
-        "description": task.kind.description(),
+        "description": task.description(),
         "timestamp": ended.map(|at| at.seconds()),
         "started_at": task.started_at.map(|at| at.seconds()),
         "result": result,
@@ -141,8 +141,11 @@ pub(super) async fn output(
     let end = offset + content.len() as u64;
     let text = [(CONTENT_TYPE, "text/plain; charset=utf-8".to_owned())];
     Ok(match (asked, content.is_empty()) {
-        (None, true) => StatusCode::NO_CONTENT.into_response(),
-        (None, false) => (text, content).into_response(),
+        // Logs are files, and there may be none; the others are always there.
+        (None, true) if matches!(kind, OutputKind::Debug | OutputKind::Cpi) => {
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (None, _) => (text, content).into_response(),
         (Some(_), true) => {
             let size = [(CONTENT_RANGE, format!("bytes */{offset}"))];
             (StatusCode::RANGE_NOT_SATISFIABLE, size, "Byte range unsatisfiable\n").into_response()
