@@ -13,12 +13,25 @@ use crate::error::{Interrupted, recordable};
 /// Writes lines; the state drops those that an earlier leader has already written.
 pub struct Lines<'a> {
     context: &'a TaskContext,
+    /// Parts of each stage.
+    total: u32,
 }
 
 impl<'a> Lines<'a> {
-    /// Returns the writer for a task.
+    /// Returns the writer for a task whose stages have one part each.
     pub fn new(context: &'a TaskContext) -> Self {
-        Self { context }
+        Self::of(context, 1)
+    }
+
+    /// Returns the writer for a task, for stages of so many parts.
+    pub fn of(context: &'a TaskContext, total: u32) -> Self {
+        Self { context, total }
+    }
+
+    /// Tells of a part that took no time, or whose time nobody knows.
+    pub async fn done(&self, stage: &str, task: &str, index: u32) -> Result<(), Interrupted> {
+        self.started(stage, task, index).await?;
+        self.finished(stage, task, index).await
     }
 
     /// Returns how far this task, under whichever leader, was seen to get with a part.
@@ -71,7 +84,8 @@ impl<'a> Lines<'a> {
         state: LineState,
         error: Option<String>,
     ) -> Result<(), Interrupted> {
-        let line = PrepareLine { stage: stage.into(), task: task.into(), total: 1, index, state, error };
+        let line =
+            PrepareLine { stage: stage.into(), task: task.into(), total: self.total, index, state, error };
         let (task, epoch) = (self.context.id(), self.context.fence.epoch());
         let proposal = Proposal::own(Command::TaskLine { task, epoch, line });
         self.context.propose(proposal).await??;

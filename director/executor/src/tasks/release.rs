@@ -1,6 +1,6 @@
 //! Filing and deleting releases.
 
-use model::release::{CompiledPackage, ReleaseVersion};
+use model::release::{CompiledPackage, JobInfo, PackageInfo, ReleaseVersion};
 use model::task::TaskError;
 use model::{BlobDigest, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
 use release::archive::{ArchiveError, ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};
@@ -15,7 +15,10 @@ use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::prepare::Lines;
 
-const STAGE: &str = "Processing release";
+// Stages, as BOSH calls them. What they are about is read at once here, and told piece by piece.
+const EXTRACTING: &str = "Extracting release";
+const VERIFYING: &str = "Verifying manifest";
+const RESOLVING: &str = "Resolving package dependencies";
 
 /// Reads a release archive out of a blob, checks every part of it, and files its jobs and packages.
 ///
@@ -30,20 +33,37 @@ pub async fn upload_release(
         return Ok(TaskEnd::Cancelled);
     }
     let lines = Lines::new(context);
-    lines.started(STAGE, "Extracting release", 1).await?;
-    let imported = import(context, blob, fix).await.and_then(|imported| fit_in(context, imported, rebase));
-    let (release, compiled) = match imported {
+    lines.started(EXTRACTING, EXTRACTING, 1).await?;
+    // Before any part is stored: what is in none of these is told as new.
+    let before = known(context);
+    let imported = match import(context, blob, fix).await {
         Ok(imported) => imported,
+        // There was no archive, or no manifest in it.
+        Err(error) if error.code != ErrorCode::ReleaseManifestNotFound.number() => {
+            lines.ended_badly(EXTRACTING, EXTRACTING, 1, &error).await?;
+            return Ok(TaskEnd::Error(error));
+        }
         Err(error) => {
-            lines.ended_badly(STAGE, "Extracting release", 1, &error).await?;
+            lines.finished(EXTRACTING, EXTRACTING, 1).await?;
+            lines.started(VERIFYING, VERIFYING, 1).await?;
+            lines.ended_badly(VERIFYING, VERIFYING, 1, &error).await?;
             return Ok(TaskEnd::Error(error));
         }
     };
-    lines.finished(STAGE, "Extracting release", 1).await?;
+    lines.finished(EXTRACTING, EXTRACTING, 1).await?;
+    lines.done(VERIFYING, VERIFYING, 1).await?;
+    let (release, compiled) = match fit_in(context, imported, rebase) {
+        Ok(fitting) => fitting,
+        Err(error) => return Ok(TaskEnd::Error(error)),
+    };
+    lines.done(RESOLVING, RESOLVING, 1).await?;
     if context.is_cancelling() {
         return Ok(TaskEnd::Cancelled);
     }
+    tell_parts(context, &before, &release).await?;
     let named = format!("{}/{}", release.release.name, release.release.version);
+    let created =
+        if compiled.is_empty() { "Release has been created" } else { "Compiled Release has been created" };
     let (task, epoch, release) = (context.id(), context.fence.epoch(), Box::new(release));
     let put = Command::ReleasePut { task, epoch, release, compiled, fix };
     let filed = match context.propose(Proposal::own(put)).await {
@@ -57,9 +77,47 @@ pub async fn upload_release(
         answer => answer?,
     };
     Ok(match filed {
-        Ok(_) => TaskEnd::Done(Some(format!("Created release '{named}'"))),
+        Ok(_) => {
+            lines.done(created, &named, 1).await?;
+            TaskEnd::Done(Some(format!("Created release '{named}'")))
+        }
         Err(refusal) => TaskEnd::Error(TaskError::new(ErrorCode::ReleaseAlreadyExists, refusal.to_string())),
     })
+}
+
+/// Tells of the parts of a release: which are new, and how many there were before.
+async fn tell_parts(
+    context: &TaskContext,
+    before: &KnownParts,
+    release: &ReleaseVersion,
+) -> Result<(), Interrupted> {
+    let sources = release.packages.iter().filter(|package| package.source.is_some());
+    let packages = sources.map(|package| {
+        let is_it =
+            |other: &PackageInfo| other.name == package.name && other.fingerprint == package.fingerprint;
+        (format!("{}/{}", package.name, package.fingerprint), before.packages.iter().any(is_it))
+    });
+    tell(context, "packages", packages.collect()).await?;
+    let jobs = release.jobs.iter().map(|job| {
+        let is_it = |other: &JobInfo| other.name == job.name && other.fingerprint == job.fingerprint;
+        (format!("{}/{}", job.name, job.fingerprint), before.jobs.iter().any(is_it))
+    });
+    tell(context, "jobs", jobs.collect()).await
+}
+
+/// Tells of parts of one sort, of which it is known whether they were there before.
+async fn tell(context: &TaskContext, what: &str, parts: Vec<(String, bool)>) -> Result<(), Interrupted> {
+    let new: Vec<&String> = parts.iter().filter(|(_, is_known)| !is_known).map(|(part, _)| part).collect();
+    let lines = Lines::of(context, new.len() as u32);
+    for (number, part) in new.iter().enumerate() {
+        lines.done(&format!("Creating new {what}"), part, number as u32 + 1).await?;
+    }
+    let existing = parts.len() - new.len();
+    if existing > 0 {
+        let stage = format!("Processing {existing} existing {what}");
+        Lines::new(context).done(&stage, &stage, 1).await?;
+    }
+    Ok(())
 }
 
 /// Finds the place of a release among those that are stored: its version, and whether it may have that.

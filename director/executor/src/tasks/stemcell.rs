@@ -37,7 +37,8 @@ pub async fn upload_stemcell(
     if context.is_cancelling() {
         return Ok(TaskEnd::Cancelled);
     }
-    let lines = Lines::new(context);
+    let cpis = context.ports.cpis.names();
+    let lines = Lines::of(context, 2 + 3 * cpis.len() as u32);
     lines.started(STAGE, EXTRACTING, 1).await?;
     let imported = match import(context, blob).await {
         Ok(imported) => check(context, &imported).map(|()| imported),
@@ -51,14 +52,19 @@ pub async fn upload_stemcell(
         }
     };
     lines.finished(STAGE, EXTRACTING, 1).await?;
-    for (index, cpi) in context.ports.cpis.names().into_iter().enumerate() {
+    lines.done(STAGE, "Verifying stemcell manifest", 2).await?;
+    for (number, cpi) in cpis.into_iter().enumerate() {
         if context.is_cancelling() {
             return Ok(TaskEnd::Cancelled);
         }
-        if !fix && filed(context, &imported, &cpi).is_some() {
+        let (first, of_cpi) = (3 * number as u32 + 3, of_cpi(&cpi));
+        let checking = format!("Checking if this stemcell already exists{of_cpi}");
+        lines.done(STAGE, &checking, first).await?;
+        if let Some(row) = filed(context, &imported, &cpi).filter(|_| !fix) {
+            told_as_filed(&lines, &imported, &row, first + 1).await?;
             continue;
         }
-        if let Err(error) = upload(context, &lines, &imported, &cpi, index as u32 + 2).await? {
+        if let Err(error) = upload(context, &lines, &imported, &cpi, first + 1).await? {
             return Ok(TaskEnd::Error(error));
         }
     }
@@ -101,10 +107,15 @@ async fn upload(
     cpi: &CpiName,
     index: u32,
 ) -> Result<Result<(), TaskError>, Interrupted> {
-    let of_cpi = if cpi.as_str().is_empty() { String::new() } else { format!(" (cpi: {cpi})") };
-    let task = format!("Uploading stemcell {} to the cloud{of_cpi}", slug(imported));
+    let of_cpi = of_cpi(cpi);
+    let task = uploading(imported, cpi);
     match lines.seen(STAGE, &task) {
-        Some(LineState::Finished) => return Ok(Ok(())),
+        Some(LineState::Finished) => {
+            if let Some(row) = filed(context, imported, cpi) {
+                lines.done(STAGE, &saving(imported, cpi, &row.stemcell.cid), index + 1).await?;
+            }
+            return Ok(Ok(()));
+        }
         Some(LineState::Started) => {
             let id = format!("stemcell-{cpi}-{}", context.fence.epoch());
             context.leaked(&id, second_image(imported, &of_cpi, "was broken off")).await?;
@@ -112,15 +123,53 @@ async fn upload(
         Some(LineState::Failed) | None => {}
     }
     lines.started(STAGE, &task, index).await?;
-    let uploaded = match hand_over(context, imported, cpi).await? {
-        Ok(cid) => file(context, imported, cpi, cid).await?,
+    let filed = match hand_over(context, imported, cpi).await? {
+        Ok(cid) => file(context, imported, cpi, cid.clone()).await?.map(|()| cid),
         Err(error) => Err(error),
     };
-    match &uploaded {
-        Ok(()) => lines.finished(STAGE, &task, index).await?,
-        Err(error) => lines.ended_badly(STAGE, &task, index, error).await?,
+    match filed {
+        Ok(cid) => {
+            lines.finished(STAGE, &task, index).await?;
+            lines.done(STAGE, &saving(imported, cpi, &cid), index + 1).await?;
+            Ok(Ok(()))
+        }
+        Err(error) => {
+            lines.ended_badly(STAGE, &task, index, &error).await?;
+            Ok(Err(error))
+        }
     }
-    Ok(uploaded)
+}
+
+/// What follows the name of a part that is done for each CPI.
+fn of_cpi(cpi: &CpiName) -> String {
+    if cpi.as_str().is_empty() { String::new() } else { format!(" (cpi: {cpi})") }
+}
+
+fn uploading(imported: &ImportedStemcell, cpi: &CpiName) -> String {
+    format!("Uploading stemcell {} to the cloud{}", slug(imported), of_cpi(cpi))
+}
+
+fn saving(imported: &ImportedStemcell, cpi: &CpiName, cid: &StemcellCid) -> String {
+    format!("Save stemcell {} ({cid}){}", slug(imported), of_cpi(cpi))
+}
+
+/// Tells of a stemcell that is there: because it was before, or because an earlier leader has filed it for this task.
+async fn told_as_filed(
+    lines: &Lines<'_>,
+    imported: &ImportedStemcell,
+    row: &StemcellRecord,
+    index: u32,
+) -> Result<(), Interrupted> {
+    let (cpi, uploading) = (&row.stemcell.cpi, uploading(imported, &row.stemcell.cpi));
+    let (uploading, saving) = match lines.seen(STAGE, &uploading) {
+        Some(_) => (uploading, saving(imported, cpi, &row.stemcell.cid)),
+        None => {
+            let saving = format!("Save stemcell {}{}", slug(imported), of_cpi(cpi));
+            (format!("{uploading} (already exists, skipped)"), format!("{saving} (already exists, skipped)"))
+        }
+    };
+    lines.done(STAGE, &uploading, index).await?;
+    lines.done(STAGE, &saving, index + 1).await
 }
 
 fn second_image(imported: &ImportedStemcell, of_cpi: &str, how: &str) -> String {
