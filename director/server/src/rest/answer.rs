@@ -1,9 +1,11 @@
 //! Answers that are no rows: errors in BOSH's shape, and the redirect to a task.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::http::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use model::task::TaskError;
 use model::{ErrorCode, TaskId};
@@ -148,9 +150,72 @@ pub(super) fn not_authorized(path: &str) -> Response {
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Basic realm="BOSH Director""#)], text).into_response()
 }
 
-/// There is nothing at this path, or not with this method.
+/// What the first part of a path can be.
+const NOUNS: &[&str] = &[
+    "cleanup",
+    "cloud_configs",
+    "configs",
+    "cpi_configs",
+    "deployed_variables",
+    "deployment_configs",
+    "deployments",
+    "director",
+    "disks",
+    "dynamic_disks",
+    "events",
+    "info",
+    "jobs",
+    "link_address",
+    "link_consumers",
+    "link_providers",
+    "links",
+    "locks",
+    "networks",
+    "orphan_disks",
+    "orphaned_vms",
+    "packages",
+    "releases",
+    "resources",
+    "resurrection",
+    "runtime_configs",
+    "stemcell_uploads",
+    "stemcells",
+    "task",
+    "tasks",
+    "vms",
+];
+
+/// There is nothing at this path, or not with this method, or not for this kind of content.
 pub(super) async fn no_such_path(uri: Uri) -> Response {
-    (StatusCode::NOT_FOUND, format!("Endpoint '{}' not found.\n", uri.path())).into_response()
+    not_found_at(uri.path())
+}
+
+/// Says so.
+pub(super) fn not_found_at(path: &str) -> Response {
+    let text = match path.split('/').nth(1) {
+        Some(noun) if NOUNS.contains(&noun) => format!("Endpoint '{path}' not found."),
+        _ => format!("Not Found: {path}"),
+    };
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+/// Lets pass what comes as YAML; in BOSH, other content is at a path that there is not.
+pub(super) async fn only_yaml(request: Request, next: Next) -> Response {
+    only("text/yaml", request, next).await
+}
+
+/// Lets pass what comes as JSON.
+pub(super) async fn only_json(request: Request, next: Next) -> Response {
+    only("application/json", request, next).await
+}
+
+async fn only(kind: &str, request: Request, next: Next) -> Response {
+    let has_content = matches!(*request.method(), Method::POST | Method::PUT);
+    let given = request.headers().get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
+    if has_content && given.split(';').next().unwrap_or_default().trim() != kind {
+        return not_found_at(request.uri().path());
+    }
+    next.run(request).await
 }
 
 /// Sends the client to a task. With 302, which is followed with GET whatever the method was; relative, because the CLI

@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
+use model::config::StoredConfig;
 use model::task::{DeployOptions, InstanceFilter};
 use model::{DeploymentName, ErrorCode};
 use serde::Deserialize;
@@ -82,6 +83,22 @@ pub(super) async fn list(
 pub(super) async fn one(Login(caller): Login, State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     let (found, manifest) = rest.door.service.deployment(&caller, &DeploymentName::new(name)).await?;
     Ok(Json(json!({ "manifest": found.deployed.then_some(manifest) })).into_response())
+}
+
+/// The configs that deployments use.
+pub(super) async fn configs(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let query = query.unwrap_or_default().replace("%5B", "[").replace("%5D", "]");
+    let names = query.split('&').filter_map(|pair| pair.strip_prefix("deployment[]="));
+    let found = rest.door.service.configs_in_use(&caller, names.map(DeploymentName::new).collect()).await?;
+    let row = |(number, (deployment, config)): (usize, (DeploymentName, StoredConfig))| {
+        let config = json!({ "id": config.id.0, "type": config.kind, "name": config.name });
+        json!({ "id": number + 1, "deployment": deployment, "config": config })
+    };
+    Ok(Json(found.into_iter().enumerate().map(row).collect::<Vec<_>>()).into_response())
 }
 
 #[derive(Deserialize)]

@@ -98,6 +98,30 @@ async fn listed(
     Ok(Json(found.iter().filter_map(row).collect::<Vec<_>>()).into_response())
 }
 
+/// One instance, with its disks.
+pub(super) async fn one(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, group, index)): Path<(String, String, String)>,
+) -> Answer {
+    let (service, deployment) = (&rest.door.service, DeploymentName::new(name.clone()));
+    let found = all!(page => service.instances(&caller, deployment.clone(), Read::Linearizable, &page));
+    let is_it = |row: &&InstanceRow| {
+        let spec = &row.instance.spec;
+        spec.group.as_str() == group && (spec.index.to_string() == index || spec.id.as_str() == index)
+    };
+    let missing = || told(ErrorCode::InstanceNotFound, format!("'{name}/{group}/{index}' doesn't exist"));
+    let row = found.iter().find(is_it).ok_or_else(missing)?;
+    let disks: Vec<_> =
+        row.disks.iter().filter(|disk| disk.active).filter_map(|disk| disk.cid.as_ref()).collect();
+    let spec = &row.instance.spec;
+    Ok(Json(json!({
+        "deployment": name, "job": spec.group, "index": spec.index, "id": spec.id,
+        "state": row.instance.state, "disks": disks,
+    }))
+    .into_response())
+}
+
 #[derive(Deserialize)]
 pub(super) struct ChangeQuery {
     state: Option<String>,

@@ -22,6 +22,7 @@ mod times;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use tower::ServiceExt as _;
@@ -66,10 +67,20 @@ fn table() -> Table {
     table
 }
 
+/// Marks a path whose content is YAML.
+fn yaml(methods: MethodRouter<Rest>) -> MethodRouter<Rest> {
+    methods.layer(from_fn(answer::only_yaml))
+}
+
+/// Marks a path whose content is JSON.
+fn json(methods: MethodRouter<Rest>) -> MethodRouter<Rest> {
+    methods.layer(from_fn(answer::only_json))
+}
+
 fn of_tasks() -> Table {
     vec![
         ("/tasks", get(tasks::list)),
-        ("/tasks/cancel", post(tasks::cancel_many)),
+        ("/tasks/cancel", json(post(tasks::cancel_many))),
         ("/tasks/{id}", get(tasks::one)),
         ("/tasks/{id}/output", get(tasks::output)),
         // Singular, as in BOSH.
@@ -79,11 +90,12 @@ fn of_tasks() -> Table {
 
 fn of_deployments() -> Table {
     vec![
-        ("/deployments", get(deployments::list).post(deployments::deploy)),
+        ("/deployments", yaml(get(deployments::list).post(deployments::deploy))),
+        ("/deployment_configs", get(deployments::configs)),
         ("/deployments/{deployment}", get(deployments::one).delete(deployments::delete)),
-        ("/deployments/{deployment}/diff", post(deployments::diff)),
+        ("/deployments/{deployment}/diff", yaml(post(deployments::diff))),
         ("/deployments/{deployment}/errands", get(deployments::errands)),
-        ("/deployments/{deployment}/errands/{errand}/runs", post(deployments::run_errand)),
+        ("/deployments/{deployment}/errands/{errand}/runs", json(post(deployments::run_errand))),
         ("/deployments/{deployment}/variables", get(deployments::variables)),
     ]
 }
@@ -92,24 +104,27 @@ fn of_instances() -> Table {
     vec![
         ("/deployments/{deployment}/instances", get(instances::instances)),
         ("/deployments/{deployment}/vms", get(instances::vms)),
-        ("/deployments/{deployment}/jobs/{group}", put(instances::change_group)),
-        ("/deployments/{deployment}/jobs/{group}/{instance}", put(instances::change_one)),
-        ("/deployments/{deployment}/instance_groups/{group}/{instance}/ignore", put(instances::ignore)),
+        ("/deployments/{deployment}/jobs/{group}", yaml(put(instances::change_group))),
+        (
+            "/deployments/{deployment}/jobs/{group}/{instance}",
+            yaml(put(instances::change_one).get(instances::one)),
+        ),
+        ("/deployments/{deployment}/instance_groups/{group}/{instance}/ignore", json(put(instances::ignore))),
         ("/orphaned_vms", get(instances::orphaned_vms)),
     ]
 }
 
 fn of_configs() -> Table {
     vec![
-        ("/configs", get(configs::list).post(configs::put).delete(configs::delete)),
-        ("/configs/diff", post(configs::diff)),
+        ("/configs", json(get(configs::list).post(configs::put).delete(configs::delete))),
+        ("/configs/diff", json(post(configs::diff))),
         ("/configs/{id}", get(configs::one).delete(configs::delete_one)),
-        ("/cloud_configs", get(configs::list_cloud).post(configs::put_cloud)),
-        ("/cloud_configs/diff", post(configs::diff_cloud)),
-        ("/runtime_configs", get(configs::list_runtime).post(configs::put_runtime)),
-        ("/runtime_configs/diff", post(configs::diff_runtime)),
-        ("/cpi_configs", get(configs::list_cpi).post(configs::put_cpi)),
-        ("/cpi_configs/diff", post(configs::diff_cpi)),
+        ("/cloud_configs", yaml(get(configs::list_cloud).post(configs::put_cloud))),
+        ("/cloud_configs/diff", yaml(post(configs::diff_cloud))),
+        ("/runtime_configs", yaml(get(configs::list_runtime).post(configs::put_runtime))),
+        ("/runtime_configs/diff", yaml(post(configs::diff_runtime))),
+        ("/cpi_configs", yaml(get(configs::list_cpi).post(configs::put_cpi))),
+        ("/cpi_configs/diff", yaml(post(configs::diff_cpi))),
     ]
 }
 

@@ -46,6 +46,10 @@ impl Client {
 
     async fn send_with(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
+        if matches!(method, "POST" | "PUT") && !headers.iter().any(|(name, _)| *name == "content-type") {
+            let kind = if body.starts_with('{') { "application/json" } else { "text/yaml" };
+            request = request.header("content-type", kind);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -81,8 +85,10 @@ async fn no_route_but_info_answers_who_has_not_logged_in_or_may_nothing() {
     let mut asked = 0;
     for (path, _) in super::table() {
         let path = path.replace(['{', '}'], "");
-        for method in ["GET", "POST", "PUT", "DELETE"] {
-            let answer = stranger.send(method, &path, "").await;
+        for (method, body) in
+            [("GET", ""), ("POST", "{"), ("POST", ""), ("PUT", "{"), ("PUT", ""), ("DELETE", "")]
+        {
+            let answer = stranger.send(method, &path, body).await;
             match answer.status {
                 StatusCode::NOT_FOUND => continue,
                 _ if path == "/info" => assert_eq!(answer.json()["user"], Value::Null),
@@ -90,7 +96,7 @@ async fn no_route_but_info_answers_who_has_not_logged_in_or_may_nothing() {
             }
             asked += 1;
             if path != "/info" {
-                let answer = nobody.send(method, &path, "").await;
+                let answer = nobody.send(method, &path, body).await;
                 assert!(answer.status.is_client_error(), "{method} {path}: {answer:?}");
             }
         }
@@ -181,9 +187,13 @@ async fn errors_have_bosh_s_numbers_and_texts() {
         assert_eq!((answer.status.as_u16(), answer.json()["code"].as_u64()), (status, Some(code)), "{what}");
     }
     let unknown = admin.get("/nothing/here").await;
+    assert_eq!((unknown.status.as_u16(), unknown.body.as_str()), (404, "Not Found: /nothing/here"));
+    let json = [("content-type", "application/json")];
+    let other = admin.send_with("POST", "/deployments", MANIFEST, &json).await;
     assert_eq!(
-        (unknown.status.as_u16(), unknown.body.as_str()),
-        (404, "Endpoint '/nothing/here' not found.\n")
+        (other.status.as_u16(), other.body.as_str()),
+        (404, "Endpoint '/deployments' not found."),
+        "a manifest is YAML, and says so"
     );
     assert_eq!(admin.send("DELETE", "/info", "").await.status, StatusCode::NOT_FOUND);
     replica.stop().await;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use model::config::StoredConfig;
-use model::{ConfigId, ErrorCode, RequestId};
+use model::{ConfigId, DeploymentName, ErrorCode, RequestId};
 use state::State;
 use state::command::{Command, Outcome};
 
@@ -109,6 +109,24 @@ impl Service {
             Ok((configs.into_iter().map(with_current).collect(), next))
         })
         .await
+    }
+
+    /// Lists which configs deployments were last deployed with.
+    pub async fn configs_in_use(
+        &self,
+        caller: &Caller,
+        deployments: Vec<DeploymentName>,
+    ) -> Result<Vec<(DeploymentName, StoredConfig)>, ServiceError> {
+        caller.needs(Right::Read, "list deployments")?;
+        let looked = self.look(Read::Linearizable).await?;
+        let state = State::new(&*looked.view);
+        let mut found = Vec::new();
+        for name in deployments {
+            let record = state.deployment(&name).and_then(|deployment| deployment.record);
+            let used = record.iter().flat_map(|record| &record.configs).filter_map(|id| state.config(*id));
+            found.extend(used.map(|config| (name.clone(), shown_to(caller, config))));
+        }
+        Ok(found)
     }
 
     /// Deletes all versions of a config. One that is not there counts as deleted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::instance::ReleaseRef;
+use model::instance::{Lifecycle, ReleaseRef};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
 use model::{DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
 use serde_json::Value;
@@ -213,7 +213,14 @@ impl Service {
 fn errands_of(state: &State<'_>, name: &DeploymentName) -> BTreeSet<String> {
     let mut seen: BTreeSet<(ReleaseRef, String)> = BTreeSet::new();
     let mut errands = BTreeSet::new();
-    for job in state.instances_from(name, None).flat_map(|instance| instance.spec.jobs) {
+    let mut jobs = Vec::new();
+    for spec in state.instances_from(name, None).map(|instance| instance.spec) {
+        if spec.lifecycle == Lifecycle::Errand {
+            errands.insert(spec.group.to_string());
+        }
+        jobs.extend(spec.jobs);
+    }
+    for job in jobs {
         let (release, job) = (job.release, job.name.to_string());
         // A release is read once for each of its jobs, not for each instance.
         if !seen.insert((release.clone(), job.clone())) {
