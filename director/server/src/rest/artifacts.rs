@@ -1,9 +1,9 @@
 //! Releases and stemcells. Archives come as raw bodies and go straight into the fleet's blobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -15,11 +15,11 @@ use model::{BlobDigest, ErrorCode, Version};
 use release::Blobstore as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::{Caller, Right};
+use service::{Caller, Right, ServiceError};
 use tokio_util::io::StreamReader;
 
 use super::answer::{Answer, Failure, see_task, told};
-use super::deployments::all;
+use super::deployments::{all, text};
 use super::login::Login;
 use super::repeats;
 use super::{Rest, is_on};
@@ -66,11 +66,20 @@ pub(super) async fn release(
     };
     let (release, compiled) = service.release(&caller, &name.into(), &version.into()).await?;
     let jobs = release.jobs.iter().map(|job| {
-        let provides = job.provides.iter().map(|link| json!({ "name": link.name, "type": link.kind }));
-        let consumes = job
-            .consumes
-            .iter()
-            .map(|link| json!({ "name": link.name, "type": link.kind, "optional": link.optional }));
+        let provides = job.provides.iter().map(|link| {
+            let mut row = json!({ "name": link.name, "type": link.kind });
+            if !link.properties.is_empty() {
+                row["properties"] = json!(link.properties);
+            }
+            row
+        });
+        let consumes = job.consumes.iter().map(|link| {
+            let mut row = json!({ "name": link.name, "type": link.kind });
+            if link.optional {
+                row["optional"] = json!(true);
+            }
+            row
+        });
         json!({
             "name": job.name, "blobstore_id": job.blob, "sha1": job.digest, "fingerprint": job.fingerprint,
             "consumes": consumes.collect::<Vec<_>>(), "provides": provides.collect::<Vec<_>>(),
@@ -103,17 +112,27 @@ async fn all_versions(rest: &Rest, caller: &Caller, name: &str) -> Answer {
     if versions.is_empty() {
         return Err(told(ErrorCode::ReleaseNotFound, format!("Release '{name}' doesn't exist")));
     }
+    // What several versions have in common is told once.
     let packages = versions.iter().flat_map(|v| &v.packages).map(|p| {
-        json!({
+        let row = json!({
             "name": p.name, "sha1": p.digest, "version": p.fingerprint, "dependencies": p.dependencies,
-        })
+        });
+        ((p.name.clone(), p.fingerprint.clone()), row)
     });
-    let jobs = versions.iter().flat_map(|v| &v.jobs).map(
-        |j| json!({ "name": j.name, "sha1": j.digest, "version": j.fingerprint, "packages": j.packages }),
-    );
+    let jobs = versions.iter().flat_map(|v| &v.jobs).map(|j| {
+        let row =
+            json!({ "name": j.name, "sha1": j.digest, "version": j.fingerprint, "packages": j.packages });
+        ((j.name.clone(), j.fingerprint.clone()), row)
+    });
     let numbers: Vec<&Version> = versions.iter().map(|v| &v.release.version).collect();
-    let (packages, jobs) = (packages.collect::<Vec<_>>(), jobs.collect::<Vec<_>>());
+    let (packages, jobs) = (distinct(packages), distinct(jobs));
     Ok(Json(json!({ "packages": packages, "jobs": jobs, "versions": numbers })).into_response())
+}
+
+/// Returns rows as they come, of those with the same key the first.
+fn distinct<K: Ord>(rows: impl Iterator<Item = (K, Value)>) -> Vec<Value> {
+    let mut seen = BTreeSet::new();
+    rows.filter_map(|(key, row)| seen.insert(key).then_some(row)).collect()
 }
 
 #[derive(Deserialize)]
@@ -151,8 +170,22 @@ pub(super) async fn upload_release(
 }
 
 /// Which packages of a release need not be uploaded: none. The archive that comes is always whole.
-pub(super) async fn matches(Login(caller): Login) -> Answer {
+pub(super) async fn matches(login: Login, body: Bytes) -> Answer {
+    no_matches(login, &body, "packages")
+}
+
+/// The same of a compiled release.
+pub(super) async fn matches_compiled(login: Login, body: Bytes) -> Answer {
+    no_matches(login, &body, "compiled_packages")
+}
+
+fn no_matches(Login(caller): Login, body: &Bytes, section: &str) -> Answer {
     caller.needs(Right::Admin, "upload releases")?;
+    let manifest = model::yaml::parse_mapping(&text(body)?);
+    let manifest = manifest.map_err(|error| Failure::Service(ServiceError::Told(error)))?;
+    if !manifest.get(section).is_some_and(Value::is_array) {
+        return Err(told(ErrorCode::InvalidManifest, "Manifest doesn't have a usable packages section"));
+    }
     Ok(Json(json!([])).into_response())
 }
 
@@ -210,28 +243,24 @@ pub(super) async fn upload_stemcell(
     Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(query.fix.as_ref())).await?))
 }
 
-#[derive(Deserialize)]
-pub(super) struct NeededWish {
-    stemcell: NeededStemcell,
-}
-
-#[derive(Deserialize)]
-struct NeededStemcell {
-    name: String,
-    version: String,
-}
-
 /// Whether a stemcell is still to be uploaded.
 pub(super) async fn is_stemcell_needed(
     Login(caller): Login,
     State(rest): State<Rest>,
-    Json(NeededWish { stemcell }): Json<NeededWish>,
+    body: Bytes,
 ) -> Answer {
     let service = &rest.door.service;
+    let bad =
+        |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
+    let wish: Value = serde_json::from_slice(&body).map_err(bad)?;
+    let missing = |field| move || told(ErrorCode::ValidationMissingField, format!("Missing '{field}' field"));
+    let stemcell = wish.get("stemcell").ok_or_else(missing("stemcell"))?;
+    let part = |field| stemcell.get(field).and_then(Value::as_str).ok_or_else(missing(field));
+    let (name, version) = (part("name")?, part("version")?);
     let found = all!(page => service.stemcells(&caller, &page));
-    let is_there = found.iter().any(|(record, _)| {
-        record.stemcell.name == stemcell.name && record.stemcell.version.as_str() == stemcell.version
-    });
+    let is_there = found
+        .iter()
+        .any(|(record, _)| record.stemcell.name == name && record.stemcell.version.as_str() == version);
     Ok(Json(json!({ "needed": !is_there })).into_response())
 }
 

@@ -132,8 +132,8 @@ fn of_artifacts() -> Table {
     vec![
         ("/releases", get(artifacts::releases).post(artifacts::upload_release)),
         ("/releases/{name}", get(artifacts::release).delete(artifacts::delete_release)),
-        ("/packages/matches", post(artifacts::matches)),
-        ("/packages/matches_compiled", post(artifacts::matches)),
+        ("/packages/matches", yaml(post(artifacts::matches))),
+        ("/packages/matches_compiled", yaml(post(artifacts::matches_compiled))),
         ("/stemcells", get(artifacts::stemcells).post(artifacts::upload_stemcell)),
         ("/stemcells/{name}/{version}", delete(artifacts::delete_stemcell)),
         ("/stemcell_uploads", post(artifacts::is_stemcell_needed)),

@@ -139,12 +139,14 @@ impl Service {
         caller.needs(Right::Read, "inspect releases")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
-        let release = state.release(name, version).ok_or_else(|| {
-            ServiceError::told(
+        let missing = || match state.release_versions(name).is_empty() {
+            true => ServiceError::told(ErrorCode::ReleaseNotFound, format!("Release '{name}' doesn't exist")),
+            false => ServiceError::told(
                 ErrorCode::ReleaseVersionNotFound,
                 format!("Release version '{name}/{version}' doesn't exist"),
-            )
-        })?;
+            ),
+        };
+        let release = state.release(name, version).ok_or_else(missing)?;
         let compiled =
             release.packages.iter().flat_map(|p| state.compiled_from(&p.name, &p.fingerprint)).collect();
         Ok((release, compiled))
