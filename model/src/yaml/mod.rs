@@ -84,7 +84,8 @@ pub fn parse_mapping(text: &str) -> Result<Map<String, Value>, TaskError> {
         Ok(Value::Null) => Err(TaskError::new(ErrorCode::InvalidManifest, "Manifest should not be empty")),
         Ok(_) => Err(TaskError::new(ErrorCode::InvalidManifest, "Manifest should be a hash")),
         Err(e) => {
-            Err(TaskError::new(ErrorCode::BadYaml, format!("Incorrect YAML structure of the document: {e}")))
+            let text = format!("Incorrect YAML structure of the uploaded manifest: {e}");
+            Err(TaskError::new(ErrorCode::InvalidManifest, text))
         }
     }
 }
@@ -297,6 +298,6 @@ mod tests {
     fn an_empty_or_flat_manifest_is_440001() {
         assert_eq!(parse_mapping("").unwrap_err().code, 440001);
         assert_eq!(parse_mapping("- a").unwrap_err().code, 440001);
-        assert_eq!(parse_mapping("a: b: c").unwrap_err().code, 710000);
+        assert_eq!(parse_mapping("a: b: c").unwrap_err().code, 440001);
     }
 }

@@ -14,7 +14,7 @@ use service::{Caller, ServiceError};
 use state::command::Refusal;
 
 use super::Rest;
-use super::answer::{Answer, Failure, told};
+use super::answer::{Answer, Failure, not_found_at, told};
 use super::deployments::{all, lines, text};
 use super::login::Login;
 use super::times;
@@ -26,7 +26,7 @@ fn row(config: &StoredConfig, current: bool) -> Value {
         "type": config.kind,
         "name": config.name,
         "content": config.content,
-        "created_at": times::written(config.created_at),
+        "created_at": times::dated(config.created_at),
         "team": null,
         "current": current,
     })
@@ -49,12 +49,12 @@ impl ListQuery {
             None => None,
             Some("true") => Some(true),
             Some("false") => Some(false),
-            Some(_) => return Err(bad("'latest' should be 'true' or 'false'")),
+            Some(_) => return Err(bad("'latest' must be 'true' or 'false'")),
         };
         let limit = self.limit.as_deref().map(str::parse::<usize>).transpose();
-        let limit = limit.map_err(|_| bad("'limit' should be a number"))?;
+        let limit = limit.map_err(|_| bad("'limit' must be a number"))?;
         match (limit, latest) {
-            (Some(0), _) => Err(bad("'limit' should be at least 1")),
+            (Some(0), _) => Err(bad("'limit' must be larger than zero")),
             (Some(limit), _) => Ok(limit),
             (None, Some(false)) => Ok(usize::MAX),
             (None, _) => Ok(1),
@@ -76,7 +76,8 @@ async fn newest(
         (config.kind.clone(), config.name != "default", config.name.clone(), std::cmp::Reverse(config.id))
     });
     let (mut kept, mut of_this) = (Vec::<(StoredConfig, bool)>::new(), 0);
-    for (config, current) in found {
+    // The history has what was deleted, too.
+    for (config, current) in found.into_iter().filter(|(config, _)| !config.deleted) {
         let same = |last: &(StoredConfig, bool)| last.0.kind == config.kind && last.0.name == config.name;
         of_this = if kept.last().is_some_and(same) { of_this + 1 } else { 1 };
         if of_this <= versions {
@@ -112,15 +113,27 @@ pub(super) async fn one(Login(caller): Login, State(rest): State<Rest>, Path(id)
 struct PutWish {
     r#type: Option<String>,
     name: Option<String>,
-    content: Option<String>,
+    content: Option<Value>,
     expected_latest_id: Option<String>,
 }
 
 fn json_of<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
-    let bad = |error: serde_json::Error| {
-        told(ErrorCode::BadJson, format!("the body is not what it should be: {error}"))
-    };
-    serde_json::from_slice(body).map_err(bad)
+    let bad =
+        |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
+    let value: Value = serde_json::from_slice(body).map_err(bad)?;
+    if !value.is_object() {
+        return Err(told(ErrorCode::BadRequest, "JSON object expected"));
+    }
+    let bad = |error: serde_json::Error| told(ErrorCode::BadRequest, error.to_string());
+    serde_json::from_value(value).map_err(bad)
+}
+
+/// Returns a config's content, which is YAML in a text.
+fn content_of(content: Option<Value>) -> Result<String, Failure> {
+    match content {
+        Some(Value::String(content)) => Ok(content),
+        Some(_) | None => Err(told(ErrorCode::BadConfig, "Config must be valid YAML: 'content' is no text")),
+    }
 }
 
 fn required(value: Option<String>, name: &str) -> Result<String, Failure> {
@@ -135,14 +148,14 @@ pub(super) async fn put(Login(caller): Login, State(rest): State<Rest>, body: By
     let put = PutConfig {
         kind: required(wish.r#type, "type")?,
         name: required(wish.name, "name")?,
-        content: required(wish.content, "content")?,
+        content: content_of(wish.content)?,
         expected_latest: expected.as_deref().map(config_id).transpose()?,
     };
     let stored = rest.door.service.put_config(&caller, None, put).await;
     let (id, _) = match stored {
         Err(ServiceError::Refused(Refusal::ConfigMoved { latest, .. })) => {
             let (latest, expected) = (latest.0.to_string(), expected.unwrap_or_default());
-            let text = format!("The latest id is '{latest}', '{expected}' was expected");
+            let text = format!("Latest Id: '{latest}' does not match expected latest id");
             let body = json!({ "latest_id": latest, "expected_latest_id": expected, "description": text });
             return Ok((StatusCode::PRECONDITION_FAILED, Json(body)).into_response());
         }
@@ -179,36 +192,40 @@ impl DiffSide {
 
 /// `diff-config`, and what `update-config` shows first.
 pub(super) async fn diff(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
+    const FORMATS: &str = "The following request formats are allowed:\n\
+        1. {\"from\":<config>,\"to\":<config>} where <config> is either {\"id\":\"<id>\"} or {\"content\":\"<content>\"}\n\
+        2. {\"type\":\"<type>\",\"name\":\"<name>\",\"content\":\"<content>\"}";
     let wish: DiffWish = json_of(&body)?;
-    let (from, to) = match (wish.from, wish.to) {
-        (Some(from), Some(to)) => (from.side()?, to.side()?),
-        _ => {
-            let (kind, name) = (required(wish.r#type, "type")?, required(wish.name, "name")?);
-            (ConfigSide::Latest { kind, name }, ConfigSide::Text(wish.content.unwrap_or_default()))
+    let is_latest = wish.from.is_none();
+    let (from, to) = match (wish.from, wish.to, wish.r#type, wish.name, wish.content) {
+        (Some(from), Some(to), None, None, None) => (from.side()?, to.side()?),
+        (None, None, Some(kind), Some(name), Some(content)) => {
+            (ConfigSide::Latest { kind, name }, ConfigSide::Text(content))
         }
+        _ => return Err(told(ErrorCode::BadRequest, FORMATS)),
     };
-    difference(&rest, &caller, from, to).await
-}
-
-async fn difference(rest: &Rest, caller: &Caller, from: ConfigSide, to: ConfigSide) -> Answer {
-    match rest.door.service.diff_configs(caller, from, to).await {
+    match rest.door.service.diff_configs(&caller, from, to).await {
         Ok((found, id)) => {
-            let from = id.map_or(0, |id| id.0).to_string();
-            Ok(Json(json!({ "diff": lines(found), "from": { "id": from } })).into_response())
+            let mut answer = json!({ "diff": lines(found) });
+            // The CLI says with `expected_latest_id` which version it has compared with.
+            if is_latest {
+                answer["from"] = json!({ "id": id.map_or(0, |id| id.0).to_string() });
+            }
+            Ok(Json(answer).into_response())
         }
         Err(ServiceError::Told(error)) if error.code != ErrorCode::ConfigNotFound.number() => {
-            let body = json!({ "diff": [], "error": error.message });
-            Ok((StatusCode::BAD_REQUEST, Json(body)).into_response())
+            let text = format!("Unable to diff config content: {}", error.message);
+            Ok((StatusCode::BAD_REQUEST, Json(json!({ "diff": [], "error": text }))).into_response())
         }
         Err(other) => Err(other.into()),
     }
 }
 
-async fn delete_named(rest: &Rest, caller: &Caller, kind: &str, name: &str) -> Answer {
-    // The CLI is told by 404 that there was nothing to delete.
+/// The CLI is told by 404 that there was nothing to delete.
+async fn deleted(rest: &Rest, caller: &Caller, kind: &str, name: &str) -> Result<StatusCode, Failure> {
     rest.door.service.config(caller, None, kind, name).await?;
     rest.door.service.delete_config(caller, None, kind, name).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `delete-config`
@@ -218,7 +235,15 @@ pub(super) async fn delete(
     Query(query): Query<ListQuery>,
 ) -> Answer {
     let kind = required(Some(query.r#type), "type")?;
-    delete_named(&rest, &caller, &kind, &required(Some(query.name), "name")?).await
+    let name = required(Some(query.name), "name")?;
+    match deleted(&rest, &caller, &kind, &name).await {
+        Err(Failure::Service(ServiceError::Told(error)))
+            if error.code == ErrorCode::ConfigNotFound.number() =>
+        {
+            Ok(not_found_at("/configs"))
+        }
+        other => Ok(other?.into_response()),
+    }
 }
 
 /// `delete-config ID`
@@ -228,7 +253,7 @@ pub(super) async fn delete_one(
     Path(id): Path<String>,
 ) -> Answer {
     let (config, _) = rest.door.service.config(&caller, Some(config_id(&id)?), "", "").await?;
-    delete_named(&rest, &caller, &config.kind, &config.name).await
+    Ok(deleted(&rest, &caller, &config.kind, &config.name).await?.into_response())
 }
 
 /// Makes the three handlers of a type of config with paths of its own.
@@ -262,7 +287,9 @@ macro_rules! typed {
             body: Bytes,
         ) -> Answer {
             let from = ConfigSide::Latest { kind: $kind.into(), name: or_default(query.name) };
-            difference(&rest, &caller, from, ConfigSide::Text(text(&body)?)).await
+            let to = ConfigSide::Text(document(&body)?);
+            let (found, _) = rest.door.service.diff_configs(&caller, from, to).await?;
+            Ok(Json(json!({ "diff": lines(found) })).into_response())
         }
     };
 }
@@ -271,25 +298,33 @@ typed!("cloud", list_cloud, put_cloud, diff_cloud);
 typed!("runtime", list_runtime, put_runtime, diff_runtime);
 typed!("cpi", list_cpi, put_cpi, diff_cpi);
 
+/// Reads a body that must be a document. These paths complain about it as about a manifest.
+fn document(body: &Bytes) -> Result<String, Failure> {
+    let content = text(body)?;
+    model::yaml::parse_mapping(&content).map_err(|error| Failure::Service(ServiceError::Told(error)))?;
+    Ok(content)
+}
+
 fn or_default(name: String) -> String {
     if name.is_empty() { "default".into() } else { name }
 }
 
 async fn list_typed(rest: &Rest, caller: &Caller, query: ListQuery) -> Answer {
-    if query.limit.is_none() {
-        let text = "limit is required\n".to_owned();
-        return Err(Failure::Text(StatusCode::BAD_REQUEST, text));
+    let bad = |text: String| Failure::Text(StatusCode::BAD_REQUEST, text);
+    let limit = query.limit.as_deref().ok_or_else(|| bad("limit is required".into()))?;
+    if limit.parse::<usize>().is_err() {
+        return Err(bad(format!("limit is invalid: '{limit}' is not an integer")));
     }
     let versions = query.versions()?;
     let query = ListQuery { name: or_default(query.name), ..query };
     let found = newest(rest, caller, &query, versions).await?;
-    let row = |(config, _): &(StoredConfig, bool)| json!({ "properties": config.content, "created_at": times::written(config.created_at) });
+    let row = |(config, _): &(StoredConfig, bool)| json!({ "properties": config.content, "created_at": times::dated(config.created_at) });
     Ok(Json(found.iter().map(row).collect::<Vec<_>>()).into_response())
 }
 
 async fn put_typed(rest: &Rest, caller: &Caller, kind: &str, name: String, body: &Bytes) -> Answer {
     let (kind, name) = (kind.to_owned(), or_default(name));
-    let put = PutConfig { kind, name, content: text(body)?, expected_latest: None };
+    let put = PutConfig { kind, name, content: document(body)?, expected_latest: None };
     rest.door.service.put_config(caller, None, put).await?;
     Ok(StatusCode::CREATED.into_response())
 }

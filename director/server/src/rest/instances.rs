@@ -228,7 +228,7 @@ pub(super) async fn orphaned_vms(Login(caller): Login, State(rest): State<Rest>)
             "deployment_name": orphan.deployment,
             "instance_name": orphan.slug,
             "ip_addresses": ips.collect::<Vec<_>>(),
-            "orphaned_at": times::written(orphan.orphaned_at),
+            "orphaned_at": times::dated(orphan.orphaned_at),
         })
     };
     Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())

@@ -173,12 +173,14 @@ async fn errors_have_bosh_s_numbers_and_texts() {
         ("GET", "/tasks/9999", "", 404, 10000),
         ("GET", "/tasks/x", "", 404, 10000),
         ("GET", "/releases/none", "", 404, 30005),
-        ("GET", "/releases/none?version=1", "", 404, 30006),
+        ("GET", "/releases/none?version=1", "", 404, 30005),
         ("GET", "/configs/77", "", 404, 440012),
         ("GET", "/configs?limit=0", "", 400, 440010),
         ("POST", "/configs", "{", 400, 710001),
         ("POST", "/configs", "{}", 400, 440010),
-        ("POST", "/deployments", "a: [", 400, 710000),
+        ("POST", "/deployments", "a: [", 400, 440001),
+        ("POST", "/configs", r#"{"type":"a","name":"b","content":"c: ["}"#, 400, 440011),
+        ("POST", "/packages/matches", "a: 1", 400, 440001),
         ("POST", "/deployments", "releases: []", 400, 40001),
         ("PUT", "/deployments/none/jobs/*?state=what", "", 400, 440010),
     ] {
@@ -209,7 +211,9 @@ async fn a_config_is_stored_once_and_guarded_by_the_id_that_was_seen() {
         admin.send("POST", "/configs", &body.to_string()).await
     };
     let diff = admin.send("POST", "/cloud_configs/diff?name=", "azs: []").await.json();
-    assert_eq!((&diff["from"]["id"], &diff["diff"]), (&json!("0"), &json!([["azs: []", "added"]])));
+    assert_eq!(diff, json!({ "diff": [["azs: []", "added"]] }));
+    let body = json!({ "type": "cloud", "name": "default", "content": "azs: []" }).to_string();
+    assert_eq!(admin.send("POST", "/configs/diff", &body).await.json()["from"]["id"], "0");
     let first = put("azs: []", "0").await;
     assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
     let id = first.json()["id"].as_str().unwrap().to_owned();

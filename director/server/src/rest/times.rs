@@ -9,6 +9,11 @@ pub(super) fn written(at: Timestamp) -> String {
     executor::rfc3339::rfc3339(at.seconds())
 }
 
+/// Writes a time as BOSH writes those of its database.
+pub(super) fn dated(at: Timestamp) -> String {
+    written(at).replace('T', " ").replace('Z', " UTC")
+}
+
 /// Reads a time: Unix seconds, RFC 3339, or the date that BOSH writes.
 pub(super) fn read(text: &str) -> Option<Timestamp> {
     if let Ok(seconds) = text.parse::<i64>() {
@@ -33,6 +38,7 @@ mod tests {
             assert_eq!(read(text), Some(at), "{text}");
         }
         assert_eq!(written(at), "2015-12-25T05:12:01Z");
+        assert_eq!((dated(at), read(&dated(at))), ("2015-12-25 05:12:01 UTC".to_owned(), Some(at)));
         for text in ["", "yesterday", "2015-13-25T05:12:01Z", "99999999999999999999"] {
             assert_eq!(read(text), None, "{text}");
         }

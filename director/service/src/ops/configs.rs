@@ -33,8 +33,8 @@ impl Service {
     ) -> Result<(ConfigId, bool), ServiceError> {
         caller.needs(Right::Admin, "change configs")?;
         let bad = |message: String| ServiceError::told(ErrorCode::BadConfig, message);
-        if put.kind.is_empty() || put.content.trim().is_empty() {
-            return Err(bad("a config needs a type and a content".into()));
+        if put.kind.is_empty() {
+            return Err(bad("a config needs a type".into()));
         }
         check(&put)?;
         let name = if put.name.is_empty() { "default".to_owned() } else { put.name };
@@ -157,6 +157,10 @@ fn shown_to(caller: &Caller, config: StoredConfig) -> StoredConfig {
 
 /// Refuses what no deploy could use, while the operator still has the file at hand.
 fn check(put: &PutConfig) -> Result<(), ServiceError> {
-    model::yaml::parse_mapping(&put.content)?;
-    Ok(())
+    let bad = |message: String| ServiceError::told(ErrorCode::BadConfig, message);
+    match model::yaml::parse(&put.content) {
+        Ok(serde_json::Value::Object(_)) => Ok(()),
+        Ok(_) => Err(bad("YAML hash expected".into())),
+        Err(error) => Err(bad(format!("Config must be valid YAML: {error}"))),
+    }
 }
