@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::instance::InstanceState;
+use crate::instance::{InstanceState, ReleaseRef};
 
 /// An error as a task ends with it: BOSH's number and a text that names the thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -147,6 +147,21 @@ pub enum TaskKind {
         /// A line for each VM, not for each instance.
         vms: bool,
     },
+    /// `clean-up`: deletes what nothing used when it was asked for.
+    CleanUp { all: bool, leftovers: Box<Leftovers> },
+}
+
+/// What nothing uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftovers {
+    /// Release versions.
+    pub releases: Vec<ReleaseRef>,
+    /// Names and versions of stemcells.
+    pub stemcells: Vec<(String, Version)>,
+    /// Orphaned disks.
+    pub disks: Vec<DiskId>,
+    /// Orphaned VMs, by their agents.
+    pub vms: Vec<AgentId>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -173,9 +188,11 @@ impl TaskKind {
             Self::UploadStemcell { .. } => "create stemcell".into(),
             Self::DeleteRelease { name, .. } => format!("delete release: {name}"),
             Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
-            Self::DeleteOrphanedDisks { .. } => "delete orphaned disks".into(),
+            Self::DeleteOrphanedDisks { .. } => "delete orphan disks".into(),
             Self::DeleteOrphanedVms { .. } => "delete orphaned vms".into(),
             Self::Inspect { .. } => "retrieve vm-stats".into(),
+            Self::CleanUp { all: true, .. } => "clean up all".into(),
+            Self::CleanUp { .. } => "clean up".into(),
         }
     }
 }
@@ -195,6 +212,7 @@ impl TaskKind {
             Self::DeleteOrphanedDisks { .. } => "delete_orphan_disks",
             Self::DeleteOrphanedVms { .. } => "scheduled_orphaned_vm_cleanup",
             Self::Inspect { .. } => "vms",
+            Self::CleanUp { .. } => "delete_artifacts",
         }
     }
 
@@ -207,6 +225,7 @@ impl TaskKind {
                 | Self::DeleteOrphanedDisks { .. }
                 | Self::DeleteOrphanedVms { .. }
                 | Self::Inspect { .. }
+                | Self::CleanUp { .. }
         )
     }
 }

@@ -50,7 +50,7 @@ pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, Renewal, VariableDefinition, draft};
 pub use errand::plan_errand;
 pub use explain::explain;
-pub use orphans::{plan_orphaned_disks, plan_orphaned_vms};
+pub use orphans::{plan_orphaned_disks, plan_orphaned_vms, plan_orphans};
 pub use references::References;
 pub use resurrection::plan_resurrection;
 pub use sizes::vm_sizes;

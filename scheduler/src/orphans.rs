@@ -14,36 +14,31 @@ const DELETIONS_AT_ONCE: u32 = 32;
 
 /// Plans the deletion of orphaned disks.
 pub fn plan_orphaned_disks(disks: &[DiskId]) -> Plan {
-    let deletion = |disk: &DiskId| {
-        (format!("Deleting orphaned disk {disk}"), Action::DeleteOrphanedDisk { disk: disk.clone() })
-    };
-    plan("Deleting orphaned disks", disks.iter().map(deletion))
+    plan_orphans(&[], disks)
 }
 
 /// Plans the deletion of orphaned VMs.
 pub fn plan_orphaned_vms(agents: &[AgentId]) -> Plan {
-    let deletion = |agent: &AgentId| {
+    plan_orphans(agents, &[])
+}
+
+/// Plans the deletion of orphans: VMs first, disks may hang on them.
+pub fn plan_orphans(agents: &[AgentId], disks: &[DiskId]) -> Plan {
+    let mut units = Units::default();
+    let of_vm = |agent: &AgentId| {
         let label = format!("Deleting orphaned VM of agent {agent}");
         (label, Action::DeleteOrphanedVm { agent: agent.clone() })
     };
-    plan("Deleting orphaned vms", agents.iter().map(deletion))
-}
-
-fn plan(title: &str, deletions: impl Iterator<Item = (String, Action)>) -> Plan {
-    let mut units = Units::default();
-    let deletions: Vec<Unit> = deletions
-        .map(|(label, action)| {
-            let mut steps = Steps::default();
-            steps.push(action);
-            let unit = units.unit(label, BTreeSet::new(), steps);
-            // One that can't be deleted says nothing about the others.
-            Unit { on_failure: OnFailure::GoOn, ..unit }
-        })
-        .collect();
-    let phases = match deletions.is_empty() {
-        true => Vec::new(),
-        false => vec![stored::phase(Some(title), DELETIONS_AT_ONCE, deletions)],
+    let of_disk = |disk: &DiskId| {
+        (format!("Deleting orphaned disk {disk}"), Action::DeleteOrphanedDisk { disk: disk.clone() })
     };
+    let vms = deletions(&mut units, agents.iter().map(of_vm));
+    let disks = deletions(&mut units, disks.iter().map(of_disk));
+    let phases = [("Deleting orphaned vms", vms), ("Deleting orphaned disks", disks)]
+        .into_iter()
+        .filter(|(_, units)| !units.is_empty())
+        .map(|(title, units)| stored::phase(Some(title), DELETIONS_AT_ONCE, units))
+        .collect();
     Plan {
         deployment: None,
         generation: 0,
@@ -54,4 +49,15 @@ fn plan(title: &str, deletions: impl Iterator<Item = (String, Action)>) -> Plan 
         warnings: Vec::new(),
         dns_subjects: Vec::new(),
     }
+}
+
+fn deletions(units: &mut Units, deletions: impl Iterator<Item = (String, Action)>) -> Vec<Unit> {
+    let unit = |(label, action)| {
+        let mut steps = Steps::default();
+        steps.push(action);
+        let unit = units.unit(label, BTreeSet::new(), steps);
+        // One that can't be deleted says nothing about the others.
+        Unit { on_failure: OnFailure::GoOn, ..unit }
+    };
+    deletions.map(unit).collect()
 }

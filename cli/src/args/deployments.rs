@@ -211,6 +211,20 @@ pub struct ListDisks {
     pub orphaned: bool,
 }
 
+/// `clean-up`
+#[derive(Debug, Args)]
+pub struct CleanUp {
+    /// Also the two newest unused versions of each release and stemcell, and orphaned disks
+    #[arg(long)]
+    pub all: bool,
+    /// Keep orphaned disks
+    #[arg(long)]
+    pub keep_orphaned_disks: bool,
+    /// Only show what would be deleted
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `delete-disk`
 #[derive(Debug, Args)]
 pub struct DeleteDisk {

@@ -148,8 +148,8 @@ pub enum Command {
     Disks(ListDisks),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
-    /// Delete orphaned disks that are older than the keeping time
-    CleanUp,
+    /// Delete what nothing uses: old releases and stemcells, orphaned VMs, and disks
+    CleanUp(CleanUp),
 
     /// List tasks
     Tasks(ListTasks),

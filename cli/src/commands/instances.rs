@@ -355,11 +355,6 @@ pub(super) async fn delete_disk(context: &mut Context<'_>, cid: String) -> Resul
     delete_disks(context, vec![cid]).await
 }
 
-pub(super) async fn clean_up(context: &mut Context<'_>) -> Result<(), Error> {
-    context.console.confirm("Delete all orphaned disks that are older than the keeping time")?;
-    delete_disks(context, Vec::new()).await
-}
-
 async fn delete_disks(context: &mut Context<'_>, cids: Vec<String>) -> Result<(), Error> {
     let request = DeleteOrphanedDisksRequest { request_id: request_id(), cids };
     let started = call!(context.fleet, DisksClient.delete_orphaned(request)).await?;

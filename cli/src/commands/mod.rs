@@ -8,6 +8,7 @@ mod configs;
 mod deployments;
 mod health;
 mod instances;
+mod leftovers;
 mod releases;
 mod snapshot;
 mod stemcells;
@@ -100,7 +101,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::OrphanedVms => instances::orphaned_vms(context).await,
         Command::Disks(_) => instances::orphaned_disks(context).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
-        Command::CleanUp => instances::clean_up(context).await,
+        Command::CleanUp(arguments) => leftovers::clean_up(context, arguments).await,
         Command::Tasks(args) => tasks::list(context, args).await,
         Command::Task(args) => tasks::show(context, args).await,
         Command::CancelTask(args) => tasks::cancel(context, args.id).await,

@@ -111,6 +111,11 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
             Some(deployment) => tasks::inspect(context, deployment, *vms).await,
             None => Ok(TaskEnd::Error(TaskError::plain("a deployment is to be named"))),
         },
+        TaskKind::CleanUp { leftovers, .. } => match tasks::clean_up(context, leftovers).await? {
+            // Orphans are in clouds: their deletion is planned.
+            None => planned(context).await,
+            Some(end) => Ok(end),
+        },
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

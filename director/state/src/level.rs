@@ -31,7 +31,8 @@ impl Command {
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue {
-                kind: TaskKind::DeleteOrphanedVms { .. } | TaskKind::Inspect { .. }, ..
+                kind: TaskKind::DeleteOrphanedVms { .. } | TaskKind::Inspect { .. } | TaskKind::CleanUp { .. },
+                ..
             } => true,
             Self::PlanDraft { content, .. } => is_second_part(content),
             Self::PlanCommit { plan, .. } => is_second_plan(plan),

@@ -56,6 +56,7 @@ pub(crate) enum TaskClass {
     DeleteOrphanedDisks,
     DeleteOrphanedVms,
     Inspect,
+    CleanUp,
 }
 
 impl TaskClass {
@@ -74,6 +75,7 @@ impl TaskClass {
             TaskKind::DeleteOrphanedDisks { .. } => Self::DeleteOrphanedDisks,
             TaskKind::DeleteOrphanedVms { .. } => Self::DeleteOrphanedVms,
             TaskKind::Inspect { .. } => Self::Inspect,
+            TaskKind::CleanUp { .. } => Self::CleanUp,
         }
     }
 
@@ -93,6 +95,7 @@ impl TaskClass {
             Self::DeleteOrphanedDisks => 11,
             Self::DeleteOrphanedVms => 12,
             Self::Inspect => 13,
+            Self::CleanUp => 14,
         }
     }
 }

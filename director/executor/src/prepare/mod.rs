@@ -13,7 +13,7 @@ mod sizes;
 
 use model::VariableSetId;
 use model::plan::Plan;
-use model::task::{DeployOptions, Task, TaskError, TaskKind};
+use model::task::{DeployOptions, Leftovers, Task, TaskError, TaskKind};
 use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 
@@ -86,6 +86,9 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         TaskKind::ScanAndFix { instances } => resurrect(context, instances).await,
         TaskKind::DeleteOrphanedDisks { disks } => Ok(Ok(boxed(scheduler::plan_orphaned_disks(disks)))),
         TaskKind::DeleteOrphanedVms { agents } => Ok(Ok(boxed(scheduler::plan_orphaned_vms(agents)))),
+        TaskKind::CleanUp { leftovers, .. } => {
+            Ok(Ok(boxed(scheduler::plan_orphans(&leftovers.vms, &leftovers.disks))))
+        }
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
@@ -102,8 +105,22 @@ fn boxed(plan: Plan) -> Prepared {
 pub fn result_of(task: &Task) -> Option<String> {
     match &task.kind {
         TaskKind::RunErrand { .. } => None,
+        TaskKind::CleanUp { leftovers, .. } => Some(cleaned_up(leftovers)),
         _ => task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
     }
+}
+
+/// As BOSH words it. Of what it lists, compiled packages go with their releases and stemcells here, and the rest there is
+/// not yet.
+fn cleaned_up(of: &Leftovers) -> String {
+    format!(
+        "Deleted {} release(s), {} stemcell(s), 0 extra compiled package(s), {} orphaned disk(s), {} orphaned vm(s), \
+         0 exported release(s), 0 dns blob(s)",
+        of.releases.len(),
+        of.stemcells.len(),
+        of.disks.len(),
+        of.vms.len(),
+    )
 }
 
 /// Cuts a text that would make the task's row too large, at the end of a line.

@@ -1,9 +1,11 @@
 //! Tasks without a plan: what they do is safe to begin anew, so a new leader simply runs them again.
 
+mod clean_up;
 mod inspect;
 mod release;
 mod stemcell;
 
+pub use clean_up::clean_up;
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
 pub use stemcell::{delete_stemcell, upload_stemcell};

@@ -216,23 +216,46 @@ pub async fn delete_release(
     if context.is_cancelling() {
         return Ok(TaskEnd::Cancelled);
     }
-    let named = version.map_or_else(|| name.to_string(), |v| format!("{name}/{v}"));
-    let (task, epoch) = (context.id(), context.fence.epoch());
-    let delete = Command::ReleaseDelete { task, epoch, name: name.clone(), version: version.cloned() };
-    // The first answer counts: a new leader would find nothing left to delete.
-    let request_id = Some(RequestId::new(format!("t{task}-delete-release")));
-    let deleted = context.propose(Proposal { request_id, ..Proposal::own(delete) }).await?;
-    Ok(match deleted {
-        Ok(_) => TaskEnd::Done(Some(format!("/release/{named}"))),
-        Err(refusal) => TaskEnd::Error(told_refusal(&refusal)),
+    Ok(match delete(context, name, version).await? {
+        Ok(()) => TaskEnd::Done(Some(format!("/release/{}", slug(name, version)))),
+        Err(NotDeleted::Gone(error) | NotDeleted::InUse(error) | NotDeleted::Other(error)) => {
+            TaskEnd::Error(error)
+        }
     })
 }
 
-/// Tells a refusal with the number that BOSH has for it.
-fn told_refusal(refusal: &Refusal) -> TaskError {
-    match refusal {
-        Refusal::NotFound { .. } => TaskError::new(ErrorCode::ReleaseNotFound, refusal.to_string()),
-        Refusal::InUse { .. } => TaskError::new(ErrorCode::ReleaseInUse, refusal.to_string()),
-        other => TaskError::plain(other.to_string()),
-    }
+fn slug(name: &ReleaseName, version: Option<&Version>) -> String {
+    version.map_or_else(|| name.to_string(), |version| format!("{name}/{version}"))
+}
+
+/// Why a release was not deleted, with the number that BOSH has for it.
+pub(super) enum NotDeleted {
+    /// It is not there.
+    Gone(TaskError),
+    /// Somebody uses it.
+    InUse(TaskError),
+    /// Anything else.
+    Other(TaskError),
+}
+
+/// Deletes a release version, or all of them, once for this task.
+pub(super) async fn delete(
+    context: &TaskContext,
+    name: &ReleaseName,
+    version: Option<&Version>,
+) -> Result<Result<(), NotDeleted>, Interrupted> {
+    let (task, epoch) = (context.id(), context.fence.epoch());
+    let delete = Command::ReleaseDelete { task, epoch, name: name.clone(), version: version.cloned() };
+    // The first answer counts: a new leader would find nothing left to delete.
+    let request_id = Some(RequestId::new(format!("t{task}-delete-release-{}", slug(name, version))));
+    let deleted = context.propose(Proposal { request_id, ..Proposal::own(delete) }).await?;
+    Ok(deleted.map(drop).map_err(|refusal| match refusal {
+        Refusal::NotFound { .. } => {
+            NotDeleted::Gone(TaskError::new(ErrorCode::ReleaseNotFound, refusal.to_string()))
+        }
+        Refusal::InUse { .. } => {
+            NotDeleted::InUse(TaskError::new(ErrorCode::ReleaseInUse, refusal.to_string()))
+        }
+        other => NotDeleted::Other(TaskError::plain(other.to_string())),
+    }))
 }

@@ -306,7 +306,7 @@ pub async fn delete_stemcell(
     let (task, epoch) = (context.id(), context.fence.epoch());
     let retire = Command::StemcellRetire { task, epoch, name: name.to_owned(), version: version.clone() };
     // The first answer counts: a new leader may find nothing left to retire.
-    let request_id = Some(RequestId::new(format!("t{task}-retire-stemcell")));
+    let request_id = Some(RequestId::new(format!("t{task}-retire-stemcell-{name}/{version}")));
     if let Err(refusal) = context.propose(Proposal { request_id, ..Proposal::own(retire) }).await? {
         return Ok(TaskEnd::Error(not_retired(context, name, version, &refusal)));
     }
@@ -334,6 +334,11 @@ pub async fn delete_stemcell(
         }
     }
     Ok(TaskEnd::Done(Some(format!("/stemcells/{name}/{version}"))))
+}
+
+/// Returns whether a deletion failed because somebody has deleted the stemcell, or uses it.
+pub(super) fn is_no_leftover(error: &TaskError) -> bool {
+    [ErrorCode::StemcellNotFound, ErrorCode::StemcellInUse].iter().any(|code| error.code == code.number())
 }
 
 fn not_retired(context: &TaskContext, name: &str, version: &Version, refusal: &Refusal) -> TaskError {

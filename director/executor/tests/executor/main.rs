@@ -6,6 +6,7 @@
 mod answers;
 mod artifacts;
 mod cancelling;
+mod clean_up;
 mod dry_run;
 mod errands;
 mod failover;

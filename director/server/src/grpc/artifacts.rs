@@ -83,7 +83,7 @@ impl Configs for Door {
     }
 }
 
-fn started(task: model::TaskId) -> Response<pb::TaskStarted> {
+pub(super) fn started(task: model::TaskId) -> Response<pb::TaskStarted> {
     Response::new(pb::TaskStarted { task_id: task.0 })
 }
 

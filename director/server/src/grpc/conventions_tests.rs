@@ -19,6 +19,7 @@ const REPEATABLE: &[(&str, &str)] =
 
 /// Answers with all there is at once.
 const BOUNDED: &[(&str, &str)] = &[
+    ("CleanUp/Preview", "no more than one clean-up takes: 1,000 of a kind"),
     ("Blobs/Stat", "one entry for each replica"),
     ("Cluster/Status", "one entry for each replica"),
     ("Join/Join", "one entry for each replica"),

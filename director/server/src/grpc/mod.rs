@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod blobs;
+mod clean_up;
 pub mod cluster;
 mod convert;
 mod deployments;
@@ -39,6 +40,7 @@ fn request_id(text: &str) -> Option<RequestId> {
 /// Returns all public services.
 pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::blobs_server::BlobsServer;
+    use proto::v1::clean_up_server::CleanUpServer;
     use proto::v1::cluster_server::ClusterServer;
     use proto::v1::configs_server::ConfigsServer;
     use proto::v1::deployments_server::DeploymentsServer;
@@ -74,6 +76,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(InstancesServer::new(door.clone()))
         .add_service(VariablesServer::new(door.clone()))
         .add_service(DisksServer::new(door.clone()))
+        .add_service(CleanUpServer::new(door.clone()))
         .add_service(TasksServer::new(door.clone()))
         .add_service(EventsServer::new(door.clone()))
         .add_service(LocksServer::new(door.clone()))

@@ -26,6 +26,7 @@ pub(super) const OWN: &[&str] =
 /// What `bosh.read` may do. Everything else changes something or shows secrets, and needs `bosh.admin`.
 pub(super) const READS: &[&str] = &[
     "Blobs/Stat",
+    "CleanUp/Preview",
     "Cluster/Status",
     "Configs/Get",
     "Configs/List",

@@ -11,7 +11,7 @@ use axum::response::IntoResponse as _;
 use futures::TryStreamExt as _;
 use model::release::ReleaseVersion;
 use model::stemcell::StemcellRecord;
-use model::{BlobDigest, ErrorCode, Version};
+use model::{BlobDigest, DeploymentName, ErrorCode, Version};
 use release::Blobstore as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -215,19 +215,24 @@ pub(super) async fn stemcells(Login(caller): Login, State(rest): State<Rest>) ->
     let found = all!(page => service.stemcells(&caller, &page));
     let users = service.stemcell_users(&caller).await?;
     let row = |(number, (record, _)): (usize, (StemcellRecord, bool))| {
-        let stemcell = record.stemcell;
-        let key = (stemcell.name.clone(), stemcell.version.clone());
-        let deployments: Vec<Value> =
-            users.get(&key).into_iter().flatten().map(|name| json!({ "name": name })).collect();
-        json!({
-            // There is no such number here; lists show none.
-            "id": number + 1,
-            "name": stemcell.name, "operating_system": stemcell.os, "version": stemcell.version,
-            "cid": stemcell.cid, "cpi": stemcell.cpi, "api_version": stemcell.api_version,
-            "deployments": deployments,
-        })
+        let key = (record.stemcell.name.clone(), record.stemcell.version.clone());
+        let users = users.get(&key).map(Vec::as_slice).unwrap_or_default();
+        stemcell_row(number, record, users)
     };
     Ok(Json(found.into_iter().enumerate().map(row).collect::<Vec<_>>()).into_response())
+}
+
+/// `number` is its place in the list.
+pub(super) fn stemcell_row(number: usize, record: StemcellRecord, users: &[DeploymentName]) -> Value {
+    let stemcell = record.stemcell;
+    let deployments: Vec<Value> = users.iter().map(|name| json!({ "name": name })).collect();
+    json!({
+        // There is no such number here; lists show none.
+        "id": number + 1,
+        "name": stemcell.name, "operating_system": stemcell.os, "version": stemcell.version,
+        "cid": stemcell.cid, "cpi": stemcell.cpi, "api_version": stemcell.api_version,
+        "deployments": deployments,
+    })
 }
 
 /// `upload-stemcell`

@@ -1,8 +1,11 @@
-//! `/info`: the first request of every command, and the only one that anybody may make.
+//! What the director is, and whether it resurrects. `/info` is the first request of every command, and the only one that
+//! anybody may make.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
+use serde::Deserialize;
 use serde_json::json;
 use service::ServiceError;
 
@@ -29,4 +32,25 @@ pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answ
         },
     }))
     .into_response())
+}
+
+/// Whether the dead are given new VMs.
+pub(super) async fn resurrection(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+    let paused = rest.door.service.resurrection_paused(&caller).await?;
+    Ok(Json(json!({ "resurrection": !paused })).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct ResurrectionBody {
+    resurrection_paused: bool,
+}
+
+/// `update-resurrection`
+pub(super) async fn set_resurrection(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Json(body): Json<ResurrectionBody>,
+) -> Answer {
+    rest.door.service.set_resurrection(&caller, None, body.resurrection_paused).await?;
+    Ok(StatusCode::OK.into_response())
 }

@@ -220,16 +220,17 @@ pub(super) async fn ignore(
 pub(super) async fn orphaned_vms(Login(caller): Login, State(rest): State<Rest>) -> Answer {
     let service = &rest.door.service;
     let found = all!(page => service.orphaned_vms(&caller, &page));
-    let row = |orphan: OrphanedVm| {
-        let ips = orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string());
-        json!({
-            "az": orphan.az,
-            "cid": orphan.vm.cid,
-            "deployment_name": orphan.deployment,
-            "instance_name": orphan.slug,
-            "ip_addresses": ips.collect::<Vec<_>>(),
-            "orphaned_at": times::dated(orphan.orphaned_at),
-        })
-    };
-    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.into_iter().map(orphaned_vm_row).collect::<Vec<_>>()).into_response())
+}
+
+pub(super) fn orphaned_vm_row(orphan: OrphanedVm) -> Value {
+    let ips = orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string());
+    json!({
+        "az": orphan.az,
+        "cid": orphan.vm.cid,
+        "deployment_name": orphan.deployment,
+        "instance_name": orphan.slug,
+        "ip_addresses": ips.collect::<Vec<_>>(),
+        "orphaned_at": times::written(orphan.orphaned_at),
+    })
 }

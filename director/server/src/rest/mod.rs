@@ -14,6 +14,7 @@ mod deployments;
 mod history;
 mod info;
 mod instances;
+mod leftovers;
 mod login;
 mod repeats;
 mod tasks;
@@ -55,6 +56,7 @@ type Table = Vec<(&'static str, MethodRouter<Rest>)>;
 fn table() -> Table {
     let mut table = vec![
         ("/info", get(info::info)),
+        ("/resurrection", json(get(info::resurrection).put(info::set_resurrection))),
         ("/locks", get(history::locks)),
         ("/events", get(history::events)),
         ("/events/{id}", get(history::event)),
@@ -64,6 +66,7 @@ fn table() -> Table {
     table.extend(of_instances());
     table.extend(of_configs());
     table.extend(of_artifacts());
+    table.extend(of_leftovers());
     table
 }
 
@@ -137,6 +140,18 @@ fn of_artifacts() -> Table {
         ("/stemcells", get(artifacts::stemcells).post(artifacts::upload_stemcell)),
         ("/stemcells/{name}/{version}", delete(artifacts::delete_stemcell)),
         ("/stemcell_uploads", post(artifacts::is_stemcell_needed)),
+    ]
+}
+
+fn of_leftovers() -> Table {
+    vec![
+        ("/disks", get(leftovers::disks)),
+        ("/disks/{cid}", delete(leftovers::delete_disk)),
+        ("/orphan_disks", get(leftovers::disks)),
+        ("/orphan_disks/{cid}", delete(leftovers::delete_disk)),
+        ("/networks", get(leftovers::networks)),
+        ("/cleanup", json(post(leftovers::clean_up))),
+        ("/cleanup/dryrun", get(leftovers::preview)),
     ]
 }
 

@@ -235,3 +235,27 @@ async fn a_config_is_stored_once_and_guarded_by_the_id_that_was_seen() {
     assert_eq!(admin.send("DELETE", "/configs?type=cloud&name=default", "").await.status.as_u16(), 404);
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_uses_is_shown_and_deleted() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    let json = [("content-type", "application/json")];
+    let shown = admin.get("/cleanup/dryrun?remove_all=true").await.json();
+    let keys: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 7, "{shown}");
+    let wish = r#"{"config":{"remove_all":true,"keep_orphaned_disks":false}}"#;
+    let first = task(&admin.send_with("POST", "/cleanup", wish, &json).await);
+    assert_eq!(admin.get(&format!("/tasks/{first}")).await.json()["description"], "clean up all");
+    assert_eq!(task(&admin.send_with("POST", "/cleanup", wish, &json).await), first, "sent again");
+    assert_ne!(task(&admin.send_with("POST", "/cleanup", "{}", &json).await), first);
+    assert_eq!(admin.get("/disks").await.json(), json!([]));
+    task(&admin.send("DELETE", "/disks/gone%2Falready", "").await);
+    assert_eq!(admin.get("/networks?orphaned=true").await.json(), json!([]));
+    for paused in [true, false] {
+        let body = json!({ "resurrection_paused": paused }).to_string();
+        assert_eq!(admin.send_with("PUT", "/resurrection", &body, &json).await.status, StatusCode::OK);
+        assert_eq!(admin.get("/resurrection").await.json(), json!({ "resurrection": !paused }));
+    }
+    replica.stop().await;
+}

@@ -270,6 +270,25 @@ impl Service {
         self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
     }
 
+    /// Deletes an orphaned disk; one that is not there counts as deleted, as in BOSH.
+    pub async fn delete_orphaned_disk(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        cid: &str,
+    ) -> Result<TaskId, ServiceError> {
+        caller.needs(Right::Admin, "delete disks")?;
+        let looked = match self.look_for(caller, request_id.as_ref()).await? {
+            Mutation::New(looked) => looked,
+            Mutation::Repeated(outcome) => return queued(outcome),
+        };
+        let orphans = State::new(&*looked.view).orphaned_disks().into_iter();
+        let is_it =
+            |orphan: &OrphanedDisk| orphan.disk.cid.as_ref().is_some_and(|known| known.as_str() == cid);
+        let disks = orphans.filter(is_it).map(|orphan| orphan.disk.id).collect();
+        self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
+    }
+
     /// Lists what may exist in clouds without anybody knowing its id, and what may still come to.
     pub async fn leaks(&self, caller: &Caller, page: &Page) -> Result<List<ListedLeak>, ServiceError> {
         caller.needs(Right::Read, "list leaks")?;

@@ -112,6 +112,13 @@ impl Service {
         Ok(State::new(&*looked.view).members())
     }
 
+    /// Returns whether resurrection is paused everywhere.
+    pub async fn resurrection_paused(&self, caller: &Caller) -> Result<bool, ServiceError> {
+        caller.needs(Right::Read, "see whether instances are resurrected")?;
+        let looked = self.look(Read::Linearizable).await?;
+        Ok(State::new(&*looked.view).resurrection_paused())
+    }
+
     /// Pauses or resumes resurrection everywhere.
     pub async fn set_resurrection(
         &self,

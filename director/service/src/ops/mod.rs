@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod changeset;
+mod clean_up;
 mod configs;
 mod deployments;
 mod diff;
@@ -13,6 +14,7 @@ mod users;
 mod variables;
 
 pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans_to_delete};
+pub use clean_up::{CleanUp, LeftoverRows};
 pub use configs::PutConfig;
 pub use deployments::{DeploymentSummary, ErrandRun};
 pub use diff::{ConfigSide, DiffLine, LineChange};

@@ -4,7 +4,7 @@ use model::step::{Action, StepOutcome};
 use model::task::TaskKind;
 use model::{DiskId, TaskId, Timestamp};
 use service::Page;
-use service::ops::{ORPHANS_KEPT_MS, orphaned_vms_to_delete};
+use service::ops::{CleanUp, ORPHANS_KEPT_MS, orphaned_vms_to_delete};
 use state::command::{Command, TaskEnd};
 
 use crate::fleet::{Fleet, admin};
@@ -82,4 +82,32 @@ async fn vms_that_were_left_are_listed_and_deleted_by_one_task_at_a_time() {
     fleet.world().must(Command::TaskTake { task, epoch: EPOCH });
     fleet.world().must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Error(error) });
     assert_eq!(orphaned_vms_to_delete(&fleet.world().state()), agents, "it will be tried again");
+}
+
+#[tokio::test]
+async fn a_clean_up_takes_what_it_has_shown() {
+    let fleet = Fleet::new();
+    with_orphans(&mut fleet.world());
+    let task = TaskId(1);
+    for version in ["1", "2", "3"] {
+        let release = Box::new(crate::nouns::release("spare", version));
+        let put = Command::ReleasePut { task, epoch: EPOCH, release, compiled: Vec::new(), fix: false };
+        fleet.world().must(put);
+    }
+    let service = fleet.service();
+    let newest_kept = CleanUp::default();
+    let all = CleanUp { all: true, keep_orphaned_disks: false };
+    for (wish, releases, disks) in
+        [(newest_kept, 1, 0), (all, 3, 2), (CleanUp { keep_orphaned_disks: true, ..all }, 3, 0)]
+    {
+        let shown = service.leftovers(&admin(), wish).await.unwrap();
+        let of_spare = shown.releases.iter().filter(|release| release.name.as_str() == "spare").count();
+        assert_eq!((of_spare, shown.disks.len()), (releases, disks), "{wish:?}");
+        let task = service.clean_up(&admin(), None, wish).await.unwrap();
+        let TaskKind::CleanUp { leftovers, .. } = fleet.world().state().task(task).unwrap().kind else {
+            panic!("it is a clean-up");
+        };
+        assert_eq!(leftovers.releases, shown.releases);
+        assert_eq!(leftovers.disks.len(), shown.disks.len());
+    }
 }

@@ -1,8 +1,9 @@
 //! Deployments, and what they use.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use model::instance::{InstanceSpec, StemcellRef};
+use model::instance::{InstanceSpec, ReleaseRef, StemcellRef};
 use model::plan::DeploymentRecord;
 use model::*;
 
@@ -47,7 +48,7 @@ impl<'a> State<'a> {
 
     /// Returns the deployments that can't do without a release version: as [`Uses`] says. Reads every instance.
     pub fn users_of_release(&self, name: &ReleaseName, version: &Version) -> BTreeSet<DeploymentName> {
-        let is_it = |used: &model::instance::ReleaseRef| used.name == *name && used.version == *version;
+        let is_it = |used: &ReleaseRef| used.name == *name && used.version == *version;
         self.who_uses(Uses {
             record: &|record| record.releases.iter().any(is_it),
             spec: &|spec| spec.jobs.iter().any(|job| is_it(&job.release)),
@@ -63,6 +64,35 @@ impl<'a> State<'a> {
             spec: &|spec| is_it(&spec.stemcell),
             vm: &is_it,
         })
+    }
+
+    /// Returns all that was uploaded and that some deployment can't do without: as [`Uses`] says. Reads every instance.
+    pub fn artifacts_in_use(&self) -> InUse {
+        let used = RefCell::new(InUse::default());
+        let release = |release: &ReleaseRef| {
+            used.borrow_mut().releases.insert(release.clone());
+        };
+        let stemcell = |stemcell: &StemcellRef| {
+            let key = (stemcell.name.clone(), stemcell.version.clone());
+            used.borrow_mut().stemcells.insert(key);
+        };
+        self.who_uses(Uses {
+            record: &|record| {
+                record.releases.iter().for_each(release);
+                used.borrow_mut().stemcells.extend(record.stemcells.iter().cloned());
+                false
+            },
+            spec: &|spec| {
+                spec.jobs.iter().for_each(|job| release(&job.release));
+                stemcell(&spec.stemcell);
+                false
+            },
+            vm: &|of| {
+                stemcell(of);
+                false
+            },
+        });
+        used.into_inner()
     }
 
     fn who_uses(&self, uses: Uses<'_>) -> BTreeSet<DeploymentName> {
@@ -86,6 +116,15 @@ impl<'a> State<'a> {
         }
         users
     }
+}
+
+/// What deployments can't do without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Release versions.
+    pub releases: BTreeSet<ReleaseRef>,
+    /// Names and versions of stemcells.
+    pub stemcells: BTreeSet<(String, Version)>,
 }
 
 /// How something that was uploaded is found to be in use: by a last success or what an open task is about to save as one,

@@ -16,6 +16,7 @@ mod instance;
 mod task;
 mod variable;
 
+pub use deployment::InUse;
 pub(crate) use dns::{dns_counter, dns_key};
 pub use health::{DeploymentHealth, Which};
 pub use history::{Compacted, EventFilter};
