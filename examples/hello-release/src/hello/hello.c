@@ -47,12 +47,27 @@ static void write_pidfile(void) {
     if (!file || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) fail(pidfile);
 }
 
+/* Reads to the blank line that ends a request. It may come in pieces, and what is left unread when the connection is
+ * closed resets it: the visitor would lose the answer. */
+static int read_request(int client) {
+    char request[4096];
+    size_t length = 0;
+    while (length < sizeof request - 1) {
+        ssize_t more = read(client, request + length, sizeof request - 1 - length);
+        if (more <= 0) return 0;
+        length += (size_t)more;
+        request[length] = 0;
+        if (strstr(request, "\r\n\r\n")) return 1;
+    }
+    return 0;
+}
+
 static void answer(int client, const char *text) {
-    char request[1024], reply[2048];
+    char reply[2048];
     /* One visitor at a time: a silent one must not keep the others waiting. */
     struct timeval patience = {.tv_sec = 2};
     setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (read(client, request, sizeof request) > 0) {
+    if (read_request(client)) {
         int length = snprintf(reply, sizeof reply,
                               "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n%.1024s\n",
                               strnlen(text, 1024) + 1, text);
