@@ -1,6 +1,6 @@
 //! Proofs under failure: fleets of real processes, and what happens to them.
 //!
-//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]), a simulated cloud ([`sim`]), things
+//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`], and [`rest`] as the `bosh` CLI is one), a simulated cloud ([`sim`]), things
 //! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
 //! be done to a fleet ([`nemesis`]), and schedules of that, drawn by chance ([`schedule`]). The stories are in `tests/`,
 //! one per file; the measurements are `src/bin/bench`, and `src/bin/chaos` plays schedules. Deliberately *not* here: anything
@@ -23,6 +23,7 @@ pub mod nemesis;
 pub mod probes;
 pub mod processes;
 pub mod programs;
+pub mod rest;
 pub mod schedule;
 pub mod sim;
 pub mod wait;

@@ -8,7 +8,6 @@
 //! Read next: [`player`] (what is sent), [`compare`] (what counts as equal), [`declared`].
 
 mod archives;
-mod client;
 mod compare;
 mod declared;
 mod names;
@@ -22,6 +21,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::rest as client;
 use cpi_sim::{Knobs, Span};
 
 use self::archives::Archives;

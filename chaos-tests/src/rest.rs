@@ -1,4 +1,5 @@
-//! A client as the CLI is one: a new connection for each request, TLS with the fleet's authority, redirects not followed.
+//! A client of the REST door, as the `bosh` CLI is one: a new connection for each request, TLS with the fleet's authority,
+//! redirects not followed.
 
 use std::sync::Arc;
 
