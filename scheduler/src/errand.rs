@@ -109,7 +109,7 @@ fn choose<'f, 'a>(
     if let Some(first) = whole_group.first().copied() {
         if !request.instances.is_empty() {
             return Err(TaskError::new(
-                ErrorCode::RunErrandError,
+                ErrorCode::ErrandError,
                 "Filtering by instances is not supported when running errand by instance group name",
             ));
         }

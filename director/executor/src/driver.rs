@@ -142,7 +142,7 @@ async fn planned(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         return Ok(TaskEnd::Error(TaskError::plain(format!("the plan of task {} is missing", context.id()))));
     };
     Ok(match stages::run(context, &phases).await? {
-        PlanEnd::Done => TaskEnd::Done(prepare::result_of(&context.task)),
+        PlanEnd::Done => TaskEnd::Done(prepare::result_of(context)),
         PlanEnd::Failed(error) => TaskEnd::Error(error),
         PlanEnd::Cancelled => TaskEnd::Cancelled,
     })

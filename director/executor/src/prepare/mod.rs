@@ -13,9 +13,11 @@ mod sizes;
 
 use model::VariableSetId;
 use model::plan::Plan;
-use model::task::{DeployOptions, Leftovers, Task, TaskError, TaskKind};
+use model::task::{DeployOptions, Leftovers, OutputKind, TaskError, TaskKind};
 use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
+use serde_json::Value;
+use state::State;
 
 pub use commit::{NotCommitted, commit};
 
@@ -76,7 +78,7 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
                 let plan =
                     scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)?;
                 let unchanged = || {
-                    let text = "nothing has changed since the errand last ran well: it was not run again";
+                    let text = "skipped - no changes detected";
                     Prepared::Nothing(Some(text.into()))
                 };
                 Ok(plan.map_or_else(unchanged, boxed))
@@ -102,12 +104,28 @@ fn boxed(plan: Plan) -> Prepared {
 }
 
 /// Returns the short result of a task that ended well.
-pub fn result_of(task: &Task) -> Option<String> {
-    match &task.kind {
-        TaskKind::RunErrand { .. } => None,
+pub fn result_of(context: &TaskContext) -> Option<String> {
+    match &context.task.kind {
+        TaskKind::RunErrand { .. } => Some(errands_told(context)),
         TaskKind::CleanUp { leftovers, .. } => Some(cleaned_up(leftovers)),
-        _ => task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
+        _ => context.task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
     }
+}
+
+/// Returns how the runs of an errand ended, as they are in the task's result.
+fn errands_told(context: &TaskContext) -> String {
+    let result = State::new(&*context.view()).output(context.id(), OutputKind::Result, 0, usize::MAX);
+    let (mut succeeded, mut errored, mut cancelled) = (0, 0, 0);
+    for line in String::from_utf8_lossy(&result).lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        match line["exit_code"].as_i64() {
+            Some(0) => succeeded += 1,
+            // A signal has ended it.
+            Some(code) if code > 128 => cancelled += 1,
+            _ => errored += 1,
+        }
+    }
+    format!("{succeeded} succeeded, {errored} errored, {cancelled} canceled")
 }
 
 /// As BOSH words it. Of what it lists, compiled packages go with their releases and stemcells here, and the rest there is

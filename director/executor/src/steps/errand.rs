@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent_api::{Method, Mode};
 use model::step::StepOutcome;
+use model::task::TaskKind;
 use model::{AgentId, ErrorCode, InstanceId, JobName};
 use serde_json::{Value, json};
 
@@ -59,7 +60,7 @@ pub async fn run(
     };
     let mut line = json!({
         "instance": { "group": cx.task.target(instance)?.spec.group, "id": instance },
-        "errand_name": errand,
+        "errand_name": asked_for(cx, errand),
         "exit_code": exit_code,
         "logs": logs,
     });
@@ -72,6 +73,14 @@ pub async fn run(
         _ if was_cancelled => Err(StepError::Telling { result_line, why: Box::new(StepError::Cancelled) }),
         Some(why) => Err(StepError::Telling { result_line, why: Box::new(why) }),
         None => Ok(StepOutcome::ErrandRan { exit_code: exit_code as i32, result_line }),
+    }
+}
+
+/// Returns the errand's name as it was asked for: that of a job, or of a group.
+fn asked_for<'a>(cx: &'a StepContext, job: &'a JobName) -> &'a str {
+    match &cx.task.task.kind {
+        TaskKind::RunErrand { errand, .. } => errand,
+        _ => job.as_str(),
     }
 }
 

@@ -24,7 +24,7 @@ async fn an_errand_gets_a_vm_runs_once_and_leaves_its_result() {
     let world = deployed().await;
     let ended = world.run(errand()).await.done();
     let line = line(&ended);
-    assert_eq!((&line["exit_code"], &line["errand_name"]), (&json!(0), &json!("check")));
+    assert_eq!((&line["exit_code"], &line["errand_name"]), (&json!(0), &json!("smoke")));
     assert_eq!(line["logs"]["blobstore_id"], json!("0".repeat(64)));
     assert_eq!(world.outside.done("run_errand"), 1);
     assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "the errand's VM is gone");
@@ -76,7 +76,7 @@ async fn was_run(world: &TestWorld) -> bool {
     let ended = world.run(errand_when_changed()).await.done();
     let runs = world.outside.done("run_errand") - before;
     assert_eq!(ended.result.lines().count(), runs);
-    assert_eq!(ended.task.result.is_some_and(|text| text.contains("nothing has changed")), runs == 0);
+    assert_eq!(ended.task.result.is_some_and(|text| text == "skipped - no changes detected"), runs == 0);
     runs == 1
 }
 
