@@ -1,8 +1,10 @@
 //! Filing and deleting releases.
 
+use std::collections::BTreeSet;
+
 use model::release::{CompiledPackage, JobInfo, PackageInfo, ReleaseVersion};
 use model::task::TaskError;
-use model::{BlobDigest, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
+use model::{BlobDigest, DeploymentName, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
 use release::archive::{ArchiveError, ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};
 use release::blobstore::StoreSink;
 use state::State;
@@ -54,7 +56,14 @@ pub async fn upload_release(
     lines.done(VERIFYING, VERIFYING, 1).await?;
     let (release, compiled) = match fit_in(context, imported, rebase) {
         Ok(fitting) => fitting,
-        Err(error) => return Ok(TaskEnd::Error(error)),
+        // No version could be chosen: its parts were not looked at.
+        Err(error) if error.code == ErrorCode::ReleaseVersionInvalid.number() => {
+            return Ok(TaskEnd::Error(error));
+        }
+        Err(error) => {
+            lines.done(RESOLVING, RESOLVING, 1).await?;
+            return Ok(TaskEnd::Error(error));
+        }
     };
     lines.done(RESOLVING, RESOLVING, 1).await?;
     if context.is_cancelling() {
@@ -217,7 +226,7 @@ pub async fn delete_release(
         return Ok(TaskEnd::Cancelled);
     }
     Ok(match delete(context, name, version).await? {
-        Ok(()) => TaskEnd::Done(Some(format!("/release/{}", slug(name, version)))),
+        Ok(()) => TaskEnd::Done(Some(format!("/release/{name}"))),
         Err(NotDeleted::Gone(error) | NotDeleted::InUse(error) | NotDeleted::Other(error)) => {
             TaskEnd::Error(error)
         }
@@ -249,13 +258,49 @@ pub(super) async fn delete(
     // The first answer counts: a new leader would find nothing left to delete.
     let request_id = Some(RequestId::new(format!("t{task}-delete-release-{}", slug(name, version))));
     let deleted = context.propose(Proposal { request_id, ..Proposal::own(delete) }).await?;
-    Ok(deleted.map(drop).map_err(|refusal| match refusal {
-        Refusal::NotFound { .. } => {
-            NotDeleted::Gone(TaskError::new(ErrorCode::ReleaseNotFound, refusal.to_string()))
+    Ok(deleted.map(drop).map_err(|refusal| {
+        let error = not_deleted(context, name, version, &refusal);
+        match refusal {
+            Refusal::NotFound { .. } => NotDeleted::Gone(error),
+            Refusal::InUse { .. } => NotDeleted::InUse(error),
+            _ => NotDeleted::Other(error),
         }
-        Refusal::InUse { .. } => {
-            NotDeleted::InUse(TaskError::new(ErrorCode::ReleaseInUse, refusal.to_string()))
-        }
-        other => NotDeleted::Other(TaskError::plain(other.to_string())),
     }))
+}
+
+/// Tells why a release was not deleted, with the number and in the words that BOSH has for it.
+fn not_deleted(
+    context: &TaskContext,
+    name: &ReleaseName,
+    version: Option<&Version>,
+    refusal: &Refusal,
+) -> TaskError {
+    let view = context.view();
+    let state = State::new(&*view);
+    match (refusal, version) {
+        (Refusal::NotFound { .. }, Some(version)) if !state.release_versions(name).is_empty() => {
+            let text = format!("Release version '{name}/{version}' doesn't exist");
+            TaskError::new(ErrorCode::ReleaseVersionNotFound, text)
+        }
+        (Refusal::NotFound { .. }, _) => {
+            TaskError::new(ErrorCode::ReleaseNotFound, format!("Release '{name}' doesn't exist"))
+        }
+        (Refusal::InUse { .. }, Some(version)) => {
+            let users = joined(state.users_of_release(name, version));
+            let text = format!("ReleaseVersion '{name}/{version}' is still in use by: {users}");
+            TaskError::new(ErrorCode::ReleaseVersionInUse, text)
+        }
+        (Refusal::InUse { .. }, None) => {
+            let versions = state.release_versions(name);
+            let users =
+                versions.iter().flat_map(|found| state.users_of_release(name, &found.release.version));
+            let text = format!("Release '{name}' is still in use by: {}", joined(users.collect()));
+            TaskError::new(ErrorCode::ReleaseInUse, text)
+        }
+        (other, _) => TaskError::plain(other.to_string()),
+    }
+}
+
+fn joined(names: BTreeSet<DeploymentName>) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

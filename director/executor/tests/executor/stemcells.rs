@@ -103,7 +103,7 @@ async fn a_deploy_that_is_under_way_keeps_what_it_uses() {
         world.run(delete("1", true)).await.error(),
         "Stemcell 'small-stemcell/1' is still in use by: p"
     );
-    assert!(world.run(delete_release()).await.error().contains("in use by p"));
+    assert!(world.run(delete_release()).await.error().contains("still in use by: p"));
     assert_eq!(images(&world), 1);
     world.outside.behave_as_usual();
     world.outside.release();
