@@ -98,6 +98,12 @@ impl UpdateConfig {
                 ));
             }
         };
+        for (what, text) in [("canaries", overrides.canaries), ("max_in_flight", overrides.max_in_flight)] {
+            // Also where nothing changes that it would count for.
+            if text.is_some_and(|text| resolve(text, 1, what).is_err()) {
+                return Err(TaskError::plain(format!("{what} value should be integer or percent")));
+            }
+        }
         Ok(Self {
             canaries: overrides.canaries.map_or(canaries, str::to_owned),
             max_in_flight: overrides.max_in_flight.map_or(max_in_flight, str::to_owned),
