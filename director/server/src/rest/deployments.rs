@@ -151,9 +151,26 @@ pub(super) struct DeployQuery {
     canaries: Option<String>,
     max_in_flight: Option<String>,
     dry_run: Option<String>,
+    recreate_vms_created_before: Option<String>,
 }
 
 impl DeployQuery {
+    /// Refuses what would do more than was asked for if it were passed over.
+    fn check(&self) -> Result<(), Failure> {
+        match &self.recreate_vms_created_before {
+            None => Ok(()),
+            Some(_) if !is_on(self.recreate.as_ref()) => {
+                let text = "Must pass recreate=true when specifying recreate_vms_created_before";
+                Err(told(ErrorCode::ValidationInvalidValue, text))
+            }
+            Some(_) => {
+                let text =
+                    "this director can not recreate VMs by their age (recreate_vms_created_before) yet";
+                Err(told(ErrorCode::BadRequest, text))
+            }
+        }
+    }
+
     fn options(self) -> DeployOptions {
         let groups = self.skip_drain.unwrap_or_default();
         DeployOptions {
@@ -176,6 +193,7 @@ pub(super) async fn deploy(
     parts: Parts,
     body: Bytes,
 ) -> Answer {
+    query.check()?;
     let (service, manifest) = (&rest.door.service, text(&body)?);
     let key = repeats::key(service, &caller, &parts, &body).await?;
     let task = service.deploy(&caller, Some(key), manifest, query.options(), context_id(&parts)).await?;

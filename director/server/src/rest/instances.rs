@@ -128,6 +128,8 @@ pub(super) struct ChangeQuery {
     skip_drain: Option<String>,
     canaries: Option<String>,
     max_in_flight: Option<String>,
+    dry_run: Option<String>,
+    recreate_vms_created_before: Option<String>,
 }
 
 /// `start`, `stop`, `restart`, `recreate` of a group, or of all with `*`.
@@ -167,6 +169,16 @@ async fn change(
 ) -> Answer {
     if !body.is_empty() {
         let text = "a manifest beside a change of state is not taken: deploy it";
+        return Err(told(ErrorCode::BadRequest, text));
+    }
+    if query.recreate_vms_created_before.is_some() && query.state.as_deref() != Some("recreate") {
+        let text = "Must pass state=recreate when specifying recreate_vms_created_before";
+        return Err(told(ErrorCode::ValidationInvalidValue, text));
+    }
+    // Refused, and not passed over: more would be done than was asked for.
+    if query.recreate_vms_created_before.is_some() || is_on(query.dry_run.as_ref()) {
+        let text = "this director can neither try out a change of state (dry_run) nor recreate VMs by their age \
+                    (recreate_vms_created_before) yet";
         return Err(told(ErrorCode::BadRequest, text));
     }
     let change = match query.state.as_deref() {
