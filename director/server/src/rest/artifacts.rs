@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
@@ -148,6 +149,10 @@ async fn archive(rest: &Rest, caller: &Caller, parts: &Parts, body: Body) -> Res
     if kind.starts_with(b"application/json") {
         let text = "this director does not fetch archives itself yet: download the file, and upload that";
         return Err(told(ErrorCode::ResourceError, text));
+    }
+    if kind != b"application/x-compressed" {
+        let text = format!("Endpoint '{}' not found.", parts.uri.path());
+        return Err(Failure::Text(StatusCode::NOT_FOUND, text));
     }
     let content = body.into_data_stream().map_err(std::io::Error::other);
     let content = at_most(rest.door.upload_bytes_max, content);

@@ -31,8 +31,9 @@ fn task(task: &Task) -> Value {
     // Of a task that has not ended, BOSH tells no time.
     let ended = task.finished_at.filter(|_| task.state.is_final());
     let result = match &task.error {
-        Some(error) => Some(error.message.clone()),
-        None => task.result.clone(),
+        // What of a cancelled task is an error is told among its events.
+        Some(error) if task.state != TaskState::Cancelled => Some(error.message.clone()),
+        _ => task.result.clone(),
     };
     json!({
         "id": task.id.0,
@@ -205,7 +206,7 @@ pub(super) async fn cancel_many(Login(caller): Login, State(rest): State<Rest>, 
     let names = wish.states.unwrap_or_else(|| vec!["queued".into()]);
     let known = BTreeMap::from([("queued", TaskState::Queued), ("processing", TaskState::Processing)]);
     let state = |name: &String| {
-        let text = format!("tasks that are '{name}' can't be cancelled; 'queued' and 'processing' ones can");
+        let text = format!("{name} is not one of the cancellable states: queued, processing");
         known.get(name.as_str()).copied().ok_or(Failure::Text(StatusCode::BAD_REQUEST, text))
     };
     let query = TaskQuery {

@@ -61,7 +61,7 @@ impl Service {
         locks: Vec<LockName>,
     ) -> Result<TaskId, ServiceError> {
         if context_id.len() > 64 {
-            let text = "X-Bosh-Context-Id cannot be more than 64 characters";
+            let text = "X-Bosh-Context-Id cannot be more than 64 characters in length";
             return Err(ServiceError::told(ErrorCode::ContextIdTooLong, text));
         }
         let command = Command::TaskQueue { kind, deployment, context_id: context_id.into(), locks };
@@ -274,10 +274,7 @@ fn manifest_name(manifest: &str) -> Result<DeploymentName, ServiceError> {
         Some(Value::Number(number)) => DeploymentName::new(number.to_string()),
         Some(_) => return Err(bad(ErrorCode::ValidationInvalidType, "Property 'name' should be text")),
         None => {
-            return Err(bad(
-                ErrorCode::ValidationMissingField,
-                "Required property 'name' was not specified in the manifest",
-            ));
+            return Err(bad(ErrorCode::ValidationMissingField, "Deployment manifest must have a 'name' key"));
         }
     };
     model::manifest::check_name(&name)?;

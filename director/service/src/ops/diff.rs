@@ -65,29 +65,34 @@ impl Service {
             Some(Deployment { record: Some(record), .. }) => {
                 let mut old = record.manifest.as_object().cloned().unwrap_or_default();
                 let configs: Vec<_> = record.configs.iter().filter_map(|id| state.config(*id)).collect();
-                let configs = configs.iter().filter(|config| is_part(config));
-                configs.for_each(|config| merge(&mut old, &config.content));
+                merge_all(&mut old, &configs);
                 old
             }
             // Never deployed well: what it would use is no news, what it is is.
             Some(_) => {
                 let mut old = Map::new();
-                newest
-                    .iter()
-                    .filter(|config| is_part(config))
-                    .for_each(|config| merge(&mut old, &config.content));
+                merge_all(&mut old, &newest);
                 old
             }
         };
         settle_versions(&state, &mut new);
-        newest.iter().filter(|config| is_part(config)).for_each(|config| merge(&mut new, &config.content));
+        merge_all(&mut new, &newest);
         Ok(difference(&Document::new(old, no_redact), &Document::new(new, no_redact)))
     }
 }
 
-/// Returns whether a config is part of what a deploy uses.
-fn is_part(config: &StoredConfig) -> bool {
-    matches!(config.kind.as_str(), "cloud" | "runtime")
+/// Adds configs to a document. What a manifest says itself counts, not what the cloud config says of it.
+fn merge_all(document: &mut Map<String, Value>, configs: &[StoredConfig]) {
+    let mut cloud = Map::new();
+    for config in configs.iter().filter(|config| config.kind == "cloud") {
+        merge(&mut cloud, &config.content);
+    }
+    for (key, value) in cloud {
+        document.entry(key).or_insert(value);
+    }
+    for config in configs.iter().filter(|config| config.kind == "runtime") {
+        merge(document, &config.content);
+    }
 }
 
 /// Adds a config to a document: lists of both, one behind the other.
