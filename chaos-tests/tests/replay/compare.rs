@@ -49,6 +49,8 @@ enum Rule {
     Measure,
     Address,
     Named(Kind),
+    /// A name, or the number of a VM.
+    Object,
     /// What was sent is said again, whether there is such a thing or not.
     Echo(Kind),
 }
@@ -85,6 +87,8 @@ fn rule(noun: &str, at: &str) -> Rule {
             other => Rule::Named(Kind::Row(other.to_owned())),
         },
         "uuid" => Rule::Named(Kind::Token),
+        // Of a VM that is its id, which is a number there.
+        "object_name" if noun == "events" => Rule::Object,
         _ => Rule::Equal,
     }
 }
@@ -155,6 +159,7 @@ impl Comparison<'_> {
     fn arrays(&mut self, at: &str, there: &[Value], here: &[Value]) {
         let (there, here) = match (self.noun, at) {
             ("tasks", "body[]") => self.tasks_of_both(there, here),
+            ("events", "body[]") => self.events_of_both(there, here),
             _ => (there.to_vec(), here.to_vec()),
         };
         self.same_arrays(at, &there, &here);
@@ -170,6 +175,15 @@ impl Comparison<'_> {
         let was_there = |row: &&Value| {
             self.names.recorded(&Kind::Task, &number(row)).is_some_and(|id| recorded.contains(id))
         };
+        (there.iter().filter(is_here).cloned().collect(), here.iter().filter(was_there).cloned().collect())
+    }
+
+    /// The same of events: those of tasks that nobody has recorded, or that no recorded task is like, are left out.
+    fn events_of_both(&self, there: &[Value], here: &[Value]) -> (Vec<Value>, Vec<Value>) {
+        let task = |row: &Value| row["task"].as_str().map(str::to_owned);
+        let is_here = |row: &&Value| task(row).is_none_or(|id| self.names.ours(&Kind::Task, &id).is_some());
+        let was_there =
+            |row: &&Value| task(row).is_none_or(|id| self.names.recorded(&Kind::Task, &id).is_some());
         (there.iter().filter(is_here).cloned().collect(), here.iter().filter(was_there).cloned().collect())
     }
 
@@ -248,6 +262,10 @@ impl Comparison<'_> {
                 std::mem::discriminant(recorded) == std::mem::discriminant(ours)
                     && self.names.learn(&kind, &shown(recorded), &shown(ours))
             }
+            Rule::Object if shown(recorded).parse::<u64>().is_ok() => {
+                self.names.learn(&Kind::Token, &shown(recorded), &shown(ours))
+            }
+            Rule::Object => text::same(&shown(recorded), &shown(ours), self.names),
             Rule::Echo(kind) => self.names.number(&kind, &shown(recorded)) == shown(ours),
             Rule::Address => text::same(&shown(recorded), &shown(ours), self.names),
             Rule::Equal => match (recorded, ours) {

@@ -38,7 +38,7 @@ const SET_UP: [(&str, &str); 4] = [
     ("003-upload-stemcell", "bosh upload-stemcell stemcell.tgz"),
     ("004-upload-release", "bosh upload-release golden-1.tgz"),
     ("007-cloud-config", "bosh update-cloud-config cloud.yml"),
-    ("010-deploy-fresh", "bosh -d web deploy web.yml"),
+    ("013-deploy-property-change", "bosh -d web deploy web.yml"),
 ];
 
 fn folder() -> PathBuf {

@@ -243,7 +243,8 @@ impl<'a> Player<'a> {
 
     /// Returns whether a path is about a task that was never made here.
     fn is_about_nothing(&self, path: &str) -> bool {
-        let number = path.strip_prefix("/tasks/").and_then(|rest| rest.split(['/', '?']).next());
+        let rest = path.strip_prefix("/tasks/").or_else(|| path.strip_prefix("/task/"));
+        let number = rest.and_then(|rest| rest.split(['/', '?']).next());
         number.is_some_and(|number| {
             // Nobody had seen the number of one that there was not there either.
             number.parse::<u64>().is_ok_and(|n| n < 90_000) && self.names.ours(&Kind::Task, number).is_none()

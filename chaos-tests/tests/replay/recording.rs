@@ -22,6 +22,25 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    fn changes_configs(&self) -> bool {
+        self.commands.iter().flat_map(|command| &command.steps).any(|step| match step {
+            Step::Exchange(exchange) => {
+                let Request { method, path, .. } = &exchange.request;
+                method == "POST" && path.contains("_configs") && !path.contains("/diff")
+            }
+            Step::Follow { .. } => false,
+        })
+    }
+
+    fn first_task(&self) -> Option<u64> {
+        self.commands.iter().flat_map(|command| &command.steps).find_map(|step| match step {
+            Step::Follow { task, .. } => Some(*task),
+            Step::Exchange(_) => None,
+        })
+    }
+}
+
 /// A command of the CLI, or one request without it.
 #[derive(Debug)]
 pub struct Command {
@@ -144,8 +163,13 @@ pub fn read(folder: &Path) -> Result<Vec<Scenario>> {
     let listed = std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
     let mut paths: Vec<_> = listed.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    paths.sort();
-    paths.iter().map(|path| read_one(path).with_context(|| format!("read {}", path.display()))).collect()
+    let read = paths.iter().map(|path| read_one(path).with_context(|| format!("read {}", path.display())));
+    let mut scenarios = read.collect::<Result<Vec<_>>>()?;
+    // Those of one number follow each other as their tasks do; what changes a config comes last.
+    scenarios.sort_by_key(|found| {
+        (found.number(), found.first_task(), found.changes_configs(), found.name.clone())
+    });
+    Ok(scenarios)
 }
 
 fn read_one(path: &Path) -> Result<Scenario> {
