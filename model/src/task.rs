@@ -79,6 +79,9 @@ pub struct DeployOptions {
     /// Plan only.
     #[serde(default)]
     pub dry_run: bool,
+    /// The versions of cloud and runtime configs to deploy with, as a diff was shown of them; the newest ones if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configs: Option<Vec<ConfigId>>,
 }
 
 /// Which instances a change of state is for.

@@ -53,6 +53,7 @@ fn options(flags: DeployFlags) -> DeployOptions {
         canaries: flags.canaries,
         max_in_flight: flags.max_in_flight,
         dry_run: false,
+        configs: None,
     }
 }
 

@@ -30,6 +30,7 @@ impl Command {
             | Self::TaskReport { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
+            Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => options.configs.is_some(),
             Self::TaskQueue {
                 kind: TaskKind::DeleteOrphanedVms { .. } | TaskKind::Inspect { .. } | TaskKind::CleanUp { .. },
                 ..

@@ -9,7 +9,7 @@ use model::manifest::variable::absolute_name;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
-use model::task::{DeployOptions, TaskError};
+use model::task::{DeployOptions, TaskError, TaskKind};
 use model::{DeploymentName, InstanceId, VariableName, VariableSetId};
 use rand::Rng as _;
 use scheduler::input::{
@@ -62,6 +62,19 @@ pub struct Wish<'a> {
     pub change: Option<&'a StateChangeRequest<'a>>,
 }
 
+/// Returns what is deployed with: the newest version of each config, or the versions of which somebody saw what they would
+/// do. Those hold also if they were replaced or deleted since.
+fn configs(state: &State<'_>, kind: &TaskKind) -> Vec<StoredConfig> {
+    let latest = state.latest_configs();
+    let TaskKind::Deploy { options: DeployOptions { configs: Some(pinned), .. }, .. } = kind else {
+        return latest;
+    };
+    let pinned = pinned.iter().filter_map(|id| state.config(*id));
+    let pinned = pinned.map(|config| StoredConfig { deleted: false, ..config });
+    let others = latest.into_iter().filter(|config| !["cloud", "runtime"].contains(&config.kind.as_str()));
+    pinned.chain(others).collect()
+}
+
 impl Facts {
     /// Reads everything that a task of this deployment may be planned from.
     pub fn read(context: &TaskContext) -> Self {
@@ -92,7 +105,7 @@ impl Facts {
             disks,
             agents: BTreeMap::new(),
             seed: Seed(rand::rng().random()),
-            configs: state.latest_configs(),
+            configs: configs(&state, &context.task.kind),
             addresses: held(&state),
             stemcells: state.stemcells().into_iter().filter(|s| !s.retired).collect(),
             compiled: state.compiled_packages(),

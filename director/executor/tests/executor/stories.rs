@@ -4,6 +4,7 @@ use expect_test::expect;
 use model::instance::InstanceState;
 use model::task::{DeployOptions, StateChange, TaskKind};
 use serde_json::json;
+use state::command::Command;
 
 use crate::artifacts::{Shape, become_state, change};
 use crate::summary::summary;
@@ -287,4 +288,22 @@ async fn a_start_brings_up_what_was_deployed_while_it_was_stopped() {
         text.lines().filter_map(of_line).collect()
     };
     assert_eq!(hashes(&after), hashes(&summary(&fresh)));
+}
+
+#[tokio::test]
+async fn a_deploy_uses_the_configs_that_it_was_shown_with() {
+    let world = TestWorld::seed().await;
+    let latest = || world.read(|state| state.latest_config("cloud", "default").unwrap());
+    let shown = latest();
+    // Somebody changes the cloud config, and deletes it, after it was looked at: without the VM type there is no deploy.
+    world.put_cloud_config(&json!({ "azs": [] }));
+    let (kind, name) = ("cloud".to_owned(), "default".to_owned());
+    let error = world.run(Shape::default().deploy()).await.error();
+    assert!(!error.is_empty());
+    world.apply(Command::ConfigDelete { kind, name });
+    let pinned = DeployOptions { configs: Some(vec![shown.id]), ..DeployOptions::default() };
+    world.run(Shape::default().deploy_with(pinned)).await.done();
+    let record = world.read(|state| state.deployment(&"p".into()).unwrap().record.unwrap());
+    assert_eq!(record.configs, [shown.id]);
+    world.assert_consistent();
 }

@@ -1,6 +1,6 @@
 //! Between wire types and domain types, where several services need the same.
 
-use model::ids::Timestamp;
+use model::ids::{ConfigId, Timestamp};
 use model::task::{DeployOptions, InstanceFilter};
 use proto::v1 as pb;
 use service::{Page, Read};
@@ -36,6 +36,7 @@ pub fn deploy_options(wire: Option<pb::DeployOptions>) -> DeployOptions {
         canaries: given(wire.canaries),
         max_in_flight: given(wire.max_in_flight),
         dry_run: wire.dry_run,
+        configs: wire.configs.map(|pinned| pinned.ids.into_iter().map(ConfigId).collect()),
     }
 }
 

@@ -6,7 +6,7 @@ use model::task::DeployOptions;
 use proto::v1 as pb;
 use proto::v1::deployments_server::Deployments;
 use proto::v1::variables_server::Variables;
-use service::ops::{DeploymentSummary, ErrandRun};
+use service::ops::{DeploymentSummary, DiffLine, ErrandRun};
 use service::{List, ServiceError};
 use tonic::{Request, Response, Status};
 
@@ -64,10 +64,10 @@ impl Deployments for Door {
     async fn diff(&self, request: Request<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let lines = self.service.diff(&caller, None, &wish.manifest, wish.no_redact).await.map_err(status)?;
-        let lines =
-            lines.into_iter().map(|line| pb::DiffLine { text: line.text, change: line.change.name().into() });
-        Ok(Response::new(pb::DiffResponse { lines: lines.collect() }))
+        let found = self.service.diff(&caller, None, &wish.manifest, wish.no_redact).await.map_err(status)?;
+        let line = |line: DiffLine| pb::DiffLine { text: line.text, change: line.change.name().into() };
+        let config_ids = found.cloud_configs.iter().chain(&found.runtime_configs).map(|id| id.0).collect();
+        Ok(Response::new(pb::DiffResponse { lines: found.lines.into_iter().map(line).collect(), config_ids }))
     }
 
     async fn list(

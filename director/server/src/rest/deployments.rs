@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use model::config::StoredConfig;
 use model::task::{DeployOptions, InstanceFilter};
-use model::{DeploymentName, ErrorCode};
+use model::{ConfigId, DeploymentName, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::Read;
@@ -125,14 +125,13 @@ pub(super) async fn diff(
 ) -> Answer {
     let (service, manifest) = (&rest.door.service, text(&body)?);
     let no_redact = query.redact.as_deref() == Some("false");
-    let configs = all!(page => service.configs(&caller, String::new(), String::new(), false, &page));
-    let ids = |kind: &str| -> Vec<u64> {
-        configs.iter().filter(|(config, _)| config.kind == kind).map(|(config, _)| config.id.0).collect()
-    };
     match service.diff(&caller, Some(DeploymentName::new(name)), &manifest, no_redact).await {
         Ok(found) => Ok(Json(json!({
-            "context": { "cloud_config_ids": ids("cloud"), "runtime_config_ids": ids("runtime") },
-            "diff": lines(found),
+            "context": {
+                "cloud_config_ids": found.cloud_configs,
+                "runtime_config_ids": found.runtime_configs,
+            },
+            "diff": lines(found.lines),
         }))
         .into_response()),
         Err(service::ServiceError::Told(error)) => {
@@ -152,6 +151,15 @@ pub(super) struct DeployQuery {
     max_in_flight: Option<String>,
     dry_run: Option<String>,
     recreate_vms_created_before: Option<String>,
+    /// What a diff said it was made with, so that just that is deployed.
+    context: Option<String>,
+}
+
+/// The configs of a diff.
+#[derive(Deserialize)]
+struct DiffContext {
+    cloud_config_ids: Vec<ConfigId>,
+    runtime_config_ids: Vec<ConfigId>,
 }
 
 impl DeployQuery {
@@ -171,9 +179,17 @@ impl DeployQuery {
         }
     }
 
-    fn options(self) -> DeployOptions {
+    fn options(self) -> Result<DeployOptions, Failure> {
+        let configs = |context: &String| match serde_json::from_str::<DiffContext>(context) {
+            Ok(DiffContext { cloud_config_ids: mut all, runtime_config_ids }) => {
+                all.extend(runtime_config_ids);
+                Ok(all)
+            }
+            Err(_) => Err(told(ErrorCode::DeploymentConfigReference, "Context includes invalid config ID")),
+        };
+        let configs = self.context.as_ref().map(configs).transpose()?;
         let groups = self.skip_drain.unwrap_or_default();
-        DeployOptions {
+        Ok(DeployOptions {
             recreate: is_on(self.recreate.as_ref()),
             recreate_persistent_disks: is_on(self.recreate_persistent_disks.as_ref()),
             fix: is_on(self.fix.as_ref()),
@@ -181,7 +197,8 @@ impl DeployQuery {
             canaries: self.canaries,
             max_in_flight: self.max_in_flight,
             dry_run: is_on(self.dry_run.as_ref()),
-        }
+            configs,
+        })
     }
 }
 
@@ -196,7 +213,7 @@ pub(super) async fn deploy(
     query.check()?;
     let (service, manifest) = (&rest.door.service, text(&body)?);
     let key = repeats::key(service, &caller, &parts, &body).await?;
-    let task = service.deploy(&caller, Some(key), manifest, query.options(), context_id(&parts)).await?;
+    let task = service.deploy(&caller, Some(key), manifest, query.options()?, context_id(&parts)).await?;
     Ok(see_task(task))
 }
 

@@ -6,8 +6,11 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::TaskId;
+use model::task::TaskKind;
 use serde_json::{Value, json};
+use state::State;
 use state::command::{Command, TaskEnd};
+use state::log::CommandLog as _;
 use tower::ServiceExt as _;
 
 use crate::test_support::replica::{PASSWORD, Replica};
@@ -182,6 +185,14 @@ async fn errors_have_bosh_s_numbers_and_texts() {
         ("POST", "/configs", r#"{"type":"a","name":"b","content":"c: ["}"#, 400, 440011),
         ("POST", "/packages/matches", "a: 1", 400, 440001),
         ("POST", "/deployments", "releases: []", 400, 40001),
+        ("POST", "/deployments?context=%7B%7D", MANIFEST, 400, 190025),
+        (
+            "POST",
+            "/deployments?context=%7B%22cloud_config_ids%22:%5B99%5D,%22runtime_config_ids%22:%5B%5D%7D",
+            MANIFEST,
+            400,
+            190025,
+        ),
         ("PUT", "/deployments/none/jobs/*?state=what", "", 400, 440010),
     ] {
         let answer = admin.send(method, path, body).await;
@@ -257,5 +268,34 @@ async fn what_nothing_uses_is_shown_and_deleted() {
         assert_eq!(admin.send_with("PUT", "/resurrection", &body, &json).await.status, StatusCode::OK);
         assert_eq!(admin.get("/resurrection").await.json(), json!({ "resurrection": !paused }));
     }
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_diff_was_shown_of_is_deployed() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    let json = [("content-type", "application/json")];
+    for kind in ["cloud", "runtime", "other"] {
+        let config = json!({ "type": kind, "name": "default", "content": "tags: {}" }).to_string();
+        let put = admin.send_with("POST", "/configs", &config, &json).await;
+        assert_eq!(put.status, StatusCode::CREATED, "{kind}");
+    }
+    let diff = admin.send("POST", "/deployments/web/diff", MANIFEST).await.json();
+    let ids = |kind: &str| diff["context"][kind].as_array().unwrap().clone();
+    let (cloud, runtime) = (ids("cloud_config_ids"), ids("runtime_config_ids"));
+    assert_eq!((cloud.len(), runtime.len()), (1, 1), "{diff}");
+    let query = |context: &Value| {
+        let context = context.to_string().replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
+        format!("/deployments?context={}", context.replace('[', "%5B").replace(']', "%5D"))
+    };
+    let filed = task(&admin.send("POST", &query(&diff["context"]), MANIFEST).await);
+    let task = {
+        let view = replica.log.view();
+        State::new(&*view).task(filed).unwrap()
+    };
+    let TaskKind::Deploy { options, .. } = task.kind else { panic!("it is a deploy") };
+    let numbers: Vec<Value> = options.configs.unwrap().iter().map(|id| json!(id)).collect();
+    assert_eq!(numbers, [cloud, runtime].concat());
     replica.stop().await;
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use model::instance::{Lifecycle, ReleaseRef};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
-use model::{DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
+use model::{ConfigId, DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
 use serde_json::Value;
 use state::State;
 use state::command::{Command, Outcome, Refusal, SAME_LABEL};
@@ -97,6 +97,12 @@ impl Service {
     ) -> Result<TaskId, ServiceError> {
         caller.needs(Right::Admin, "deploy")?;
         let name = manifest_name(&manifest)?;
+        if let Some(configs) = &options.configs {
+            match self.look_for(caller, request_id.as_ref()).await? {
+                Mutation::New(looked) => check_configs(&State::new(&*looked.view), configs)?,
+                Mutation::Repeated(outcome) => return queued(outcome),
+            }
+        }
         // A dry run changes nothing: it need not wait for a deploy that runs, nor the next deploy for it.
         let locks = if options.dry_run { Vec::new() } else { vec![deployment_lock(&name)] };
         let kind = TaskKind::Deploy { manifest_text: manifest, options };
@@ -239,6 +245,21 @@ pub(crate) fn queued(outcome: Outcome) -> Result<TaskId, ServiceError> {
     match outcome {
         Outcome::TaskQueued(id) => Ok(id),
         other => Err(ServiceError::told(ErrorCode::Unknown, format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// Fails unless each of these is a cloud or a runtime config that can be deployed with.
+fn check_configs(state: &State<'_>, configs: &[ConfigId]) -> Result<(), ServiceError> {
+    let is_usable = |id: &ConfigId| {
+        let config = state.config(*id).filter(|config| !config.deleted);
+        config.is_some_and(|config| ["cloud", "runtime"].contains(&config.kind.as_str()))
+    };
+    match configs.iter().all(is_usable) {
+        true => Ok(()),
+        false => Err(ServiceError::told(
+            ErrorCode::DeploymentConfigReference,
+            "Context includes invalid config ID",
+        )),
     }
 }
 

@@ -41,6 +41,17 @@ pub struct DiffLine {
     pub change: LineChange,
 }
 
+/// What a deploy would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Changed lines, and the headings that they are under.
+    pub lines: Vec<DiffLine>,
+    /// The cloud configs that it would use.
+    pub cloud_configs: Vec<ConfigId>,
+    /// The runtime configs that it would use.
+    pub runtime_configs: Vec<ConfigId>,
+}
+
 impl Service {
     /// Compares what a deploy would use with what the last one used: manifest and configs as one document, `latest`
     /// resolved. Only changed lines and the headings that they are under are returned. The deployment is the manifest's,
@@ -51,7 +62,7 @@ impl Service {
         deployment: Option<DeploymentName>,
         manifest: &str,
         no_redact: bool,
-    ) -> Result<Vec<DiffLine>, ServiceError> {
+    ) -> Result<Difference, ServiceError> {
         let right = if no_redact { Right::Admin } else { Right::Read };
         caller.needs(right, "compare manifests")?;
         let mut new = model::yaml::parse_mapping(manifest)?;
@@ -77,7 +88,14 @@ impl Service {
         };
         settle_versions(&state, &mut new);
         merge_all(&mut new, &newest);
-        Ok(difference(&Document::new(old, no_redact), &Document::new(new, no_redact)))
+        let ids = |kind: &str| -> Vec<ConfigId> {
+            newest.iter().filter(|config| config.kind == kind).map(|config| config.id).collect()
+        };
+        Ok(Difference {
+            lines: difference(&Document::new(old, no_redact), &Document::new(new, no_redact)),
+            cloud_configs: ids("cloud"),
+            runtime_configs: ids("runtime"),
+        })
     }
 }
 

@@ -17,7 +17,7 @@ pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans
 pub use clean_up::{CleanUp, LeftoverRows};
 pub use configs::PutConfig;
 pub use deployments::{DeploymentSummary, ErrandRun};
-pub use diff::{ConfigSide, DiffLine, LineChange};
+pub use diff::{ConfigSide, DiffLine, Difference, LineChange};
 pub use fleet::Shards;
 pub use history::{Changes, Watch};
 pub use instances::InstanceRow;
