@@ -1,8 +1,9 @@
 //! Answers that are no rows: errors in BOSH's shape, and the redirect to a task.
 
 use axum::Json;
-use axum::extract::Request;
+use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -10,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use model::task::TaskError;
 use model::{ErrorCode, TaskId};
 use release::BlobError;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use service::ServiceError;
 use state::command::Refusal;
@@ -59,6 +61,21 @@ impl From<QueryRejection> for Failure {
 impl From<BytesRejection> for Failure {
     fn from(error: BytesRejection) -> Self {
         Self::Text(error.status(), error.body_text())
+    }
+}
+
+/// A body of JSON. One that is none, or that lacks something, is told as every other mistake is.
+pub(super) struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let body = Bytes::from_request(request, state).await?;
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Self).map_err(|error| {
+            told(ErrorCode::BadRequest, format!("the body is not the JSON that is asked for: {error}"))
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use service::ServiceError;
 
 use super::Rest;
-use super::answer::Answer;
+use super::answer::{Answer, JsonBody};
 use super::login::Login;
 
 /// Tells what this director is, and who is asking as far as that is known.
@@ -49,7 +49,7 @@ pub(super) struct ResurrectionBody {
 pub(super) async fn set_resurrection(
     Login(caller): Login,
     State(rest): State<Rest>,
-    Json(body): Json<ResurrectionBody>,
+    JsonBody(body): JsonBody<ResurrectionBody>,
 ) -> Answer {
     rest.door.service.set_resurrection(&caller, None, body.resurrection_paused).await?;
     Ok(StatusCode::OK.into_response())

@@ -15,7 +15,7 @@ use service::Read;
 use service::ops::InstanceRow;
 use state::records::OrphanedVm;
 
-use super::answer::{Answer, see_task, told};
+use super::answer::{Answer, JsonBody, see_task, told};
 use super::deployments::all;
 use super::login::Login;
 use super::repeats;
@@ -215,7 +215,7 @@ pub(super) async fn ignore(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path((name, group, instance)): Path<(String, String, String)>,
-    Json(body): Json<Value>,
+    JsonBody(body): JsonBody<Value>,
 ) -> Answer {
     // BOSH takes text, too.
     let wish = match &body["ignore"] {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use service::ops::{CleanUp, LeftoverRows};
 use state::records::OrphanedDisk;
 
-use super::answer::{Answer, Failure, see_task};
+use super::answer::{Answer, Failure, JsonBody, see_task};
 use super::artifacts::stemcell_row;
 use super::deployments::all;
 use super::instances::orphaned_vm_row;
@@ -138,7 +138,7 @@ pub(super) async fn clean_up(
     Login(caller): Login,
     State(rest): State<Rest>,
     parts: Parts,
-    Json(body): Json<CleanUpBody>,
+    JsonBody(body): JsonBody<CleanUpBody>,
 ) -> Answer {
     let CleanUpConfig { remove_all, keep_orphaned_disks } = body.config;
     let (service, wish) = (&rest.door.service, CleanUp { all: remove_all, keep_orphaned_disks });

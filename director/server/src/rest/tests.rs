@@ -263,6 +263,16 @@ async fn what_nothing_uses_is_shown_and_deleted() {
     assert_eq!(admin.get("/disks").await.json(), json!([]));
     task(&admin.send("DELETE", "/disks/gone%2Falready", "").await);
     assert_eq!(admin.get("/networks?orphaned=true").await.json(), json!([]));
+    for (method, path, body) in [
+        ("POST", "/cleanup", "no json"),
+        ("POST", "/cleanup", r#"{"config":{"remove_all":"perhaps"}}"#),
+        ("PUT", "/resurrection", "{}"),
+        ("PUT", "/resurrection", r#"{"resurrection_paused":"x"}"#),
+        ("PUT", "/deployments/web/instance_groups/g/0/ignore", "{"),
+    ] {
+        let refused = admin.send_with(method, path, body, &json).await;
+        assert_eq!((refused.status.as_u16(), refused.json()["code"].as_u64()), (400, Some(440010)), "{body}");
+    }
     for paused in [true, false] {
         let body = json!({ "resurrection_paused": paused }).to_string();
         assert_eq!(admin.send_with("PUT", "/resurrection", &body, &json).await.status, StatusCode::OK);
