@@ -4,7 +4,7 @@ use model::plan::{OnFailure, Target};
 use model::task::{OutputKind, Task, TaskState};
 use model::{EventId, InstanceId, RequestId, StepNo, TaskId, Timestamp};
 use state::State;
-use state::command::{Command, Outcome, Refusal};
+use state::command::{Command, Outcome, Refusal, SECOND_LEVEL};
 use state::log::{LogError, Proposal, View};
 use state::records::Leak;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,12 @@ impl TaskContext {
         State::new(&*view).target(self.id(), instance).ok_or_else(|| {
             StepError::plain(format!("the plan of task {} has no instance {instance}", self.id()))
         })
+    }
+
+    /// Returns whether every member knows the second feature level.
+    pub fn knows_second_level(&self) -> bool {
+        let view = self.view();
+        State::new(&*view).feature_level().is_none_or(|level| level >= SECOND_LEVEL)
     }
 
     /// Returns whether somebody has asked for the task to be cancelled, as the state has it now.

@@ -184,6 +184,9 @@ fn judge(
         telling @ StepError::Telling { .. } => (TaskError::plain(telling.to_string()), Left::Nothing),
     };
     Ok(match cx.on_failure {
+        OnFailure::Stop if steps::is_of_a_worker(cx, action) => {
+            Verdict::PassedOver(StepOutcome::PassedOver { error: error.clone() }, error)
+        }
         OnFailure::GoOn => Verdict::PassedOver(steps::passed_over(cx, action, &error), error),
         OnFailure::Stop => {
             let outcome = StepOutcome::Failed { error: error.clone(), left, result_line };

@@ -97,7 +97,8 @@ fn a_vm_is_the_instances_once_it_was_introduced() {
 #[test]
 fn a_step_that_is_passed_over_changes_nothing_and_is_told() {
     let mut world = World::new();
-    let task = world.planned(plan_of(vec![create_vm(), delete_vm(), watch()]));
+    let detach = Action::DetachDisk { instance: "i1".into(), agent: "a1".into(), disk: "d1".into() };
+    let task = world.planned(plan_of(vec![create_vm(), detach, watch()]));
     world.step(task, 1, 0, vm_created("vm-1"));
     world.step(task, 1, 1, StepOutcome::PassedOver { error: TaskError::plain("the cloud is closed") });
     world.step(task, 1, 2, StepOutcome::Done);
@@ -106,6 +107,17 @@ fn a_step_that_is_passed_over_changes_nothing_and_is_told() {
     let events = world.events(task);
     let warning = events.lines().find(|line| line.contains("warning")).unwrap();
     assert!(warning.ends_with(r#""message":"Passed over: the cloud is closed"}"#), "{warning}");
+}
+
+#[test]
+fn a_vm_whose_deletion_is_passed_over_is_an_orphan() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_vm(), delete_vm()]));
+    world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, StepOutcome::PassedOver { error: TaskError::plain("the cloud is closed") });
+    assert_eq!((world.state().vm(&"a1".into()), world.state().agent(&"a1".into())), (None, None));
+    let orphan = world.state().orphaned_vm(&"a1".into()).unwrap();
+    assert_eq!(orphan.vm.cid, Some("vm-1".into()));
 }
 
 #[test]

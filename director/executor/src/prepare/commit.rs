@@ -4,8 +4,7 @@ use model::plan::Plan;
 use model::step::Action;
 use model::task::TaskError;
 use rand::Rng as _;
-use state::State;
-use state::command::{Refusal, SECOND_LEVEL};
+use state::command::Refusal;
 use state::log::{LogError, Proposal};
 
 use crate::context::TaskContext;
@@ -22,7 +21,7 @@ pub enum NotCommitted {
 
 /// Commits the plan.
 pub async fn commit(context: &TaskContext, mut plan: Plan) -> Result<Result<(), NotCommitted>, Interrupted> {
-    if !knows_second_level(context) {
+    if !context.knows_second_level() {
         forgo_second_level(&mut plan);
     }
     let draft: u64 = rand::rng().random();
@@ -60,10 +59,4 @@ fn forgo_second_level(plan: &mut Plan) {
     for unit in plan.units_mut() {
         unit.steps.retain(|step| !matches!(step.action, Action::SaveErrand { .. }));
     }
-}
-
-/// Returns whether every member knows the second feature level.
-fn knows_second_level(context: &TaskContext) -> bool {
-    let view = context.view();
-    State::new(&*view).feature_level().is_none_or(|level| level >= SECOND_LEVEL)
 }

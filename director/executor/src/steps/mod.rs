@@ -37,6 +37,14 @@ pub fn passed_over(cx: &StepContext, action: &Action, error: &TaskError) -> Step
     }
 }
 
+/// Returns whether an action deletes the VM of one that has compiled. If that fails, nobody's deploy need fail with it, and
+/// whoever works on the deployment next may come late or never: the VM becomes an orphan, which is listed, and deleted as
+/// every orphan is. Not while there are members that would not know what is meant.
+pub fn is_of_a_worker(cx: &StepContext, action: &Action) -> bool {
+    let Action::DeleteVm { instance, .. } = action else { return false };
+    cx.task.target(instance).is_ok_and(|target| target.compilation) && cx.task.knows_second_level()
+}
+
 /// Does the deed of `action` and returns what is to be remembered of it.
 pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, StepError> {
     cx.task.fence.check()?;

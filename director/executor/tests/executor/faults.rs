@@ -19,6 +19,13 @@ async fn a_failed_step_fails_the_task_and_the_next_one_repairs_it() {
         let ended = world.run(scene.task(&world)).await;
         *world.outside.failing.lock().unwrap() = None;
         let case = format!("{scene:?}: {kind} fails\n{}", ended.events);
+        if (scene, kind.as_str()) == (Scene::FreshDeploy, "delete_vm") {
+            // Of one that has compiled: its VM is deleted later, and the deploy ends well.
+            assert_eq!(ended.task.state, TaskState::Done, "{case}");
+            assert_eq!(world.read(|state| state.orphaned_vms()).len(), 1, "{case}");
+            world.assert_consistent();
+            continue;
+        }
         assert_eq!(ended.task.state, TaskState::Error, "{case}");
         assert!(ended.events.lines().last().unwrap().contains("\"error\":{\"code\":"), "{case}");
         let message = ended.task.error.unwrap().message;

@@ -51,7 +51,27 @@ async fn a_vm_that_could_not_be_searched_for_is_found_by_the_next_deploy() {
         assert!(world.read(|state| state.leaks()).is_empty(), "it is not lost: its row is there");
         *world.outside.deaf.lock().unwrap() = false;
         world.run(Shape::default().deploy()).await.done();
+        // The one that compiled became an orphan when it could not be deleted.
+        world.run(world.deletion_of_workers()).await.done();
         assert_eq!(world.outside.cloud.cloud().vms.len(), 2);
+        world.assert_consistent();
+    }
+}
+
+#[tokio::test]
+async fn a_worker_whose_vm_can_not_be_deleted_is_an_orphan_and_fails_no_deploy() {
+    for fault in [Fault::Fail(CpiErrorKind::Other), Fault::LoseAnswer, Fault::Fail(CpiErrorKind::TimedOut)] {
+        let world = TestWorld::seed().await;
+        world.outside.cloud.inject("delete_vm", fault.clone());
+        let ended = world.run(Shape::default().deploy()).await.done();
+        assert!(ended.lines().iter().any(|line| line.starts_with("warning: Passed over")), "{fault:?}");
+        let orphans = world.read(|state| state.orphaned_vms());
+        assert!(orphans.len() == 1 && orphans[0].slug.starts_with("compilation-"), "{fault:?}: {orphans:?}");
+        let workers = world.read(|state| state.instances(&DeploymentName::new("p")).into_iter());
+        assert_eq!(workers.filter(|instance| instance.compilation).count(), 0, "{fault:?}");
+        world.run(world.deletion_of_workers()).await.done();
+        assert_eq!(world.read(|state| state.orphaned_vms()), [], "{fault:?}");
+        assert_eq!(world.outside.cloud.cloud().vms.len(), 2, "{fault:?}");
         world.assert_consistent();
     }
 }

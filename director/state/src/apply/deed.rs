@@ -108,7 +108,10 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         }
         // Left behind or gone: in both cases nobody may take the agent for the instance's any more.
         (A::DeleteVm { agent, .. }, O::Done | O::MayHaveLeaked { .. }) => vm::deleted(tx, agent),
-        (A::OrphanVm { agent, .. }, O::Done) => vm::orphaned(tx, agent),
+        // It could not be deleted now: somebody does it later, without the instance.
+        (A::OrphanVm { agent, .. }, O::Done) | (A::DeleteVm { agent, .. }, O::PassedOver { .. }) => {
+            vm::orphaned(tx, agent)
+        }
         (A::DeleteOrphanedVm { agent }, O::Done | O::MayHaveLeaked { .. }) => vm::orphan_deleted(tx, agent),
 
         (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
