@@ -13,7 +13,7 @@ mod sizes;
 
 use model::VariableSetId;
 use model::plan::Plan;
-use model::task::{DeployOptions, Leftovers, OutputKind, TaskError, TaskKind};
+use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
 use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 use serde_json::Value;
@@ -24,6 +24,7 @@ pub use commit::{NotCommitted, commit};
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::render;
+use crate::tasks;
 use crate::variables::{self, Sight, StandIns};
 use facts::{Facts, Wish};
 pub use lines::Lines;
@@ -107,7 +108,7 @@ fn boxed(plan: Plan) -> Prepared {
 pub fn result_of(context: &TaskContext) -> Option<String> {
     match &context.task.kind {
         TaskKind::RunErrand { .. } => Some(errands_told(context)),
-        TaskKind::CleanUp { leftovers, .. } => Some(cleaned_up(leftovers)),
+        TaskKind::CleanUp { leftovers, .. } => Some(tasks::cleaned_up(context, leftovers)),
         _ => context.task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
     }
 }
@@ -126,19 +127,6 @@ fn errands_told(context: &TaskContext) -> String {
         }
     }
     format!("{succeeded} succeeded, {errored} errored, {cancelled} canceled")
-}
-
-/// As BOSH words it. Of what it lists, compiled packages go with their releases and stemcells here, and the rest there is
-/// not yet.
-fn cleaned_up(of: &Leftovers) -> String {
-    format!(
-        "Deleted {} release(s), {} stemcell(s), 0 extra compiled package(s), {} orphaned disk(s), {} orphaned vm(s), \
-         0 exported release(s), 0 dns blob(s)",
-        of.releases.len(),
-        of.stemcells.len(),
-        of.disks.len(),
-        of.vms.len(),
-    )
 }
 
 /// Cuts a text that would make the task's row too large, at the end of a line.

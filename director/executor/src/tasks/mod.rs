@@ -5,7 +5,7 @@ mod inspect;
 mod release;
 mod stemcell;
 
-pub use clean_up::clean_up;
+pub use clean_up::{clean_up, cleaned_up};
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
 pub use stemcell::{delete_stemcell, upload_stemcell};

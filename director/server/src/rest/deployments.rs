@@ -211,9 +211,10 @@ pub(super) async fn deploy(
     body: Bytes,
 ) -> Answer {
     query.check()?;
+    let options = query.options()?;
     let (service, manifest) = (&rest.door.service, text(&body)?);
     let key = repeats::key(service, &caller, &parts, &body).await?;
-    let task = service.deploy(&caller, Some(key), manifest, query.options()?, context_id(&parts)).await?;
+    let task = service.deploy(&caller, Some(key), manifest, options, context_id(&parts)).await?;
     Ok(see_task(task))
 }
 

@@ -27,6 +27,10 @@ pub fn orphans_to_delete(orphans: &[OrphanedDisk], now: Timestamp) -> Vec<DiskId
     orphans.iter().filter(is_old).map(|orphan| orphan.disk.id.clone()).collect()
 }
 
+fn has_cid(orphan: &OrphanedDisk, cid: &str) -> bool {
+    orphan.disk.cid.as_ref().is_some_and(|known| known.as_str() == cid)
+}
+
 /// Orphaned VMs that one task deletes; those that are left over wait for the next one.
 const ORPHANED_VMS_AT_A_TIME: usize = 1000;
 
@@ -258,7 +262,7 @@ impl Service {
         };
         let orphans = State::new(&*looked.view).orphaned_disks();
         let find = |cid: &String| {
-            let found = orphans.iter().find(|o| o.disk.cid.as_ref().is_some_and(|c| c.as_str() == cid));
+            let found = orphans.iter().find(|orphan| has_cid(orphan, cid));
             found.map(|o| o.disk.id.clone()).ok_or_else(|| {
                 ServiceError::told(ErrorCode::ResourceNotFound, format!("there is no orphaned disk '{cid}'"))
             })
@@ -283,9 +287,7 @@ impl Service {
             Mutation::Repeated(outcome) => return queued(outcome),
         };
         let orphans = State::new(&*looked.view).orphaned_disks().into_iter();
-        let is_it =
-            |orphan: &OrphanedDisk| orphan.disk.cid.as_ref().is_some_and(|known| known.as_str() == cid);
-        let disks = orphans.filter(is_it).map(|orphan| orphan.disk.id).collect();
+        let disks = orphans.filter(|orphan| has_cid(orphan, cid)).map(|orphan| orphan.disk.id).collect();
         self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
     }
 
