@@ -23,6 +23,7 @@ mod disks;
 mod dispatch;
 mod durable;
 mod error;
+mod globs;
 mod identity;
 mod journal;
 mod layout;
