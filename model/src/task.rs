@@ -152,6 +152,14 @@ pub enum TaskKind {
     },
     /// `clean-up`: deletes what nothing used when it was asked for.
     CleanUp { all: bool, leftovers: Box<Leftovers> },
+    /// `logs`: has agents pack their logs, and packs what several have packed together.
+    FetchLogs {
+        instances: Vec<InstanceId>,
+        /// Types of logs, as the agent takes them: `job`, `agent,job,system`.
+        logs: String,
+        /// Globs; everything if there are none.
+        filters: Vec<String>,
+    },
 }
 
 /// What nothing uses.
@@ -196,6 +204,7 @@ impl TaskKind {
             Self::Inspect { .. } => "retrieve vm-stats".into(),
             Self::CleanUp { all: true, .. } => "clean up all".into(),
             Self::CleanUp { .. } => "clean up".into(),
+            Self::FetchLogs { .. } => "fetch logs".into(),
         }
     }
 }
@@ -216,6 +225,7 @@ impl TaskKind {
             Self::DeleteOrphanedVms { .. } => "scheduled_orphaned_vm_cleanup",
             Self::Inspect { .. } => "vms",
             Self::CleanUp { .. } => "delete_artifacts",
+            Self::FetchLogs { .. } => "fetch_logs",
         }
     }
 
@@ -229,6 +239,7 @@ impl TaskKind {
                 | Self::DeleteOrphanedVms { .. }
                 | Self::Inspect { .. }
                 | Self::CleanUp { .. }
+                | Self::FetchLogs { .. }
         )
     }
 }

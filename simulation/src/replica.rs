@@ -30,6 +30,7 @@ const LATE_CALLS: Duration = Duration::from_secs(30);
 
 /// How often orphans are deleted: worlds are short, and what appears late may have an address that is needed.
 const ROUNDS: janitor::Rounds = janitor::Rounds {
+    bundles: Duration::from_secs(3600),
     disks: Duration::from_secs(3600),
     vms: Duration::from_secs(5),
     late_vms: Duration::from_secs(3600),

@@ -29,6 +29,7 @@ pub fn path(recorded: &str, names: &Names) -> String {
         Some(["configs", _]) => Some(Kind::Config),
         Some(["links", _]) => Some(Kind::Row("links".into())),
         Some(["vms", _]) => Some(Kind::Token),
+        Some(["resources", _]) => Some(Kind::Blob),
         _ => None,
     };
     let mut path = match (kind, parts.get(2)) {
@@ -117,6 +118,7 @@ mod tests {
             (Kind::Event, "9", "4"),
             (Kind::Config, "9", "5"),
             (Kind::Token, "2132", "vm-1"),
+            (Kind::Blob, "b-1", "c0ffee"),
             (Kind::Token, "78871f0d-e157-4d5d-830a-1b256dc807d9", "11111111-e157-4d5d-830a-1b256dc807d9"),
         ] {
             assert!(names.learn(&kind, recorded, ours));
@@ -130,6 +132,7 @@ mod tests {
             ("/configs/9", "/configs/5"),
             ("/configs/abc", "/configs/abc"),
             ("/vms/2132", "/vms/vm-1"),
+            ("/resources/b-1", "/resources/c0ffee"),
             (
                 "/deployments/d/jobs/g/78871f0d-e157-4d5d-830a-1b256dc807d9?state=started",
                 "/deployments/d/jobs/g/11111111-e157-4d5d-830a-1b256dc807d9?state=started",

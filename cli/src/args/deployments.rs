@@ -188,6 +188,38 @@ pub struct RunErrand {
     /// Only on these instances; repeat it for more
     #[arg(long = "instance", value_name = "GROUP[/ID]")]
     pub instances: Vec<InstanceSlug>,
+    /// Fetch the logs of the errand's jobs
+    #[arg(long, conflicts_with = "detach")]
+    pub download_logs: bool,
+    /// Where to put them
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub logs_dir: Utf8PathBuf,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub struct FetchLogs {
+    /// A group, or one instance of it; everything if absent
+    #[arg(value_name = "GROUP[/ID]")]
+    pub instances: Option<InstanceSlug>,
+    /// Logs of the agent instead of those of jobs
+    #[arg(long, conflicts_with_all = ["system", "all_logs"])]
+    pub agent: bool,
+    /// Logs of the operating system instead of those of jobs
+    #[arg(long, conflicts_with = "all_logs")]
+    pub system: bool,
+    /// Logs of agent, jobs and system
+    #[arg(long)]
+    pub all_logs: bool,
+    /// Only files that match this glob; repeat it for more
+    #[arg(long, value_name = "GLOB")]
+    pub only: Vec<String>,
+    /// Where to put the archive
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: Utf8PathBuf,
     /// Follow or not.
     #[command(flatten)]
     pub wait: Wait,

@@ -138,6 +138,8 @@ pub enum Command {
     Errands,
     /// Run an errand
     RunErrand(RunErrand),
+    /// Fetch instances' logs
+    Logs(FetchLogs),
     /// List a deployment's variables
     Variables,
     /// Show a variable

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use camino::Utf8Path;
 use comfy_table::Color;
 use proto::v1::deployments_client::DeploymentsClient;
 use proto::v1::follow_task_request::Kind as Output;
@@ -10,7 +11,7 @@ use proto::v1::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ALL, Context, Found, pages, tasks};
+use super::{ALL, Context, Found, logs, pages, tasks};
 use crate::args::{
     DeleteDeployment, Deploy, DeployFlags, Diff, InstanceSlug, Interpolate, Plan, RunErrand, ShowVariable,
 };
@@ -202,6 +203,13 @@ struct ErrandResult {
     /// As for `stdout`.
     #[serde(default)]
     stderr_blob: Option<ErrandOutput>,
+    #[serde(default)]
+    logs: Option<ErrandLogs>,
+}
+
+#[derive(Deserialize)]
+struct ErrandLogs {
+    blobstore_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +256,9 @@ pub(super) async fn run_errand(context: &mut Context<'_>, args: RunErrand) -> Re
                 *shown = String::from_utf8_lossy(&bytes).into_owned();
             }
         }
+        if args.download_logs {
+            download_logs(context, &args.name, &args.logs_dir, result).await?;
+        }
     }
     show_errand(context, task, &results)?;
     let failed: Vec<String> = results
@@ -261,6 +272,20 @@ pub(super) async fn run_errand(context: &mut Context<'_>, args: RunErrand) -> Re
         return Ok(());
     }
     Err(Error::ErrandFailed { errand: args.name, failed: failed.join(", ") })
+}
+
+async fn download_logs(
+    context: &mut Context<'_>,
+    errand: &str,
+    dir: &Utf8Path,
+    result: &ErrandResult,
+) -> Result<(), Error> {
+    let Some(blob) = result.logs.as_ref().and_then(|logs| logs.blobstore_id.as_deref()) else {
+        return Ok(());
+    };
+    let name = format!("{errand}.{}.{}.tgz", result.instance.group, result.instance.id);
+    let saved = logs::save(context, blob, dir, &name).await?;
+    context.console.note(&saved.text())
 }
 
 fn errand_results(output: &[u8]) -> Result<Vec<ErrandResult>, Error> {

@@ -9,8 +9,10 @@ mod deployments;
 mod health;
 mod instances;
 mod leftovers;
+mod logs;
 mod releases;
 mod snapshot;
+mod staged;
 mod stemcells;
 mod tasks;
 mod users;
@@ -85,6 +87,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::DeleteDeployment(args) => deployments::delete(context, args).await,
         Command::Errands => deployments::errands(context).await,
         Command::RunErrand(args) => deployments::run_errand(context, args).await,
+        Command::Logs(args) => logs::fetch(context, args).await,
         Command::Variables => deployments::variables(context).await,
         Command::Variable(args) => deployments::variable(context, args).await,
         Command::Instances(args) => instances::list(context, args).await,

@@ -1,16 +1,16 @@
 //! `cluster snapshot …`: backups of the fleet. A file gets its name once it is whole, checked and on the disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use backup::{ReadError, Report};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use indicatif::ProgressBar;
 use proto::v1::SaveSnapshotRequest;
 use serde_json::json;
 
 use super::Context;
+use super::staged::Staged;
 use crate::args::SnapshotCommand;
 use crate::client::request_id;
 use crate::console::{Cell, Console, Format, Record, Screen, column};
@@ -96,62 +96,11 @@ fn tell(console: &mut Console, file: &Utf8Path, report: &Report) -> Result<(), E
     Ok(())
 }
 
-/// A file beside its place; gone again unless it is kept.
-struct Staged {
-    file: File,
-    path: Utf8PathBuf,
-    place: Utf8PathBuf,
-}
-
-impl Staged {
-    fn create(place: &Utf8Path) -> Result<Self, Error> {
-        let name = place.file_name().ok_or_else(|| Error::Usage(format!("`{place}` names no file")))?;
-        let path = place.with_file_name(format!(".{name}.{}", std::process::id()));
-        let mut options = OpenOptions::new();
-        // Password hashes and manifests are in it.
-        options.write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(Error::file("write", &path))?;
-        Ok(Self { file, path, place: place.to_owned() })
-    }
-
-    fn keep(&self) -> Result<(), Error> {
-        fs::rename(&self.path, &self.place).map_err(Error::file("write", &self.place))?;
-        let folder = self.place.parent().filter(|folder| !folder.as_str().is_empty());
-        let folder = folder.unwrap_or(Utf8Path::new("."));
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(Error::file("write", folder))
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // Nothing is there any more if it was kept.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use camino::Utf8PathBuf;
 
     use super::*;
-
-    #[test]
-    fn a_file_is_in_its_place_whole_or_not_at_all_and_for_its_owner_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = Utf8PathBuf::from_path_buf(folder.path().join("fleet.backup")).unwrap();
-        fs::write(&place, "an older one").unwrap();
-        let names = || fs::read_dir(folder.path()).unwrap().count();
-        drop(Staged::create(&place).unwrap());
-        assert_eq!((names(), fs::read_to_string(&place).unwrap()), (1, "an older one".into()));
-        let mut staged = Staged::create(&place).unwrap();
-        staged.file.write_all(b"a newer one").unwrap();
-        staged.keep().unwrap();
-        drop(staged);
-        assert_eq!((names(), fs::read_to_string(&place).unwrap()), (1, "a newer one".into()));
-        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(Staged::create("/".into()), Err(Error::Usage(_))));
-    }
 
     #[test]
     fn what_is_no_backup_is_told_so() {

@@ -38,6 +38,7 @@ pub struct Script {
     pub agents: Answer<ListAgentsRequest, ListAgentsResponse>,
     pub deployments_health: Answer<ListDeploymentHealthRequest, ListDeploymentHealthResponse>,
     pub change_state: Answer<ChangeStateRequest, TaskStarted>,
+    pub fetch_logs: Answer<FetchLogsRequest, TaskStarted>,
     pub tasks: Answer<ListTasksRequest, ListTasksResponse>,
     pub task: Answer<GetTaskRequest, Task>,
     pub follow: Answer<FollowTaskRequest, Parts<TaskOutput>>,
@@ -59,6 +60,7 @@ impl Default for Script {
             agents: unscripted(),
             deployments_health: unscripted(),
             change_state: unscripted(),
+            fetch_logs: unscripted(),
             tasks: unscripted(),
             task: unscripted(),
             follow: unscripted(),
@@ -158,6 +160,9 @@ impl Instances for Scripted {
         request: Request<ChangeStateRequest>,
     ) -> Result<Response<TaskStarted>, Status> {
         scripted!(self.change_state(request))
+    }
+    async fn fetch_logs(&self, request: Request<FetchLogsRequest>) -> Result<Response<TaskStarted>, Status> {
+        scripted!(self.fetch_logs(request))
     }
     async fn list_orphaned_vms(
         &self,

@@ -9,9 +9,12 @@ use dctl::client::hash_file;
 use dctl::error::Error;
 use futures::FutureExt as _;
 use proto::v1::*;
+use sha2::Digest as _;
 use tonic::Status;
 
+use crate::binary::run;
 use crate::director::{AMPLE, Answer, Director, Script, answer, client, parts};
+use crate::following::{LOG, ended, piece};
 
 /// Several messages long, and not a multiple of one.
 fn content() -> Vec<u8> {
@@ -175,4 +178,48 @@ async fn a_backup_that_is_refused_is_not_asked_for_again() {
         .await;
     assert!(matches!(saved, Err(Error::Refused { .. })), "{saved:?}");
     assert_eq!(ids.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn logs_are_a_file_with_the_name_of_whose_they_are() {
+    let digest =
+        |bytes: &[u8]| sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let packed = digest(b"packed");
+    let (asked, known) = (Arc::new(Mutex::new(Vec::new())), packed.clone());
+    let heard = asked.clone();
+    let director = Director::start(Script {
+        fetch_logs: answer(move |request: FetchLogsRequest| {
+            heard.lock().unwrap().push(request);
+            Ok(TaskStarted { task_id: 3 })
+        }),
+        follow: answer(move |_: FollowTaskRequest| {
+            let mut last = ended("done");
+            last.task.as_mut().unwrap().result = packed.clone();
+            Ok(parts(vec![Ok(piece(0, LOG.len())), Ok(last)]))
+        }),
+        download: answer(move |request: DownloadBlobRequest| {
+            assert_eq!(request.digest, known);
+            Ok(parts(vec![Ok(BlobPart { data: "packed".into() })]))
+        }),
+        ..Script::default()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let (address, dir) = (director.address(), folder.path().to_str().unwrap().to_owned());
+    for (arguments, logs, file) in [
+        (vec![], "job", "web.task-3.tgz"),
+        (vec!["api", "--agent"], "agent", "web.api.task-3.tgz"),
+        (vec!["api/0", "--all-logs", "--only", "a*"], "agent,job,system", "web.api.0.task-3.tgz"),
+    ] {
+        let all = [vec!["-e", &address, "-d", "web", "logs", "--dir", &dir], arguments].concat();
+        let output = run(&all).await;
+        assert!(output.status.success(), "{output:?}");
+        let path = folder.path().join(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"packed", "{file}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(path.to_str().unwrap()), "{output:?}");
+        assert_eq!(asked.lock().unwrap().last().unwrap().logs, logs);
+    }
+    assert_eq!(asked.lock().unwrap().last().unwrap().filters, ["a*"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing else is left");
+    assert!(!run(&["-e", &address, "-d", "web", "logs", "--agent", "--system"]).await.status.success());
 }

@@ -1,14 +1,17 @@
-//! A simulated machine whose compilations leave a real blob: whoever asks a director for it must find it.
+//! A simulated machine whose compilations and logs are real blobs: whoever asks a director for one must find it.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dagent::{ActionError, Behaviour, Blobs, Machine, Method, Order, Report, SimulatedMachine, Work};
+use dagent::{ActionError, Behaviour, Blobs, Machine, Method, Order, Report, SimulatedMachine, Stored, Work};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// See the module's header.
 pub(crate) struct SimMachine {
+    agent: model::AgentId,
     plain: SimulatedMachine,
     blobs: Arc<dyn Blobs>,
     scratch: Arc<tempfile::TempDir>,
@@ -21,18 +24,37 @@ impl SimMachine {
         blobs: Arc<dyn Blobs>,
         scratch: Arc<tempfile::TempDir>,
     ) -> Self {
-        Self { plain: SimulatedMachine::new(agent, behaviour), blobs, scratch }
+        Self { plain: SimulatedMachine::new(agent.clone(), behaviour), agent, blobs, scratch }
     }
 
-    async fn upload(&self, content: &str) -> Result<Value, ActionError> {
-        let failed =
-            |error: std::io::Error| ActionError::failed(format!("no room for a compiled package: {error}"));
-        let file = tempfile::NamedTempFile::new_in(self.scratch.path()).map_err(failed)?;
-        std::fs::write(file.path(), content).map_err(failed)?;
-        let stored = self.blobs.store(file.path()).await?;
-        let digest = stored.digest;
+    async fn upload(&self, content: &[u8]) -> Result<Stored, ActionError> {
+        let file = tempfile::NamedTempFile::new_in(self.scratch.path()).map_err(no_room)?;
+        std::fs::write(file.path(), content).map_err(no_room)?;
+        self.blobs.store(file.path()).await
+    }
+
+    /// The same package always gives the same blob.
+    async fn compiled(&self, content: &str) -> Result<Value, ActionError> {
+        let Stored { digest, size_bytes } = self.upload(content.as_bytes()).await?;
         Ok(json!({ "result": {
-            "blobstore_id": digest, "sha1": format!("sha256:{digest}"), "size": stored.size_bytes } }))
+            "blobstore_id": digest, "sha1": format!("sha256:{digest}"), "size": size_bytes } }))
+    }
+
+    /// What a machine without processes has to say: who it is, and what was asked of it.
+    async fn logs(&self, kinds: &str) -> Result<Value, ActionError> {
+        if kinds.split(',').any(|kind| !["job", "agent", "system"].contains(&kind)) {
+            return Err(ActionError::failed("Invalid log type"));
+        }
+        let text =
+            format!("simulated agent {}, {} deeds, asked for {kinds}\n", self.agent, self.plain.deeds());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        archive.append_data(&mut header, "agent.log", text.as_bytes()).map_err(no_room)?;
+        let content = archive.into_inner().and_then(GzEncoder::finish).map_err(no_room)?;
+        let digest = self.upload(&content).await?.digest;
+        Ok(json!({ "blobstore_id": digest, "sha1": format!("sha256:{digest}") }))
     }
 }
 
@@ -43,13 +65,19 @@ impl Machine for SimMachine {
     }
 
     async fn perform(&self, order: Order, work: &Work) -> Result<Value, ActionError> {
-        if order.method != Method::CompilePackage {
-            return self.plain.perform(order, work).await;
+        match order.method {
+            Method::CompilePackage => {
+                let content = format!("{} {}", order.text(2)?, order.text(3)?);
+                self.plain.perform(order, work).await?;
+                self.compiled(&content).await
+            }
+            Method::FetchLogs => {
+                let kinds = order.text(0)?.to_owned();
+                self.plain.perform(order, work).await?;
+                self.logs(&kinds).await
+            }
+            _ => self.plain.perform(order, work).await,
         }
-        // The same package always gives the same blob.
-        let content = format!("{} {}", order.text(2)?, order.text(3)?);
-        self.plain.perform(order, work).await?;
-        self.upload(&content).await
     }
 
     async fn report(&self) -> Report {
@@ -59,4 +87,8 @@ impl Machine for SimMachine {
     fn changes(&self) -> watch::Receiver<u64> {
         self.plain.changes()
     }
+}
+
+fn no_room(error: std::io::Error) -> ActionError {
+    ActionError::failed(format!("no room for what is to be uploaded: {error}"))
 }

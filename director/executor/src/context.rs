@@ -2,7 +2,7 @@
 
 use model::plan::{OnFailure, Target};
 use model::task::{OutputKind, Task, TaskState};
-use model::{EventId, InstanceId, RequestId, StepNo, TaskId, Timestamp};
+use model::{BlobDigest, EventId, InstanceId, RequestId, StepNo, TaskId, Timestamp};
 use state::State;
 use state::command::{Command, Outcome, Refusal, SECOND_LEVEL};
 use state::log::{LogError, Proposal, View};
@@ -82,6 +82,16 @@ impl TaskContext {
         let leak = Leak { id: EventId::default(), what, task: Some(self.id()), at: Timestamp::default() };
         let request_id = Some(RequestId::new(format!("t{}-leak-{id}", self.id())));
         self.propose(Proposal { request_id, ..Proposal::own(Command::LeakPut { leak }) }).await??;
+        Ok(())
+    }
+
+    /// Has it remembered that the task leaves a blob to be fetched for some days, and then to be deleted.
+    pub async fn leaves(&self, digest: &BlobDigest) -> Result<(), Interrupted> {
+        if self.knows_second_level() {
+            let (task, epoch) = (self.id(), self.fence.epoch());
+            let put = Command::BundlePut { task, epoch, digest: digest.clone() };
+            self.propose(Proposal::own(put)).await??;
+        }
         Ok(())
     }
 

@@ -116,6 +116,9 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
             None => planned(context).await,
             Some(end) => Ok(end),
         },
+        TaskKind::FetchLogs { instances, logs, filters } => {
+            tasks::fetch_logs(context, tasks::LogWish { instances, logs, filters }).await
+        }
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

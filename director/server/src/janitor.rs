@@ -1,12 +1,12 @@
-//! What the leader tidies up from time to time: disks that were given up days ago, and VMs whose deletion nobody wanted
-//! to wait for.
+//! What the leader tidies up from time to time: disks that were given up days ago, VMs whose deletion nobody wanted
+//! to wait for, and what tasks left to be fetched.
 
 use std::time::Duration;
 
 use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
-use service::ops::{orphaned_vms_to_delete, orphans_to_delete};
+use service::ops::{bundles_to_forget, orphaned_vms_to_delete, orphans_to_delete};
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
@@ -25,6 +25,8 @@ pub struct Rounds {
     pub vms: Duration,
     /// For VMs, while some may still appear that nobody waits for: those have addresses that are needed.
     pub late_vms: Duration,
+    /// For what tasks left to be fetched.
+    pub bundles: Duration,
 }
 
 impl Default for Rounds {
@@ -34,6 +36,7 @@ impl Default for Rounds {
             disks: Duration::from_secs(30 * 60),
             vms: Duration::from_secs(5 * 60),
             late_vms: Duration::from_secs(10),
+            bundles: Duration::from_secs(3600),
         }
     }
 }
@@ -46,45 +49,56 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
         interval
     };
     let (mut disks, mut vms, mut late_vms) = (every(rounds.disks), every(rounds.vms), every(rounds.late_vms));
+    let mut bundles = every(rounds.bundles);
     loop {
         let due = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = disks.tick() => old_disks as fn(&State<'_>, Timestamp) -> Option<TaskKind>,
+            _ = disks.tick() => old_disks as Due,
             _ = vms.tick() => vms_left_behind,
             _ = late_vms.tick() => late_vms_left_behind,
+            _ = bundles.tick() => bundles_to_forget,
         };
         if node.leadership().is_some_and(|l| l.holds()) {
-            file(&log, due).await;
+            tidy(&log, due).await;
         }
     }
 }
 
-fn old_disks(state: &State<'_>, now: Timestamp) -> Option<TaskKind> {
+/// Returns what there is to do now. Nothing is filed without work: the list of tasks would fill with it.
+type Due = fn(&State<'_>, Timestamp) -> Option<Command>;
+
+fn task(kind: TaskKind) -> Command {
+    Command::TaskQueue { kind, deployment: None, context_id: String::new(), locks: Vec::new() }
+}
+
+fn old_disks(state: &State<'_>, now: Timestamp) -> Option<Command> {
     let disks = orphans_to_delete(&state.orphaned_disks(), now);
-    (!disks.is_empty()).then_some(TaskKind::DeleteOrphanedDisks { disks })
+    (!disks.is_empty()).then(|| task(TaskKind::DeleteOrphanedDisks { disks }))
 }
 
-fn vms_left_behind(state: &State<'_>, _now: Timestamp) -> Option<TaskKind> {
+fn vms_left_behind(state: &State<'_>, _now: Timestamp) -> Option<Command> {
     let agents = orphaned_vms_to_delete(state);
-    (!agents.is_empty()).then_some(TaskKind::DeleteOrphanedVms { agents })
+    (!agents.is_empty()).then(|| task(TaskKind::DeleteOrphanedVms { agents }))
 }
 
-fn late_vms_left_behind(state: &State<'_>, now: Timestamp) -> Option<TaskKind> {
+fn late_vms_left_behind(state: &State<'_>, now: Timestamp) -> Option<Command> {
     if state.latecomers().is_empty() { None } else { vms_left_behind(state, now) }
 }
 
-/// Files a task for what there is to do. A task without work is not filed: the list would fill with them.
-async fn file(log: &RaftLog, due: fn(&State<'_>, Timestamp) -> Option<TaskKind>) {
-    let kind = {
+/// Proposes what there is to do.
+async fn tidy(log: &RaftLog, due: Due) {
+    let command = {
         let view = log.view();
         due(&State::new(&*view), log.clock())
     };
-    let Some(kind) = kind else { return };
-    let what = kind.description();
+    let Some(command) = command else { return };
+    let what = match &command {
+        Command::TaskQueue { kind, .. } => kind.description(),
+        _ => "forget what tasks left".to_owned(),
+    };
     info!(task = what, "the leader tidies up");
-    let queue = Command::TaskQueue { kind, deployment: None, context_id: String::new(), locks: Vec::new() };
-    if let Err(error) = log.propose(Proposal::own(queue)).await {
+    if let Err(error) = log.propose(Proposal::own(command)).await {
         warn!(error = %error, task = what, "a clean-up could not be filed");
     }
 }

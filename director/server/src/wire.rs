@@ -37,6 +37,7 @@ use crate::damage::{advised, check_presence, end_the_process};
 use crate::deadline;
 use crate::door::Door;
 use crate::fleet::blobs::FleetBlobs;
+use crate::fleet::forgetting::forget;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::gate::PeerGate;
 use crate::fleet::homes::follow_shards;
@@ -281,6 +282,8 @@ impl Replica {
         self.core.spawn("task output", OnExit::StopNode, |stop| sealer.run(stop));
         let blobs = (*self.blobs).clone();
         self.doors.spawn("blob healer", OnExit::StopNode, |stop| blobs.heal(stop));
+        let blobs = (*self.blobs).clone();
+        self.doors.spawn("forgotten blobs", OnExit::StopNode, |stop| forget(blobs, stop));
         let local = self.blobs.local();
         self.doors.spawn("blob scrubber", OnExit::StopNode, |stop| scrub(local, stop));
         let (log, kek) = (self.log.clone(), self.kek.clone());

@@ -166,6 +166,11 @@ pub enum Command {
     LatecomerLooked { epoch: Epoch, sought: Sought, found: Vec<String>, left_ms: (u64, u64) },
     /// A task's result grows by these lines.
     TaskReport { task: TaskId, epoch: Epoch, lines: String },
+    /// A task leaves a blob to be fetched for some days, and then deleted. One that was there long before the task is not its
+    /// own, and is left alone.
+    BundlePut { task: TaskId, epoch: Epoch, digest: BlobDigest },
+    /// Blobs that tasks left are forgotten, unless one was left again after `before` or something else refers to it.
+    BundlesForget { digests: Vec<BlobDigest>, before: Timestamp },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -27,12 +27,18 @@ impl Command {
             | Self::MeltdownPut { .. }
             | Self::LatecomerPut { .. }
             | Self::LatecomerLooked { .. }
-            | Self::TaskReport { .. } => true,
+            | Self::TaskReport { .. }
+            | Self::BundlePut { .. }
+            | Self::BundlesForget { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => options.configs.is_some(),
             Self::TaskQueue {
-                kind: TaskKind::DeleteOrphanedVms { .. } | TaskKind::Inspect { .. } | TaskKind::CleanUp { .. },
+                kind:
+                    TaskKind::DeleteOrphanedVms { .. }
+                    | TaskKind::Inspect { .. }
+                    | TaskKind::CleanUp { .. }
+                    | TaskKind::FetchLogs { .. },
                 ..
             } => true,
             Self::PlanDraft { content, .. } => is_second_part(content),

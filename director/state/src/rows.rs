@@ -57,6 +57,7 @@ pub(crate) enum TaskClass {
     DeleteOrphanedVms,
     Inspect,
     CleanUp,
+    FetchLogs,
 }
 
 impl TaskClass {
@@ -76,6 +77,7 @@ impl TaskClass {
             TaskKind::DeleteOrphanedVms { .. } => Self::DeleteOrphanedVms,
             TaskKind::Inspect { .. } => Self::Inspect,
             TaskKind::CleanUp { .. } => Self::CleanUp,
+            TaskKind::FetchLogs { .. } => Self::FetchLogs,
         }
     }
 
@@ -96,6 +98,7 @@ impl TaskClass {
             Self::DeleteOrphanedVms => 12,
             Self::Inspect => 13,
             Self::CleanUp => 14,
+            Self::FetchLogs => 15,
         }
     }
 }

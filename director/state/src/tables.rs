@@ -64,6 +64,8 @@ tables! {
     RELEASES: (ReleaseName, Version) => ReleaseVersion = 0x13, "releases", Shown;
     /// Compiled packages.
     COMPILED: PackageRefKey => CompiledPackage = 0x14, "compiled_packages", Shown;
+    /// When tasks left blobs to be fetched for some days.
+    BUNDLES: BlobDigest => Timestamp = 0x17, "bundles", Hidden;
     /// Stemcells by name, version and CPI.
     STEMCELLS: (String, Version, CpiName) => StemcellRecord = 0x15, "stemcells", Shown;
 

@@ -141,6 +141,51 @@ fn blobs_know_their_holders() {
 }
 
 #[test]
+fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
+    let mut world = World::new();
+    let held =
+        |digest: &str| Command::BlobHeld { digest: digest.into(), size_bytes: 1, nodes: vec![NodeId(1)] };
+    world.must(held("old"));
+    world.now += 3_600_000;
+    let task = world.deploying();
+    for digest in ["logs", "compiled"] {
+        world.must(held(digest));
+    }
+    let put = |digest: &str| Command::BundlePut { task, epoch: EPOCH, digest: digest.into() };
+    let mut package = compiled(package_key("p", "1", "d"));
+    package.blob = "compiled".into();
+    world.must(Command::ReleasePut {
+        task,
+        epoch: EPOCH,
+        release: Box::new(release("golden", "1")),
+        compiled: vec![package],
+        fix: false,
+    });
+    for digest in ["logs", "old", "compiled", "unknown"] {
+        world.must(put(digest));
+    }
+    let bundles = |world: &World| -> Vec<String> {
+        world.state().bundles().map(|(digest, _)| digest.to_string()).collect()
+    };
+    assert_eq!(bundles(&world), ["compiled", "logs"], "what was there long before is not the task's own");
+    let stale = Command::BundlePut { task, epoch: Epoch(0), digest: "logs".into() };
+    assert!(world.say(stale).contains("refused"));
+    let left_at = world.state().bundles().map(|(_, at)| at).max().unwrap();
+    world.now += 60_000;
+    world.must(put("logs"));
+    let digests: Vec<BlobDigest> = ["compiled", "logs", "old"].map(Into::into).to_vec();
+    world.must(Command::BundlesForget { digests: digests.clone(), before: left_at });
+    assert_eq!(bundles(&world), ["logs"], "it was left once more meanwhile");
+    world.now += 60_000;
+    let before = Timestamp(world.now);
+    for _ in 0..2 {
+        world.must(Command::BundlesForget { digests: digests.clone(), before });
+        let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
+        assert_eq!((bundles(&world), known), (vec![], vec!["compiled".to_owned(), "old".to_owned()]));
+    }
+}
+
+#[test]
 fn the_same_release_again_is_fine_and_another_one_is_not() {
     let mut later = release("golden", "1");
     later.uploaded_at = Timestamp(START + 5);

@@ -65,6 +65,8 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "sha1") },
         Command::StemcellDelete { task, epoch, name: "ubuntu".into(), version: "1".into(), cpi: "".into() },
         Command::StemcellRetire { task, epoch, name: "ubuntu".into(), version: "1".into() },
+        Command::BundlePut { task, epoch, digest: "b1".into() },
+        Command::BundlesForget { digests: vec!["b1".into()], before: Timestamp(START) },
     ]
 }
 

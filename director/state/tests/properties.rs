@@ -167,6 +167,15 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         }),
         name("b").prop_map(|digest| Command::BlobLost { digest: digest.into(), node: NodeId(1) }),
         name("b").prop_map(|digest| Command::BlobForget { digest: digest.into() }),
+        (small(), epoch(), name("b")).prop_map(|(task, epoch, digest)| Command::BundlePut {
+            task: TaskId(task),
+            epoch,
+            digest: digest.into()
+        }),
+        (name("b"), small()).prop_map(|(digest, later)| Command::BundlesForget {
+            digests: vec![digest.into()],
+            before: Timestamp(START + later as i64 * 10_000)
+        }),
         (name("a"), name("k"), 0..3u32).prop_map(|(agent, key_digest, token_generation)| {
             Command::AgentEnroll { agent: agent.into(), key_digest, token_generation }
         }),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use model::BlobDigest;
@@ -98,6 +99,23 @@ impl LocalBlobs {
             subject: self.root.display().to_string(),
             source,
         })
+    }
+
+    /// Returns the blobs that were last stored so long ago, in no particular order.
+    pub async fn older_than(&self, age: Duration) -> Result<Vec<BlobDigest>, BlobError> {
+        let mut old = Vec::new();
+        for BlobStat { digest, .. } in self.list().await? {
+            if self.is_older_than(&digest, age).await? {
+                old.push(digest);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Returns whether a blob was last stored so long ago. One that is gone is not old, nor is one from the future.
+    pub async fn is_older_than(&self, digest: &BlobDigest, age: Duration) -> Result<bool, BlobError> {
+        let stored_at = tokio::fs::metadata(self.path(digest)?).await.and_then(|file| file.modified());
+        Ok(stored_at.is_ok_and(|at| at.elapsed().is_ok_and(|since| since >= age)))
     }
 
     /// Returns where a blob's file is or would be.

@@ -96,7 +96,8 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
         | TaskKind::DeleteStemcell { .. }
-        | TaskKind::Inspect { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
+        | TaskKind::Inspect { .. }
+        | TaskKind::FetchLogs { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use agent_api::{Method, Mode};
 use model::step::StepOutcome;
 use model::task::TaskKind;
-use model::{AgentId, ErrorCode, InstanceId, JobName};
+use model::{AgentId, BlobDigest, ErrorCode, InstanceId, JobName};
 use serde_json::{Value, json};
 
 use super::calls::{INSTALL, SCRIPT};
 use crate::context::StepContext;
-use crate::error::StepError;
+use crate::error::{Interrupted, StepError};
 
 /// What of each of an errand's outputs stands in its result: results are kept in the state, on every replica.
 const OUTPUT_BYTES_MAX: usize = 32 << 10;
@@ -66,7 +66,7 @@ pub async fn run(
     });
     for stream in ["stdout", "stderr"] {
         put_output(cx, &mut line, stream, result.get(stream).and_then(Value::as_str).unwrap_or_default())
-            .await;
+            .await?;
     }
     let result_line = line.to_string();
     match error.filter(|_| !was_cancelled) {
@@ -89,6 +89,9 @@ async fn logs(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Resul
     let method = Method::FetchLogs { kind: "job".into(), filters: None };
     let packed = cx.agent(agent, instance, "errand-logs", method, INSTALL).await?.0;
     let text = |key: &str| packed.get(key).cloned().unwrap_or_default();
+    if let Some(digest) = packed.get("blobstore_id").and_then(Value::as_str) {
+        cx.task.leaves(&BlobDigest::new(digest)).await?;
+    }
     Ok(json!({ "blobstore_id": text("blobstore_id"), "sha1": text("sha1") }))
 }
 
@@ -99,20 +102,22 @@ async fn hurry(cx: &StepContext) {
 }
 
 /// Puts what the errand wrote into its result: all of it, or its end and where the whole is.
-async fn put_output(cx: &StepContext, line: &mut Value, stream: &str, text: &str) {
+async fn put_output(cx: &StepContext, line: &mut Value, stream: &str, text: &str) -> Result<(), Interrupted> {
     let shown = end_of(text);
     if shown.len() == text.len() {
         line[stream] = json!(text);
-        return;
+        return Ok(());
     }
     line[stream] = json!(format!("[truncated]\n{shown}"));
     match cx.task.ports.blobs.put(&mut text.as_bytes()).await {
         Ok(stored) => {
+            cx.task.leaves(&stored.digest).await?;
             line[format!("{stream}_blob")] = json!({ "blobstore_id": stored.digest, "size": stored.bytes });
         }
         // The errand has run; what it printed last is still told.
         Err(error) => cx.task.debug(&format!("the whole {stream} of the errand can't be stored: {error}")),
     }
+    Ok(())
 }
 
 /// Returns the end of a text that is short enough for a result. What counts is its length as JSON: a script may print

@@ -1,11 +1,15 @@
 //! Tasks without a plan: what they do is safe to begin anew, so a new leader simply runs them again.
 
+mod asking;
+mod bundle;
 mod clean_up;
+mod fetch_logs;
 mod inspect;
 mod release;
 mod stemcell;
 
 pub use clean_up::{clean_up, cleaned_up};
+pub use fetch_logs::{LogWish, fetch_logs};
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
 pub use stemcell::{delete_stemcell, upload_stemcell};

@@ -17,6 +17,7 @@ mod latecomers;
 mod leftovers;
 mod limits;
 mod log;
+mod logs;
 mod names;
 mod ports;
 mod queueing;

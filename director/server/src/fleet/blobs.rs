@@ -73,6 +73,16 @@ impl FleetBlobs {
         self.local.clone()
     }
 
+    /// Returns this replica's number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Returns the log that blobs are recorded in.
+    pub fn log(&self) -> &RaftLog {
+        &self.log
+    }
+
     fn others(&self) -> Vec<(NodeId, String)> {
         let view = self.log.view();
         let members = State::new(&*view).members();

@@ -7,6 +7,7 @@
 
 pub mod backup;
 pub mod blobs;
+pub mod forgetting;
 pub mod fsm;
 pub mod gate;
 pub mod homes;

@@ -11,13 +11,14 @@ use model::task::StateChange;
 use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
-use service::ops::InstanceRow;
+use service::ops::{InstanceRow, LogWish};
 use service::{List, Read, Right};
 use state::records::AgentHealth;
 use state::records::OrphanedVm;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::artifacts::started;
 use super::convert::{filter, freshness, given, name, page};
 use super::request_id;
 use crate::deadline;
@@ -212,6 +213,19 @@ impl Instances for Door {
             )
             .await;
         Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))
+    }
+
+    async fn fetch_logs(
+        &self,
+        request: Request<pb::FetchLogsRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let pb::FetchLogsRequest { request_id: id, deployment, instances, logs, filters } =
+            request.into_inner();
+        let wish = LogWish { instances: filter(instances.unwrap_or_default()), logs, filters };
+        let deployment = DeploymentName::new(deployment);
+        let filed = self.service.fetch_logs(&caller, request_id(&id), &deployment, wish).await;
+        filed.map(started).map_err(status)
     }
 
     async fn ignore(

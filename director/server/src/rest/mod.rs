@@ -16,6 +16,7 @@ mod info;
 mod instances;
 mod leftovers;
 mod login;
+mod logs;
 mod repeats;
 mod tasks;
 mod times;
@@ -113,6 +114,8 @@ fn of_instances() -> Table {
             yaml(put(instances::change_one).get(instances::one)),
         ),
         ("/deployments/{deployment}/instance_groups/{group}/{instance}/ignore", json(put(instances::ignore))),
+        ("/deployments/{deployment}/jobs/{group}/{instance}/logs", get(logs::fetch)),
+        ("/resources/{id}", get(logs::resource)),
         ("/orphaned_vms", get(instances::orphaned_vms)),
     ]
 }

@@ -2,11 +2,12 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::TaskId;
 use model::task::TaskKind;
+use release::Blobstore as _;
 use serde_json::{Value, json};
 use state::State;
 use state::command::{Command, TaskEnd};
@@ -24,10 +25,15 @@ struct Answer {
     status: StatusCode,
     location: String,
     range: String,
+    headers: HeaderMap,
     body: String,
 }
 
 impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -65,9 +71,9 @@ impl Client {
         let header =
             |name| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
         let (location, range) = (header("location"), header("content-range"));
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-        Answer { status, location, range, body: String::from_utf8(body.to_vec()).unwrap() }
+        Answer { status, location, range, headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -164,6 +170,43 @@ async fn output_is_polled_by_byte_and_the_tail_comes_whole() {
     assert_eq!(admin.get(&output("result")).await.body, "{\"a\":1}\n{\"b\":2}\n");
     assert_eq!(admin.get(&output("none")).await.status, StatusCode::NO_CONTENT);
     assert_eq!(admin.get(&output("what")).await.json()["code"], 600000);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_packed_by_a_task_and_fetched_by_its_result() {
+    let (replica, _) = Replica::with_agent().await;
+    let (admin, reader) = (Client::of(&replica, "admin"), Client::of(&replica, "reader"));
+    let logs = |path: &str| format!("/deployments/web/jobs/{path}/logs?type=agent,job&filters=a*,b%20c");
+    let id = task(&admin.get(&logs("api/0")).await);
+    assert_eq!(task(&admin.get(&logs("api/0")).await), id, "sent again");
+    assert_ne!(task(&admin.get(&logs("*/*")).await), id);
+    let found = admin.get(&format!("/tasks/{id}")).await.json();
+    assert_eq!((&found["description"], &found["deployment"]), (&json!("fetch logs"), &json!("web")));
+    let kind = {
+        let view = replica.log.view();
+        State::new(&*view).task(id).unwrap().kind
+    };
+    let TaskKind::FetchLogs { logs: types, filters, .. } = kind else { panic!("{kind:?}") };
+    assert_eq!((types.as_str(), filters), ("agent,job", ["a*", "b", "c"].map(str::to_owned).to_vec()));
+    let none = admin.get(&logs("nope/0")).await;
+    assert_eq!((none.status.as_u16(), none.json()["code"].as_u64()), (404, Some(70001)), "{none:?}");
+    assert_eq!(reader.get(&logs("api/0")).await.status, StatusCode::UNAUTHORIZED);
+
+    let digest = replica.door.blobs.put(&mut &b"packed"[..]).await.unwrap().digest;
+    let fetched = admin.get(&format!("/resources/{digest}")).await;
+    let length = fetched.header("content-length");
+    assert_eq!((fetched.status.as_u16(), fetched.body.as_str(), length), (200, "packed", "6"));
+    assert_eq!(fetched.header("content-type"), "application/x-gzip");
+    assert_eq!(reader.get(&format!("/resources/{digest}")).await.status, StatusCode::UNAUTHORIZED);
+    for unknown in ["0".repeat(64), "00000000-0000-0000-0000-000000000000".into(), "..%2Fraft".into()] {
+        let answer = admin.get(&format!("/resources/{unknown}")).await;
+        let text = format!("Resource '{}' not found in the blobstore", unknown.replace("%2F", "/"));
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.json(), json!({ "code": 100002, "description": text }));
+    }
+    replica.must(Command::BlobForget { digest: digest.clone() }).await;
+    assert_eq!(admin.get(&format!("/resources/{digest}")).await.status, StatusCode::NOT_FOUND, "forgotten");
     replica.stop().await;
 }
 

@@ -5,6 +5,7 @@
 mod disks;
 mod fleet;
 mod lists;
+mod logs;
 mod names;
 /// Builders of the state's nouns, as the state's own tests use them.
 #[path = "../../../state/tests/common/mod.rs"]

@@ -1,11 +1,16 @@
 //! Blobs: which replicas hold which.
 
+use std::collections::BTreeSet;
+
 use model::*;
 
-use super::tx::Tx;
+use super::tx::{Tx, not_found};
 use crate::command::{Outcome, Refusal};
 use crate::records::BlobRecord;
-use crate::tables::BLOBS;
+use crate::tables::{BLOBS, BUNDLES, COMPILED, RELEASES, TASKS};
+
+/// How far apart the clocks of replicas may be.
+const CLOCKS_APART_MS: i64 = 10 * 60 * 1000;
 
 /// `BlobHeld`. The size is the first one told: the digest leaves no other.
 pub(super) fn held(
@@ -34,4 +39,52 @@ pub(super) fn lost(tx: &mut Tx<'_>, digest: &BlobDigest, node: NodeId) -> Result
 pub(super) fn forget(tx: &mut Tx<'_>, digest: &BlobDigest) -> Result<Outcome, Refusal> {
     tx.delete(&BLOBS, digest);
     Ok(Outcome::Done)
+}
+
+/// `BundlePut`. Which blob it is says an agent, who must not have us delete what is not its own.
+pub(super) fn bundle_put(
+    tx: &mut Tx<'_>,
+    (task, epoch): (TaskId, Epoch),
+    digest: &BlobDigest,
+) -> Result<Outcome, Refusal> {
+    tx.fence(epoch)?;
+    let Some(task) = tx.get(&TASKS, &task) else { return Err(not_found("task", task.to_string())) };
+    let Some(blob) = tx.get(&BLOBS, digest) else { return Ok(Outcome::Done) };
+    let is_new = blob.created_at.0 + CLOCKS_APART_MS >= task.queued_at.0;
+    if is_new || tx.has(&BUNDLES, digest) {
+        let at = tx.at;
+        tx.put(&BUNDLES, digest, &at);
+    }
+    Ok(Outcome::Done)
+}
+
+/// `BundlesForget`.
+pub(super) fn bundles_forget(
+    tx: &mut Tx<'_>,
+    digests: &[BlobDigest],
+    before: Timestamp,
+) -> Result<Outcome, Refusal> {
+    let is_due = |digest: &&BlobDigest| tx.get(&BUNDLES, digest).is_some_and(|left_at| left_at <= before);
+    let due: Vec<BlobDigest> = digests.iter().filter(is_due).cloned().collect();
+    if due.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let used = referred_to(tx);
+    for digest in due {
+        tx.delete(&BUNDLES, &digest);
+        if !used.contains(&digest) {
+            tx.delete(&BLOBS, &digest);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Returns the blobs of releases and compiled packages.
+fn referred_to(tx: &Tx<'_>) -> BTreeSet<BlobDigest> {
+    let mut used: BTreeSet<BlobDigest> = tx.rows(&COMPILED).map(|(_, package)| package.blob).collect();
+    for (_, release) in tx.rows(&RELEASES) {
+        used.extend(release.jobs.into_iter().map(|job| job.blob));
+        used.extend(release.packages.into_iter().filter_map(|package| package.source));
+    }
+    used
 }

@@ -186,6 +186,8 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
             latecomer::looked(tx, *epoch, sought, found, *left_ms)
         }
         BlobForget { digest } => blob::forget(tx, digest),
+        BundlePut { task, epoch, digest } => blob::bundle_put(tx, (*task, *epoch), digest),
+        BundlesForget { digests, before } => blob::bundles_forget(tx, digests, *before),
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),

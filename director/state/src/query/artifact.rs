@@ -70,6 +70,11 @@ impl<'a> State<'a> {
         Some(blob).filter(|blob| !blob.nodes.is_empty())
     }
 
+    /// Returns the blobs that tasks left to be fetched for some days, and when.
+    pub fn bundles(&self) -> impl Iterator<Item = (BlobDigest, Timestamp)> + use<'a> {
+        BUNDLES.rows(self.kv, Direction::Forward)
+    }
+
     /// Returns all release versions, by name and version text.
     pub fn releases(&self) -> Vec<ReleaseVersion> {
         RELEASES.rows(self.kv, Direction::Forward).map(|(_, release)| release).collect()

@@ -1,0 +1,96 @@
+//! Logs of instances, and what else tasks leave to be fetched.
+
+use model::task::{InstanceFilter, TaskKind};
+use model::{BlobDigest, DeploymentName, ErrorCode, InstanceId, RequestId, TaskId, Timestamp};
+use state::State;
+use state::command::Command;
+
+use super::deployments::{existing, queued};
+use crate::{Caller, Mutation, Right, Service, ServiceError};
+
+/// How long what tasks leave is kept to be fetched, as in BOSH: ten days.
+const BUNDLES_KEPT_MS: i64 = 10 * 24 * 3600 * 1000;
+
+/// As many are forgotten at once; those that are left over wait for the next time.
+const FORGOTTEN_AT_A_TIME: usize = 1000;
+
+/// The longest types and filters that are taken: they are in an entry of the log, and nobody types more.
+const WISH_BYTES_MAX: usize = 8 << 10;
+
+/// Returns the command that forgets what tasks left long ago, if there is any.
+pub fn bundles_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
+    let before = Timestamp(now.0 - BUNDLES_KEPT_MS);
+    let old = state.bundles().filter(|(_, left_at)| *left_at <= before).map(|(digest, _)| digest);
+    let digests: Vec<BlobDigest> = old.take(FORGOTTEN_AT_A_TIME).collect();
+    (!digests.is_empty()).then_some(Command::BundlesForget { digests, before })
+}
+
+/// Whose logs, and which.
+#[derive(Clone, Debug, Default)]
+pub struct LogWish {
+    /// Of these instances.
+    pub instances: InstanceFilter,
+    /// Types of logs, with commas between them; the jobs' if empty.
+    pub logs: String,
+    /// Globs; all files if there are none.
+    pub filters: Vec<String>,
+}
+
+impl Service {
+    /// Files a task that packs the logs of instances; its result is the id of the blob. It changes nothing, so it waits for
+    /// nobody.
+    pub async fn fetch_logs(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        deployment: &DeploymentName,
+        wish: LogWish,
+    ) -> Result<TaskId, ServiceError> {
+        caller.needs(Right::Admin, "fetch logs")?;
+        let looked = match self.look_for(caller, request_id.as_ref()).await? {
+            Mutation::New(looked) => looked,
+            Mutation::Repeated(outcome) => return queued(outcome),
+        };
+        let LogWish { instances, logs, filters } = wish;
+        if logs.len() + filters.iter().map(String::len).sum::<usize>() > WISH_BYTES_MAX {
+            let text = format!("types and filters of logs may have {WISH_BYTES_MAX} bytes together");
+            return Err(ServiceError::told(ErrorCode::BadRequest, text));
+        }
+        let instances = with_vms(&State::new(&*looked.view), deployment, &instances)?;
+        let logs = if logs.is_empty() { "job".to_owned() } else { logs };
+        let (kind, name) = (TaskKind::FetchLogs { instances, logs, filters }, Some(deployment.clone()));
+        self.queue(caller, request_id, kind, name, "", Vec::new()).await
+    }
+}
+
+/// Returns those of the instances that have a VM: whose agents can be asked.
+fn with_vms(
+    state: &State<'_>,
+    deployment: &DeploymentName,
+    filter: &InstanceFilter,
+) -> Result<Vec<InstanceId>, ServiceError> {
+    existing(state, deployment)?;
+    let group = filter.group.as_ref().map_or("*", |group| group.as_str());
+    let id_or_index = filter.id_or_index.as_deref().unwrap_or("*");
+    // An all-digits id is an index, as everywhere in BOSH.
+    let index: Option<u32> = id_or_index.parse().ok();
+    let all = state.instances(deployment).into_iter().filter(|instance| !instance.compilation);
+    let matching: Vec<InstanceId> = all
+        .map(|instance| instance.spec)
+        .filter(|spec| group == "*" || spec.group.as_str() == group)
+        .filter(|spec| match index {
+            Some(index) => spec.index == index,
+            None => id_or_index == "*" || spec.id.as_str() == id_or_index,
+        })
+        .map(|spec| spec.id)
+        .collect();
+    let named = format!("'{deployment}/{group}/{id_or_index}'");
+    if matching.is_empty() {
+        return Err(ServiceError::told(ErrorCode::InstanceNotFound, format!("{named} doesn't exist")));
+    }
+    let with_vms: Vec<InstanceId> = matching.into_iter().filter(|id| state.active_vm(id).is_some()).collect();
+    match with_vms.is_empty() {
+        true => Err(ServiceError::told(ErrorCode::InstanceVmMissing, format!("{named} has no VM"))),
+        false => Ok(with_vms),
+    }
+}
