@@ -219,6 +219,8 @@ error_codes! {
     SystemError = 500000,
     ErrandError = 510000,
     AttachDiskError = 520000,
+    AttachDiskUnknownInstance = 520001,
+    AttachDiskInvalidInstanceState = 520003,
     RuntimeAmbiguousReleaseSpec = 530000,
     RuntimeInvalidReleaseVersion = 530001,
     AddonReleaseNotListedInReleases = 530002,

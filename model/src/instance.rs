@@ -172,7 +172,7 @@ pub struct NetworkSettings {
 }
 
 /// The persistent disk that an instance should have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSpec {
     /// Size in MiB.
     pub size_mib: u64,

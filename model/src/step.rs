@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::*;
+use crate::instance::DiskSpec;
 use crate::stemcell::StemcellVersion;
 
 /// What a new leader does with a step whose outcome nobody recorded.
@@ -168,6 +169,12 @@ pub enum Action {
     OrphanVm { instance: InstanceId, agent: AgentId },
     /// Deletes an orphaned VM; one that is already gone counts as deleted.
     DeleteOrphanedVm { agent: AgentId },
+    /// Gives an instance a disk that is there: an orphan, or one that nobody here has made (then with what is known of
+    /// it). It is the instance's at once where there is no VM, and when it is mounted where there is. Changes the state
+    /// only.
+    AdoptDisk { instance: InstanceId, disk: DiskId, cid: DiskCid, foreign: Option<DiskSpec>, at_once: bool },
+    /// Deletes a VM that nobody here has made or remembers; one that is already gone counts as deleted.
+    DeleteForeignVm { cid: VmCid, cpi: CpiName },
 }
 
 macro_rules! kinds {
@@ -223,6 +230,7 @@ kinds! {
         CompilePackage: "compile_package",
         RunErrand: "run_errand",
         DeleteOrphanedVm: "delete_orphaned_vm",
+        DeleteForeignVm: "delete_foreign_vm",
     }
     records {
         OrphanDisk: "orphan_disk",
@@ -235,6 +243,7 @@ kinds! {
         DeleteDeployment: "delete_deployment",
         SaveErrand: "save_errand",
         OrphanVm: "orphan_vm",
+        AdoptDisk: "adopt_disk",
     }
 }
 
@@ -311,10 +320,12 @@ impl Action {
             | Self::ReleaseAddresses { instance }
             | Self::SaveInstance { instance }
             | Self::DeleteInstance { instance }
-            | Self::OrphanVm { instance, .. } => Some(instance),
+            | Self::OrphanVm { instance, .. }
+            | Self::AdoptDisk { instance, .. } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
             Self::DeleteOrphanedDisk { .. }
             | Self::DeleteOrphanedVm { .. }
+            | Self::DeleteForeignVm { .. }
             | Self::SaveDeployment
             | Self::DeleteDeployment
             | Self::SaveErrand { .. } => None,

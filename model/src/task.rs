@@ -93,6 +93,17 @@ pub struct InstanceFilter {
     pub id_or_index: Option<String>,
 }
 
+impl InstanceFilter {
+    /// Returns it as operators write it; `*` stands for all.
+    pub fn slug(&self) -> String {
+        let group = self.group.as_ref().map_or("*", GroupName::as_str);
+        match &self.id_or_index {
+            Some(which) => format!("{group}/{which}"),
+            None => group.to_owned(),
+        }
+    }
+}
+
 /// A change of state asked for outside a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -160,6 +171,17 @@ pub enum TaskKind {
         /// Globs; everything if there are none.
         filters: Vec<String>,
     },
+    /// `orphan-disk`: the instance that has this disk gives it up.
+    OrphanDisk { cid: DiskCid },
+    /// `attach-disk`: the instance gets this disk instead of the one that it has.
+    AttachDisk {
+        instance: InstanceFilter,
+        cid: DiskCid,
+        /// A disk that nobody here has made is taken to be as the instance's own one.
+        copy_properties: bool,
+    },
+    /// `delete-vm`: deletes a VM, whoever's it is.
+    DeleteVm { cid: VmCid },
 }
 
 /// What nothing uses.
@@ -205,6 +227,9 @@ impl TaskKind {
             Self::CleanUp { all: true, .. } => "clean up all".into(),
             Self::CleanUp { .. } => "clean up".into(),
             Self::FetchLogs { .. } => "fetch logs".into(),
+            Self::OrphanDisk { .. } => "orphan disk".into(),
+            Self::AttachDisk { instance, cid, .. } => format!("attach disk '{cid}' to '{}'", instance.slug()),
+            Self::DeleteVm { cid } => format!("delete vm {cid}"),
         }
     }
 }
@@ -226,6 +251,9 @@ impl TaskKind {
             Self::Inspect { .. } => "vms",
             Self::CleanUp { .. } => "delete_artifacts",
             Self::FetchLogs { .. } => "fetch_logs",
+            Self::OrphanDisk { .. } => "orphan_disk",
+            Self::AttachDisk { .. } => "attach_disk",
+            Self::DeleteVm { .. } => "delete_vm",
         }
     }
 
@@ -240,6 +268,8 @@ impl TaskKind {
                 | Self::Inspect { .. }
                 | Self::CleanUp { .. }
                 | Self::FetchLogs { .. }
+                | Self::OrphanDisk { .. }
+                | Self::DeleteVm { .. }
         )
     }
 }

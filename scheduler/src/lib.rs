@@ -13,6 +13,7 @@
 
 mod address;
 mod bind;
+mod by_hand;
 pub mod chance;
 mod compile;
 mod deletion;
@@ -45,6 +46,9 @@ mod update;
 mod variables;
 mod zones;
 
+pub use by_hand::{
+    AttachRequest, plan_attach_disk, plan_delete_foreign_vm, plan_delete_vm, plan_orphan_disk,
+};
 pub use deletion::plan_delete_deployment;
 pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, Renewal, VariableDefinition, draft};

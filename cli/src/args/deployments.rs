@@ -257,6 +257,33 @@ pub struct CleanUp {
     pub dry_run: bool,
 }
 
+/// `orphan-disk`
+#[derive(Debug, Args)]
+pub struct OrphanDisk {
+    /// The disk's CID, as `instances --details` shows it
+    pub cid: String,
+}
+
+/// `attach-disk`
+#[derive(Debug, Args)]
+pub struct AttachDisk {
+    /// The instance; it must be stopped
+    #[arg(value_name = "GROUP/ID")]
+    pub instance: InstanceSlug,
+    /// The disk's CID
+    pub cid: String,
+    /// Take a disk that was not made here to be as the instance's own one: size, type, cloud properties
+    #[arg(long)]
+    pub copy_properties: bool,
+}
+
+/// `delete-vm`
+#[derive(Debug, Args)]
+pub struct DeleteVm {
+    /// The VM's CID
+    pub cid: String,
+}
+
 /// `delete-disk`
 #[derive(Debug, Args)]
 pub struct DeleteDisk {

@@ -148,6 +148,12 @@ pub enum Command {
     OrphanedVms,
     /// List disks
     Disks(ListDisks),
+    /// Have an instance give up a disk
+    OrphanDisk(OrphanDisk),
+    /// Give a stopped instance another disk
+    AttachDisk(AttachDisk),
+    /// Delete a VM: an instance's, an orphan, or one that nobody here knows
+    DeleteVm(DeleteVm),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
     /// Delete what nothing uses: old releases and stemcells, orphaned VMs, and disks

@@ -3,6 +3,7 @@
 //! A command turns arguments into a request, calls, and shows the answer. Whatever several share (pages, uploads with a
 //! progress bar, following a started task) is here.
 
+mod by_hand;
 mod cluster;
 mod configs;
 mod deployments;
@@ -103,6 +104,9 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         }
         Command::OrphanedVms => instances::orphaned_vms(context).await,
         Command::Disks(_) => instances::orphaned_disks(context).await,
+        Command::OrphanDisk(args) => by_hand::orphan_disk(context, args.cid).await,
+        Command::AttachDisk(args) => by_hand::attach_disk(context, args).await,
+        Command::DeleteVm(args) => by_hand::delete_vm(context, args.cid).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
         Command::CleanUp(arguments) => leftovers::clean_up(context, arguments).await,
         Command::Tasks(args) => tasks::list(context, args).await,

@@ -170,6 +170,9 @@ impl Instances for Scripted {
     ) -> Result<Response<ListOrphanedVmsResponse>, Status> {
         scripted!(self.orphaned_vms(request))
     }
+    async fn delete_vm(&self, _: Request<DeleteVmRequest>) -> Result<Response<TaskStarted>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
     async fn ignore(&self, _: Request<IgnoreRequest>) -> Result<Response<IgnoreResponse>, Status> {
         Err(Status::unimplemented("never scripted"))
     }

@@ -125,7 +125,10 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         | TaskKind::RunErrand { .. }
         | TaskKind::ScanAndFix { .. }
         | TaskKind::DeleteOrphanedDisks { .. }
-        | TaskKind::DeleteOrphanedVms { .. } => planned(context).await,
+        | TaskKind::DeleteOrphanedVms { .. }
+        | TaskKind::OrphanDisk { .. }
+        | TaskKind::AttachDisk { .. }
+        | TaskKind::DeleteVm { .. } => planned(context).await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
-use service::ops::{bundles_to_forget, orphaned_vms_to_delete, orphans_to_delete};
+use service::ops::{bundles_to_forget, orphaned_vms_to_delete, orphans_lock, orphans_to_delete};
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
@@ -69,7 +69,11 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
 type Due = fn(&State<'_>, Timestamp) -> Option<Command>;
 
 fn task(kind: TaskKind) -> Command {
-    Command::TaskQueue { kind, deployment: None, context_id: String::new(), locks: Vec::new() }
+    let locks = match kind {
+        TaskKind::DeleteOrphanedDisks { .. } => vec![orphans_lock()],
+        _ => Vec::new(),
+    };
+    Command::TaskQueue { kind, deployment: None, context_id: String::new(), locks }
 }
 
 fn old_disks(state: &State<'_>, now: Timestamp) -> Option<Command> {

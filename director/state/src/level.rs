@@ -38,7 +38,10 @@ impl Command {
                     TaskKind::DeleteOrphanedVms { .. }
                     | TaskKind::Inspect { .. }
                     | TaskKind::CleanUp { .. }
-                    | TaskKind::FetchLogs { .. },
+                    | TaskKind::FetchLogs { .. }
+                    | TaskKind::OrphanDisk { .. }
+                    | TaskKind::AttachDisk { .. }
+                    | TaskKind::DeleteVm { .. },
                 ..
             } => true,
             Self::PlanDraft { content, .. } => is_second_part(content),
@@ -68,7 +71,11 @@ fn is_second_unit(unit: &Unit) -> bool {
         step.on_failure != OnFailure::Stop
             || matches!(
                 step.action,
-                Action::SaveErrand { .. } | Action::OrphanVm { .. } | Action::DeleteOrphanedVm { .. }
+                Action::SaveErrand { .. }
+                    | Action::OrphanVm { .. }
+                    | Action::DeleteOrphanedVm { .. }
+                    | Action::AdoptDisk { .. }
+                    | Action::DeleteForeignVm { .. }
             )
     };
     unit.needs != Needs::All || unit.on_failure != OnFailure::Stop || unit.steps.iter().any(is_second)

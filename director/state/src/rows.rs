@@ -58,6 +58,9 @@ pub(crate) enum TaskClass {
     Inspect,
     CleanUp,
     FetchLogs,
+    OrphanDisk,
+    AttachDisk,
+    DeleteVm,
 }
 
 impl TaskClass {
@@ -78,6 +81,9 @@ impl TaskClass {
             TaskKind::Inspect { .. } => Self::Inspect,
             TaskKind::CleanUp { .. } => Self::CleanUp,
             TaskKind::FetchLogs { .. } => Self::FetchLogs,
+            TaskKind::OrphanDisk { .. } => Self::OrphanDisk,
+            TaskKind::AttachDisk { .. } => Self::AttachDisk,
+            TaskKind::DeleteVm { .. } => Self::DeleteVm,
         }
     }
 
@@ -99,6 +105,9 @@ impl TaskClass {
             Self::Inspect => 13,
             Self::CleanUp => 14,
             Self::FetchLogs => 15,
+            Self::OrphanDisk => 16,
+            Self::AttachDisk => 17,
+            Self::DeleteVm => 18,
         }
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use expect_test::expect;
+use model::instance::DiskSpec;
 use model::plan::Fate;
 use model::step::{Action, Left, StepOutcome};
 use model::task::TaskError;
@@ -115,4 +116,46 @@ fn a_deleted_instance_leaves_orphans_and_nothing_else() {
     assert_eq!(state.orphaned_disk(&"d1".into()).unwrap().slug, "api/i1");
     world.step(task, 3, 0, StepOutcome::Done);
     assert_eq!(world.state().deployments(), []);
+}
+
+#[test]
+fn an_orphaned_disk_becomes_an_instances_again_once() {
+    let mut world = World::new();
+    let orphan = Action::OrphanDisk { instance: "i1".into(), disk: "d1".into() };
+    let adopt = |cid: &str, foreign: Option<DiskSpec>| Action::AdoptDisk {
+        instance: "i1".into(),
+        disk: if foreign.is_some() { "d2".into() } else { "d1".into() },
+        cid: cid.into(),
+        foreign,
+        at_once: true,
+    };
+    let spec = DiskSpec { size_mib: 1, disk_type: None, cloud_properties: serde_json::json!({}) };
+    let actions = vec![
+        create_disk("d1"),
+        orphan,
+        adopt("disk-1", None),
+        adopt("disk-1", Some(spec.clone())),
+        adopt("strange", Some(spec)),
+    ];
+    let task = world.planned(plan_of(actions));
+    world.step(task, 1, 0, disk_created("disk-1"));
+    world.step(task, 1, 1, StepOutcome::Done);
+    assert_eq!(world.state().orphaned_disks().len(), 1);
+    world.step(task, 1, 2, StepOutcome::Done);
+    assert_eq!(world.state().orphaned_disks(), []);
+    let disk = world.state().disk(&"d1".into()).unwrap();
+    assert!(disk.active && disk.spec.size_mib > 1, "as it was made: {disk:?}");
+    // The same disk as another one's would be two instances' disk.
+    let records = vec![finished(1, 3, 1, StepOutcome::Done)];
+    let twice = world.apply(None, Command::StepRecords { task, epoch: EPOCH, records });
+    assert!(
+        show(&twice.outcome).starts_with("refused: disk disk-1 is in use by instance"),
+        "{}",
+        show(&twice.outcome)
+    );
+    // One that nobody here has made is not the active one beside it.
+    let records = vec![finished(1, 4, 1, StepOutcome::Done)];
+    world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    let strange = world.state().disk_by_cid(&"strange".into()).unwrap();
+    assert!(!strange.active && strange.id.as_str() == "d2", "{strange:?}");
 }

@@ -4,6 +4,7 @@
 //!
 //! Read next: `facts`, then `commit`.
 
+mod by_hand;
 mod commit;
 mod facts;
 mod lines;
@@ -92,6 +93,11 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         TaskKind::CleanUp { leftovers, .. } => {
             Ok(Ok(boxed(scheduler::plan_orphans(&leftovers.vms, &leftovers.disks))))
         }
+        TaskKind::OrphanDisk { cid } => by_hand::orphan_disk(context, cid).await,
+        TaskKind::AttachDisk { instance, cid, copy_properties } => {
+            by_hand::attach_disk(context, instance, cid, *copy_properties).await
+        }
+        TaskKind::DeleteVm { cid } => by_hand::delete_vm(context, cid).await,
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
@@ -110,6 +116,9 @@ pub fn result_of(context: &TaskContext) -> Option<String> {
     match &context.task.kind {
         TaskKind::RunErrand { .. } => Some(errands_told(context)),
         TaskKind::CleanUp { leftovers, .. } => Some(tasks::cleaned_up(context, leftovers)),
+        kind @ (TaskKind::OrphanDisk { .. } | TaskKind::AttachDisk { .. } | TaskKind::DeleteVm { .. }) => {
+            by_hand::told(kind, context.task.deployment.as_ref())
+        }
         _ => context.task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
     }
 }

@@ -58,6 +58,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::BindVm { instance, agent } => vm::bind(cx, instance, agent).await,
         Action::DeleteVm { instance, agent } => vm::delete(cx, instance, agent).await,
         Action::DeleteOrphanedVm { agent } => vm::delete_orphaned(cx, agent).await,
+        Action::DeleteForeignVm { cid, cpi } => vm::delete_foreign(cx, cid, cpi).await,
         Action::CreateDisk { instance, agent, disk } => disk::create(cx, instance, agent, disk).await,
         Action::AttachDisk { instance, agent, disk } => disk::attach(cx, instance, agent, disk).await,
         Action::SetDiskMetadata { instance, disk } => disk::set_metadata(cx, instance, disk).await,
@@ -83,6 +84,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         }
         Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
         Action::OrphanDisk { .. }
+        | Action::AdoptDisk { .. }
         | Action::OrphanVm { .. }
         | Action::BeginUpdate { .. }
         | Action::CompleteUpdate { .. }

@@ -8,7 +8,7 @@ use agent_api::Method;
 use cpi_api::{Cpi, CpiError, CpiErrorKind, CreateVm, Found, Metadata};
 use model::instance::{InstanceSpec, NetworkKind, NetworkSettings, Vm};
 use model::step::StepOutcome;
-use model::{AgentId, ErrorCode, InstanceId, PackageName, VmCid};
+use model::{AgentId, CpiName, ErrorCode, InstanceId, PackageName, VmCid};
 use retry::Policy;
 use serde_json::{Value, json};
 use state::State;
@@ -271,6 +271,17 @@ pub async fn delete_orphaned(cx: &StepContext, agent: &AgentId) -> Result<StepOu
     match orphan {
         Some(orphan) => delete_in_cloud(cx, orphan.vm, orphan.slug).await,
         None => Ok(StepOutcome::Done),
+    }
+}
+
+/// Deletes a VM of which nobody here knows more than its cloud's id.
+pub async fn delete_foreign(cx: &StepContext, cid: &VmCid, cpi: &CpiName) -> Result<StepOutcome, StepError> {
+    let cid = cid.clone();
+    let call = |cloud: Arc<dyn Cpi>, call| async move { cloud.delete_vm(&call, &cid).await };
+    match cx.cloud_raw(cpi, "delete-vm", None, call).await? {
+        Ok(()) => Ok(StepOutcome::Done),
+        Err(error) if error.kind == CpiErrorKind::VmNotFound => Ok(StepOutcome::Done),
+        Err(error) => Err(StepError::from_cpi(error, cx.task.fence.epoch())),
     }
 }
 

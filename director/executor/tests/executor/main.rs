@@ -5,6 +5,7 @@
 
 mod answers;
 mod artifacts;
+mod by_hand;
 mod cancelling;
 mod clean_up;
 mod dry_run;

@@ -8,10 +8,10 @@ use proto::v1::disks_server::Disks;
 use proto::v1::releases_server::Releases;
 use proto::v1::stemcells_server::Stemcells;
 use service::List;
-use service::ops::PutConfig;
+use service::ops::{Attachment, PutConfig};
 use tonic::{Request, Response, Status};
 
-use super::convert::{given, page};
+use super::convert::{filter, given, page};
 use super::request_id;
 use crate::door::Door;
 use crate::error_map::status;
@@ -250,6 +250,32 @@ impl Disks for Door {
         let wish = request.into_inner();
         let id = request_id(&wish.request_id);
         let queued = self.service.delete_orphaned_disks(&caller, id, &wish.cids, now()).await;
+        queued.map(started).map_err(status)
+    }
+
+    async fn orphan(
+        &self,
+        request: Request<pb::OrphanDiskRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let pb::OrphanDiskRequest { request_id: id, cid } = request.into_inner();
+        let queued = self.service.orphan_disk(&caller, request_id(&id), &cid.into()).await;
+        queued.map(started).map_err(status)
+    }
+
+    async fn attach(
+        &self,
+        request: Request<pb::AttachDiskRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let attachment = Attachment {
+            deployment: wish.deployment.into(),
+            instance: filter(wish.instance.unwrap_or_default()),
+            cid: wish.cid.into(),
+            copy_properties: wish.copy_properties,
+        };
+        let queued = self.service.attach_disk(&caller, request_id(&wish.request_id), attachment).await;
         queued.map(started).map_err(status)
     }
 }

@@ -248,6 +248,15 @@ impl Instances for Door {
         Ok(Response::new(pb::IgnoreResponse {}))
     }
 
+    async fn delete_vm(
+        &self,
+        request: Request<pb::DeleteVmRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let pb::DeleteVmRequest { request_id: id, cid } = request.into_inner();
+        self.service.delete_vm(&caller, request_id(&id), &cid.into()).await.map(started).map_err(status)
+    }
+
     async fn list_orphaned_vms(
         &self,
         request: Request<pb::ListOrphanedVmsRequest>,

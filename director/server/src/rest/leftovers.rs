@@ -1,13 +1,16 @@
-//! What nothing uses any more: orphaned disks and networks, and clean-ups.
+//! Single disks and VMs, and what nothing uses any more: orphaned disks and networks, and clean-ups.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
+use model::ErrorCode;
+use model::task::InstanceFilter;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::ops::{CleanUp, LeftoverRows};
+use service::ServiceError;
+use service::ops::{Attachment, CleanUp, LeftoverRows};
 use state::records::OrphanedDisk;
 
 use super::answer::{Answer, Failure, JsonBody, see_task};
@@ -51,14 +54,59 @@ pub(super) async fn delete_disk(
     Query(query): Query<DiskQuery>,
     parts: Parts,
 ) -> Answer {
-    if is_on(query.orphan.as_ref()) {
-        let text =
-            "disks are orphaned by deploys: a disk that an instance uses can't be orphaned by itself yet";
-        return Err(Failure::Text(StatusCode::NOT_IMPLEMENTED, text.into()));
-    }
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    Ok(see_task(service.delete_orphaned_disk(&caller, Some(key), &cid).await?))
+    Ok(see_task(match is_on(query.orphan.as_ref()) {
+        true => service.orphan_disk(&caller, Some(key), &cid.into()).await?,
+        false => service.delete_orphaned_disk(&caller, Some(key), &cid).await?,
+    }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct AttachmentQuery {
+    deployment: Option<String>,
+    job: Option<String>,
+    instance_id: Option<String>,
+    disk_properties: Option<String>,
+}
+
+/// `attach-disk`
+pub(super) async fn attach_disk(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(cid): Path<String>,
+    Query(query): Query<AttachmentQuery>,
+    parts: Parts,
+) -> Answer {
+    let service = &rest.door.service;
+    let copy_properties = match query.disk_properties.as_deref() {
+        None | Some("") => false,
+        Some("copy") => true,
+        Some(other) => {
+            let text = format!("disk_properties can be 'copy' or be left out, and is '{other}'");
+            return Err(ServiceError::told(ErrorCode::BadRequest, text).into());
+        }
+    };
+    let attachment = Attachment {
+        deployment: query.deployment.unwrap_or_default().into(),
+        instance: InstanceFilter { group: query.job.map(Into::into), id_or_index: query.instance_id },
+        cid: cid.into(),
+        copy_properties,
+    };
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    Ok(see_task(service.attach_disk(&caller, Some(key), attachment).await?))
+}
+
+/// `delete-vm`
+pub(super) async fn delete_vm(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(cid): Path<String>,
+    parts: Parts,
+) -> Answer {
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    Ok(see_task(service.delete_vm(&caller, Some(key), &cid.into()).await?))
 }
 
 #[derive(Deserialize)]

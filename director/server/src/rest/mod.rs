@@ -150,6 +150,8 @@ fn of_leftovers() -> Table {
     vec![
         ("/disks", get(leftovers::disks)),
         ("/disks/{cid}", delete(leftovers::delete_disk)),
+        ("/disks/{cid}/attachments", put(leftovers::attach_disk)),
+        ("/vms/{cid}", delete(leftovers::delete_vm)),
         ("/orphan_disks", get(leftovers::disks)),
         ("/orphan_disks/{cid}", delete(leftovers::delete_disk)),
         ("/networks", get(leftovers::networks)),

@@ -15,6 +15,7 @@ use state::command::Command;
 use state::query::TaskFilter;
 use state::records::{BlobRecord, Leak, OrphanedDisk, OrphanedVm};
 
+use super::by_hand::orphans_lock;
 use super::deployments::queued;
 use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
@@ -271,7 +272,15 @@ impl Service {
             [] => orphans_to_delete(&orphans, now),
             cids => cids.iter().map(find).collect::<Result<_, _>>()?,
         };
-        self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
+        self.queue(
+            caller,
+            request_id,
+            TaskKind::DeleteOrphanedDisks { disks },
+            None,
+            "",
+            vec![orphans_lock()],
+        )
+        .await
     }
 
     /// Deletes an orphaned disk; one that is not there counts as deleted, as in BOSH.
@@ -288,7 +297,15 @@ impl Service {
         };
         let orphans = State::new(&*looked.view).orphaned_disks().into_iter();
         let disks = orphans.filter(|orphan| has_cid(orphan, cid)).map(|orphan| orphan.disk.id).collect();
-        self.queue(caller, request_id, TaskKind::DeleteOrphanedDisks { disks }, None, "", Vec::new()).await
+        self.queue(
+            caller,
+            request_id,
+            TaskKind::DeleteOrphanedDisks { disks },
+            None,
+            "",
+            vec![orphans_lock()],
+        )
+        .await
     }
 
     /// Lists what may exist in clouds without anybody knowing its id, and what may still come to.

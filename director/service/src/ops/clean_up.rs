@@ -10,6 +10,7 @@ use model::{LockName, RequestId, TaskId, Version, version};
 use state::State;
 use state::records::{OrphanedDisk, OrphanedVm};
 
+use super::by_hand::orphans_lock;
 use super::deployments::queued;
 use crate::{Caller, Mutation, Read, Right, Service, ServiceError};
 
@@ -128,7 +129,7 @@ impl Service {
         };
         let leftovers = Box::new(LeftoverRows::of(&State::new(&*looked.view), wish).ids());
         let kind = TaskKind::CleanUp { all: wish.all, leftovers };
-        let locks = vec![LockName::new("lock:releases"), LockName::new("lock:stemcells")];
+        let locks = vec![LockName::new("lock:releases"), LockName::new("lock:stemcells"), orphans_lock()];
         self.queue(caller, request_id, kind, None, "", locks).await
     }
 }

@@ -1,6 +1,7 @@
 //! One file per noun.
 
 mod artifacts;
+mod by_hand;
 mod changeset;
 mod clean_up;
 mod configs;
@@ -15,6 +16,7 @@ mod users;
 mod variables;
 
 pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans_to_delete};
+pub use by_hand::{Attachment, orphans_lock};
 pub use clean_up::{CleanUp, LeftoverRows};
 pub use configs::PutConfig;
 pub use deployments::{DeploymentSummary, ErrandRun};

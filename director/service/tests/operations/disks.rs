@@ -1,10 +1,10 @@
 //! Orphans: what is deleted, and what is kept.
 
 use model::step::{Action, StepOutcome};
-use model::task::TaskKind;
-use model::{DiskId, TaskId, Timestamp};
-use service::Page;
-use service::ops::{CleanUp, ORPHANS_KEPT_MS, orphaned_vms_to_delete};
+use model::task::{InstanceFilter, TaskKind};
+use model::{DiskId, LockName, TaskId, Timestamp};
+use service::ops::{Attachment, CleanUp, ORPHANS_KEPT_MS, orphaned_vms_to_delete};
+use service::{Page, ServiceError};
 use state::command::{Command, TaskEnd};
 
 use crate::fleet::{Fleet, admin};
@@ -110,4 +110,44 @@ async fn a_clean_up_takes_what_it_has_shown() {
         assert_eq!(leftovers.releases, shown.releases);
         assert_eq!(leftovers.disks.len(), shown.disks.len());
     }
+}
+
+#[tokio::test]
+async fn what_is_done_to_single_disks_and_vms_waits_for_whoever_works_on_their_deployment() {
+    let fleet = Fleet::new();
+    {
+        let mut world = fleet.world();
+        let task = world.planned(plan_of(vec![create_vm(), create_disk("d1")]));
+        world.step(task, 1, 0, vm_created("vm-1"));
+        world.step(task, 1, 1, disk_created("disk-1"));
+    }
+    let service = fleet.service();
+    let task = |id: TaskId| fleet.world().state().task(id).unwrap();
+    let of_web = || vec![LockName::new("lock:deployment:web")];
+
+    let orphan = task(service.orphan_disk(&admin(), None, &"disk-1".into()).await.unwrap());
+    assert_eq!((orphan.deployment, orphan.locks), (Some("web".into()), of_web()));
+    let unknown = task(service.orphan_disk(&admin(), None, &"disk-9".into()).await.unwrap());
+    assert_eq!((unknown.deployment, unknown.locks), (None, vec![]));
+    let vm = task(service.delete_vm(&admin(), None, &"vm-1".into()).await.unwrap());
+    assert_eq!((vm.deployment, vm.locks), (Some("web".into()), of_web()));
+
+    // Nobody deletes the orphan that an instance is about to get.
+    let attachment = |deployment: &str, which: Option<&str>| Attachment {
+        deployment: deployment.into(),
+        instance: InstanceFilter { group: Some("api".into()), id_or_index: which.map(Into::into) },
+        cid: "disk-2".into(),
+        copy_properties: false,
+    };
+    let attach = service.attach_disk(&admin(), None, attachment("web", Some("0"))).await.unwrap();
+    let delete = service.delete_orphaned_disk(&admin(), None, "disk-2").await.unwrap();
+    assert_eq!(task(attach).locks, [of_web(), task(delete).locks].concat());
+
+    let refused = |error: ServiceError| error.to_string();
+    let nowhere = service.attach_disk(&admin(), None, attachment("nowhere", Some("0"))).await;
+    assert!(refused(nowhere.unwrap_err()).contains("nowhere"));
+    let nobody = service.attach_disk(&admin(), None, attachment("web", None)).await;
+    assert!(refused(nobody.unwrap_err()).contains("GROUP/ID"));
+    let nothing = service.delete_vm(&admin(), None, &" ".into()).await;
+    assert!(refused(nothing.unwrap_err()).contains("CID"));
 }

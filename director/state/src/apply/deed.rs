@@ -121,6 +121,10 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::DeleteOrphanedDisk { disk }, O::Done | O::MayHaveLeaked { .. }) => {
             tx.delete(&ORPHANED_DISKS, disk)
         }
+        (A::AdoptDisk { instance, disk, cid, foreign, at_once }, O::Done) => {
+            let adopted = disk::Adopted { id: disk, cid, foreign: foreign.as_ref(), at_once: *at_once };
+            disk::adopt(tx, deed, instance, adopted)?;
+        }
 
         (A::Apply { instance, .. }, O::Applied { configuration_hash, template_hashes }) => {
             instance::applied(tx, deed, instance, (configuration_hash, template_hashes))?;
@@ -162,7 +166,10 @@ fn mismatch(deed: &Deed<'_>, reason: &str) -> Refusal {
 fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
     match action {
         Action::CreateVm { .. } => Some(("create", "vm")),
-        Action::DeleteVm { .. } | Action::DeleteOrphanedVm { .. } => Some(("delete", "vm")),
+        Action::DeleteVm { .. } | Action::DeleteOrphanedVm { .. } | Action::DeleteForeignVm { .. } => {
+            Some(("delete", "vm"))
+        }
+        Action::AdoptDisk { .. } => Some(("attach", "disk")),
         Action::OrphanVm { .. } => Some(("orphan", "vm")),
         Action::CreateDisk { .. } => Some(("create", "disk")),
         Action::OrphanDisk { .. } => Some(("orphan", "disk")),
@@ -187,6 +194,8 @@ fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> O
         (Action::DeleteOrphanedDisk { disk }, _) => {
             tx.get(&ORPHANED_DISKS, disk)?.disk.cid.map(|cid| cid.to_string())
         }
+        (Action::AdoptDisk { cid, .. }, _) => Some(cid.to_string()),
+        (Action::DeleteForeignVm { cid, .. }, _) => Some(cid.to_string()),
         (Action::RunErrand { errand, .. }, _) => Some(errand.to_string()),
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! Persistent disks. Their rows come before the disks and stay after the instances: as orphans, for some days.
 
-use model::instance::Disk;
+use model::instance::{Disk, DiskSpec};
 use model::*;
 
 use super::deed::Deed;
@@ -80,6 +80,51 @@ pub(super) fn give_up(tx: &mut Tx<'_>, id: &DiskId) {
     if let Some(disk) = tx.get(&DISKS, id) {
         orphan(tx, disk);
     }
+}
+
+/// A disk that is there and becomes an instance's.
+pub(super) struct Adopted<'a> {
+    pub id: &'a DiskId,
+    pub cid: &'a DiskCid,
+    /// What is known of it if nobody here has made it; none: it is an orphan.
+    pub foreign: Option<&'a DiskSpec>,
+    /// Whether it is the active one without being mounted: there is no VM.
+    pub at_once: bool,
+}
+
+/// `AdoptDisk`. Refused if the disk has become somebody else's meanwhile, or is gone.
+pub(super) fn adopt(
+    tx: &mut Tx<'_>,
+    deed: &Deed<'_>,
+    instance: &InstanceId,
+    adopted: Adopted<'_>,
+) -> Result<(), Refusal> {
+    let Adopted { id, cid, foreign, at_once } = adopted;
+    let owner = tx.need(&INSTANCES, instance, "instance")?;
+    if let Some(other) = tx.state().disk_by_cid(cid) {
+        let by = format!("instance {}", other.instance);
+        return Err(Refusal::InUse { what: "disk".into(), name: cid.to_string(), by });
+    }
+    let active = at_once && !tx.state().disks(instance).iter().any(|other| other.active);
+    let disk = match foreign {
+        None => {
+            let orphan = tx.need(&ORPHANED_DISKS, id, "orphaned disk")?;
+            tx.delete(&ORPHANED_DISKS, id);
+            Disk { instance: instance.clone(), active, ..orphan.disk }
+        }
+        Some(spec) => Disk {
+            id: id.clone(),
+            cid: Some(cid.clone()),
+            instance: instance.clone(),
+            cpi: owner.spec.cpi,
+            spec: spec.clone(),
+            active,
+            variable_set: variable::set_for(tx, deed, instance),
+        },
+    };
+    tx.put(&DISKS, id, &disk);
+    tx.put(&DISKS_OF, &(instance.clone(), id.clone()), &());
+    Ok(())
 }
 
 /// Moves a disk to the orphans. Also one without a cloud's id, whose creation was broken off: it may exist, and whoever

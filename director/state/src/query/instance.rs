@@ -61,6 +61,18 @@ impl<'a> State<'a> {
         DISKS.get(self.kv, id)
     }
 
+    /// Returns the disk with this id of its cloud's, if an instance has it. Looks through all.
+    pub fn disk_by_cid(&self, cid: &DiskCid) -> Option<Disk> {
+        let mut disks = DISKS.rows(self.kv, Direction::Forward).map(|(_, disk)| disk);
+        disks.find(|disk| disk.cid.as_ref() == Some(cid))
+    }
+
+    /// Returns the VM with this id of its cloud's, if an instance has it. Looks through all.
+    pub fn vm_by_cid(&self, cid: &VmCid) -> Option<Vm> {
+        let mut vms = VMS.rows(self.kv, Direction::Forward).map(|(_, vm)| vm);
+        vms.find(|vm| vm.cid.as_ref() == Some(cid))
+    }
+
     /// Returns an instance's disks; more than one only while disks are being replaced.
     pub fn disks(&self, instance: &InstanceId) -> Vec<Disk> {
         let ids = DISKS_OF.rows_of(self.kv, instance, Direction::Forward);

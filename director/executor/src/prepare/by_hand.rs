@@ -1,0 +1,172 @@
+//! What operators do to single disks and VMs, from a cloud's id to a plan.
+
+use std::time::Duration;
+
+use cpi_api::{CallContext, CpiError, CpiErrorKind};
+use model::instance::Disk;
+use model::task::{InstanceFilter, TaskError, TaskKind};
+use model::{CpiName, DeploymentName, DiskCid, DiskId, ErrorCode, RequestId, VmCid};
+use scheduler::AttachRequest;
+use state::State;
+
+use super::facts::Facts;
+use super::{Lines, Prepared, boxed};
+use crate::context::TaskContext;
+use crate::error::{Interrupted, StepError};
+
+/// How long a cloud may take to say whether a disk is there.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Returns how a task of this kind that ended well is told, in BOSH's words.
+pub fn told(kind: &TaskKind, deployment: Option<&DeploymentName>) -> Option<String> {
+    match kind {
+        TaskKind::OrphanDisk { cid } => Some(format!("disk {cid} orphaned")),
+        TaskKind::AttachDisk { instance, cid, .. } => {
+            let (slug, deployment) = (instance.slug(), deployment.cloned().unwrap_or_default());
+            Some(format!("attached disk '{cid}' to '{slug}' in deployment '{deployment}'"))
+        }
+        TaskKind::DeleteVm { cid } => Some(format!("vm {cid} deleted")),
+        _ => None,
+    }
+}
+
+/// Plans `orphan-disk`. A disk that no instance has is passed over, as in BOSH.
+pub async fn orphan_disk(
+    context: &TaskContext,
+    cid: &DiskCid,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let facts = observed(context).await?;
+    match scheduler::plan_orphan_disk(&facts.deployment(), cid) {
+        Ok(Some(plan)) => Ok(Ok(boxed(plan))),
+        Ok(None) => {
+            Lines::new(context).done("Orphan disk", cid.as_str(), 1).await?;
+            context.debug(&format!("disk {cid} is no instance's: nothing to orphan"));
+            Ok(Ok(Prepared::Nothing(told(&context.task.kind, None))))
+        }
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// Plans `attach-disk`.
+pub async fn attach_disk(
+    context: &TaskContext,
+    instance: &InstanceFilter,
+    cid: &DiskCid,
+    copy_properties: bool,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let facts = observed(context).await?;
+    let (orphan, holder) = whose(context, cid);
+    let request = AttachRequest { instance, cid, orphan: orphan.as_ref(), copy_properties };
+    let plan = match scheduler::plan_attach_disk(&facts.deployment(), &request) {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            return Ok(Ok(Prepared::Nothing(told(&context.task.kind, context.task.deployment.as_ref()))));
+        }
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(holder) = holder {
+        let text = format!(
+            "Disk '{cid}' is used by instance '{holder}': orphan it there first (`orphan-disk {cid}`)"
+        );
+        return Ok(Err(TaskError::new(ErrorCode::AttachDiskError, text)));
+    }
+    if orphan.is_none()
+        && let Some(target) = plan.targets.first()
+        && let Err(error) = must_exist(context, &target.spec.cpi, cid).await?
+    {
+        return Ok(Err(error));
+    }
+    Ok(Ok(boxed(plan)))
+}
+
+/// Plans `delete-vm`.
+pub async fn delete_vm(
+    context: &TaskContext,
+    cid: &VmCid,
+) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let facts = Facts::read(context);
+    if let Some(plan) = scheduler::plan_delete_vm(&facts.deployment(), cid) {
+        return Ok(Ok(boxed(plan)));
+    }
+    let (orphan, holder) = {
+        let view = context.view();
+        let state = State::new(&*view);
+        let orphans = state.orphaned_vms().into_iter();
+        let orphan = orphans.map(|orphan| orphan.vm).find(|vm| vm.cid.as_ref() == Some(cid));
+        (orphan.map(|vm| vm.agent), state.vm_by_cid(cid).map(|vm| vm.instance))
+    };
+    if let Some(holder) = holder {
+        let text = format!("VM '{cid}' has become the VM of instance {holder} meanwhile: look again");
+        return Ok(Err(TaskError::plain(text)));
+    }
+    let plan = match orphan {
+        Some(agent) => scheduler::plan_orphaned_vms(&[agent]),
+        None => scheduler::plan_delete_foreign_vm(cid, &CpiName::default()),
+    };
+    Ok(Ok(boxed(plan)))
+}
+
+async fn observed(context: &TaskContext) -> Result<Facts, Interrupted> {
+    let mut facts = Facts::read(context);
+    facts.observe(context).await?;
+    Ok(facts)
+}
+
+/// Returns the orphan that a disk is, or the name of the instance that has it.
+fn whose(context: &TaskContext, cid: &DiskCid) -> (Option<DiskId>, Option<String>) {
+    let view = context.view();
+    let state = State::new(&*view);
+    let is_it = |disk: &Disk| disk.cid.as_ref() == Some(cid);
+    let orphan = state.orphaned_disks().into_iter().find(|orphan| is_it(&orphan.disk));
+    let slug = |disk: Disk| {
+        let owner = state.instance(&disk.instance);
+        owner.map_or_else(|| disk.instance.to_string(), |owner| owner.slug())
+    };
+    (orphan.map(|orphan| orphan.disk.id), state.disk_by_cid(cid).map(slug))
+}
+
+/// Fails unless the cloud has the disk: a wrong id is better told now than by the start that needs it.
+async fn must_exist(
+    context: &TaskContext,
+    cpi: &CpiName,
+    cid: &DiskCid,
+) -> Result<Result<(), TaskError>, Interrupted> {
+    let Some(cloud) = context.ports.cpis.get(cpi) else {
+        let text = format!("CPI '{cpi}' is not configured on this director");
+        return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, text)));
+    };
+    let director_uuid = {
+        let view = context.view();
+        State::new(&*view).cluster().map(|cluster| cluster.director_uuid).unwrap_or_default()
+    };
+    let epoch = context.fence.epoch();
+    let call = CallContext {
+        director_uuid,
+        request_id: RequestId::new(format!("t{}-has-disk-{}", context.id(), uuid::Uuid::new_v4())),
+        epoch,
+        stemcell_api_version: None,
+        timeout: ANSWERED_WITHIN,
+    };
+    context.fence.check()?;
+    let answer = tokio::select! {
+        answer = tokio::time::timeout(ANSWERED_WITHIN, cloud.has_disk(&call, cid)) => answer,
+        lost = context.fence.lost() => return Err(lost.into()),
+    };
+    let late = || {
+        let why = format!("no answer within {} s", ANSWERED_WITHIN.as_secs());
+        CpiError::new(CpiErrorKind::TimedOut, "has_disk", why)
+    };
+    match answer.unwrap_or_else(|_| Err(late())) {
+        Ok(true) => Ok(Ok(())),
+        // It can't be asked: the cloud will say so when the disk is attached.
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => Ok(Ok(())),
+        Ok(false) => {
+            let text = format!("Disk '{cid}' does not exist");
+            Ok(Err(TaskError::new(ErrorCode::AttachDiskError, text)))
+        }
+        Err(error) => match StepError::from_cpi(error, epoch) {
+            StepError::Lost(lost) => Err(lost.into()),
+            other => Ok(Err(TaskError::plain(other.to_string()))),
+        },
+    }
+}
