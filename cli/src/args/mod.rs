@@ -214,4 +214,6 @@ pub struct Wait {
 }
 
 #[cfg(test)]
+mod doors_tests;
+#[cfg(test)]
 mod tests;

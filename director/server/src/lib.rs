@@ -21,6 +21,8 @@ pub mod contact;
 pub mod damage;
 pub mod deadline;
 pub mod door;
+#[cfg(test)]
+mod doors_tests;
 pub mod error_map;
 pub mod files;
 pub mod fleet;

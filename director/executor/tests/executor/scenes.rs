@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::release::render::Renderer;
 use model::instance::InstanceState;
 use model::step::Action;
-use model::task::{DeployOptions, TaskKind};
+use model::task::{DeployOptions, InstanceFilter, TaskKind};
 use serde_json::json;
 
 use crate::artifacts::{Shape, become_state, errand};
@@ -32,9 +32,11 @@ pub enum Scene {
     LeftoverVm,
     LeaveWorkers,
     DeleteWorkers,
+    AttachDisk,
+    DeleteStranger,
 }
 
-pub const ALL: [Scene; 16] = [
+pub const ALL: [Scene; 18] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -51,6 +53,8 @@ pub const ALL: [Scene; 16] = [
     Scene::LeftoverVm,
     Scene::LeaveWorkers,
     Scene::DeleteWorkers,
+    Scene::AttachDisk,
+    Scene::DeleteStranger,
 ];
 
 impl Scene {
@@ -73,6 +77,10 @@ impl Scene {
             }
             Self::HalfCopiedDisk => {
                 world.fail_at("migrate_disk", Self::LargerDisk.task(&world)).await;
+            }
+            Self::AttachDisk => {
+                world.run(Self::LargerDisk.task(&world)).await.done();
+                world.run(Self::HardStop.task(&world)).await.done();
             }
             Self::LeftoverVm => {
                 world.fail_at("bind_vm", Self::Recreation.task(&world)).await;
@@ -114,6 +122,16 @@ impl Scene {
                 TaskKind::DeleteOrphanedDisks { disks }
             }
             Self::DeleteWorkers => world.deletion_of_workers(),
+            Self::AttachDisk => {
+                let web = world.first_web();
+                let slug = format!("web/{web}");
+                let orphans = world.read(|state| state.orphaned_disks()).into_iter();
+                let cid = orphans.filter(|orphan| orphan.slug == slug).find_map(|orphan| orphan.disk.cid);
+                let instance =
+                    InstanceFilter { group: Some("web".into()), id_or_index: Some(web.to_string()) };
+                TaskKind::AttachDisk { instance, cid: cid.unwrap(), copy_properties: false }
+            }
+            Self::DeleteStranger => TaskKind::DeleteVm { cid: "a-stranger".into() },
         }
     }
 

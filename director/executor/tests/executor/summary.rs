@@ -24,8 +24,10 @@ pub fn summary(world: &TestWorld) -> String {
         let compiled: Vec<String> =
             state.compiled_packages().iter().map(|p| p.key.name.to_string()).collect();
         writeln!(out, "compiled {}", words(&compiled)).unwrap();
-        let orphans: Vec<String> =
-            state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib.to_string()).collect();
+        // Not in the order of their ids, which are chance.
+        let mut orphans: Vec<u64> = state.orphaned_disks().iter().map(|d| d.disk.spec.size_mib).collect();
+        orphans.sort_unstable();
+        let orphans: Vec<String> = orphans.iter().map(u64::to_string).collect();
         writeln!(out, "orphans {}", words(&orphans)).unwrap();
         let vms: Vec<String> = state.orphaned_vms().iter().map(|o| o.vm.stemcell.name.clone()).collect();
         if !vms.is_empty() {

@@ -179,5 +179,11 @@ async fn by_protocol(State((grpc, rest)): State<(Router, Router)>, request: Requ
     }
 }
 
+/// Returns every path.
+#[cfg(test)]
+pub(crate) fn paths() -> Vec<&'static str> {
+    table().into_iter().map(|(path, _)| path).collect()
+}
+
 #[cfg(test)]
 mod tests;
