@@ -204,6 +204,7 @@ error_codes! {
     AgentDiskOutOfSync = 400010,
     AgentInvalidTaskResult = 400011,
     AgentUnsupportedAction = 400012,
+    CloudcheckInvalidResolutionFormat = 410003,
     ResurrectionPaused = 410004,
     DnsInvalidCanonicalName = 420001,
     PackageCompilationNotEnoughWorkersForReuse = 430002,

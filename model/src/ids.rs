@@ -138,6 +138,8 @@ number_ids! {
     EventId(u64),
     /// A stored config's number.
     ConfigId(u64),
+    /// A problem's number: what a scan of a deployment has found.
+    ProblemId(u64),
     /// A variable set's number: which version of each variable a deploy saw.
     VariableSetId(u64),
 }

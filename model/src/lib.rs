@@ -18,6 +18,7 @@ pub mod interpolate;
 pub mod ip;
 pub mod manifest;
 pub mod plan;
+pub mod problem;
 pub mod release;
 pub mod runtime_config;
 pub mod stemcell;

@@ -175,6 +175,18 @@ pub enum Action {
     AdoptDisk { instance: InstanceId, disk: DiskId, cid: DiskCid, foreign: Option<DiskSpec>, at_once: bool },
     /// Deletes a VM that nobody here has made or remembers; one that is already gone counts as deleted.
     DeleteForeignVm { cid: VmCid, cpi: CpiName },
+
+    /// Makes sure that a problem is still there, and that the resolution goes with it. Where it does not, the problem is
+    /// closed all the same: the next scan finds what is left of it.
+    ConfirmProblem { problem: ProblemId, instance: InstanceId, resolution: String },
+    /// Has the cloud reboot a VM.
+    RebootVm { instance: InstanceId, agent: AgentId },
+    /// Closes a problem. Changes the state only.
+    CloseProblem { problem: ProblemId },
+    /// Forgets a VM without deleting it; what is then left behind is reported. Changes the state only.
+    ForgetVm { instance: InstanceId, agent: AgentId, left: Left },
+    /// Makes a disk the one that its instance works with, unless there is one. Changes the state only.
+    ActivateDisk { instance: InstanceId, disk: DiskId },
 }
 
 macro_rules! kinds {
@@ -231,6 +243,8 @@ kinds! {
         RunErrand: "run_errand",
         DeleteOrphanedVm: "delete_orphaned_vm",
         DeleteForeignVm: "delete_foreign_vm",
+        ConfirmProblem: "confirm_problem",
+        RebootVm: "reboot_vm",
     }
     records {
         OrphanDisk: "orphan_disk",
@@ -244,6 +258,9 @@ kinds! {
         SaveErrand: "save_errand",
         OrphanVm: "orphan_vm",
         AdoptDisk: "adopt_disk",
+        CloseProblem: "close_problem",
+        ForgetVm: "forget_vm",
+        ActivateDisk: "activate_disk",
     }
 }
 
@@ -321,14 +338,19 @@ impl Action {
             | Self::SaveInstance { instance }
             | Self::DeleteInstance { instance }
             | Self::OrphanVm { instance, .. }
-            | Self::AdoptDisk { instance, .. } => Some(instance),
+            | Self::AdoptDisk { instance, .. }
+            | Self::ConfirmProblem { instance, .. }
+            | Self::RebootVm { instance, .. }
+            | Self::ForgetVm { instance, .. }
+            | Self::ActivateDisk { instance, .. } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
             Self::DeleteOrphanedDisk { .. }
             | Self::DeleteOrphanedVm { .. }
             | Self::DeleteForeignVm { .. }
             | Self::SaveDeployment
             | Self::DeleteDeployment
-            | Self::SaveErrand { .. } => None,
+            | Self::SaveErrand { .. }
+            | Self::CloseProblem { .. } => None,
         }
     }
 }

@@ -143,7 +143,12 @@ pub enum TaskKind {
         when_changed: bool,
     },
     /// Resurrection: give these instances new VMs if they still need one.
-    ScanAndFix { instances: Vec<InstanceId> },
+    ScanAndFix {
+        instances: Vec<InstanceId>,
+        /// Instances that were asked for and are not there, as `deployment/group/id`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unknown: Vec<String>,
+    },
     /// `upload-release`: read the archive in this blob and file its jobs and packages.
     UploadRelease { blob: BlobDigest, rebase: bool, fix: bool },
     /// `upload-stemcell`: hand the image in this blob to every CPI.
@@ -182,6 +187,19 @@ pub enum TaskKind {
     },
     /// `delete-vm`: deletes a VM, whoever's it is.
     DeleteVm { cid: VmCid },
+    /// `cloud-check`, `recover`: looks for problems with a deployment's VMs and disks.
+    ScanCloud,
+    /// `cloud-check`, `recover`: does something about problems.
+    ApplyResolutions { resolutions: Vec<Choice>, max_in_flight: BTreeMap<GroupName, String> },
+}
+
+/// What is to be done about a problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The problem.
+    pub problem: ProblemId,
+    /// The resolution's name; the automatic one if absent.
+    pub resolution: Option<String>,
 }
 
 /// What nothing uses.
@@ -230,6 +248,8 @@ impl TaskKind {
             Self::OrphanDisk { .. } => "orphan disk".into(),
             Self::AttachDisk { instance, cid, .. } => format!("attach disk '{cid}' to '{}'", instance.slug()),
             Self::DeleteVm { cid } => format!("delete vm {cid}"),
+            Self::ScanCloud => "scan cloud".into(),
+            Self::ApplyResolutions { .. } => "apply resolutions".into(),
         }
     }
 }
@@ -254,6 +274,8 @@ impl TaskKind {
             Self::OrphanDisk { .. } => "orphan_disk",
             Self::AttachDisk { .. } => "attach_disk",
             Self::DeleteVm { .. } => "delete_vm",
+            Self::ScanCloud => "cck_scan",
+            Self::ApplyResolutions { .. } => "cck_apply",
         }
     }
 

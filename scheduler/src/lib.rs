@@ -3,8 +3,8 @@
 //! A deploy is planned in two halves, because templates are Ruby and Ruby is not pure: [`draft`] validates, places
 //! instances and reserves addresses; the caller renders [`Draft::to_render`]; [`plan`] then sees what changed and
 //! orders the work. A change of state is a deploy of [`stored_manifest`]. Other tasks ([`plan_delete_deployment`],
-//! [`plan_errand`], [`plan_resurrection`], [`plan_orphaned_disks`], [`plan_orphaned_vms`]) use stored specs and need no
-//! rendering.
+//! [`plan_errand`], [`plan_resurrection`], [`plan_resolutions`], [`plan_orphaned_disks`], [`plan_orphaned_vms`]) use stored
+//! specs and need no rendering.
 //!
 //! Deliberately *not* here: reading state, rendering, secrets, clocks. Invariant: identical input gives an identical
 //! plan, and a plan leaves no choice open.
@@ -15,6 +15,7 @@ mod address;
 mod bind;
 mod by_hand;
 pub mod chance;
+mod cloud_check;
 mod compile;
 mod deletion;
 mod deploy;
@@ -36,6 +37,7 @@ mod order;
 mod orphans;
 mod placement;
 mod references;
+mod repairs;
 mod resurrection;
 mod sizes;
 mod state_change;
@@ -49,6 +51,7 @@ mod zones;
 pub use by_hand::{
     AttachRequest, plan_attach_disk, plan_delete_foreign_vm, plan_delete_vm, plan_orphan_disk,
 };
+pub use cloud_check::{DecidedBy, Decision, plan_resolutions};
 pub use deletion::plan_delete_deployment;
 pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, Renewal, VariableDefinition, draft};

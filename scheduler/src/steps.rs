@@ -32,7 +32,7 @@ pub(crate) struct Stop {
 }
 
 /// Steps in the making.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Steps(Vec<Step>);
 
 impl Steps {
@@ -44,6 +44,11 @@ impl Steps {
     fn show(&mut self, status: &str, percent: u8, action: Action) {
         let progress = Some(Progress { status: status.into(), percent });
         self.0.push(Step { action, progress, on_failure: OnFailure::Stop });
+    }
+
+    /// Adds a step without which the sequence goes on.
+    pub(crate) fn push_passing_over_failure(&mut self, action: Action) {
+        self.0.push(Step { action, progress: None, on_failure: OnFailure::GoOn });
     }
 
     /// Lets the sequence go on where one of its steps fails.
@@ -117,6 +122,15 @@ impl Steps {
             50,
             Action::Apply { instance: instance.clone(), agent: agent.clone() },
         );
+    }
+
+    /// Starts the jobs, and does not wait until they run.
+    pub(crate) fn start_without_waiting(&mut self, instance: &InstanceId, agent: &AgentId) {
+        let (i, a) = (|| instance.clone(), || agent.clone());
+        let script = Script::PreStart;
+        let pre_start = Action::RunScript { instance: i(), agent: a(), script, intent: None };
+        self.show("executing pre-start", 70, pre_start);
+        self.show("starting jobs", 90, Action::StartJobs { instance: i(), agent: a() });
     }
 
     /// Starts the jobs and waits until they run.

@@ -15,12 +15,14 @@ mod world;
 use expect_test::{Expect, expect};
 use model::instance::InstanceState;
 use model::plan::{OnFailure, Plan};
+use model::problem::{Fault, Finding, Problem, Standing};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
-use model::{AgentId, DeploymentName, DiskId};
+use model::{AgentId, DeploymentName, DiskId, ProblemId, TaskId};
 use perform::{Faults, perform};
 use scheduler::input::{
     Afterwards, AgentObservation, Deletion, DrainMode, ErrandRequest, StateChangeRequest,
 };
+use scheduler::{DecidedBy, Decision};
 use serde_json::{Value, json};
 use world::{View, World};
 
@@ -319,6 +321,54 @@ fn resurrection_replaces_only_what_is_dead() {
               #2 web/0 after 0: run_script
         "#]],
     );
+}
+
+#[test]
+fn problems_of_one_instance_take_turns_and_a_disk_that_is_given_up_is_not_mounted_again() {
+    let mut world = deployed(2);
+    let facts = view(&mut world);
+    let web = world.instances.iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 1).unwrap();
+    let vm = world.vms.iter().find(|vm| vm.instance == web.spec.id).unwrap();
+    let disk = world.disks.iter().find(|disk| disk.instance == web.spec.id).unwrap();
+    let decision = |id, fault, resolution: &str| Decision {
+        problem: Standing {
+            problem: Problem {
+                id: ProblemId(id),
+                found_by: TaskId(1),
+                finding: Finding { instance: web.spec.id.clone(), group: "web".into(), index: 1, fault },
+            },
+            outdated: None,
+        },
+        resolution: Some(resolution.to_owned()),
+    };
+    let silent = Fault::UnresponsiveAgent { agent: vm.agent.clone(), cid: vm.cid.clone() };
+    let cid = disk.cid.clone().unwrap();
+    let gone = Fault::MissingDisk { disk: disk.id.clone(), cid, size_mib: 1024 };
+    let decisions =
+        [decision(1, silent, "recreate_vm_without_wait"), decision(2, gone, "delete_disk_reference")];
+    let none = std::collections::BTreeMap::new();
+    let by = DecidedBy::Operator(&none);
+    let plan = scheduler::plan_resolutions(&world.director, &facts.facts(), &decisions, &by).unwrap();
+    check(
+        &plan,
+        expect![[r#"
+        recreate web/1 az=z1 ip=10.0.0.3 disk=1024M because of recreate
+        Applying problem resolutions
+          wave 1, 1 at once
+          #0 web/1: unmount_disk detach_disk orphan_disk close_problem
+          wave 2, 1 at once
+          #1 web/1: confirm_problem begin_update delete_vm create_vm set_vm_metadata await_agent update_settings bind_vm apply save_instance run_script start complete_update close_problem
+        (silent)
+          #2 web/1 after 0,1: run_script
+          #3 web/0 after 0,1: run_script
+    "#]],
+    );
+    let labels: Vec<&str> = plan.units().take(2).map(|unit| unit.label.as_str()).collect();
+    assert!(
+        labels[0].ends_with("is missing (missing_disk 2): Delete disk reference (DANGEROUS!)"),
+        "{labels:?}"
+    );
+    assert!(labels[1].contains("is not responding. (unresponsive_agent 1): Recreate VM"), "{labels:?}");
 }
 
 #[test]

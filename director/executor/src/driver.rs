@@ -124,6 +124,8 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         | TaskKind::ChangeState { .. }
         | TaskKind::RunErrand { .. }
         | TaskKind::ScanAndFix { .. }
+        | TaskKind::ScanCloud
+        | TaskKind::ApplyResolutions { .. }
         | TaskKind::DeleteOrphanedDisks { .. }
         | TaskKind::DeleteOrphanedVms { .. }
         | TaskKind::OrphanDisk { .. }

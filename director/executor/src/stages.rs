@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt as _, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use model::UnitNo;
 use model::plan::{Needs, OnFailure, Phase, Stage, Unit, Wave};
+use model::step::Action;
 use model::task::TaskError;
+use model::{ProblemId, UnitNo};
 use state::State;
 use state::records::UnitState;
 use tokio::sync::watch;
@@ -54,23 +55,50 @@ impl From<UnitState> for Standing {
     }
 }
 
+/// What a failure is told under.
+enum Named {
+    /// The unit's label, if others have failed, too.
+    Label(String),
+    /// The problem that the unit was to resolve, in any case.
+    Problem(ProblemId),
+}
+
+impl Named {
+    fn of(unit: &Unit) -> Self {
+        let problem = unit.steps.iter().find_map(|step| match step.action {
+            Action::CloseProblem { problem } => Some(problem),
+            _ => None,
+        });
+        problem.map_or_else(|| Self::Label(unit.label.clone()), Self::Problem)
+    }
+
+    fn tell(&self, error: &TaskError) -> String {
+        match self {
+            Self::Label(label) => format!("{label}: {error}"),
+            Self::Problem(id) => format!("Error resolving problem '{id}': {error}"),
+        }
+    }
+}
+
 /// What went wrong.
 #[derive(Default)]
 struct Failures {
     /// What stopped the plan first.
     stopping: Option<TaskError>,
     /// Units that failed and stopped nobody, by number: what an operator has to look at is all of them.
-    others: BTreeMap<UnitNo, (String, TaskError)>,
+    others: BTreeMap<UnitNo, (Named, TaskError)>,
 }
 
 impl Failures {
     /// Returns the error that the task ends with.
     fn told(mut self) -> Option<TaskError> {
-        if self.stopping.is_some() || self.others.len() < 2 {
+        let alone = self.others.len() < 2;
+        if self.stopping.is_some()
+            || self.others.values().all(|(named, _)| alone && matches!(named, Named::Label(_)))
+        {
             return self.stopping.or_else(|| self.others.pop_first().map(|(_, (_, error))| error));
         }
-        let lines: Vec<String> =
-            self.others.values().map(|(label, error)| format!("{label}: {error}")).collect();
+        let lines: Vec<String> = self.others.values().map(|(named, error)| named.tell(error)).collect();
         let code = self.others.first_key_value().map_or(0, |(_, (_, error))| error.code);
         Some(TaskError { code, message: lines.join("\n") })
     }
@@ -110,7 +138,7 @@ impl Progress {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self, unit: &Unit, error: TaskError) {
+    fn fail(&self, unit: &Unit, named: Named, error: TaskError) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match unit.on_failure {
             OnFailure::Stop => {
@@ -118,7 +146,7 @@ impl Progress {
                 failures.stopping.get_or_insert(error);
             }
             OnFailure::GoOn => {
-                failures.others.insert(unit.no, (unit.label.clone(), error));
+                failures.others.insert(unit.no, (named, error));
             }
         }
     }
@@ -269,6 +297,7 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
         let view = task.view();
         State::new(&*view).unit(task.id(), unit.no)
     };
+    let named = planned.as_ref().map_or_else(|| Named::of(unit), |planned| Named::of(&planned.unit));
     let end = match planned {
         Some(planned) => unit::run(task, &planned.unit).await?,
         None => {
@@ -282,7 +311,7 @@ async fn run_unit(task: &TaskContext, unit: &Unit, progress: &Progress) -> Resul
             Standing::Failed
         }
         UnitEnd::Failed(error) => {
-            progress.fail(unit, error);
+            progress.fail(unit, named, error);
             Standing::Failed
         }
     };

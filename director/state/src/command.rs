@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::plan::{Phase, Plan, Reservation, Target, Unit};
+use model::problem::Finding;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::step::StepOutcome;
@@ -171,6 +172,17 @@ pub enum Command {
     BundlePut { task: TaskId, epoch: Epoch, digest: BlobDigest },
     /// Blobs that tasks left are forgotten, unless one was left again after `before` or something else refers to it.
     BundlesForget { digests: Vec<BlobDigest>, before: Timestamp },
+    /// What a scan of the task's deployment has found takes the place of what was found before. Large findings come in
+    /// parts, the first of which is 0.
+    ProblemsFound {
+        task: TaskId,
+        epoch: Epoch,
+        part: u32,
+        /// The instances that were looked at; all if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        among: Option<Vec<InstanceId>>,
+        findings: Vec<Finding>,
+    },
 }
 
 fn is_false(flag: &bool) -> bool {

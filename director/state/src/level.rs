@@ -29,7 +29,8 @@ impl Command {
             | Self::LatecomerLooked { .. }
             | Self::TaskReport { .. }
             | Self::BundlePut { .. }
-            | Self::BundlesForget { .. } => true,
+            | Self::BundlesForget { .. }
+            | Self::ProblemsFound { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => options.configs.is_some(),
@@ -41,9 +42,12 @@ impl Command {
                     | TaskKind::FetchLogs { .. }
                     | TaskKind::OrphanDisk { .. }
                     | TaskKind::AttachDisk { .. }
-                    | TaskKind::DeleteVm { .. },
+                    | TaskKind::DeleteVm { .. }
+                    | TaskKind::ScanCloud
+                    | TaskKind::ApplyResolutions { .. },
                 ..
             } => true,
+            Self::TaskQueue { kind: TaskKind::ScanAndFix { unknown, .. }, .. } => !unknown.is_empty(),
             Self::PlanDraft { content, .. } => is_second_part(content),
             Self::PlanCommit { plan, .. } => is_second_plan(plan),
             Self::StepRecords { records, .. } => records.iter().any(is_second_record),
@@ -65,7 +69,8 @@ fn is_second_plan(plan: &Plan) -> bool {
         || plan.reservations.iter().any(is_block)
 }
 
-/// Units that need not all end well, steps that may fail, errands that are remembered, and VMs that are deleted later.
+/// Units that need not all end well, steps that may fail, errands that are remembered, VMs that are deleted later, and
+/// what is done about problems.
 fn is_second_unit(unit: &Unit) -> bool {
     let is_second = |step: &Step| {
         step.on_failure != OnFailure::Stop
@@ -76,6 +81,11 @@ fn is_second_unit(unit: &Unit) -> bool {
                     | Action::DeleteOrphanedVm { .. }
                     | Action::AdoptDisk { .. }
                     | Action::DeleteForeignVm { .. }
+                    | Action::ConfirmProblem { .. }
+                    | Action::RebootVm { .. }
+                    | Action::CloseProblem { .. }
+                    | Action::ForgetVm { .. }
+                    | Action::ActivateDisk { .. }
             )
     };
     unit.needs != Needs::All || unit.on_failure != OnFailure::Stop || unit.steps.iter().any(is_second)

@@ -61,6 +61,8 @@ pub(crate) enum TaskClass {
     OrphanDisk,
     AttachDisk,
     DeleteVm,
+    ScanCloud,
+    ApplyResolutions,
 }
 
 impl TaskClass {
@@ -84,6 +86,8 @@ impl TaskClass {
             TaskKind::OrphanDisk { .. } => Self::OrphanDisk,
             TaskKind::AttachDisk { .. } => Self::AttachDisk,
             TaskKind::DeleteVm { .. } => Self::DeleteVm,
+            TaskKind::ScanCloud => Self::ScanCloud,
+            TaskKind::ApplyResolutions { .. } => Self::ApplyResolutions,
         }
     }
 
@@ -108,6 +112,8 @@ impl TaskClass {
             Self::OrphanDisk => 16,
             Self::AttachDisk => 17,
             Self::DeleteVm => 18,
+            Self::ScanCloud => 19,
+            Self::ApplyResolutions => 20,
         }
     }
 }

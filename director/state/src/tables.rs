@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
 use model::plan::{DeploymentRecord, Target};
+use model::problem::Problem;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::step::PackageRefKey;
@@ -149,6 +150,9 @@ tables! {
     ORPHANED_VMS: AgentId => OrphanedVm = 0x3c, "orphaned_vms", Shown;
     /// VMs and disks that may still appear.
     LATECOMERS: Sought => Latecomer = 0x3d, "latecomers", Shown;
+
+    /// Open problems of a deployment.
+    PROBLEMS: (DeploymentName, ProblemId) => Problem = 0x3e, "problems", Shown;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

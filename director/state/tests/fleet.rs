@@ -279,7 +279,16 @@ fn a_plan_is_of_the_level_of_what_is_in_it() {
     assert_eq!(level(&|plan| plan.dns_subjects.push(DnsSubject::Zone("z1".into()))), 2);
     let later = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };
     assert_eq!(level(&|plan| plan.phases = plan_of(vec![later.clone()]).phases), 2);
-    for kind in [TaskKind::DeleteOrphanedVms { agents: Vec::new() }, TaskKind::Inspect { vms: true }] {
+    let close = Action::CloseProblem { problem: ProblemId(1) };
+    assert_eq!(level(&|plan| plan.phases = plan_of(vec![close.clone()]).phases), 2);
+    let unknown = |unknown| TaskKind::ScanAndFix { instances: Vec::new(), unknown };
+    assert_eq!(queue(unknown(Vec::new()), Vec::new()).feature_level(), 1);
+    for kind in [
+        TaskKind::DeleteOrphanedVms { agents: Vec::new() },
+        TaskKind::Inspect { vms: true },
+        TaskKind::ScanCloud,
+        unknown(vec!["web/api/7".into()]),
+    ] {
         assert_eq!(queue(kind, Vec::new()).feature_level(), 2);
     }
     let mut content =

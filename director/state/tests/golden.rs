@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use common::*;
 use model::plan::Fate;
+use model::problem::{Fault, Finding};
 use model::step::{Action, StepOutcome};
 use model::task::{OutputKind, TaskError};
 use model::*;
@@ -99,6 +100,18 @@ fn task_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
     let segment = OutputSegment { offset: 64, length: 32, blob: "b1".into() };
     vec![
         queue(deploy(), vec!["lock:deployment:web".into()]),
+        Command::ProblemsFound {
+            task,
+            epoch,
+            part: 0,
+            among: Some(vec!["i1".into()]),
+            findings: vec![Finding {
+                instance: "i1".into(),
+                group: "web".into(),
+                index: 0,
+                fault: Fault::MissingVm { agent: Some("a1".into()), cid: Some("vm-1".into()) },
+            }],
+        },
         Command::TaskReport { task, epoch, lines: "{\"id\":\"i1\"}\n".into() },
         Command::TaskCancel { task },
         Command::TaskTake { task, epoch },

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
 use model::plan::{Fate, Plan};
+use model::problem::{Fault, Finding};
 use model::step::{Action, Left, StepOutcome};
 use model::task::{OutputKind, TaskError, TaskKind, TaskState};
 use model::*;
@@ -38,7 +39,7 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (0..22u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
+    (0..26u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
         let (instance, agent, disk) = (InstanceId::from(i), AgentId::from(a), DiskId::from(d));
         match sort {
             0..=2 => Action::CreateVm { instance, agent },
@@ -59,6 +60,10 @@ fn action() -> impl Strategy<Value = Action> {
             18 => Action::DeleteDeployment,
             19 => Action::OrphanVm { instance, agent },
             20 => Action::DeleteOrphanedVm { agent },
+            21 => Action::ForgetVm { instance, agent, left: Left::Perhaps },
+            22 => Action::ActivateDisk { instance, disk },
+            23 => Action::CloseProblem { problem: ProblemId(1) },
+            24 => Action::ConfirmProblem { problem: ProblemId(1), instance, resolution: "ignore".into() },
             _ => Action::CompilePackage {
                 worker: instance,
                 agent,
@@ -209,7 +214,7 @@ fn task_command() -> impl Strategy<Value = Command> {
     let kind = prop_oneof![
         4 => Just(deploy()),
         1 => Just(TaskKind::DeleteDeployment { force: false }),
-        1 => Just(TaskKind::ScanAndFix { instances: Vec::new() }),
+        1 => Just(TaskKind::ScanAndFix { instances: Vec::new(), unknown: Vec::new() }),
     ];
     let locks = prop::collection::vec((0..9u64).prop_map(|number| format!("lock{number}")), 0..3);
     let queue =
@@ -233,6 +238,11 @@ fn task_command() -> impl Strategy<Value = Command> {
         }),
         2 => (epoch(), sought(), name("vm-"), 0..3u64).prop_map(|(epoch, sought, cid, left)| {
             Command::LatecomerLooked { epoch, sought, found: vec![cid], left_ms: (left, left.saturating_sub(1)) }
+        }),
+        2 => (task(), epoch(), 0..2u32, name("i")).prop_map(|(task, epoch, part, instance)| {
+            let fault = Fault::MissingVm { agent: None, cid: None };
+            let finding = Finding { instance: instance.into(), group: "web".into(), index: 0, fault };
+            Command::ProblemsFound { task, epoch, part, among: None, findings: vec![finding] }
         }),
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
             task, epoch, deployment: "web".into()

@@ -229,7 +229,7 @@ fn names_of_deployments_are_names_and_their_own() {
 #[test]
 fn one_resurrection_at_a_time() {
     let mut world = World::new();
-    let scan = || TaskKind::ScanAndFix { instances: vec!["i1".into()] };
+    let scan = || TaskKind::ScanAndFix { instances: vec!["i1".into()], unknown: Vec::new() };
     let first = world.queue(scan(), &[]);
     expect!["refused: scan and fix exists already: task 1"].assert_eq(&world.say(queue(scan(), Vec::new())));
     world.must(take(first));

@@ -122,17 +122,24 @@ impl Facts {
         Ok(())
     }
 
-    /// Returns whether an instance should have a living VM and has none.
-    pub fn needs_vm(&self, id: &InstanceId) -> bool {
-        let wanted = self.instances.iter().any(|i| i.spec.id == *id && i.expects_vm() && !i.ignore);
-        let has_vm = self.vms.iter().any(|vm| vm.instance == *id && vm.is_current());
-        let answered = matches!(self.agents.get(id), Some(AgentObservation::Answered { .. }));
-        wanted && !(has_vm && answered)
+    /// Returns the deployment's instances.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
     }
 
-    /// Returns the VMs that these instances work with.
-    pub fn silent_vms(&self, instances: &[InstanceId]) -> Vec<&Vm> {
-        self.vms.iter().filter(|vm| vm.is_current() && instances.contains(&vm.instance)).collect()
+    /// Returns their disks.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// Returns the VM that an instance works with.
+    pub fn current_vm(&self, id: &InstanceId) -> Option<&Vm> {
+        self.vms.iter().find(|vm| vm.instance == *id && vm.is_current())
+    }
+
+    /// Returns what an instance's agent said, if it was asked.
+    pub fn observed(&self, id: &InstanceId) -> Option<&AgentObservation> {
+        self.agents.get(id)
     }
 
     /// Opens the values that the documents refer to: some are needed to read them.

@@ -5,16 +5,19 @@
 //! Read next: `facts`, then `commit`.
 
 mod by_hand;
+mod cloud_check;
 mod commit;
 mod facts;
 mod lines;
 mod observe;
+mod scan;
 mod second_look;
 mod sizes;
 
-use model::VariableSetId;
 use model::plan::Plan;
+use model::step::Action;
 use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
+use model::{ErrorCode, VariableSetId};
 use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 use serde_json::Value;
@@ -33,6 +36,9 @@ pub use lines::Lines;
 /// How much of a plan's explanation a dry run gives as its result: some hundred instances. The result is a part of the
 /// task's row, which every list of tasks reads.
 const EXPLANATION_BYTES_MAX: usize = 64 << 10;
+
+/// The result of a task that repairs what was found dead, or has found nothing.
+const SCAN_AND_FIX_COMPLETE: &str = "scan and fix complete";
 
 /// What planning gave.
 pub enum Prepared {
@@ -87,7 +93,16 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             })
             .await
         }
-        TaskKind::ScanAndFix { instances } => resurrect(context, instances).await,
+        TaskKind::ScanAndFix { instances, unknown } => match unknown.first() {
+            Some(name) => {
+                Ok(Err(TaskError::new(ErrorCode::InstanceNotFound, format!("'{name}' doesn't exist"))))
+            }
+            None => cloud_check::scan_and_fix(context, instances).await,
+        },
+        TaskKind::ScanCloud => cloud_check::scan_cloud(context).await,
+        TaskKind::ApplyResolutions { resolutions, max_in_flight } => {
+            cloud_check::apply(context, resolutions, max_in_flight).await
+        }
         TaskKind::DeleteOrphanedDisks { disks } => Ok(Ok(boxed(scheduler::plan_orphaned_disks(disks)))),
         TaskKind::DeleteOrphanedVms { agents } => Ok(Ok(boxed(scheduler::plan_orphaned_vms(agents)))),
         TaskKind::CleanUp { leftovers, .. } => {
@@ -119,8 +134,17 @@ pub fn result_of(context: &TaskContext) -> Option<String> {
         kind @ (TaskKind::OrphanDisk { .. } | TaskKind::AttachDisk { .. } | TaskKind::DeleteVm { .. }) => {
             by_hand::told(kind, context.task.deployment.as_ref())
         }
+        TaskKind::ScanAndFix { .. } => Some(SCAN_AND_FIX_COMPLETE.into()),
+        TaskKind::ApplyResolutions { .. } => Some(format!("{} resolved", resolved(context))),
         _ => context.task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
     }
+}
+
+/// Returns how many problems the task was about that were open.
+fn resolved(context: &TaskContext) -> usize {
+    let units = State::new(&*context.view()).units(context.id());
+    let closes = |step: &model::plan::Step| matches!(step.action, Action::CloseProblem { .. });
+    units.iter().filter(|planned| planned.unit.steps.iter().any(closes)).count()
 }
 
 /// Returns how the runs of an errand ended, as they are in the task's result.
@@ -186,25 +210,6 @@ async fn change_state(
     };
     lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
     render_and_plan(context, &facts, wish, &draft, sight).await
-}
-
-/// Plans new VMs for instances that were found dead, unless they have come back meanwhile: the agent itself is asked
-/// once more, by another way than the heartbeats that went missing.
-async fn resurrect(
-    context: &TaskContext,
-    instances: &[model::InstanceId],
-) -> Result<Result<Prepared, TaskError>, Interrupted> {
-    let mut facts = Facts::read(context);
-    facts.observe(context).await?;
-    let dead: Vec<model::InstanceId> = instances.iter().filter(|id| facts.needs_vm(id)).cloned().collect();
-    for id in instances.iter().filter(|id| !dead.contains(id)) {
-        context.debug(&format!("instance {id} answers or is gone: nothing to fix"));
-    }
-    if dead.is_empty() {
-        return Ok(Ok(Prepared::Nothing(Some("nothing to fix".into()))));
-    }
-    second_look::tell(context, &facts.silent_vms(&dead)).await?;
-    Ok(scheduler::plan_resurrection(&facts.director, &facts.deployment(), &dead).map(boxed))
 }
 
 /// Plans a deploy: draft, variables, rendering, changes.

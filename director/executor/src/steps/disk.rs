@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_api::Method;
+use agent_api::{Method, Reply};
 use cpi_api::{Cpi, CpiErrorKind, CreateDisk, Found};
 use model::instance::Disk;
 use model::plan::OnFailure;
@@ -158,8 +158,12 @@ async fn mounted(
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<Vec<DiskCid>, StepError> {
-    let reply = cx.agent(agent, instance, "list-disk", Method::ListDisk, QUICK).await?;
-    Ok(serde_json::from_value(reply.0).unwrap_or_default())
+    Ok(listed(cx.agent(agent, instance, "list-disk", Method::ListDisk, QUICK).await?))
+}
+
+/// Returns the disks that an agent says it has mounted.
+pub(super) fn listed(reply: Reply) -> Vec<DiskCid> {
+    serde_json::from_value(reply.0).unwrap_or_default()
 }
 
 /// Compares what the agent has mounted with the record, and puts a disk back that it has lost.

@@ -8,6 +8,7 @@ mod disk;
 mod errand;
 mod jobs;
 mod once;
+mod problem;
 mod spec;
 mod vm;
 mod watch;
@@ -83,6 +84,10 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
             compile::compile(cx, worker, agent, package, compiled_elsewhere).await
         }
         Action::RunErrand { instance, agent, errand } => errand::run(cx, instance, agent, errand).await,
+        Action::ConfirmProblem { problem, instance, resolution } => {
+            problem::confirm(cx, *problem, instance, resolution).await
+        }
+        Action::RebootVm { instance, agent } => problem::reboot(cx, instance, agent).await,
         Action::OrphanDisk { .. }
         | Action::AdoptDisk { .. }
         | Action::OrphanVm { .. }
@@ -93,6 +98,9 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         | Action::DeleteInstance { .. }
         | Action::SaveDeployment
         | Action::DeleteDeployment
-        | Action::SaveErrand { .. } => Ok(StepOutcome::Done),
+        | Action::SaveErrand { .. }
+        | Action::CloseProblem { .. }
+        | Action::ForgetVm { .. }
+        | Action::ActivateDisk { .. } => Ok(StepOutcome::Done),
     }
 }

@@ -8,6 +8,7 @@ mod artifacts;
 mod by_hand;
 mod cancelling;
 mod clean_up;
+mod cloud_check;
 mod dry_run;
 mod errands;
 mod failover;

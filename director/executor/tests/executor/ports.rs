@@ -47,6 +47,8 @@ pub struct Outside {
     /// Agents that forget what they were asked, as after a reinstallation: a repeat is done again.
     pub forgetful: Mutex<bool>,
     known: Mutex<BTreeSet<AgentId>>,
+    /// Agents that say nothing until their VMs are rebooted.
+    silent: Mutex<BTreeSet<AgentId>>,
     /// The key that the agent in each VM has made.
     keys: Mutex<BTreeMap<VmCid, String>>,
     /// What agents of VMs that are gone had done.
@@ -70,6 +72,7 @@ impl Outside {
             doubles: Mutex::default(),
             forgetful: Mutex::new(false),
             known: Mutex::default(),
+            silent: Mutex::default(),
             keys: Mutex::default(),
             past: Mutex::default(),
             requests: watch::channel(Vec::new()).0,
@@ -160,6 +163,16 @@ impl Outside {
         self.log.memory.apply(Proposal::own(enroll)).outcome.accepted().is_ok()
     }
 
+    /// Makes an agent say nothing from now on, until its VM is rebooted.
+    pub fn hush(&self, agent: &AgentId) {
+        self.silent.lock().unwrap().insert(agent.clone());
+    }
+
+    /// Lets an agent speak again.
+    pub fn wake(&self, agent: &AgentId) {
+        self.silent.lock().unwrap().remove(agent);
+    }
+
     /// Returns everything that agents ever did.
     pub fn deeds(&self) -> Vec<(AgentId, Deed)> {
         let mut all = self.past.lock().unwrap().clone();
@@ -247,6 +260,11 @@ impl CallPort for Outside {
                 if searches && *self.blind.lock().unwrap() {
                     return Ok(serde_json::to_value(Found::<VmCid>::CannotTell).unwrap());
                 }
+                if let Call::RebootVm(cid) = &call
+                    && let Some(vm) = self.cloud.cloud().vms.get(cid)
+                {
+                    self.silent.lock().unwrap().remove(&vm.request.agent_id);
+                }
                 let answer = self.cloud.call(context, call).await;
                 self.settle();
                 answer
@@ -260,7 +278,7 @@ impl Agents for Outside {
     async fn call(&self, agent: &AgentId, mut request: Request) -> Result<Reply, AgentError> {
         let method = request.method.name();
         self.requests.send_modify(|requests| requests.push(told(&request.method)));
-        if !self.known.lock().unwrap().contains(agent) {
+        if !self.known.lock().unwrap().contains(agent) || self.silent.lock().unwrap().contains(agent) {
             return Err(AgentError::Unreachable { agent: agent.clone() });
         }
         if self.fails(&request.id) {

@@ -195,10 +195,10 @@ async fn two_resurrections_of_one_deployment_are_one() {
     let world = TestWorld::seed().await;
     world.run(Shape::default().deploy()).await.done();
     let instances = vec![world.kill_a_vm()];
-    world.run(TaskKind::ScanAndFix { instances: instances.clone() }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: instances.clone(), unknown: Vec::new() }).await.done();
     let agents: Vec<AgentId> =
         world.read(|state| state.vms(&instances[0])).into_iter().map(|vm| vm.agent).collect();
     assert_eq!(agents.len(), 1);
-    world.run(TaskKind::ScanAndFix { instances: instances.clone() }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: instances.clone(), unknown: Vec::new() }).await.done();
     assert_eq!(world.read(|state| state.vms(&instances[0]))[0].agent, agents[0]);
 }

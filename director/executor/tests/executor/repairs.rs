@@ -22,7 +22,7 @@ fn kill(world: &TestWorld, number: u32) -> TaskKind {
         let vm = world.read(|state| state.active_vm(&instance.spec.id).unwrap());
         world.destroy_vm(vm.cid.unwrap());
     }
-    TaskKind::ScanAndFix { instances: web.into_iter().map(|i| i.spec.id).collect() }
+    TaskKind::ScanAndFix { instances: web.into_iter().map(|i| i.spec.id).collect(), unknown: Vec::new() }
 }
 
 fn asked(world: &TestWorld, script: &str) -> usize {
@@ -36,6 +36,7 @@ async fn an_instance_that_can_not_be_repaired_does_not_keep_the_others_from_it()
     let before = asked(&world, "post-deploy");
     world.outside.cloud.inject("create_vm", Fault::Fail(CpiErrorKind::NoDiskSpace));
     let error = world.run(repair.clone()).await.error();
+    assert!(error.starts_with("Error resolving problem '"), "{error}");
     assert!(error.contains("injected failure") && !error.contains('\n'), "{error}");
     assert_eq!(world.outside.cloud.cloud().vms.len(), 2);
     // On the one that was repaired, and on the one that was never touched.
@@ -55,7 +56,10 @@ async fn all_that_can_not_be_repaired_is_told() {
     }
     let error = world.run(repair).await.error();
     let lines: Vec<&str> = error.lines().collect();
-    assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("web/")), "{error}");
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.starts_with("Error resolving problem '")),
+        "{error}"
+    );
     assert_eq!(asked(&world, "post-deploy"), before, "nothing was repaired");
 }
 

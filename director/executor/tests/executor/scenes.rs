@@ -10,6 +10,7 @@ use model::task::{DeployOptions, InstanceFilter, TaskKind};
 use serde_json::json;
 
 use crate::artifacts::{Shape, become_state, errand};
+use crate::cloud_check;
 use crate::summary::{summary, without_detours};
 use crate::world::{Ended, TestWorld};
 
@@ -34,9 +35,12 @@ pub enum Scene {
     DeleteWorkers,
     AttachDisk,
     DeleteStranger,
+    Reboot,
+    ForgetVm,
+    ActivateDisk,
 }
 
-pub const ALL: [Scene; 18] = [
+pub const ALL: [Scene; 21] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -55,6 +59,9 @@ pub const ALL: [Scene; 18] = [
     Scene::DeleteWorkers,
     Scene::AttachDisk,
     Scene::DeleteStranger,
+    Scene::Reboot,
+    Scene::ForgetVm,
+    Scene::ActivateDisk,
 ];
 
 impl Scene {
@@ -82,6 +89,9 @@ impl Scene {
                 world.run(Self::LargerDisk.task(&world)).await.done();
                 world.run(Self::HardStop.task(&world)).await.done();
             }
+            Self::Reboot => cloud_check::hushed(&world).await,
+            Self::ForgetVm => cloud_check::killed(&world).await,
+            Self::ActivateDisk => cloud_check::with_disk_of_lost_answer(&world).await,
             Self::LeftoverVm => {
                 world.fail_at("bind_vm", Self::Recreation.task(&world)).await;
             }
@@ -113,7 +123,7 @@ impl Scene {
             Self::ScaleDown => Shape { instances: 1, ..Shape::default() }.deploy(),
             Self::HardStop => become_state(InstanceState::Detached),
             Self::Errand => errand(),
-            Self::Revival => TaskKind::ScanAndFix { instances: vec![world.first_web()] },
+            Self::Revival => TaskKind::ScanAndFix { instances: vec![world.first_web()], unknown: Vec::new() },
             Self::DeleteDeployment => TaskKind::DeleteDeployment { force: false },
             Self::HalfCopiedDisk | Self::LeftoverVm => Shape::default().deploy(),
             Self::DeleteOrphans => {
@@ -132,6 +142,9 @@ impl Scene {
                 TaskKind::AttachDisk { instance, cid: cid.unwrap(), copy_properties: false }
             }
             Self::DeleteStranger => TaskKind::DeleteVm { cid: "a-stranger".into() },
+            Self::Reboot => cloud_check::resolve_all(world, "reboot_vm"),
+            Self::ForgetVm => cloud_check::resolve_all(world, "delete_vm_reference"),
+            Self::ActivateDisk => cloud_check::resolve_all(world, "activate_disk"),
         }
     }
 
@@ -140,7 +153,7 @@ impl Scene {
         match self {
             // A failed revival leaves an instance without a VM, or with one that never got its jobs; so does a deploy
             // that is broken off. Any deploy mends that.
-            Self::Revival => {
+            Self::Revival | Self::Reboot => {
                 Shape::default().deploy_with(DeployOptions { fix: true, ..DeployOptions::default() })
             }
             // It would give new VMs to those that have got one, too.

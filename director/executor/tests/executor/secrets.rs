@@ -100,7 +100,7 @@ async fn what_a_deploy_has_seen_is_seen_until_the_next_one() {
     world.run(owner()).await.done();
     let second = text(&world, "/shared/key");
     let instance = world.kill_a_vm();
-    world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() }).await.done();
     assert!(config(&world, "p", "server").contains(&format!("password={first} ")), "nobody has deployed");
     world.run(shape.deploy()).await.done();
     assert!(config(&world, "p", "server").contains(&format!("password={second} ")));
@@ -119,7 +119,7 @@ async fn an_instance_that_a_failed_deploy_has_changed_keeps_what_that_deploy_saw
     let seen = text(&world, "/shared/key");
     world.run(owner()).await.done();
     let instance = world.kill_a_vm();
-    world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() }).await.done();
     assert!(config(&world, "p", "server").contains(&format!("password={seen} ")));
 }
 

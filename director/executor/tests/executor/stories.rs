@@ -226,7 +226,7 @@ async fn a_cloud_that_says_nothing_does_not_keep_a_dead_instance_from_its_new_vm
     let up = summary(&world);
     let instance = world.kill_a_vm();
     *world.outside.mute.lock().unwrap() = true;
-    world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() }).await.done();
     assert_eq!(summary(&world), up);
     let said = world.debug();
     assert!(said.contains("have not said in time of 1 silent agents' VMs"), "{said}");
@@ -237,13 +237,14 @@ async fn a_dead_instance_gets_a_new_vm_with_its_disk() {
     let world = deployed().await;
     let up = summary(&world);
     let instance = world.kill_a_vm();
-    world.run(TaskKind::ScanAndFix { instances: vec![instance.clone()] }).await.done();
+    world.run(TaskKind::ScanAndFix { instances: vec![instance.clone()], unknown: Vec::new() }).await.done();
     assert_eq!(summary(&world), up);
     let said = world.debug();
     assert!(said.contains("does not answer; the cloud has no VM vm-"), "{said}");
     let (vms, disks) = (world.outside.vms_ever(), world.outside.disks_ever());
-    let ended = world.run(TaskKind::ScanAndFix { instances: vec![instance] }).await.done();
-    assert_eq!(ended.task.result.as_deref(), Some("nothing to fix"));
+    let ended =
+        world.run(TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() }).await.done();
+    assert_eq!(ended.task.result.as_deref(), Some("scan and fix complete"));
     assert_eq!((world.outside.vms_ever(), world.outside.disks_ever()), (vms, disks));
 }
 

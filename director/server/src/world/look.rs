@@ -79,7 +79,7 @@ pub(super) fn resurrection(
     // Hashed, so that no user can make the same id: theirs have a slash.
     let id = digest(&SHA256, format!("resurrection of {deployment} after task {after}").as_bytes());
     let command = Command::TaskQueue {
-        kind: TaskKind::ScanAndFix { instances },
+        kind: TaskKind::ScanAndFix { instances, unknown: Vec::new() },
         deployment: Some(deployment.clone()),
         context_id: String::new(),
         locks: vec![LockName::new(format!("lock:deployment:{deployment}"))],

@@ -7,7 +7,7 @@ use model::*;
 
 use super::event::{Audit, audit, report_leak};
 use super::tx::{Tx, invalid};
-use super::{deployment, disk, errand, instance, line, lock, release, task, vm};
+use super::{deployment, disk, errand, instance, line, lock, problem, release, task, vm};
 use crate::command::Refusal;
 use crate::rows::TaskRow;
 use crate::tables::*;
@@ -88,6 +88,8 @@ pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str, left: Left) 
     match (deed.action, left) {
         (Action::CreateVm { agent, .. }, Left::Nothing) => vm::not_created(tx, agent),
         (Action::CreateDisk { disk, .. }, Left::Nothing) => disk::not_created(tx, disk),
+        // What was wrong is not so any more, or can't be mended like this: it is not asked about again.
+        (Action::ConfirmProblem { problem, .. }, _) => problem::close(tx, deed.task, *problem),
         _ => {}
     }
     let_go(tx, deed);
@@ -112,10 +114,12 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::OrphanVm { agent, .. }, O::Done) | (A::DeleteVm { agent, .. }, O::PassedOver { .. }) => {
             vm::orphaned(tx, agent)
         }
+        (A::ForgetVm { agent, left, .. }, O::Done) => forget_vm(tx, deed, agent, *left),
         (A::DeleteOrphanedVm { agent }, O::Done | O::MayHaveLeaked { .. }) => vm::orphan_deleted(tx, agent),
 
         (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
         (A::MountDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
+        (A::ActivateDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
         (A::MigrateDisk { to, .. }, O::Done) => disk::migrated(tx, to)?,
         (A::OrphanDisk { disk, .. }, O::Done) => disk::give_up(tx, disk),
         (A::DeleteOrphanedDisk { disk }, O::Done | O::MayHaveLeaked { .. }) => {
@@ -147,6 +151,7 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::DeleteInstance { instance }, O::Done) => instance::delete(tx, deed, instance)?,
         (A::SaveDeployment, O::Done) => deployment::save(tx, deed.task)?,
         (A::SaveErrand { errand, digest }, O::Done) => errand::save(tx, deed.task, errand, digest.as_ref()),
+        (A::CloseProblem { problem }, O::Done) => problem::close(tx, deed.task, *problem),
         (A::DeleteDeployment, O::Done) => deployment::delete(tx, deed.task)?,
 
         (A::CreateVm { .. } | A::CreateDisk { .. } | A::Apply { .. } | A::RunErrand { .. }, O::Done) => {
@@ -156,6 +161,22 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (_, _) => return Err(mismatch(deed, "the result is another step's")),
     }
     Ok(())
+}
+
+/// The VM's row goes, the VM may stay.
+fn forget_vm(tx: &mut Tx<'_>, deed: &Deed<'_>, agent: &AgentId, left: Left) {
+    let Some(vm) = tx.get(&VMS, agent) else { return };
+    if left == Left::Perhaps {
+        let slug = tx.get(&INSTANCES, &vm.instance).map_or_else(|| vm.instance.to_string(), |i| i.slug());
+        let cid = vm.cid.as_ref().map_or("unknown", |cid| cid.as_str());
+        let what = format!(
+            "VM with agent id {agent} and cloud id {cid} of '{slug}', which somebody had forgotten: it may still run, with \
+             addresses of the instance"
+        );
+        report_leak(tx, Some(deed.task), Some(deed.task.id), &what);
+        line::warning(tx, deed.task.id, &format!("Something may have been left behind: {what}"));
+    }
+    vm::forget(tx, &vm);
 }
 
 fn mismatch(deed: &Deed<'_>, reason: &str) -> Refusal {
@@ -171,6 +192,8 @@ fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
         }
         Action::AdoptDisk { .. } => Some(("attach", "disk")),
         Action::OrphanVm { .. } => Some(("orphan", "vm")),
+        Action::RebootVm { .. } => Some(("reboot", "vm")),
+        Action::ForgetVm { .. } => Some(("delete", "vm")),
         Action::CreateDisk { .. } => Some(("create", "disk")),
         Action::OrphanDisk { .. } => Some(("orphan", "disk")),
         Action::DeleteOrphanedDisk { .. } => Some(("delete", "disk")),
@@ -184,9 +207,13 @@ fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> O
     match (action, outcome) {
         (Action::CreateVm { .. }, Some(StepOutcome::VmCreated { cid })) => Some(cid.to_string()),
         (Action::CreateDisk { .. }, Some(StepOutcome::DiskCreated { cid })) => Some(cid.to_string()),
-        (Action::DeleteVm { agent, .. } | Action::OrphanVm { agent, .. }, _) => {
-            tx.get(&VMS, agent)?.cid.map(|cid| cid.to_string())
-        }
+        (
+            Action::DeleteVm { agent, .. }
+            | Action::OrphanVm { agent, .. }
+            | Action::RebootVm { agent, .. }
+            | Action::ForgetVm { agent, .. },
+            _,
+        ) => tx.get(&VMS, agent)?.cid.map(|cid| cid.to_string()),
         (Action::DeleteOrphanedVm { agent }, _) => {
             tx.get(&ORPHANED_VMS, agent)?.vm.cid.map(|cid| cid.to_string())
         }

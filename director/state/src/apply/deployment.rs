@@ -101,6 +101,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     tx.delete(&MELTDOWNS, name);
     tx.delete(&DEPLOYMENT_LABELS, &label(name));
     tx.delete_of(&ERRANDS, name);
+    tx.delete_of(&PROBLEMS, name);
     tx.delete(&DEPLOYMENTS, name);
     Ok(())
 }

@@ -24,6 +24,7 @@ mod line;
 mod lock;
 mod output;
 mod plan;
+mod problem;
 mod release;
 mod stemcell;
 mod step;
@@ -154,6 +155,9 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         TaskCancel { task } => task::cancel(tx, *task),
         TaskTake { task, epoch } => task::take(tx, *task, *epoch),
         TaskLine { task, epoch, line } => line::prepare(tx, (*task, *epoch), line),
+        ProblemsFound { task, epoch, part, among, findings } => {
+            problem::found(tx, (*task, *epoch), *part, among.as_deref(), findings)
+        }
         TaskReport { task, epoch, lines } => task::report(tx, (*task, *epoch), lines),
         PlanDraft { task, epoch, draft, part, content } => {
             plan::draft(tx, (*task, *epoch), (*draft, *part), content)
