@@ -12,6 +12,7 @@ const FILES: &[&str] = &[
     "directorate/v1/common.proto",
     "directorate/v1/cluster.proto",
     "directorate/v1/artifacts.proto",
+    "directorate/v1/cloud_check.proto",
     "directorate/v1/deployments.proto",
     "directorate/v1/tasks.proto",
 ];

@@ -94,6 +94,12 @@ pub enum Error {
         /// Why.
         message: String,
     },
+    /// A scan has found problems, and nobody said what to do about them.
+    #[error("{count} problem(s) found")]
+    ProblemsFound {
+        /// How many.
+        count: usize,
+    },
     /// An errand ran, and said no.
     #[error("errand `{errand}` failed on {failed}")]
     ErrandFailed {
@@ -151,6 +157,7 @@ impl Error {
             | Self::Refused { .. }
             | Self::TaskFailed { .. }
             | Self::ErrandFailed { .. }
+            | Self::ProblemsFound { .. }
             | Self::CreateRelease { .. }
             | Self::Backup { .. }
             | Self::Protocol(_) => Exit::Failed,

@@ -243,6 +243,37 @@ pub struct ListDisks {
     pub orphaned: bool,
 }
 
+/// `cloud-check`
+#[derive(Debug, Args)]
+pub struct CloudCheck {
+    /// Only show the problems; so it is if nothing is said
+    #[arg(long, conflicts_with_all = ["auto", "resolutions"])]
+    pub report: bool,
+    /// Do about each problem what can be done without a choice
+    #[arg(long, conflicts_with = "resolutions")]
+    pub auto: bool,
+    /// Do this about every problem that it goes with; of several, the first one that does
+    #[arg(long = "resolution", value_name = "NAME")]
+    pub resolutions: Vec<String>,
+    /// Instances of each group worked on at the same time, instead of the manifest's: N or N%
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    pub max_in_flight: String,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// `resurrect`
+#[derive(Debug, Args)]
+pub struct Resurrect {
+    /// Groups, or instances of them
+    #[arg(value_name = "GROUP[/ID]", required = true)]
+    pub instances: Vec<InstanceSlug>,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
 /// `clean-up`
 #[derive(Debug, Args)]
 pub struct CleanUp {

@@ -156,6 +156,11 @@ pub enum Command {
     DeleteVm(DeleteVm),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
+    /// Look for problems with VMs and disks, and do something about them
+    #[command(visible_alias = "cck")]
+    CloudCheck(CloudCheck),
+    /// Give instances new VMs that are found dead
+    Resurrect(Resurrect),
     /// Delete what nothing uses: old releases and stemcells, orphaned VMs, and disks
     CleanUp(CleanUp),
 

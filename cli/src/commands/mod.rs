@@ -4,6 +4,7 @@
 //! progress bar, following a started task) is here.
 
 mod by_hand;
+mod cloud_check;
 mod cluster;
 mod configs;
 mod deployments;
@@ -108,6 +109,8 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::AttachDisk(args) => by_hand::attach_disk(context, args).await,
         Command::DeleteVm(args) => by_hand::delete_vm(context, args.cid).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
+        Command::CloudCheck(args) => cloud_check::check(context, args).await,
+        Command::Resurrect(args) => cloud_check::resurrect(context, args).await,
         Command::CleanUp(arguments) => leftovers::clean_up(context, arguments).await,
         Command::Tasks(args) => tasks::list(context, args).await,
         Command::Task(args) => tasks::show(context, args).await,

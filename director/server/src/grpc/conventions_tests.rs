@@ -10,8 +10,13 @@ use prost_types::{DescriptorProto, FileDescriptorSet};
 use super::rights_tests::{OPEN, READS};
 
 /// Changes nothing, though reading it takes more than `bosh.read`.
-const SECRET_READS: &[&str] =
-    &["Blobs/Download", "Cluster/ListUserTokens", "Cluster/ListUsers", "Variables/Get"];
+const SECRET_READS: &[&str] = &[
+    "Blobs/Download",
+    "CloudCheck/ListProblems",
+    "Cluster/ListUserTokens",
+    "Cluster/ListUsers",
+    "Variables/Get",
+];
 
 /// Changes something, and may be repeated without a `request_id`.
 const REPEATABLE: &[(&str, &str)] =

@@ -3,6 +3,7 @@
 mod artifacts;
 mod blobs;
 mod clean_up;
+mod cloud_check;
 pub mod cluster;
 mod convert;
 mod deployments;
@@ -41,6 +42,7 @@ fn request_id(text: &str) -> Option<RequestId> {
 pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::blobs_server::BlobsServer;
     use proto::v1::clean_up_server::CleanUpServer;
+    use proto::v1::cloud_check_server::CloudCheckServer;
     use proto::v1::cluster_server::ClusterServer;
     use proto::v1::configs_server::ConfigsServer;
     use proto::v1::deployments_server::DeploymentsServer;
@@ -77,6 +79,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(VariablesServer::new(door.clone()))
         .add_service(DisksServer::new(door.clone()))
         .add_service(CleanUpServer::new(door.clone()))
+        .add_service(CloudCheckServer::new(door.clone()))
         .add_service(TasksServer::new(door.clone()))
         .add_service(EventsServer::new(door.clone()))
         .add_service(LocksServer::new(door.clone()))

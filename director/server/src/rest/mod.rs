@@ -9,6 +9,7 @@
 
 mod answer;
 mod artifacts;
+mod cloud_check;
 mod configs;
 mod deployments;
 mod history;
@@ -68,6 +69,7 @@ fn table() -> Table {
     table.extend(of_configs());
     table.extend(of_artifacts());
     table.extend(of_leftovers());
+    table.extend(of_problems());
     table
 }
 
@@ -157,6 +159,18 @@ fn of_leftovers() -> Table {
         ("/networks", get(leftovers::networks)),
         ("/cleanup", json(post(leftovers::clean_up))),
         ("/cleanup/dryrun", get(leftovers::preview)),
+    ]
+}
+
+fn of_problems() -> Table {
+    vec![
+        ("/deployments/{deployment}/scans", json(post(cloud_check::scan))),
+        ("/deployments/{deployment}/problems", json(get(cloud_check::problems).put(cloud_check::resolve))),
+        ("/deployments/{deployment}/scan_and_fix", json(put(cloud_check::scan_and_fix))),
+        (
+            "/deployments/{deployment}/jobs/{group}/{instance}/resurrection",
+            json(put(cloud_check::resurrection)),
+        ),
     ]
 }
 

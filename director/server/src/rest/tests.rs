@@ -352,3 +352,49 @@ async fn what_a_diff_was_shown_of_is_deployed() {
     assert_eq!(numbers, [cloud, runtime].concat());
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cloud_is_checked_and_problems_are_decided_about() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    let json = [("content-type", "application/json")];
+    let missing = admin.send_with("POST", "/deployments/web/scans", "", &json).await;
+    assert_eq!((missing.status.as_u16(), missing.json()["code"].as_u64()), (404, Some(70000)));
+    let deploy = task(&admin.send("POST", "/deployments", MANIFEST).await);
+    replica.must(Command::TaskTake { task: deploy, epoch: EPOCH }).await;
+    let scan = task(&admin.send_with("POST", "/deployments/web/scans", "", &json).await);
+    assert_eq!(task(&admin.send_with("POST", "/deployments/web/scans", "", &json).await), scan, "sent again");
+    assert_eq!(admin.get(&format!("/tasks/{scan}")).await.json()["description"], "scan cloud");
+    assert_eq!(admin.get("/deployments/web/problems").await.json(), json!([]));
+    let put = async |path: &str, body: &str| admin.send_with("PUT", path, body, &json).await;
+    let choices = r#"{"resolutions":{"7":null,"8":"recreate_vm"},"max_in_flight_overrides":{"api":"50%"}}"#;
+    let applied = task(&put("/deployments/web/problems", choices).await);
+    let view = replica.log.view();
+    let kind = State::new(&*view).task(applied).unwrap().kind;
+    let TaskKind::ApplyResolutions { resolutions, max_in_flight } = kind else { panic!("{kind:?}") };
+    let named: Vec<_> =
+        resolutions.iter().map(|choice| (choice.problem.0, choice.resolution.as_deref())).collect();
+    assert_eq!(named, [(7, None), (8, Some("recreate_vm"))]);
+    assert_eq!(max_in_flight["api"], "50%");
+    for wrong in ["{}", r#"{"resolutions":{"x":null}}"#, r#"{"resolutions":[]}"#] {
+        let refused = put("/deployments/web/problems", wrong).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.json()["code"].as_u64()),
+            (400, Some(410003)),
+            "{wrong}"
+        );
+    }
+    // The health monitor's: nobody to resurrect, and then paused.
+    let jobs = r#"{"jobs":{"api":["u1",77]}}"#;
+    let none = put("/deployments/web/scan_and_fix", jobs).await;
+    assert_eq!((none.status.as_u16(), none.json()["code"].as_u64()), (404, Some(70001)));
+    put("/resurrection", r#"{"resurrection_paused":true}"#).await;
+    let paused = put("/deployments/web/scan_and_fix", jobs).await;
+    assert_eq!(
+        (paused.status.as_u16(), paused.body.as_str()),
+        (400, r#"{"code":410004,"description":"Resurrector is paused"}"#)
+    );
+    let gone = put("/deployments/web/jobs/api/0/resurrection", "{}").await;
+    assert!(gone.status == StatusCode::GONE && gone.body.starts_with("This endpoint has been removed."));
+    replica.stop().await;
+}

@@ -69,7 +69,7 @@ impl Service {
     }
 
     /// Files a task for a deployment, which must exist.
-    async fn queue_for(
+    pub(super) async fn queue_for(
         &self,
         caller: &Caller,
         request_id: Option<RequestId>,
