@@ -187,10 +187,73 @@ pub enum TaskKind {
     },
     /// `delete-vm`: deletes a VM, whoever's it is.
     DeleteVm { cid: VmCid },
+    /// `ssh`: users for operators on machines.
+    Ssh { command: SshCommand, target: SshTarget },
     /// `cloud-check`, `recover`: looks for problems with a deployment's VMs and disks.
     ScanCloud,
     /// `cloud-check`, `recover`: does something about problems.
     ApplyResolutions { resolutions: Vec<Choice>, max_in_flight: BTreeMap<GroupName, String> },
+}
+
+/// What is done about an operator's user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SshCommand {
+    /// One is made.
+    Setup {
+        /// Its name.
+        user: String,
+        /// By which it may log in, as a line of `authorized_keys`.
+        public_key: String,
+    },
+    /// Those that match are removed.
+    Cleanup {
+        /// An expression for their names.
+        user_regex: String,
+    },
+}
+
+/// Whose machines, as it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshTarget {
+    /// The group; all groups if absent.
+    pub group: Option<GroupName>,
+    /// Indexes, or UUIDs; all instances if there are none.
+    pub ids: Vec<String>,
+    /// The same once more.
+    pub indexes: Vec<String>,
+}
+
+impl SshTarget {
+    /// Returns whether an instance is meant. An all-digits id is an index, as everywhere in BOSH.
+    pub fn is_for(&self, group: &GroupName, index: u32, id: &InstanceId) -> bool {
+        let is_it = |named: &String| match named.parse::<u32>() {
+            Ok(number) => number == index,
+            Err(_) => named == id.as_str(),
+        };
+        let mut named = self.ids.iter().chain(&self.indexes).peekable();
+        self.group.as_ref().is_none_or(|wanted| wanted == group)
+            && (named.peek().is_none() || named.any(is_it))
+    }
+
+    /// Returns what was asked for, for errors.
+    pub fn shown(&self, deployment: &DeploymentName) -> String {
+        let group =
+            self.group.as_ref().map(|group| format!("job: {:?}, ", group.as_str())).unwrap_or_default();
+        let ids: Vec<&str> = self.ids.iter().map(String::as_str).collect();
+        let ids = if ids.is_empty() { String::new() } else { format!("index: [{}], ", ids.join(", ")) };
+        format!("{{{group}{ids}deployment: {:?}}}", deployment.as_str())
+    }
+
+    /// As BOSH describes its tasks.
+    fn described(&self) -> String {
+        let list = |all: &[String]| {
+            let all: Vec<String> = all.iter().map(|one| format!("{one:?}")).collect();
+            format!("[{}]", all.join(", "))
+        };
+        let group = self.group.as_ref().map_or("nil".to_owned(), |group| format!("{:?}", group.as_str()));
+        format!(r#"{{"ids" => {}, "indexes" => {}, "job" => {group}}}"#, list(&self.ids), list(&self.indexes))
+    }
 }
 
 /// What is to be done about a problem.
@@ -248,6 +311,12 @@ impl TaskKind {
             Self::OrphanDisk { .. } => "orphan disk".into(),
             Self::AttachDisk { instance, cid, .. } => format!("attach disk '{cid}' to '{}'", instance.slug()),
             Self::DeleteVm { cid } => format!("delete vm {cid}"),
+            Self::Ssh { command: SshCommand::Setup { .. }, target } => {
+                format!("ssh: setup:{}", target.described())
+            }
+            Self::Ssh { command: SshCommand::Cleanup { .. }, target } => {
+                format!("ssh: cleanup:{}", target.described())
+            }
             Self::ScanCloud => "scan cloud".into(),
             Self::ApplyResolutions { .. } => "apply resolutions".into(),
         }
@@ -274,6 +343,7 @@ impl TaskKind {
             Self::OrphanDisk { .. } => "orphan_disk",
             Self::AttachDisk { .. } => "attach_disk",
             Self::DeleteVm { .. } => "delete_vm",
+            Self::Ssh { .. } => "ssh",
             Self::ScanCloud => "cck_scan",
             Self::ApplyResolutions { .. } => "cck_apply",
         }
@@ -292,6 +362,7 @@ impl TaskKind {
                 | Self::FetchLogs { .. }
                 | Self::OrphanDisk { .. }
                 | Self::DeleteVm { .. }
+                | Self::Ssh { .. }
         )
     }
 }

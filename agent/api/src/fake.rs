@@ -384,6 +384,10 @@ impl Agent {
                 json!({ "result": { "blobstore_id": blob, "sha1": format!("sha256:{blob}"), "size": 1 } })
             }
             Method::FetchLogs { .. } => json!({ "blobstore_id": "0".repeat(64), "sha1": "0".repeat(40) }),
+            Method::SshSetup { .. } => json!({
+                "command": "setup", "status": "success", "ip": "10.0.0.1", "host_public_key": "ssh-rsa HOST\n",
+            }),
+            Method::SshCleanup { .. } => json!({ "command": "cleanup", "status": "success" }),
             Method::AddPersistentDisk { disk, hint } => {
                 self.hints.insert(disk.to_string(), hint.clone());
                 json!({})

@@ -93,6 +93,10 @@ pub enum Method {
     MigrateDisk { from: DiskCid, to: DiskCid },
     /// Packs logs and uploads them; result `{blobstore_id, sha1}`.
     FetchLogs { kind: String, filters: Option<Vec<String>> },
+    /// Makes an operator's user; result `{command, status, ip, host_public_key}`.
+    SshSetup { user: String, public_key: String },
+    /// Removes operators' users; result `{command, status}`.
+    SshCleanup { user_regex: String },
 }
 
 impl Method {
@@ -118,6 +122,7 @@ impl Method {
             Self::UnmountDisk { .. } => "unmount_disk",
             Self::MigrateDisk { .. } => "migrate_disk",
             Self::FetchLogs { .. } => "fetch_logs",
+            Self::SshSetup { .. } | Self::SshCleanup { .. } => "ssh",
         }
     }
 
@@ -167,6 +172,10 @@ impl Method {
             }
             Self::MigrateDisk { from, to } => vec![json!(from), json!(to)],
             Self::FetchLogs { kind, filters } => vec![json!(kind), json!(filters)],
+            Self::SshSetup { user, public_key } => {
+                vec![json!("setup"), json!({ "user": user, "public_key": public_key })]
+            }
+            Self::SshCleanup { user_regex } => vec![json!("cleanup"), json!({ "user_regex": user_regex })],
         }
     }
 }

@@ -84,6 +84,8 @@ impl Layout {
         store => "store",
         /// A second persistent disk while the first one is copied to it.
         store_migration_target => "store_migration_target",
+        /// Homes of operators' users.
+        operators => "bosh_ssh",
         /// Who the instance is.
         instance => "instance",
     }

@@ -1,4 +1,4 @@
-//! Who may work on jobs, disks and packages: instead of BOSH's one worker, one lock each.
+//! Who may work on jobs, disks, packages and users: instead of BOSH's one worker, one lock each.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ pub struct Locks {
     jobs: Arc<RwLock<()>>,
     disks: Arc<RwLock<()>>,
     packages: Arc<RwLock<()>>,
+    users: Arc<RwLock<()>>,
 }
 
 /// What one action holds; dropping it gives it back.
@@ -31,6 +32,7 @@ impl Locks {
                 Resource::Jobs => self.jobs.clone(),
                 Resource::Disks => self.disks.clone(),
                 Resource::Packages => self.packages.clone(),
+                Resource::Users => self.users.clone(),
             };
             match share {
                 Share::Shared => held._shared.push(lock.read_owned().await),

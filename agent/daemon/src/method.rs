@@ -9,6 +9,8 @@ pub enum Resource {
     Disks,
     /// Installed packages.
     Packages,
+    /// Users of operators.
+    Users,
 }
 
 /// Whether a resource can be had together with others.
@@ -55,10 +57,11 @@ pub enum Method {
     UnmountDisk,
     MigrateDisk,
     FetchLogs,
+    Ssh,
 }
 
 impl Method {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Ping,
         Self::Info,
         Self::GetState,
@@ -79,6 +82,7 @@ impl Method {
         Self::UnmountDisk,
         Self::MigrateDisk,
         Self::FetchLogs,
+        Self::Ssh,
     ];
 
     /// Returns the method of that name.
@@ -109,12 +113,13 @@ impl Method {
             Self::UnmountDisk => "unmount_disk",
             Self::MigrateDisk => "migrate_disk",
             Self::FetchLogs => "fetch_logs",
+            Self::Ssh => "ssh",
         }
     }
 
     /// Returns what the action must have, in the one order in which everybody takes it.
     pub fn claims(self) -> &'static [(Resource, Share)] {
-        use Resource::{Disks, Jobs, Packages};
+        use Resource::{Disks, Jobs, Packages, Users};
         use Share::{Alone, Shared};
         match self {
             Self::Ping
@@ -129,6 +134,7 @@ impl Method {
             // An errand may run for hours: others may run beside it, but its job must stay installed.
             Self::RunErrand => &[(Jobs, Shared), (Packages, Shared)],
             Self::CompilePackage => &[(Packages, Alone)],
+            Self::Ssh => &[(Users, Alone)],
             Self::UpdateSettings
             | Self::AddPersistentDisk
             | Self::RemovePersistentDisk

@@ -31,6 +31,15 @@ struct Inside {
     deeds: u64,
 }
 
+impl Inside {
+    /// Returns an address that the apply spec gives the machine.
+    fn ip(&self) -> Value {
+        let networks = self.spec["networks"].as_object();
+        let ip = networks.and_then(|all| all.values().find_map(|network| network.get("ip")));
+        ip.cloned().unwrap_or_else(|| json!("127.0.0.1"))
+    }
+}
+
 /// See the module's header.
 pub struct SimulatedMachine {
     agent: model::AgentId,
@@ -102,6 +111,10 @@ impl SimulatedMachine {
             }
             // It has none.
             Method::FetchLogs => json!({ "blobstore_id": null, "sha1": null }),
+            Method::Ssh if order.text(0)? == "setup" => json!({
+                "command": "setup", "status": "success", "ip": inside.ip(), "host_public_key": "ssh-rsa SIMULATED\n",
+            }),
+            Method::Ssh => json!({ "command": "cleanup", "status": "success" }),
             Method::AddPersistentDisk => {
                 inside.attached.insert(order.text(0)?.to_owned());
                 json!({})

@@ -39,6 +39,7 @@ pub struct Script {
     pub deployments_health: Answer<ListDeploymentHealthRequest, ListDeploymentHealthResponse>,
     pub change_state: Answer<ChangeStateRequest, TaskStarted>,
     pub fetch_logs: Answer<FetchLogsRequest, TaskStarted>,
+    pub ssh: Answer<SshRequest, TaskStarted>,
     pub tasks: Answer<ListTasksRequest, ListTasksResponse>,
     pub task: Answer<GetTaskRequest, Task>,
     pub follow: Answer<FollowTaskRequest, Parts<TaskOutput>>,
@@ -61,6 +62,7 @@ impl Default for Script {
             deployments_health: unscripted(),
             change_state: unscripted(),
             fetch_logs: unscripted(),
+            ssh: unscripted(),
             tasks: unscripted(),
             task: unscripted(),
             follow: unscripted(),
@@ -163,6 +165,9 @@ impl Instances for Scripted {
     }
     async fn fetch_logs(&self, request: Request<FetchLogsRequest>) -> Result<Response<TaskStarted>, Status> {
         scripted!(self.fetch_logs(request))
+    }
+    async fn ssh(&self, request: Request<SshRequest>) -> Result<Response<TaskStarted>, Status> {
+        scripted!(self.ssh(request))
     }
     async fn list_orphaned_vms(
         &self,

@@ -119,6 +119,10 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         TaskKind::FetchLogs { instances, logs, filters } => {
             tasks::fetch_logs(context, tasks::LogWish { instances, logs, filters }).await
         }
+        TaskKind::Ssh { command, target } => match &context.task.deployment {
+            Some(deployment) => tasks::ssh(context, deployment, command, target).await,
+            None => Ok(TaskEnd::Error(TaskError::plain("a deployment is to be named"))),
+        },
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

@@ -43,6 +43,7 @@ impl Command {
                     | TaskKind::OrphanDisk { .. }
                     | TaskKind::AttachDisk { .. }
                     | TaskKind::DeleteVm { .. }
+                    | TaskKind::Ssh { .. }
                     | TaskKind::ScanCloud
                     | TaskKind::ApplyResolutions { .. },
                 ..

@@ -61,6 +61,7 @@ pub(crate) enum TaskClass {
     OrphanDisk,
     AttachDisk,
     DeleteVm,
+    Ssh,
     ScanCloud,
     ApplyResolutions,
 }
@@ -86,6 +87,7 @@ impl TaskClass {
             TaskKind::OrphanDisk { .. } => Self::OrphanDisk,
             TaskKind::AttachDisk { .. } => Self::AttachDisk,
             TaskKind::DeleteVm { .. } => Self::DeleteVm,
+            TaskKind::Ssh { .. } => Self::Ssh,
             TaskKind::ScanCloud => Self::ScanCloud,
             TaskKind::ApplyResolutions { .. } => Self::ApplyResolutions,
         }
@@ -112,6 +114,7 @@ impl TaskClass {
             Self::OrphanDisk => 16,
             Self::AttachDisk => 17,
             Self::DeleteVm => 18,
+            Self::Ssh => 21,
             Self::ScanCloud => 19,
             Self::ApplyResolutions => 20,
         }

@@ -10,6 +10,7 @@ mod install;
 mod prepare;
 mod run_errand;
 mod run_script;
+mod ssh;
 mod start;
 mod stop;
 mod update_settings;
@@ -45,5 +46,6 @@ pub(crate) async fn perform(machine: &RealMachine, order: Order, work: &Work) ->
         Method::UnmountDisk => disks::unmount(machine, &order).await,
         Method::MigrateDisk => disks::migrate(machine, &order).await,
         Method::FetchLogs => fetch_logs::run(machine, &order, work).await,
+        Method::Ssh => ssh::run(machine, &order).await,
     }
 }

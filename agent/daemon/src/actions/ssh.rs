@@ -51,7 +51,8 @@ async fn setup(machine: &RealMachine, Setup { user, public_key }: Setup) -> Resu
     }
     let key = checked_key(&public_key)?;
     let networks = &machine.settings.networks;
-    let ip = default_ip(networks.values()).ok_or_else(|| ActionError::failed("No default ip could be found"))?;
+    let ip =
+        default_ip(networks.values()).ok_or_else(|| ActionError::failed("No default ip could be found"))?;
     let host_key = machine.platform.add_operator(&user, key, &machine.layout.operators()).await?;
     Ok(json!({ "command": "setup", "status": "success", "ip": ip, "host_public_key": host_key }))
 }
@@ -87,7 +88,8 @@ fn checked_key(text: &str) -> Result<&str, ActionError> {
 /// Returns the address of the network that is somebody's default, or else any.
 fn default_ip<'a>(networks: impl Iterator<Item = &'a Value> + Clone) -> Option<&'a str> {
     let is_default = |network: &&Value| network["default"].as_array().is_some_and(|of| !of.is_empty());
-    let ip = |network: &'a Value| network.as_object().and_then(|all: &Map<String, Value>| all.get("ip")?.as_str());
+    let ip =
+        |network: &'a Value| network.as_object().and_then(|all: &Map<String, Value>| all.get("ip")?.as_str());
     networks.clone().filter(is_default).find_map(ip).or_else(|| networks.clone().find_map(ip))
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nix::mount::{MntFlags, MsFlags};
 use nix::unistd::{Gid, Group, Uid, User, chown};
+use regex::Regex;
 
+use super::users::Users;
 use super::{Credentials, DiskSource, FileSystem, Platform, Unmounted};
 use crate::error::ActionError;
 
@@ -138,6 +140,14 @@ impl Platform for LinuxPlatform {
             run("update-ca-certificates", &["--fresh".into()]).await?;
         }
         super::trusted_in_use(directory)
+    }
+
+    async fn add_operator(&self, user: &str, public_key: &str, homes: &Path) -> Result<String, ActionError> {
+        Users::default().add(user, public_key, homes).await
+    }
+
+    async fn remove_operators(&self, names: &Regex) -> Result<(), ActionError> {
+        Users::default().remove(names).await
     }
 }
 

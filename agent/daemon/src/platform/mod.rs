@@ -5,11 +5,13 @@
 
 pub mod linux;
 pub mod process;
+pub(crate) mod users;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use regex::Regex;
 use serde_json::Value;
 
 use crate::error::ActionError;
@@ -109,6 +111,13 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Makes exactly these certificates, PEM, trusted by what runs on the machine. `bosh` is the agent's own directory.
     async fn trust(&self, certificates: &[String], bosh: &Path) -> Result<(), ActionError>;
+
+    /// Makes a user below `homes` who may log in with a key, and returns by which key the machine is known. The caller has
+    /// checked name and key. Twice is once.
+    async fn add_operator(&self, user: &str, public_key: &str, homes: &Path) -> Result<String, ActionError>;
+
+    /// Removes the users that were made like that and whose names match.
+    async fn remove_operators(&self, names: &Regex) -> Result<(), ActionError>;
 }
 
 /// Makes the `bosh-trusted-cert-N.crt` of a directory exactly these. Returns whether anything has to be done about it: until

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use regex::Regex;
 
 use super::{Credentials, DiskSource, FileSystem, Platform, Unmounted};
 use crate::error::ActionError;
@@ -64,5 +65,19 @@ impl Platform for ProcessPlatform {
         let directory = bosh.join("trusted_certs");
         super::write_trusted(&directory, certificates)?;
         super::trusted_in_use(&directory)
+    }
+
+    async fn add_operator(
+        &self,
+        _user: &str,
+        _public_key: &str,
+        _homes: &Path,
+    ) -> Result<String, ActionError> {
+        Err(ActionError::failed("this VM is a process among others: there are no users to log in as"))
+    }
+
+    async fn remove_operators(&self, _names: &Regex) -> Result<(), ActionError> {
+        // Nobody was ever made.
+        Ok(())
     }
 }

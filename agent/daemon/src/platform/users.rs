@@ -177,8 +177,11 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let at = |name: &str| folder.path().join(name);
-            fs::write(at("passwd"), "root:x:0:0::/root:/bin/sh\nbosh:x:1:1::/bosh:/bin/sh\nvcap:x:2:2::/v:\n")
-                .unwrap();
+            fs::write(
+                at("passwd"),
+                "root:x:0:0::/root:/bin/sh\nbosh:x:1:1::/bosh:/bin/sh\nvcap:x:2:2::/v:\n",
+            )
+            .unwrap();
             fs::write(at("group"), "root:x:0:\nvcap:x:2:\nbosh_sudoers:x:3:\n").unwrap();
             fs::write(at("host.pub"), "ssh-rsa HOST\n").unwrap();
             let passwd = at("passwd").display().to_string();
@@ -242,7 +245,12 @@ mod tests {
     #[tokio::test]
     async fn an_interrupted_setup_is_gone_on_with() {
         let machine = Machine::new();
-        machine.users.run("useradd", &["-m", "-b", &machine.homes().display().to_string(), "-s", "/bin/bash", "bosh_1a"])
+        machine
+            .users
+            .run(
+                "useradd",
+                &["-m", "-b", &machine.homes().display().to_string(), "-s", "/bin/bash", "bosh_1a"],
+            )
             .await
             .unwrap();
         machine.add("bosh_1a", KEY).await.unwrap();

@@ -118,7 +118,8 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::DeleteRelease { .. }
         | TaskKind::DeleteStemcell { .. }
         | TaskKind::Inspect { .. }
-        | TaskKind::FetchLogs { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
+        | TaskKind::FetchLogs { .. }
+        | TaskKind::Ssh { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
     }
 }
 

@@ -6,10 +6,12 @@ mod clean_up;
 mod fetch_logs;
 mod inspect;
 mod release;
+mod ssh;
 mod stemcell;
 
 pub use clean_up::{clean_up, cleaned_up};
 pub use fetch_logs::{LogWish, fetch_logs};
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
+pub use ssh::ssh;
 pub use stemcell::{delete_stemcell, upload_stemcell};

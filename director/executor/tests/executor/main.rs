@@ -29,6 +29,7 @@ mod rendering;
 mod repairs;
 mod scenes;
 mod secrets;
+mod ssh;
 mod stemcells;
 mod stopping;
 mod stories;

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::InstanceState;
-use model::task::StateChange;
+use model::task::{InstanceFilter, SshCommand, SshTarget, StateChange};
 use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
+use proto::v1::ssh_request::Command as Wanted;
 use service::ops::{InstanceRow, LogWish};
 use service::{List, Read, Right};
 use state::records::AgentHealth;
@@ -225,6 +226,22 @@ impl Instances for Door {
         let wish = LogWish { instances: filter(instances.unwrap_or_default()), logs, filters };
         let deployment = DeploymentName::new(deployment);
         let filed = self.service.fetch_logs(&caller, request_id(&id), &deployment, wish).await;
+        filed.map(started).map_err(status)
+    }
+
+    async fn ssh(&self, request: Request<pb::SshRequest>) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        caller.needs(Right::Admin, "ssh").map_err(status)?;
+        let pb::SshRequest { request_id: id, deployment, instances, command } = request.into_inner();
+        let command = match command {
+            Some(Wanted::Setup(pb::SshSetup { user, public_key })) => SshCommand::Setup { user, public_key },
+            Some(Wanted::Cleanup(pb::SshCleanup { user_regex })) => SshCommand::Cleanup { user_regex },
+            None => return Err(bad_request("say which: setup or cleanup")),
+        };
+        let InstanceFilter { group, id_or_index } = filter(instances.unwrap_or_default());
+        let target = SshTarget { group, ids: id_or_index.into_iter().collect(), indexes: Vec::new() };
+        let deployment = DeploymentName::new(deployment);
+        let filed = self.service.ssh(&caller, request_id(&id), &deployment, command, target).await;
         filed.map(started).map_err(status)
     }
 

@@ -71,8 +71,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let body = Bytes::from_request(request, state).await?;
-        let parsed = serde_json::from_slice(&body);
+        Self::of(&Bytes::from_request(request, state).await?)
+    }
+}
+
+impl<T: DeserializeOwned> JsonBody<T> {
+    /// Reads one that is needed as bytes, too.
+    pub fn of(body: &[u8]) -> Result<Self, Failure> {
+        let parsed = serde_json::from_slice(body);
         parsed.map(Self).map_err(|error| {
             told(ErrorCode::BadRequest, format!("the body is not the JSON that is asked for: {error}"))
         })

@@ -19,6 +19,7 @@ mod leftovers;
 mod login;
 mod logs;
 mod repeats;
+mod ssh;
 mod tasks;
 mod times;
 
@@ -118,6 +119,7 @@ fn of_instances() -> Table {
         ("/deployments/{deployment}/instance_groups/{group}/{instance}/ignore", json(put(instances::ignore))),
         ("/deployments/{deployment}/jobs/{group}/{instance}/logs", get(logs::fetch)),
         ("/resources/{id}", get(logs::resource)),
+        ("/deployments/{deployment}/ssh", json(post(ssh::ssh))),
         ("/orphaned_vms", get(instances::orphaned_vms)),
     ]
 }

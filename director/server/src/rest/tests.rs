@@ -211,6 +211,46 @@ async fn logs_are_packed_by_a_task_and_fetched_by_its_result() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_of_operators_are_made_and_removed_by_tasks() {
+    let (replica, _) = Replica::with_agent().await;
+    let (admin, reader) = (Client::of(&replica, "admin"), Client::of(&replica, "reader"));
+    let path = "/deployments/web/ssh";
+    let body = |command: &str, params: Value| {
+        let target = json!({ "job": "api", "indexes": ["0"], "ids": [0] });
+        json!({ "deployment_name": "web", "target": target, "command": command, "params": params })
+            .to_string()
+    };
+    let setup = body("setup", json!({ "user": "bosh_1a", "public_key": "ssh-rsa AAAA\n" }));
+    let id = task(&admin.send("POST", path, &setup).await);
+    assert_eq!(task(&admin.send("POST", path, &setup).await), id, "sent again");
+    let found = admin.get(&format!("/tasks/{id}")).await.json();
+    let described = r#"ssh: setup:{"ids" => ["0"], "indexes" => ["0"], "job" => "api"}"#;
+    assert_eq!(found["description"], described);
+    let cleanup = body("cleanup", json!({ "user_regex": "^bosh_1a" }));
+    assert_ne!(task(&admin.send("POST", path, &cleanup).await), id);
+    assert_eq!(reader.send("POST", path, &setup).await.status, StatusCode::UNAUTHORIZED);
+    let long = "a".repeat(40_000);
+    for bad in [
+        "{}".to_owned(),
+        "{".to_owned(),
+        body("bogus", json!({})),
+        body("setup", json!({ "user": "bosh_1a" })),
+        body("cleanup", json!({ "user_regex": "" })),
+        body("cleanup", json!({ "user_regex": long })),
+    ] {
+        let refused = admin.send("POST", path, &bad).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.json()["code"].as_u64()),
+            (400, Some(440010)),
+            "{bad:.80}"
+        );
+    }
+    let none = admin.send("POST", "/deployments/none/ssh", &setup).await;
+    assert_eq!((none.status.as_u16(), none.json()["code"].as_u64()), (404, Some(70000)));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_have_bosh_s_numbers_and_texts() {
     let replica = Replica::start().await;
     let admin = Client::of(&replica, "admin");

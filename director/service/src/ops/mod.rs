@@ -12,6 +12,7 @@ mod fleet;
 mod history;
 mod instances;
 mod logs;
+mod ssh;
 mod tasks;
 mod users;
 mod variables;

@@ -1,0 +1,89 @@
+//! Operators' users on machines.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::request::Parts;
+use model::task::{SshCommand, SshTarget};
+use model::{DeploymentName, ErrorCode};
+use serde::Deserialize;
+use service::Right;
+
+use super::Rest;
+use super::answer::{Answer, JsonBody, see_task, told};
+use super::login::Login;
+use super::repeats;
+
+#[derive(Deserialize)]
+pub(super) struct Wish {
+    command: Option<String>,
+    #[serde(default)]
+    params: Params,
+    #[serde(default)]
+    target: Target,
+}
+
+#[derive(Default, Deserialize)]
+struct Params {
+    user: Option<String>,
+    public_key: Option<String>,
+    user_regex: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Target {
+    job: Option<String>,
+    #[serde(default)]
+    ids: Vec<IdOrIndex>,
+    #[serde(default)]
+    indexes: Vec<IdOrIndex>,
+}
+
+/// The CLI sends text; numbers were always taken, too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IdOrIndex {
+    Text(String),
+    Number(u32),
+}
+
+impl From<IdOrIndex> for String {
+    fn from(given: IdOrIndex) -> Self {
+        match given {
+            IdOrIndex::Text(text) => text,
+            IdOrIndex::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// `ssh`, `scp`, `logs -f`: before a session and after it.
+pub(super) async fn ssh(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    parts: Parts,
+    body: Bytes,
+) -> Answer {
+    caller.needs(Right::Admin, "ssh")?;
+    let JsonBody(Wish { command, params, target }) = JsonBody::of(&body)?;
+    let missing = |what: &str| told(ErrorCode::BadRequest, format!("`params` lacks `{what}`"));
+    let command = match command.as_deref() {
+        Some("setup") => SshCommand::Setup {
+            user: params.user.ok_or_else(|| missing("user"))?,
+            public_key: params.public_key.ok_or_else(|| missing("public_key"))?,
+        },
+        Some("cleanup") => {
+            SshCommand::Cleanup { user_regex: params.user_regex.ok_or_else(|| missing("user_regex"))? }
+        }
+        _ => return Err(told(ErrorCode::BadRequest, "say `command`: setup or cleanup")),
+    };
+    let all = |named: Vec<IdOrIndex>| named.into_iter().map(String::from).collect();
+    let target = SshTarget {
+        group: target.job.filter(|group| !group.is_empty()).map(Into::into),
+        ids: all(target.ids),
+        indexes: all(target.indexes),
+    };
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, &body).await?;
+    let task = service.ssh(&caller, Some(key), &DeploymentName::new(name), command, target).await?;
+    Ok(see_task(task))
+}
