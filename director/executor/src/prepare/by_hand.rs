@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use cpi_api::{CallContext, CpiError, CpiErrorKind};
+use cpi_api::{CpiError, CpiErrorKind};
 use model::instance::Disk;
 use model::task::{InstanceFilter, TaskError, TaskKind};
-use model::{CpiName, DeploymentName, DiskCid, DiskId, ErrorCode, RequestId, VmCid};
+use model::{CpiName, DeploymentName, DiskCid, DiskId, ErrorCode, VmCid};
 use scheduler::AttachRequest;
 use state::State;
 
 use super::facts::Facts;
-use super::{Lines, Prepared, boxed};
+use super::{Lines, Prepared, boxed, second_look};
 use crate::context::TaskContext;
 use crate::error::{Interrupted, StepError};
 
@@ -135,18 +135,7 @@ async fn must_exist(
         let text = format!("CPI '{cpi}' is not configured on this director");
         return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, text)));
     };
-    let director_uuid = {
-        let view = context.view();
-        State::new(&*view).cluster().map(|cluster| cluster.director_uuid).unwrap_or_default()
-    };
-    let epoch = context.fence.epoch();
-    let call = CallContext {
-        director_uuid,
-        request_id: RequestId::new(format!("t{}-has-disk-{}", context.id(), uuid::Uuid::new_v4())),
-        epoch,
-        stemcell_api_version: None,
-        timeout: ANSWERED_WITHIN,
-    };
+    let call = second_look::look(context, ANSWERED_WITHIN);
     context.fence.check()?;
     let answer = tokio::select! {
         answer = tokio::time::timeout(ANSWERED_WITHIN, cloud.has_disk(&call, cid)) => answer,
@@ -164,7 +153,7 @@ async fn must_exist(
             let text = format!("Disk '{cid}' does not exist");
             Ok(Err(TaskError::new(ErrorCode::AttachDiskError, text)))
         }
-        Err(error) => match StepError::from_cpi(error, epoch) {
+        Err(error) => match StepError::from_cpi(error, context.fence.epoch()) {
             StepError::Lost(lost) => Err(lost.into()),
             other => Ok(Err(TaskError::plain(other.to_string()))),
         },
