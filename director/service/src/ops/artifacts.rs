@@ -272,15 +272,7 @@ impl Service {
             [] => orphans_to_delete(&orphans, now),
             cids => cids.iter().map(find).collect::<Result<_, _>>()?,
         };
-        self.queue(
-            caller,
-            request_id,
-            TaskKind::DeleteOrphanedDisks { disks },
-            None,
-            "",
-            vec![orphans_lock()],
-        )
-        .await
+        self.queue_deletion(caller, request_id, disks).await
     }
 
     /// Deletes an orphaned disk; one that is not there counts as deleted, as in BOSH.
@@ -297,15 +289,17 @@ impl Service {
         };
         let orphans = State::new(&*looked.view).orphaned_disks().into_iter();
         let disks = orphans.filter(|orphan| has_cid(orphan, cid)).map(|orphan| orphan.disk.id).collect();
-        self.queue(
-            caller,
-            request_id,
-            TaskKind::DeleteOrphanedDisks { disks },
-            None,
-            "",
-            vec![orphans_lock()],
-        )
-        .await
+        self.queue_deletion(caller, request_id, disks).await
+    }
+
+    async fn queue_deletion(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        disks: Vec<DiskId>,
+    ) -> Result<TaskId, ServiceError> {
+        let (kind, locks) = (TaskKind::DeleteOrphanedDisks { disks }, vec![orphans_lock()]);
+        self.queue(caller, request_id, kind, None, "", locks).await
     }
 
     /// Lists what may exist in clouds without anybody knowing its id, and what may still come to.
