@@ -403,6 +403,9 @@ pub struct Task {
     /// Free facts for the operator (trace id …); never secrets.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The teams that own its deployment.
+    #[serde(default)]
+    pub teams: Vec<String>,
 }
 
 impl Task {

@@ -48,23 +48,25 @@ pub enum SnapshotCommand {
 }
 
 /// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Scope {
-    /// Everything
-    #[value(name = "bosh.admin")]
-    Admin,
-    /// Look at everything but secrets
-    #[value(name = "bosh.read")]
-    Read,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(pub String);
 
-impl Scope {
-    /// Returns the scope as the directors call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "bosh.admin",
-            Self::Read => "bosh.read",
-        }
+impl std::str::FromStr for Scope {
+    type Err = String;
+
+    /// Reads a scope; one that gives nothing is a slip.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let role = |role: &str| matches!(role, "admin" | "read");
+        let is_known = match text.split('.').collect::<Vec<_>>()[..] {
+            ["bosh", "releases" | "stemcells", "upload"] => true,
+            ["bosh", last] => role(last),
+            ["bosh", director, last] => !director.is_empty() && role(last),
+            ["bosh", "teams", team, last] => !team.is_empty() && role(last),
+            _ => false,
+        };
+        let known = "bosh.admin, bosh.read, bosh.DIRECTOR-UUID.admin or .read, bosh.teams.TEAM.admin or .read, \
+                     bosh.releases.upload, bosh.stemcells.upload";
+        is_known.then(|| Self(text.to_owned())).ok_or_else(|| format!("a scope is one of {known}"))
     }
 }
 
@@ -78,8 +80,9 @@ pub enum UserCommand {
         /// A file with the password; without it one is made and shown once
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<Utf8PathBuf>,
-        /// What the user may do; repeat it for more
-        #[arg(long = "scope", value_enum, default_value = "bosh.read")]
+        /// What the user may do: bosh.admin (everything), bosh.read (look at everything but secrets), bosh.teams.TEAM.admin
+        /// or .read, bosh.releases.upload, bosh.stemcells.upload; repeat it for more
+        #[arg(long = "scope", value_name = "SCOPE", default_value = "bosh.read")]
         scopes: Vec<Scope>,
     },
     /// Remove a user
@@ -95,7 +98,7 @@ pub enum UserCommand {
         #[arg(long = "for", value_name = "USER")]
         user: Option<String>,
         /// What it may do; all that its user may without it; repeat it for more
-        #[arg(long = "scope", value_enum)]
+        #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<Scope>,
         /// What it is for
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]

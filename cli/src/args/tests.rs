@@ -114,7 +114,14 @@ fn contradictions_are_refused() {
     refused("config 3 --type cloud", "cannot be used with");
     refused("disks", "--orphaned");
     refused("health resurrection maybe", "possible values");
-    refused("user add anna --scope root", "bosh.admin");
+    for scope in
+        ["root", "bosh.write", "bosh.teams.red", "bosh.teams..admin", "bosh.teams.a.b.admin", "BOSH.ADMIN"]
+    {
+        refused(&format!("user add anna --scope {scope}"), "bosh.admin");
+    }
+    for scope in ["bosh.read", "bosh.6e4b.admin", "bosh.teams.red.read", "bosh.stemcells.upload"] {
+        assert!(parse(&format!("user add anna --scope {scope}")).is_ok(), "{scope}");
+    }
     refused("cancel-task many", "invalid digit");
 }
 

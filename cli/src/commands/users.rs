@@ -54,7 +54,7 @@ async fn list(context: &mut Context<'_>) -> Result<(), Error> {
 }
 
 fn names(scopes: Vec<Scope>) -> Vec<String> {
-    scopes.into_iter().map(|scope| scope.name().to_owned()).collect()
+    scopes.into_iter().map(|scope| scope.0).collect()
 }
 
 async fn add(

@@ -1,4 +1,7 @@
 //! Logging in: an `Authorization` header to a [`Caller`].
+//!
+//! Users of the fleet show a password, their programs a token of the fleet, and whom the UAA vouches for shows a token of
+//! that. The first two never wait for the third.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::UserName;
 use ring::hmac;
-use service::{Caller, Read, Service, ServiceError};
+use service::{Caller, Origin, Read, Service, ServiceError};
 use state::records::{User, UserToken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
@@ -19,6 +22,7 @@ use tracing::warn;
 use crate::fleet::log::now;
 use crate::metrics;
 use crate::secrets::{hash_of_secret, token_parts};
+use crate::uaa::{Bearer, Uaa};
 
 /// Passwords that were right, remembered so that a client does not pay for hashing with each request.
 const REMEMBERED_MAX: usize = 1024;
@@ -47,6 +51,7 @@ pub struct Doorkeeper {
     /// Checked for users that there are not, so that they take as long as others.
     nobodys_hash: Arc<str>,
     refused: Arc<Mutex<Refused>>,
+    uaa: Option<Arc<Uaa>>,
 }
 
 /// Refused logins since the log last told of one.
@@ -60,6 +65,7 @@ struct Refused {
 enum Login {
     Password { name: UserName, password: String },
     Token { id: String, secret: String },
+    Jwt(String),
 }
 
 /// What this replica's state has for a login to be checked against.
@@ -95,7 +101,18 @@ impl Doorkeeper {
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             nobodys_hash: hash_password("").into(),
             refused: Arc::default(),
+            uaa: None,
         }
+    }
+
+    /// Has tokens of a UAA accepted, too.
+    pub fn with_uaa(self, uaa: Option<Arc<Uaa>>) -> Self {
+        Self { uaa, ..self }
+    }
+
+    /// Returns the UAA whose tokens are accepted.
+    pub fn uaa(&self) -> Option<&Uaa> {
+        self.uaa.as_deref()
     }
 
     /// Returns who is asking, by what they show in `Authorization`. Missing, malformed and wrong credentials are one error, and so is an unknown user.
@@ -104,13 +121,34 @@ impl Doorkeeper {
         shown: Option<&str>,
         from: Option<SocketAddr>,
     ) -> Result<Caller, ServiceError> {
-        if self.service.info().is_none() {
-            // A replica that has just joined knows nobody yet; that is no reason to send anybody away.
-            return Err(ServiceError::NoState);
-        }
+        // A replica that has just joined knows nobody yet; that is no reason to send anybody away.
+        let director = self.service.info().ok_or(ServiceError::NoState)?.director_uuid;
         let login = shown.and_then(read).ok_or(ServiceError::Unauthenticated)?;
-        let known = self.known(&login);
-        if let Some(caller) = self.check(&login, &known).await? {
+        let who = match &login {
+            Login::Jwt(token) => self.vouched_for(token, from).await?,
+            _ => self.of_the_fleet(&login, from).await?,
+        };
+        Ok(Caller { director, ..who })
+    }
+
+    /// Returns whom the UAA vouches for.
+    async fn vouched_for(&self, token: &str, from: Option<SocketAddr>) -> Result<Caller, ServiceError> {
+        let bearer = match &self.uaa {
+            Some(uaa) => uaa.bearer(token).await?,
+            None => None,
+        };
+        let Some(Bearer { name, scopes }) = bearer else {
+            self.tell(&Known::Nobody, from);
+            return Err(ServiceError::Unauthenticated);
+        };
+        let scopes = scopes.into_iter().collect();
+        Ok(Caller { user: UserName::new(name), scopes, origin: Origin::Uaa, ..Caller::default() })
+    }
+
+    /// Returns the user of the fleet who asks.
+    async fn of_the_fleet(&self, login: &Login, from: Option<SocketAddr>) -> Result<Caller, ServiceError> {
+        let known = self.known(login);
+        if let Some(caller) = self.check(login, &known).await? {
             return Ok(caller);
         }
         // Nor is it one that this replica lags: it looks again once it knows everything that anybody was promised.
@@ -119,9 +157,9 @@ impl Doorkeeper {
             Ok(looked) => looked.map(|_| ())?,
             Err(_) => return Err(ServiceError::NoState),
         }
-        let fresh = self.known(&login);
+        let fresh = self.known(login);
         if fresh != known
-            && let Some(caller) = self.check(&login, &fresh).await?
+            && let Some(caller) = self.check(login, &fresh).await?
         {
             return Ok(caller);
         }
@@ -135,6 +173,7 @@ impl Doorkeeper {
             Login::Token { id, .. } => {
                 self.service.token(id).map_or(Known::Nobody, |(token, user)| Known::Token(token, user))
             }
+            Login::Jwt(_) => Known::Nobody,
         }
     }
 
@@ -145,17 +184,18 @@ impl Doorkeeper {
                 // Hashes of 256 bits of chance: how long it takes to compare them helps nobody.
                 let good = hash_of_secret(secret) == token.hash && now() <= token.expires_at;
                 let scopes = token.scopes.intersection(&user.scopes).cloned().collect();
-                Ok(good.then(|| Caller { user: user.name.clone(), scopes }))
+                Ok(good.then(|| Caller { user: user.name.clone(), scopes, ..Caller::default() }))
             }
             (Login::Password { password, .. }, Known::User(user)) => {
-                let caller = Caller { user: user.name.clone(), scopes: user.scopes.clone() };
+                let (user_name, scopes) = (user.name.clone(), user.scopes.clone());
+                let caller = Caller { user: user_name, scopes, ..Caller::default() };
                 Ok(self.check_known(user, password).await?.then_some(caller))
             }
             (Login::Password { password, .. }, _) => {
                 self.check_password(self.nobodys_hash.to_string(), password.clone()).await?;
                 Ok(None)
             }
-            (Login::Token { .. }, _) => Ok(None),
+            (Login::Token { .. } | Login::Jwt(_), _) => Ok(None),
         }
     }
 
@@ -228,8 +268,13 @@ fn read(header: &str) -> Option<Login> {
             Some(Login::Password { name: UserName::new(name), password: password.to_owned() })
         }
         "bearer" => {
-            let (id, secret) = token_parts(rest.trim())?;
-            Some(Login::Token { id: id.to_owned(), secret: secret.to_owned() })
+            let shown = rest.trim();
+            match token_parts(shown) {
+                Some((id, secret)) => Some(Login::Token { id: id.to_owned(), secret: secret.to_owned() }),
+                // A token of a UAA begins with JSON in base64; one of ours never does.
+                None if shown.starts_with("ey") => Some(Login::Jwt(shown.to_owned())),
+                None => None,
+            }
         }
         _ => None,
     }

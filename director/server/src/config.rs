@@ -89,6 +89,21 @@ pub struct SimCpi {
     pub socket: PathBuf,
 }
 
+/// The UAA whose tokens are accepted beside the fleet's own users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UaaConfig {
+    /// Where it is; the first is what the CLI is told.
+    pub urls: Vec<String>,
+    /// Public keys that tokens may be signed with, PEM.
+    pub public_key_file: Option<PathBuf>,
+    /// A key that tokens may be signed with, which the UAA and the directors share.
+    pub symmetric_key_file: Option<PathBuf>,
+    /// Whether the UAA is asked for its public keys.
+    pub fetch_keys: bool,
+    /// The authority that signs the UAA's certificate, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// How to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -124,6 +139,8 @@ pub struct Config {
     pub blobs: BlobLimits,
     /// The key-encryption key.
     pub kek_file: PathBuf,
+    /// Whose tokens are accepted, too.
+    pub uaa: Option<UaaConfig>,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.

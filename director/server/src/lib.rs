@@ -41,5 +41,6 @@ pub mod secrets;
 mod test_support;
 pub mod tls;
 pub mod traces;
+pub mod uaa;
 pub mod wire;
 pub mod world;

@@ -61,6 +61,7 @@ use crate::rest;
 use crate::secrets::{Kek, KekVault};
 use crate::tls::{PortKind, TlsIdentity};
 use crate::traces::task_spans;
+use crate::uaa::Uaa;
 use crate::world::FleetWorld;
 
 /// What the fleet's authority is sealed under.
@@ -345,8 +346,12 @@ impl Replica {
 
     fn start_api(&self, membership: &Membership, listener: TcpListener) -> anyhow::Result<()> {
         let service = Service::new(Arc::new(self.log.clone()));
+        let uaa = self.config.uaa.as_ref().map(Uaa::open).transpose().context("read [uaa]")?.map(Arc::new);
+        if let Some(uaa) = uaa.clone() {
+            self.doors.spawn("keys of the UAA", OnExit::Ignore, move |stop| uaa.keep_fresh(stop));
+        }
         let door = Door {
-            doorkeeper: Doorkeeper::new(service.clone()),
+            doorkeeper: Doorkeeper::new(service.clone()).with_uaa(uaa),
             service,
             blobs: self.blobs.clone(),
             upload_bytes_max: self.config.blobs.upload_bytes_max,

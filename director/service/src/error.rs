@@ -12,14 +12,14 @@ pub enum ServiceError {
     #[error("not authorized: log in with a user of this fleet")]
     Unauthenticated,
     /// Known, but not allowed.
-    #[error("user '{user}' may not {operation}: that needs the scope {scope}")]
+    #[error("user '{user}' may not {operation}. Require one of the scopes: {}", scopes.join(", "))]
     Forbidden {
         /// Who.
         user: UserName,
         /// What.
         operation: &'static str,
-        /// What is missing.
-        scope: &'static str,
+        /// Each of which would do.
+        scopes: Vec<String>,
     },
     /// What was given makes no sense, or what was named is not there; with BOSH's number.
     #[error(transparent)]

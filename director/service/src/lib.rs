@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use model::{ErrorCode, RequestId, Revision};
 use state::State;
-use state::command::{Command, Outcome};
+use state::command::{Command, Outcome, Refusal};
 use state::log::{CommandLog, Proposal, View};
 
-pub use caller::{Caller, Right};
+pub use caller::{ACCESS_TASK, Access, Caller, Origin, Right};
 pub use error::ServiceError;
 pub use page::{List, Page};
 
@@ -116,6 +116,32 @@ impl Service {
         })
     }
 
+    /// Proposes a caller's command. What it makes belongs to the teams whose admin the caller is; and unless the caller
+    /// is an admin of the director, what is there already must be theirs: whatever happened since it was looked at.
+    async fn propose_owned(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        command: Command,
+    ) -> Result<Outcome, ServiceError> {
+        let (teams, only_theirs) = (caller.admin_teams(), !caller.has(Right::Admin));
+        let command = match teams.is_empty() && !only_theirs {
+            true => command,
+            false => Command::ForTeams { teams, only_theirs, command: Box::new(command) },
+        };
+        match self.propose(caller, request_id, command).await {
+            Err(ServiceError::Refused(Refusal::NotOwned { teams, .. })) => {
+                caller.owns(&teams, Access::Admin, "change what belongs to others")?;
+                // It was theirs when the state said no, and is not any more: then there is no such answer.
+                Err(ServiceError::told(
+                    ErrorCode::ResourceError,
+                    "who owns it has changed meanwhile: ask again",
+                ))
+            }
+            other => other,
+        }
+    }
+
     /// Proposes a caller's command.
     async fn propose(
         &self,
@@ -132,5 +158,8 @@ impl Service {
 /// Returns a request's id as the log knows it. Ids are scoped by user: nobody gets another one's first answer by guessing
 /// an id.
 pub fn scoped(caller: &Caller, id: &RequestId) -> RequestId {
-    RequestId::new(format!("{}/{id}", caller.user))
+    match caller.origin {
+        Origin::Fleet => RequestId::new(format!("{}/{id}", caller.user)),
+        Origin::Uaa => RequestId::new(format!("uaa:{}/{id}", caller.user)),
+    }
 }

@@ -183,6 +183,9 @@ pub enum Command {
         among: Option<Vec<InstanceId>>,
         findings: Vec<Finding>,
     },
+    /// A command of an admin of these teams: the deployment or config that it makes is theirs. With `only_theirs`, which is
+    /// left out for admins of the director, one that is there already must be theirs, or it is refused.
+    ForTeams { teams: Vec<String>, only_theirs: bool, command: Box<Command> },
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -409,6 +412,8 @@ pub enum Refusal {
     Invalid { what: String, reason: String },
     #[error("agent {agent} has used a token that was replaced")]
     AgentTokenReplaced { agent: AgentId },
+    #[error("{what} {name} belongs to others")]
+    NotOwned { what: String, name: String, teams: Vec<String> },
 }
 
 /// Phases kept per task: the skeleton of its plan, for the executor. The units in it have no steps; `State::unit` gives

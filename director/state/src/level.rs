@@ -30,7 +30,8 @@ impl Command {
             | Self::TaskReport { .. }
             | Self::BundlePut { .. }
             | Self::BundlesForget { .. }
-            | Self::ProblemsFound { .. } => true,
+            | Self::ProblemsFound { .. }
+            | Self::ForTeams { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => options.configs.is_some(),

@@ -155,6 +155,9 @@ pub struct Deployment {
     pub record: Option<DeploymentRecord>,
     /// When it was first asked for.
     pub created_at: Timestamp,
+    /// The teams that own it: those of whoever made it, for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teams: Vec<String>,
 }
 
 /// Who holds an address.

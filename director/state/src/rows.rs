@@ -28,6 +28,8 @@ pub(crate) struct TaskRow {
     /// The audit event that began the task's change of its deployment.
     #[serde(default)]
     pub audit: Option<TaskAudit>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub teams: Vec<String>,
 }
 
 /// What the closing audit event of a task needs.
@@ -141,6 +143,7 @@ impl TaskRow {
             result: self.result,
             error: self.error,
             labels: self.labels,
+            teams: self.teams,
         }
     }
 }

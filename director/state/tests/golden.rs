@@ -53,6 +53,11 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
             expected_latest: Some(ConfigId(4)),
         },
         Command::ConfigDelete { kind: "cloud".into(), name: "default".into() },
+        Command::ForTeams {
+            teams: vec!["red".into()],
+            only_theirs: true,
+            command: Box::new(Command::ConfigDelete { kind: "cloud".into(), name: "default".into() }),
+        },
         Command::BlobHeld { digest: "b1".into(), size_bytes: 9, nodes: vec![NodeId(1)] },
         Command::BlobLost { digest: "b1".into(), node: NodeId(1) },
         Command::ReleasePut {

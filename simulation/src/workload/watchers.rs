@@ -178,7 +178,7 @@ enum Ended {
 }
 
 fn reader() -> Caller {
-    Caller { user: "watcher".into(), scopes: ["bosh.read".to_owned()].into() }
+    Caller { user: "watcher".into(), scopes: ["bosh.read".to_owned()].into(), ..Caller::default() }
 }
 
 fn note(found: Changes) -> Seen {

@@ -91,6 +91,28 @@ impl Section {
         }
     }
 
+    fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.take(key)?;
+        let texts =
+            value.as_array().map(|all| all.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+        let texts: Option<Vec<String>> = texts.flatten();
+        if texts.is_none() {
+            self.complain(key, shown(&value), "a list of texts in quotes");
+        }
+        texts
+    }
+
+    fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        match self.take(key) {
+            None => default,
+            Some(Value::Boolean(yes)) => yes,
+            Some(other) => {
+                self.complain(key, shown(&other), "`true` or `false`");
+                default
+            }
+        }
+    }
+
     /// Takes one of a few words.
     fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         let Some(text) = self.text(key) else { return default };
@@ -182,6 +204,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         secrets.end();
         kek_file
     });
+    let uaa = root.section("uaa").and_then(|section| uaa(section, base));
     let (log_format, log_filter) = log(root.optional_section("log"));
     let metrics = root.section("metrics").and_then(|mut metrics| {
         let address = metrics.address("listen");
@@ -201,6 +224,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         late_calls: Duration::from_secs(late_calls.into()),
         blobs,
         kek_file: base.join(kek_file?),
+        uaa,
         log_format,
         log_filter,
         metrics,
@@ -291,6 +315,48 @@ fn log(mut section: Section) -> (LogFormat, String) {
     }
     section.end();
     (format, filter)
+}
+
+fn uaa(mut section: Section, base: &Path) -> Option<UaaConfig> {
+    let (url, urls) = (section.text("url"), section.texts("urls"));
+    let urls = match (url, urls) {
+        (Some(url), Some(_)) => {
+            section.complain("url", url, "left out, since `urls` is there");
+            Vec::new()
+        }
+        (Some(url), None) => vec![url],
+        (None, urls) => urls.unwrap_or_default(),
+    };
+    if urls.is_empty() {
+        section.complaints.add(format!("[{}]: needs `url` or `urls`, and not both", section.path));
+    }
+    for wrong in urls.iter().filter(|url| !is_trustworthy(url)) {
+        section.complain("url", wrong, "a URL with https (http only on this machine), without `?`");
+    }
+    let mut file = |key| section.text(key).map(|path| base.join(path));
+    let (public_key_file, symmetric_key_file) = (file("public_key_file"), file("symmetric_key_file"));
+    let ca_file = file("ca_file");
+    let has_key = public_key_file.is_some() || symmetric_key_file.is_some();
+    let fetch_keys = section.flag("fetch_keys", !has_key);
+    if !fetch_keys && !has_key {
+        section.complain("fetch_keys", "false", "true, unless there is a key in a file");
+    }
+    if fetch_keys && ca_file.is_none() && urls.iter().any(|url| url.starts_with("https:")) {
+        section
+            .complaints
+            .add(format!("{}: is missing: keys are only taken from whom it signs", section.name("ca_file")));
+    }
+    section.end();
+    Some(UaaConfig { urls, public_key_file, symmetric_key_file, fetch_keys, ca_file })
+}
+
+/// Returns whether nobody can put keys of their own in the place of those that are asked for there.
+fn is_trustworthy(url: &str) -> bool {
+    let Ok(uri) = url.parse::<axum::http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let is_whole = !host.is_empty() && uri.query().is_none();
+    is_whole && (uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_here))
 }
 
 fn otlp(mut section: Section) -> Option<String> {

@@ -96,7 +96,7 @@ fn all_complaints_come_together() {
 /// Every key that is read, as complaints about strange ones list them, by section.
 fn known_keys() -> BTreeSet<String> {
     let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
-                [cpi.local]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[secrets]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+                [cpi.local]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
     let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
     let listed = |line: &String| {
         let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;
@@ -148,4 +148,33 @@ fn every_key_of_the_sample_is_explained() {
 fn the_sample_is_valid() {
     let config = parse(SAMPLE).unwrap();
     assert_eq!((config.name.as_str(), config.otlp), ("director-1", None));
+}
+
+#[test]
+fn a_uaa_is_named_once_and_its_keys_come_from_where_nobody_else_can_put_some() {
+    let with = |section: &str| parse(&format!("{GOOD}\n[uaa]\n{section}"));
+    let uaa = with("url = \"https://uaa.example:8443\"\nca_file = \"ca.pem\"\n").unwrap().uaa.unwrap();
+    assert_eq!((uaa.urls.as_slice(), uaa.fetch_keys), (&["https://uaa.example:8443".to_owned()][..], true));
+    assert_eq!(uaa.ca_file.as_deref(), Some(Path::new("/etc/d/ca.pem")));
+    let uaa =
+        with("urls = [\"https://a\", \"https://b\"]\npublic_key_file = \"uaa.pem\"\n").unwrap().uaa.unwrap();
+    assert_eq!((uaa.urls.len(), uaa.fetch_keys), (2, false));
+    assert!(with("url = \"http://127.0.0.1:8080/uaa\"\n").is_ok());
+    for (section, says) in [
+        ("", "needs `url` or `urls`"),
+        (
+            "url = \"https://a\"\nurls = [\"https://b\"]\nca_file = \"c\"\n",
+            "uaa.url: `https://a` should be left out",
+        ),
+        ("urls = []\n", "needs `url` or `urls`"),
+        ("urls = [1]\n", "should be a list of texts"),
+        ("url = \"http://uaa.example\"\n", "a URL with https"),
+        ("url = \"uaa.example\"\n", "a URL with https"),
+        ("url = \"https://uaa.example\"\n", "uaa.ca_file: is missing"),
+        ("url = \"https://a\"\nfetch_keys = false\n", "unless there is a key in a file"),
+        ("url = \"https://a\"\nfetch_keys = \"yes\"\nca_file = \"c\"\n", "should be `true` or `false`"),
+    ] {
+        let error = with(section).unwrap_err().to_string();
+        assert!(error.contains(says), "{says} in {error}");
+    }
 }

@@ -223,7 +223,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn it_is_for_admins_and_leaves_an_event_once() {
         let replica = Replica::start().await;
-        let caller = |scope: &str| Caller { user: "u".into(), scopes: [scope.to_owned()].into() };
+        let caller =
+            |scope: &str| Caller { user: "u".into(), scopes: [scope.to_owned()].into(), ..Caller::default() };
         let begin = |scope: &str| {
             let (service, caller) = (replica.door.service.clone(), caller(scope));
             async move { service.begin_backup(&caller, Some("one".into()), false).await }

@@ -25,6 +25,7 @@ fn config((config, current): (model::config::StoredConfig, bool)) -> pb::Config 
         content: config.content,
         created_at_unix_ms: config.created_at.0,
         current,
+        team: config.team.unwrap_or_default(),
     }
 }
 

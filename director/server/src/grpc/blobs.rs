@@ -34,7 +34,7 @@ impl Blobs for Door {
         request: Request<Streaming<pb::UploadBlobRequest>>,
     ) -> Result<Response<pb::UploadBlobResponse>, Status> {
         let caller = self.caller(&request).await?;
-        caller.needs(Right::Admin, "upload blobs").map_err(status)?;
+        self.service.may_upload(&caller, Right::Upload).map_err(status)?;
         let parts = request.into_inner().map(|part| part.map(|p| p.data).map_err(io::Error::other));
         let mut reader = StreamReader::new(Box::pin(at_most(self.upload_bytes_max, parts)));
         let stored = self.blobs.put(&mut reader).await.map_err(|e| of_blob(&e))?;
@@ -51,8 +51,7 @@ impl Blobs for Door {
         request: Request<pb::DownloadBlobRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let caller = self.caller(&request).await?;
-        // Rendered archives and logs may hold secrets: whoever may not change things may not read blobs either.
-        caller.needs(Right::Admin, "download blobs").map_err(status)?;
+        self.service.may_download(&caller).map_err(status)?;
         let digest = BlobDigest::new(request.into_inner().digest);
         let reader = self.blobs.get(&digest).await.map_err(|e| of_blob(&e))?;
         let parts = ReaderStream::with_capacity(reader, PART_BYTES).map(|part| match part {

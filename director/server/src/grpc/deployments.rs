@@ -30,6 +30,7 @@ fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {
             .collect(),
         locked_by: deployment.locked_by.map_or(0, |t| t.0),
         deployed: deployment.deployed,
+        teams: deployment.teams,
     }
 }
 

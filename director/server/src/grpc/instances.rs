@@ -13,7 +13,7 @@ use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
 use proto::v1::ssh_request::Command as Wanted;
 use service::ops::{InstanceRow, LogWish};
-use service::{List, Read, Right};
+use service::{Access, List, Read};
 use state::records::AgentHealth;
 use state::records::OrphanedVm;
 use tokio::time::Instant;
@@ -188,8 +188,9 @@ impl Instances for Door {
     ) -> Result<Response<pb::TaskStarted>, Status> {
         use pb::change_state_request::Change;
         let caller = self.caller(&request).await?;
-        caller.needs(Right::Admin, "change the state of instances").map_err(status)?;
         let wish = request.into_inner();
+        let deployment = DeploymentName::new(wish.deployment.clone());
+        self.service.may_access_deployment(&caller, &deployment, Access::Admin).await.map_err(status)?;
         let change = match wish.change() {
             Change::Start => StateChange::Become(InstanceState::Started),
             Change::Stop => StateChange::Become(InstanceState::Stopped),
@@ -205,7 +206,7 @@ impl Instances for Door {
             .change_state(
                 &caller,
                 request_id(&wish.request_id),
-                &DeploymentName::new(wish.deployment),
+                &deployment,
                 change,
                 filter(wish.instances.unwrap_or_default()),
                 wish.skip_drain,
@@ -231,8 +232,9 @@ impl Instances for Door {
 
     async fn ssh(&self, request: Request<pb::SshRequest>) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
-        caller.needs(Right::Admin, "ssh").map_err(status)?;
         let pb::SshRequest { request_id: id, deployment, instances, command } = request.into_inner();
+        let deployment = DeploymentName::new(deployment);
+        self.service.may_access_deployment(&caller, &deployment, Access::Admin).await.map_err(status)?;
         let command = match command {
             Some(Wanted::Setup(pb::SshSetup { user, public_key })) => SshCommand::Setup { user, public_key },
             Some(Wanted::Cleanup(pb::SshCleanup { user_regex })) => SshCommand::Cleanup { user_regex },
@@ -240,7 +242,6 @@ impl Instances for Door {
         };
         let InstanceFilter { group, id_or_index } = filter(instances.unwrap_or_default());
         let target = SshTarget { group, ids: id_or_index.into_iter().collect(), indexes: Vec::new() };
-        let deployment = DeploymentName::new(deployment);
         let filed = self.service.ssh(&caller, request_id(&id), &deployment, command, target).await;
         filed.map(started).map_err(status)
     }

@@ -90,4 +90,6 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
 #[cfg(test)]
 mod conventions_tests;
 #[cfg(test)]
+mod people_tests;
+#[cfg(test)]
 mod rights_tests;

@@ -47,6 +47,7 @@ fn task(view: TaskView) -> pb::Task {
         error_message: task.error.map(|e| e.message).unwrap_or_default(),
         waits_for: view.waits_for.into_iter().map(|t| t.0).collect(),
         epoch: task.epoch.0,
+        teams: task.teams,
     }
 }
 
@@ -188,9 +189,9 @@ impl Tasks for Door {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        self.service.may_follow(&caller, kind(wish.kind())).map_err(status)?;
         // One barrier: a client that saw a byte elsewhere must not be told here that there is none.
         self.service.look(Read::Linearizable).await.map_err(status)?;
+        self.service.may_follow(&caller, TaskId(wish.id), kind(wish.kind())).map_err(status)?;
         let (to, from) = mpsc::channel(AHEAD);
         let follower = Follower {
             door: self.clone(),

@@ -13,7 +13,7 @@ use model::{ErrorCode, TaskId};
 use release::BlobError;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use service::ServiceError;
+use service::{ACCESS_TASK, ServiceError};
 use state::command::Refusal;
 use state::log::LogError;
 
@@ -106,9 +106,14 @@ fn of_service(error: ServiceError) -> Response {
     let message = error.to_string();
     match error {
         ServiceError::Unauthenticated => (StatusCode::UNAUTHORIZED, message).into_response(),
-        // 401 and not 403, as in BOSH.
-        ServiceError::Forbidden { .. } => {
-            described(StatusCode::UNAUTHORIZED, ErrorCode::UnauthorizedError.number(), &message)
+        // 401 and not 403, as in BOSH, and in its words.
+        ServiceError::Forbidden { operation, scopes, .. } => {
+            let required = match operation {
+                ACCESS_TASK => "One of the following scopes is required to access this task",
+                _ => "Require one of the scopes",
+            };
+            let text = format!("{required}: {}", scopes.join(", "));
+            described(StatusCode::UNAUTHORIZED, ErrorCode::UnauthorizedError.number(), &text)
         }
         ServiceError::Told(TaskError { code, message }) => described(status_of(code), code, &message),
         ServiceError::Refused(refusal) => of_refusal(&refusal, &message),

@@ -143,8 +143,13 @@ pub(super) struct UploadQuery {
 }
 
 /// Takes an archive into the fleet's blobs.
-async fn archive(rest: &Rest, caller: &Caller, parts: &Parts, body: Body) -> Result<BlobDigest, Failure> {
-    caller.needs(Right::Admin, "upload archives")?;
+async fn archive(
+    rest: &Rest,
+    (caller, right): (&Caller, Right),
+    parts: &Parts,
+    body: Body,
+) -> Result<BlobDigest, Failure> {
+    rest.door.service.may_upload(caller, right)?;
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     if kind.starts_with(b"application/json") {
         let text = "this director does not fetch archives itself yet: download the file, and upload that";
@@ -168,24 +173,25 @@ pub(super) async fn upload_release(
     parts: Parts,
     body: Body,
 ) -> Answer {
-    let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
+    let uploader = (&caller, Right::UploadReleases);
+    let (service, blob) = (&rest.door.service, archive(&rest, uploader, &parts, body).await?);
     let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
     let (rebase, fix) = (is_on(query.rebase.as_ref()), is_on(query.fix.as_ref()));
     Ok(see_task(service.upload_release(&caller, Some(key), blob, rebase, fix).await?))
 }
 
 /// Which packages of a release need not be uploaded: none. The archive that comes is always whole.
-pub(super) async fn matches(login: Login, body: Bytes) -> Answer {
-    no_matches(login, &body, "packages")
+pub(super) async fn matches(login: Login, rest: State<Rest>, body: Bytes) -> Answer {
+    no_matches(login, rest, &body, "packages")
 }
 
 /// The same of a compiled release.
-pub(super) async fn matches_compiled(login: Login, body: Bytes) -> Answer {
-    no_matches(login, &body, "compiled_packages")
+pub(super) async fn matches_compiled(login: Login, rest: State<Rest>, body: Bytes) -> Answer {
+    no_matches(login, rest, &body, "compiled_packages")
 }
 
-fn no_matches(Login(caller): Login, body: &Bytes, section: &str) -> Answer {
-    caller.needs(Right::Admin, "upload releases")?;
+fn no_matches(Login(caller): Login, State(rest): State<Rest>, body: &Bytes, section: &str) -> Answer {
+    rest.door.service.may_match_packages(&caller)?;
     let manifest = model::yaml::parse_mapping(&text(body)?);
     let manifest = manifest.map_err(|error| Failure::Service(ServiceError::Told(error)))?;
     if !manifest.get(section).is_some_and(Value::is_array) {
@@ -248,7 +254,8 @@ pub(super) async fn upload_stemcell(
     parts: Parts,
     body: Body,
 ) -> Answer {
-    let (service, blob) = (&rest.door.service, archive(&rest, &caller, &parts, body).await?);
+    let uploader = (&caller, Right::UploadStemcells);
+    let (service, blob) = (&rest.door.service, archive(&rest, uploader, &parts, body).await?);
     let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
     Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(query.fix.as_ref())).await?))
 }
@@ -260,6 +267,7 @@ pub(super) async fn is_stemcell_needed(
     body: Bytes,
 ) -> Answer {
     let service = &rest.door.service;
+    let found = all!(page => service.stemcells(&caller, &page));
     let bad =
         |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
     let wish: Value = serde_json::from_slice(&body).map_err(bad)?;
@@ -267,7 +275,6 @@ pub(super) async fn is_stemcell_needed(
     let stemcell = wish.get("stemcell").ok_or_else(missing("stemcell"))?;
     let part = |field| stemcell.get(field).and_then(Value::as_str).ok_or_else(missing(field));
     let (name, version) = (part("name")?, part("version")?);
-    let found = all!(page => service.stemcells(&caller, &page));
     let is_there = found
         .iter()
         .any(|(record, _)| record.stemcell.name == name && record.stemcell.version.as_str() == version);

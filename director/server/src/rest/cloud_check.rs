@@ -13,6 +13,7 @@ use model::task::{Choice, InstanceFilter};
 use model::{DeploymentName, ErrorCode, ProblemId};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service::Access;
 use service::ops::Resolutions;
 
 use super::Rest;
@@ -131,8 +132,13 @@ pub(super) async fn scan_and_fix(
 }
 
 /// Resurrection of one instance can't be paused any more, in BOSH neither.
-pub(super) async fn resurrection(Login(caller): Login, State(rest): State<Rest>) -> Answer {
-    rest.door.service.may_see_fleet(&caller)?;
+pub(super) async fn resurrection(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, _, _)): Path<(String, String, String)>,
+) -> Answer {
+    let name = DeploymentName::new(name);
+    rest.door.service.may_access_deployment(&caller, &name, Access::Admin).await?;
     let text = "This endpoint has been removed. Please use \
                 https://bosh.io/docs/resurrector/#enable-with-resurrection-config to configure resurrection for the \
                 deployment or instance group. If you need to prevent a single instance from being resurrected, consider \

@@ -27,7 +27,7 @@ fn row(config: &StoredConfig, current: bool) -> Value {
         "name": config.name,
         "content": config.content,
         "created_at": times::dated(config.created_at),
-        "team": null,
+        "team": config.team,
         "current": current,
     })
 }
@@ -161,7 +161,7 @@ pub(super) async fn put(Login(caller): Login, State(rest): State<Rest>, body: By
         }
         other => other?,
     };
-    let (config, current) = rest.door.service.config(&caller, Some(id), "", "").await?;
+    let (config, current) = rest.door.service.own_config(&caller, id).await?;
     Ok((StatusCode::CREATED, Json(row(&config, current))).into_response())
 }
 
@@ -221,14 +221,7 @@ pub(super) async fn diff(Login(caller): Login, State(rest): State<Rest>, body: B
     }
 }
 
-/// The CLI is told by 404 that there was nothing to delete.
-async fn deleted(rest: &Rest, caller: &Caller, kind: &str, name: &str) -> Result<StatusCode, Failure> {
-    rest.door.service.config(caller, None, kind, name).await?;
-    rest.door.service.delete_config(caller, None, kind, name).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// `delete-config`
+/// `delete-config`. The CLI is told by 404 that there was nothing to delete.
 pub(super) async fn delete(
     Login(caller): Login,
     State(rest): State<Rest>,
@@ -236,13 +229,9 @@ pub(super) async fn delete(
 ) -> Answer {
     let kind = required(Some(query.r#type), "type")?;
     let name = required(Some(query.name), "name")?;
-    match deleted(&rest, &caller, &kind, &name).await {
-        Err(Failure::Service(ServiceError::Told(error)))
-            if error.code == ErrorCode::ConfigNotFound.number() =>
-        {
-            Ok(not_found_at("/configs"))
-        }
-        other => Ok(other?.into_response()),
+    match rest.door.service.delete_config(&caller, None, &kind, &name).await? {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Ok(not_found_at("/configs")),
     }
 }
 
@@ -252,8 +241,8 @@ pub(super) async fn delete_one(
     State(rest): State<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
-    let (config, _) = rest.door.service.config(&caller, Some(config_id(&id)?), "", "").await?;
-    Ok(deleted(&rest, &caller, &config.kind, &config.name).await?.into_response())
+    rest.door.service.delete_config_of(&caller, config_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Makes the three handlers of a type of config with paths of its own.
@@ -286,6 +275,7 @@ macro_rules! typed {
             Query(query): Query<ListQuery>,
             body: Bytes,
         ) -> Answer {
+            rest.door.service.may_change_typed(&caller)?;
             let from = ConfigSide::Latest { kind: $kind.into(), name: or_default(query.name) };
             let to = ConfigSide::Text(document(&body)?);
             let (found, _) = rest.door.service.diff_configs(&caller, from, to).await?;
@@ -310,6 +300,7 @@ fn or_default(name: String) -> String {
 }
 
 async fn list_typed(rest: &Rest, caller: &Caller, query: ListQuery) -> Answer {
+    rest.door.service.may_read_typed(caller, &query.r#type)?;
     let bad = |text: String| Failure::Text(StatusCode::BAD_REQUEST, text);
     let limit = query.limit.as_deref().ok_or_else(|| bad("limit is required".into()))?;
     if limit.parse::<usize>().is_err() {
@@ -323,6 +314,7 @@ async fn list_typed(rest: &Rest, caller: &Caller, query: ListQuery) -> Answer {
 }
 
 async fn put_typed(rest: &Rest, caller: &Caller, kind: &str, name: String, body: &Bytes) -> Answer {
+    rest.door.service.may_change_typed(caller)?;
     let (kind, name) = (kind.to_owned(), or_default(name));
     let put = PutConfig { kind, name, content: document(body)?, expected_latest: None };
     rest.door.service.put_config(caller, None, put).await?;

@@ -59,7 +59,7 @@ pub(super) async fn list(
     let service = &rest.door.service;
     let found = all!(page => service.deployments(&caller, Read::Linearizable, &page));
     let row = |deployment: DeploymentSummary| {
-        let mut row = json!({ "name": deployment.name, "teams": [] });
+        let mut row = json!({ "name": deployment.name, "teams": deployment.teams });
         if !is_on(query.exclude_configs.as_ref()) {
             row["cloud_config"] = json!(if deployment.deployed { "latest" } else { "none" });
         }

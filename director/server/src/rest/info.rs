@@ -16,6 +16,13 @@ use super::login::Login;
 /// Tells what this director is, and who is asking as far as that is known.
 pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answer {
     let Some(cluster) = rest.door.service.info() else { return Err(ServiceError::NoState.into()) };
+    let login_at = match rest.door.doorkeeper.uaa() {
+        Some(uaa) => {
+            let urls = uaa.urls();
+            json!({ "type": "uaa", "options": { "url": urls.first(), "urls": urls } })
+        }
+        None => json!({ "type": "basic", "options": {} }),
+    };
     Ok(Json(json!({
         "name": cluster.director_name,
         "uuid": cluster.director_uuid,
@@ -24,7 +31,7 @@ pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answ
         "cpi": rest.cpi,
         "stemcell_os": "",
         "stemcell_version": "",
-        "user_authentication": { "type": "basic", "options": {} },
+        "user_authentication": login_at,
         "features": {
             "config_server": { "status": false, "extras": { "urls": [] } },
             "local_dns": { "status": false, "extras": { "domain_name": "bosh" } },

@@ -11,8 +11,8 @@ use model::task::{InstanceFilter, StateChange};
 use model::{DeploymentName, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::Read;
 use service::ops::InstanceRow;
+use service::{Access, Read};
 use state::records::OrphanedVm;
 
 use super::answer::{Answer, JsonBody, see_task, told};
@@ -105,6 +105,7 @@ pub(super) async fn one(
     Path((name, group, index)): Path<(String, String, String)>,
 ) -> Answer {
     let (service, deployment) = (&rest.door.service, DeploymentName::new(name.clone()));
+    service.may_access_deployment(&caller, &deployment, Access::Admin).await?;
     let found = all!(page => service.instances(&caller, deployment.clone(), Read::Linearizable, &page));
     let is_it = |row: &&InstanceRow| {
         let spec = &row.instance.spec;

@@ -120,7 +120,7 @@ pub(super) async fn networks(
     State(rest): State<Rest>,
     Query(query): Query<NetworksQuery>,
 ) -> Answer {
-    rest.door.service.may_see_fleet(&caller)?;
+    rest.door.service.may_list_networks(&caller)?;
     if is_on(query.orphaned.as_ref()) {
         return Ok(Json(json!([])).into_response());
     }

@@ -9,7 +9,6 @@ use model::task::InstanceFilter;
 use model::{BlobDigest, DeploymentName, ErrorCode};
 use release::{BlobError, Blobstore as _};
 use serde::Deserialize;
-use service::Right;
 use service::ops::LogWish;
 use tokio_util::io::ReaderStream;
 
@@ -51,8 +50,7 @@ pub(super) async fn resource(
     State(rest): State<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
-    // As at the other door: whoever may not change things may not read blobs either.
-    caller.needs(Right::Admin, "download blobs")?;
+    rest.door.service.may_download(&caller)?;
     let digest = BlobDigest::new(id.clone());
     let missing = || told(ErrorCode::ResourceNotFound, format!("Resource '{id}' not found in the blobstore"));
     let record = rest.door.service.blob(&caller, &digest).await?.ok_or_else(missing)?;

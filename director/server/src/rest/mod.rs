@@ -202,4 +202,6 @@ pub(crate) fn paths() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
+mod people_tests;
+#[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use model::task::{SshCommand, SshTarget};
 use model::{DeploymentName, ErrorCode};
 use serde::Deserialize;
-use service::Right;
+use service::Access;
 
 use super::Rest;
 use super::answer::{Answer, JsonBody, see_task, told};
@@ -63,7 +63,9 @@ pub(super) async fn ssh(
     parts: Parts,
     body: Bytes,
 ) -> Answer {
-    caller.needs(Right::Admin, "ssh")?;
+    // Whether they may is told before what is wrong with the body.
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    service.may_access_deployment(&caller, &name, Access::Admin).await?;
     let JsonBody(Wish { command, params, target }) = JsonBody::of(&body)?;
     let missing = |what: &str| told(ErrorCode::BadRequest, format!("`params` lacks `{what}`"));
     let command = match command.as_deref() {
@@ -82,8 +84,7 @@ pub(super) async fn ssh(
         ids: all(target.ids),
         indexes: all(target.indexes),
     };
-    let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, &body).await?;
-    let task = service.ssh(&caller, Some(key), &DeploymentName::new(name), command, target).await?;
+    let task = service.ssh(&caller, Some(key), &name, command, target).await?;
     Ok(see_task(task))
 }

@@ -114,16 +114,20 @@ pub(super) async fn output(
         Some("result") => OutputKind::Result,
         None | Some("debug") => OutputKind::Debug,
         Some("cpi") => OutputKind::Cpi,
-        Some("none") => return Ok(StatusCode::NO_CONTENT.into_response()),
+        // Nothing of it, but only for those who might see something.
+        Some("none") => OutputKind::Event,
         Some(other) => {
             let text = format!("Unknown type of task output '{other}'");
             return Err(told(ErrorCode::UnauthorizedError, text));
         }
     };
     let id = number(&id)?;
-    rest.door.service.may_follow(&caller, kind)?;
     // A client that saw a byte, or the end, at another replica must not be told here that there is none.
     rest.door.service.look(Read::Linearizable).await?;
+    rest.door.service.may_follow(&caller, id, kind)?;
+    if query.r#type.as_deref() == Some("none") {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let asked = headers.get(RANGE).and_then(|range| first_byte(range.to_str().ok()?));
     let offset = asked.unwrap_or_default();
     let mut content = Vec::new();
@@ -182,6 +186,7 @@ fn first_byte(range: &str) -> Option<u64> {
 
 /// `cancel-task`
 pub(super) async fn cancel(Login(caller): Login, State(rest): State<Rest>, Path(id): Path<String>) -> Answer {
+    rest.door.service.may_cancel(&caller)?;
     // What is cancelled already is told so: a repeat of this needs no key.
     match rest.door.service.cancel_task(&caller, None, number(&id)?).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -201,6 +206,7 @@ struct CancelWish {
 
 /// `cancel-tasks`
 pub(super) async fn cancel_many(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
+    rest.door.service.may_cancel(&caller)?;
     let bad = |error: serde_json::Error| Failure::Text(StatusCode::BAD_REQUEST, error.to_string());
     let wish: CancelWish = serde_json::from_slice(&body).map_err(bad)?;
     let names = wish.states.unwrap_or_else(|| vec!["queued".into()]);

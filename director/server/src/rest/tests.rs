@@ -21,12 +21,12 @@ const MANIFEST: &str = "name: web\nreleases: []\n";
 
 /// What came back.
 #[derive(Debug)]
-struct Answer {
-    status: StatusCode,
+pub(super) struct Answer {
+    pub status: StatusCode,
     location: String,
     range: String,
     headers: HeaderMap,
-    body: String,
+    pub body: String,
 }
 
 impl Answer {
@@ -34,26 +34,26 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-struct Client {
+pub(super) struct Client {
     router: Router,
     user: &'static str,
 }
 
 impl Client {
-    fn of(replica: &Replica, user: &'static str) -> Self {
+    pub fn of(replica: &Replica, user: &'static str) -> Self {
         Self { router: super::routes(replica.door.clone(), "sim"), user }
     }
 
-    async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
         self.send_with(method, path, body, &[]).await
     }
 
-    async fn send_with(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
+    pub async fn send_with(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if matches!(method, "POST" | "PUT") && !headers.iter().any(|(name, _)| *name == "content-type") {
             let kind = if body.starts_with('{') { "application/json" } else { "text/yaml" };
@@ -76,13 +76,13 @@ impl Client {
         Answer { status, location, range, headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "").await
     }
 }
 
 /// Returns the number of the task that an answer sends to.
-fn task(answer: &Answer) -> TaskId {
+pub(super) fn task(answer: &Answer) -> TaskId {
     assert_eq!(answer.status, StatusCode::FOUND, "{answer:?}");
     TaskId(answer.location.strip_prefix("/tasks/").unwrap().parse().unwrap())
 }

@@ -48,6 +48,22 @@ pub fn orphaned_vms_to_delete(state: &State<'_>) -> Vec<AgentId> {
 }
 
 impl Service {
+    /// Fails unless the caller may bring an archive.
+    pub fn may_upload(&self, caller: &Caller, right: Right) -> Result<(), ServiceError> {
+        caller.needs(right, "upload archives")
+    }
+
+    /// Fails unless the caller may read blobs: rendered archives and logs may hold secrets.
+    pub fn may_download(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "download blobs")
+    }
+
+    /// Fails unless the caller may ask which parts of a release are here. Who may no more than upload is refused, as in
+    /// BOSH: the CLI then sends everything.
+    pub fn may_match_packages(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "compare packages")
+    }
+
     /// Files the release archive that a blob holds.
     pub async fn upload_release(
         &self,
@@ -57,7 +73,7 @@ impl Service {
         rebase: bool,
         fix: bool,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "upload releases")?;
+        caller.needs(Right::UploadReleases, "upload releases")?;
         if let Some(task) = self.filed_or_blob_there(caller, request_id.as_ref(), &blob).await? {
             return Ok(task);
         }
@@ -74,7 +90,7 @@ impl Service {
         blob: BlobDigest,
         fix: bool,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "upload stemcells")?;
+        caller.needs(Right::UploadStemcells, "upload stemcells")?;
         if let Some(task) = self.filed_or_blob_there(caller, request_id.as_ref(), &blob).await? {
             return Ok(task);
         }
@@ -105,7 +121,10 @@ impl Service {
         caller: &Caller,
         digest: &BlobDigest,
     ) -> Result<Option<BlobRecord>, ServiceError> {
-        caller.needs(Right::Read, "read blobs")?;
+        // Who uploads one looks first whether it is there.
+        if !caller.has(Right::Upload) {
+            caller.needs(Right::Read, "read blobs")?;
+        }
         let looked = self.look(Read::Linearizable).await?;
         Ok(State::new(&*looked.view).held_blob(digest))
     }
@@ -116,7 +135,7 @@ impl Service {
         caller: &Caller,
         page: &Page,
     ) -> Result<List<(ReleaseVersion, bool)>, ServiceError> {
-        caller.needs(Right::Read, "list releases")?;
+        caller.needs(Right::ReadOrTeamAdmin, "list releases")?;
         self.list(Read::Linearizable, page, |state, page| {
             // Each deployment is read once, not for each release.
             let used: BTreeSet<(ReleaseName, Version)> = records(state)
@@ -141,7 +160,7 @@ impl Service {
         name: &ReleaseName,
         version: &Version,
     ) -> Result<(ReleaseVersion, Vec<CompiledPackage>), ServiceError> {
-        caller.needs(Right::Read, "inspect releases")?;
+        caller.needs(Right::ReadOrTeamAdmin, "inspect releases")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
         let missing = || match state.release_versions(name).is_empty() {
@@ -176,7 +195,7 @@ impl Service {
         caller: &Caller,
         page: &Page,
     ) -> Result<List<(StemcellRecord, bool)>, ServiceError> {
-        caller.needs(Right::Read, "list stemcells")?;
+        caller.needs(Right::ReadOrTeamAdmin, "list stemcells")?;
         self.list(Read::Linearizable, page, |state, page| {
             let used: BTreeSet<(String, Version)> = records(state).flat_map(|r| r.stemcells).collect();
             let key = |s: &StemcellRecord| {
@@ -197,7 +216,7 @@ impl Service {
         &self,
         caller: &Caller,
     ) -> Result<BTreeMap<(String, Version), Vec<DeploymentName>>, ServiceError> {
-        caller.needs(Right::Read, "list stemcells")?;
+        caller.needs(Right::ReadOrTeamAdmin, "list stemcells")?;
         let find = |state: &State<'_>| {
             let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
             for deployment in state.deployments_from(None) {
@@ -227,7 +246,7 @@ impl Service {
 
     /// Lists VMs that no instance uses any more.
     pub async fn orphaned_vms(&self, caller: &Caller, page: &Page) -> Result<List<OrphanedVm>, ServiceError> {
-        caller.needs(Right::Read, "list VMs")?;
+        caller.needs(Right::Admin, "list VMs")?;
         self.list(Read::Linearizable, page, |state, page| {
             page.cut(state.orphaned_vms(), |orphan| orphan.vm.agent.clone())
         })
@@ -240,7 +259,7 @@ impl Service {
         caller: &Caller,
         page: &Page,
     ) -> Result<List<OrphanedDisk>, ServiceError> {
-        caller.needs(Right::Read, "list disks")?;
+        caller.needs(Right::Admin, "list disks")?;
         self.list(Read::Linearizable, page, |state, page| {
             page.cut(state.orphaned_disks(), |orphan| orphan.disk.id.clone())
         })

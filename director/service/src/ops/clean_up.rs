@@ -110,7 +110,7 @@ fn older<N: Ord + Clone>(versions: impl Iterator<Item = (N, Version)>, kept: usi
 impl Service {
     /// Returns what a clean-up would delete now.
     pub async fn leftovers(&self, caller: &Caller, wish: CleanUp) -> Result<LeftoverRows, ServiceError> {
-        caller.needs(Right::Read, "see what a clean-up would delete")?;
+        caller.needs(Right::Admin, "see what a clean-up would delete")?;
         let looked = self.look(Read::Linearizable).await?;
         Ok(LeftoverRows::of(&State::new(&*looked.view), wish))
     }

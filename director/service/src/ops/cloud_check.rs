@@ -8,8 +8,8 @@ use model::task::{Choice, InstanceFilter, TaskKind};
 use model::{DeploymentName, ErrorCode, GroupName, InstanceId, RequestId, TaskId};
 use state::State;
 
-use super::deployments::{existing, queued};
-use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
+use super::deployments::{owned, queued};
+use crate::{Caller, List, Mutation, Page, Read, Service, ServiceError};
 
 /// Problems that can be decided about at once; far more than a deployment has instances.
 const CHOICES_MAX: usize = 20_000;
@@ -32,7 +32,6 @@ impl Service {
         name: &DeploymentName,
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "scan the cloud")?;
         self.queue_for(caller, request_id, TaskKind::ScanCloud, name, context_id).await
     }
 
@@ -43,9 +42,9 @@ impl Service {
         deployment: DeploymentName,
         page: &Page,
     ) -> Result<List<Standing>, ServiceError> {
-        caller.needs(Right::Admin, "list problems")?;
+        let caller = caller.clone();
         self.list(Read::Linearizable, page, move |state, page| {
-            existing(state, &deployment)?;
+            owned(state, &caller, &deployment, "list problems")?;
             page.cut(state.problems(&deployment), |standing| standing.problem.id)
         })
         .await
@@ -60,7 +59,6 @@ impl Service {
         resolutions: Resolutions,
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "resolve problems")?;
         let Resolutions { mut choices, max_in_flight } = resolutions;
         if choices.len() > CHOICES_MAX {
             let text = format!("{} problems are decided about, {CHOICES_MAX} are allowed", choices.len());
@@ -84,14 +82,13 @@ impl Service {
         wanted: &[InstanceFilter],
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "resurrect instances")?;
         let kind = {
             let looked = match self.look_for(caller, request_id.as_ref()).await? {
                 Mutation::New(looked) => looked,
                 Mutation::Repeated(outcome) => return queued(outcome),
             };
             let state = State::new(&*looked.view);
-            existing(&state, name)?;
+            owned(&state, caller, name, "resurrect instances")?;
             if state.resurrection_paused() {
                 return Err(ServiceError::told(ErrorCode::ResurrectionPaused, "Resurrector is paused"));
             }

@@ -11,7 +11,7 @@ use state::command::{Command, Outcome, Refusal, SAME_LABEL};
 use state::records::Deployment;
 
 use crate::redact::redacted_text;
-use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
+use crate::{Access, Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// The largest manifest: larger ones do not fit into an entry of the log beside everything else.
 const MANIFEST_BYTES_MAX: usize = 700 * 1024;
@@ -29,6 +29,8 @@ pub struct DeploymentSummary {
     pub locked_by: Option<TaskId>,
     /// Whether it was ever deployed with success.
     pub deployed: bool,
+    /// The teams that own it.
+    pub teams: Vec<String>,
 }
 
 /// Returns the lock that everything done to a deployment takes.
@@ -64,12 +66,17 @@ impl Service {
             let text = "X-Bosh-Context-Id cannot be more than 64 characters in length";
             return Err(ServiceError::told(ErrorCode::ContextIdTooLong, text));
         }
+        let is_of_deployment = deployment.is_some();
         let command = Command::TaskQueue { kind, deployment, context_id: context_id.into(), locks };
-        queued(self.propose(caller, request_id, command).await?)
+        // What belongs to nobody belongs to the director.
+        queued(match is_of_deployment {
+            true => self.propose_owned(caller, request_id, command).await?,
+            false => self.propose(caller, request_id, command).await?,
+        })
     }
 
-    /// Files a task for a deployment, which must exist.
-    pub(super) async fn queue_for(
+    /// Files a task that changes a deployment, which must exist and belong to the caller.
+    pub(crate) async fn queue_for(
         &self,
         caller: &Caller,
         request_id: Option<RequestId>,
@@ -81,7 +88,7 @@ impl Service {
             Mutation::New(looked) => looked,
             Mutation::Repeated(outcome) => return queued(outcome),
         };
-        existing(&State::new(&*looked.view), name)?;
+        owned(&State::new(&*looked.view), caller, name, "change deployments")?;
         let locks = vec![deployment_lock(name)];
         self.queue(caller, request_id, kind, Some(name.clone()), context_id, locks).await
     }
@@ -95,13 +102,18 @@ impl Service {
         options: DeployOptions,
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "deploy")?;
+        caller.needs(Right::TeamAdmin, "deploy")?;
         let name = manifest_name(&manifest)?;
-        if let Some(configs) = &options.configs {
-            match self.look_for(caller, request_id.as_ref()).await? {
-                Mutation::New(looked) => check_configs(&State::new(&*looked.view), configs)?,
+        if options.configs.is_some() || !caller.has(Right::Admin) {
+            let looked = match self.look_for(caller, request_id.as_ref()).await? {
+                Mutation::New(looked) => looked,
                 Mutation::Repeated(outcome) => return queued(outcome),
+            };
+            let state = State::new(&*looked.view);
+            if let Some(deployment) = state.deployment(&name) {
+                caller.owns(&deployment.teams, Access::Admin, "deploy")?;
             }
+            check_configs(&state, options.configs.as_deref().unwrap_or_default())?;
         }
         // A dry run changes nothing: it need not wait for a deploy that runs, nor the next deploy for it.
         let locks = if options.dry_run { Vec::new() } else { vec![deployment_lock(&name)] };
@@ -120,20 +132,34 @@ impl Service {
         })
     }
 
-    /// Lists deployments.
+    /// Lists deployments: those that the caller may look at.
     pub async fn deployments(
         &self,
         caller: &Caller,
         read: Read,
         page: &Page,
     ) -> Result<List<DeploymentSummary>, ServiceError> {
-        caller.needs(Right::Read, "list deployments")?;
-        self.list(read, page, |state, page| {
+        caller.needs(Right::ReadOrTeamAdmin, "list deployments")?;
+        let caller = caller.clone();
+        self.list(read, page, move |state, page| {
             let deployments = state.deployments_from(page.after()?.as_ref());
-            let (deployments, next) = page.cut(deployments, |deployment| deployment.name.clone())?;
+            let theirs = |found: &Deployment| caller.owns(&found.teams, Access::Read, "").is_ok();
+            let (deployments, next) =
+                page.cut(deployments.filter(theirs), |deployment| deployment.name.clone())?;
             Ok((deployments.into_iter().map(|d| summary(state, d)).collect(), next))
         })
         .await
+    }
+
+    /// Fails unless a deployment is there, and the caller has access to it.
+    pub async fn may_access_deployment(
+        &self,
+        caller: &Caller,
+        name: &DeploymentName,
+        access: Access,
+    ) -> Result<(), ServiceError> {
+        let looked = self.look(Read::Linearizable).await?;
+        accessible(&State::new(&*looked.view), caller, name, access, "access deployments").map(|_| ())
     }
 
     /// Returns a deployment with the manifest of its last success; for those who may only read, without its secrets.
@@ -142,12 +168,11 @@ impl Service {
         caller: &Caller,
         name: &DeploymentName,
     ) -> Result<(DeploymentSummary, String), ServiceError> {
-        caller.needs(Right::Read, "read deployments")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
-        let deployment = existing(&state, name)?;
+        let deployment = readable(&state, caller, name, "read deployments")?;
         let manifest = deployment.record.as_ref().map(|r| r.manifest_text.clone()).unwrap_or_default();
-        let manifest = match caller.needs(Right::Admin, "see secrets") {
+        let manifest = match caller.owns(&deployment.teams, Access::Admin, "see secrets") {
             Ok(()) => manifest,
             Err(_) if manifest.is_empty() => manifest,
             Err(_) => redacted_text(&manifest),
@@ -164,7 +189,6 @@ impl Service {
         force: bool,
         context_id: &str,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "delete deployments")?;
         self.queue_for(caller, request_id, TaskKind::DeleteDeployment { force }, name, context_id).await
     }
 
@@ -181,7 +205,6 @@ impl Service {
         max_in_flight: Option<String>,
         canaries: Option<String>,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "change the state of instances")?;
         let kind = TaskKind::ChangeState { change, filter, skip_drain, max_in_flight, canaries };
         self.queue_for(caller, request_id, kind, name, "").await
     }
@@ -194,7 +217,6 @@ impl Service {
         name: &DeploymentName,
         run: ErrandRun,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "run errands")?;
         let ErrandRun { errand, keep_alive, when_changed, instances } = run;
         let kind = TaskKind::RunErrand { errand, keep_alive, instances, when_changed };
         self.queue_for(caller, request_id, kind, name, "").await
@@ -207,9 +229,9 @@ impl Service {
         name: DeploymentName,
         page: &Page,
     ) -> Result<List<String>, ServiceError> {
-        caller.needs(Right::Read, "list errands")?;
+        let caller = caller.clone();
         self.list(Read::Linearizable, page, move |state, page| {
-            existing(state, &name)?;
+            readable(state, &caller, &name, "list errands")?;
             page.cut(errands_of(state, &name), |errand| errand.clone())
         })
         .await
@@ -269,6 +291,40 @@ pub(crate) fn existing(state: &State<'_>, name: &DeploymentName) -> Result<Deplo
     })
 }
 
+/// Returns a deployment that the caller may look at. Whether there is one is told before who may, as in BOSH; but to
+/// nobody who has no business here at all.
+pub(crate) fn readable(
+    state: &State<'_>,
+    caller: &Caller,
+    name: &DeploymentName,
+    operation: &'static str,
+) -> Result<Deployment, ServiceError> {
+    accessible(state, caller, name, Access::Read, operation)
+}
+
+/// Returns a deployment that the caller may change.
+pub(crate) fn owned(
+    state: &State<'_>,
+    caller: &Caller,
+    name: &DeploymentName,
+    operation: &'static str,
+) -> Result<Deployment, ServiceError> {
+    accessible(state, caller, name, Access::Admin, operation)
+}
+
+fn accessible(
+    state: &State<'_>,
+    caller: &Caller,
+    name: &DeploymentName,
+    access: Access,
+    operation: &'static str,
+) -> Result<Deployment, ServiceError> {
+    caller.needs(Right::Any, operation)?;
+    let deployment = existing(state, name)?;
+    caller.owns(&deployment.teams, access, operation)?;
+    Ok(deployment)
+}
+
 fn summary(state: &State<'_>, deployment: Deployment) -> DeploymentSummary {
     let lock = state.lock(&deployment_lock(&deployment.name));
     let (releases, stemcells) =
@@ -278,6 +334,7 @@ fn summary(state: &State<'_>, deployment: Deployment) -> DeploymentSummary {
         stemcells,
         locked_by: lock.map(|l| l.holder),
         deployed: deployment.record.is_some(),
+        teams: deployment.teams,
         name: deployment.name,
     }
 }

@@ -8,7 +8,8 @@ use state::State;
 use state::records::Deployment;
 
 use super::changeset::{Document, difference};
-use crate::{Caller, Read, Right, Service, ServiceError};
+use super::configs::team_of;
+use crate::{Access, Caller, Read, Right, Service, ServiceError};
 
 /// What happens to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +64,18 @@ impl Service {
         manifest: &str,
         no_redact: bool,
     ) -> Result<Difference, ServiceError> {
-        let right = if no_redact { Right::Admin } else { Right::Read };
-        caller.needs(right, "compare manifests")?;
+        caller.needs(Right::TeamAdmin, "compare manifests")?;
         let mut new = model::yaml::parse_mapping(manifest)?;
         let in_manifest = || DeploymentName::new(new.get("name").and_then(Value::as_str).unwrap_or_default());
         let name = deployment.unwrap_or_else(in_manifest);
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
         let newest = state.latest_configs();
-        let old = match state.deployment(&name) {
+        let deployment = state.deployment(&name);
+        if let Some(deployment) = &deployment {
+            caller.owns(&deployment.teams, Access::Admin, "compare manifests")?;
+        }
+        let old = match deployment {
             None => Map::new(),
             Some(Deployment { record: Some(record), .. }) => {
                 let mut old = record.manifest.as_object().cloned().unwrap_or_default();
@@ -176,8 +180,9 @@ pub enum ConfigSide {
 }
 
 impl ConfigSide {
-    /// Returns the text, and which version it is of.
-    fn read(self, state: &State<'_>) -> Result<(String, Option<ConfigId>), ServiceError> {
+    /// Returns the text, and which version it is of. A version that is stored must be the caller's own: both sides are
+    /// shown with their secrets.
+    fn read(self, state: &State<'_>, caller: &Caller) -> Result<(String, Option<ConfigId>), ServiceError> {
         let stored = match self {
             Self::Text(text) => return Ok((text, None)),
             Self::Latest { kind, name } => state.latest_config(&kind, &name),
@@ -185,6 +190,9 @@ impl ConfigSide {
                 ServiceError::told(ErrorCode::ConfigNotFound, format!("Config {id} not found"))
             })?),
         };
+        if let Some(config) = &stored {
+            caller.owns(&team_of(config), Access::Admin, "compare configs")?;
+        }
         Ok(stored.map_or_else(Default::default, |config| (config.content, Some(config.id))))
     }
 }
@@ -197,18 +205,16 @@ impl Service {
         from: ConfigSide,
         to: ConfigSide,
     ) -> Result<(Vec<DiffLine>, Option<ConfigId>), ServiceError> {
-        caller.needs(Right::Read, "compare configs")?;
-        // Who may only read sees no secrets, here as elsewhere.
-        let no_redact = caller.needs(Right::Admin, "see secrets").is_ok();
+        caller.needs(Right::ReadOrTeam, "compare configs")?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
         let document = |text: &str| -> Result<Document, ServiceError> {
             Ok(match text.is_empty() {
-                true => Document::new(Map::new(), no_redact),
-                false => Document::new(model::yaml::parse_mapping(text)?, no_redact),
+                true => Document::new(Map::new(), true),
+                false => Document::new(model::yaml::parse_mapping(text)?, true),
             })
         };
-        let ((from, id), (to, _)) = (from.read(&state)?, to.read(&state)?);
+        let ((from, id), (to, _)) = (from.read(&state, caller)?, to.read(&state, caller)?);
         Ok((difference(&document(&from)?, &document(&to)?), id))
     }
 }

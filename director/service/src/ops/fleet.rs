@@ -22,6 +22,11 @@ impl Service {
         caller.needs(Right::Read, "see the fleet's state")
     }
 
+    /// Fails unless the caller may list networks.
+    pub fn may_list_networks(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "list networks")
+    }
+
     /// Fails unless the caller may change the fleet.
     pub fn may_change_fleet(&self, caller: &Caller) -> Result<(), ServiceError> {
         caller.needs(Right::Admin, "change the fleet")
@@ -114,7 +119,7 @@ impl Service {
 
     /// Returns whether resurrection is paused everywhere.
     pub async fn resurrection_paused(&self, caller: &Caller) -> Result<bool, ServiceError> {
-        caller.needs(Right::Read, "see whether instances are resurrected")?;
+        caller.needs(Right::Admin, "see whether instances are resurrected")?;
         let looked = self.look(Read::Linearizable).await?;
         Ok(State::new(&*looked.view).resurrection_paused())
     }

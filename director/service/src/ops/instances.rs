@@ -7,8 +7,8 @@ use state::State;
 use state::command::Command;
 use state::records::AgentRecord;
 
-use super::deployments::{existing, queued};
-use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
+use super::deployments::{owned, queued, readable};
+use crate::{Caller, List, Mutation, Page, Read, Service, ServiceError};
 
 /// An instance with everything about it.
 #[derive(Clone, Debug)]
@@ -32,9 +32,9 @@ impl Service {
         read: Read,
         page: &Page,
     ) -> Result<List<InstanceRow>, ServiceError> {
-        caller.needs(Right::Read, "list instances")?;
+        let caller = caller.clone();
         self.list(read, page, move |state, page| {
-            existing(state, &deployment)?;
+            readable(state, &caller, &deployment, "list instances")?;
             let instances = state.instances_from(&deployment, page.after()?.as_ref());
             let (instances, next) =
                 page.cut(instances.filter(|i| !i.compilation), |instance| instance.spec.id.clone())?;
@@ -60,12 +60,11 @@ impl Service {
         deployment: &DeploymentName,
         vms: bool,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Read, "list instances")?;
         let looked = match self.look_for(caller, request_id.as_ref()).await? {
             Mutation::New(looked) => looked,
             Mutation::Repeated(outcome) => return queued(outcome),
         };
-        existing(&State::new(&*looked.view), deployment)?;
+        readable(&State::new(&*looked.view), caller, deployment, "list instances")?;
         let (kind, name) = (TaskKind::Inspect { vms }, Some(deployment.clone()));
         self.queue(caller, request_id, kind, name, "", Vec::new()).await
     }
@@ -80,8 +79,8 @@ impl Service {
         id_or_index: &str,
         ignore: bool,
     ) -> Result<(), ServiceError> {
-        caller.needs(Right::Admin, "ignore instances")?;
         let Mutation::New(looked) = self.look_for(caller, request_id.as_ref()).await? else { return Ok(()) };
+        owned(&State::new(&*looked.view), caller, deployment, "ignore instances")?;
         let instance = find_instance(&State::new(&*looked.view), deployment, group, id_or_index)?;
         self.propose(caller, request_id, Command::InstanceIgnore { instance, ignore }).await.map(|_| ())
     }

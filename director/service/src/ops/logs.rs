@@ -5,8 +5,8 @@ use model::{BlobDigest, DeploymentName, ErrorCode, InstanceId, RequestId, TaskId
 use state::State;
 use state::command::Command;
 
-use super::deployments::{existing, queued};
-use crate::{Caller, Mutation, Right, Service, ServiceError};
+use super::deployments::{owned, queued};
+use crate::{Caller, Mutation, Service, ServiceError};
 
 /// How long what tasks leave is kept to be fetched, as in BOSH: ten days.
 const BUNDLES_KEPT_MS: i64 = 10 * 24 * 3600 * 1000;
@@ -46,11 +46,11 @@ impl Service {
         deployment: &DeploymentName,
         wish: LogWish,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "fetch logs")?;
         let looked = match self.look_for(caller, request_id.as_ref()).await? {
             Mutation::New(looked) => looked,
             Mutation::Repeated(outcome) => return queued(outcome),
         };
+        owned(&State::new(&*looked.view), caller, deployment, "fetch logs")?;
         let LogWish { instances, logs, filters } = wish;
         if logs.len() + filters.iter().map(String::len).sum::<usize>() > WISH_BYTES_MAX {
             let text = format!("types and filters of logs may have {WISH_BYTES_MAX} bytes together");
@@ -69,7 +69,6 @@ fn with_vms(
     deployment: &DeploymentName,
     filter: &InstanceFilter,
 ) -> Result<Vec<InstanceId>, ServiceError> {
-    existing(state, deployment)?;
     let group = filter.group.as_ref().map_or("*", |group| group.as_str());
     let id_or_index = filter.id_or_index.as_deref().unwrap_or("*");
     // An all-digits id is an index, as everywhere in BOSH.

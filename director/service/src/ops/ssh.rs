@@ -4,8 +4,8 @@ use model::task::{SshCommand, SshTarget, TaskKind};
 use model::{DeploymentName, ErrorCode, RequestId, TaskId};
 use state::State;
 
-use super::deployments::{existing, queued};
-use crate::{Caller, Mutation, Right, Service, ServiceError};
+use super::deployments::{owned, queued};
+use crate::{Caller, Mutation, Service, ServiceError};
 
 /// The longest of everything that is asked for together: it is in an entry of the log, and keys are the longest of it.
 const WISH_BYTES_MAX: usize = 32 << 10;
@@ -21,12 +21,11 @@ impl Service {
         command: SshCommand,
         target: SshTarget,
     ) -> Result<TaskId, ServiceError> {
-        caller.needs(Right::Admin, "ssh")?;
         let looked = match self.look_for(caller, request_id.as_ref()).await? {
             Mutation::New(looked) => looked,
             Mutation::Repeated(outcome) => return queued(outcome),
         };
-        existing(&State::new(&*looked.view), deployment)?;
+        owned(&State::new(&*looked.view), caller, deployment, "ssh")?;
         let named = match &command {
             SshCommand::Setup { user, public_key } => user.len() + public_key.len(),
             SshCommand::Cleanup { user_regex } => user_regex.len(),

@@ -9,7 +9,7 @@ use state::command::{Command, Refusal};
 use state::query::TaskFilter;
 use state::records::{OutputSegment, PlannedUnit, StepState, UnitState};
 
-use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
+use crate::{ACCESS_TASK, Access, Caller, List, Page, Read, Right, Service, ServiceError};
 
 /// A task, and whom it waits for.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub enum Output {
 }
 
 impl Service {
-    /// Lists tasks, newest first.
+    /// Lists tasks, newest first: all of them for the director's people, those of their teams for others.
     pub async fn tasks(
         &self,
         caller: &Caller,
@@ -68,7 +68,7 @@ impl Service {
         deployment: Option<DeploymentName>,
         page: &Page,
     ) -> Result<List<TaskView>, ServiceError> {
-        caller.needs(Right::Read, "list tasks")?;
+        let teams = whose(caller)?;
         let states = match current {
             true => vec![TaskState::Queued, TaskState::Processing, TaskState::Cancelling],
             false => Vec::new(),
@@ -78,6 +78,7 @@ impl Service {
             let filter = TaskFilter {
                 states,
                 deployment,
+                teams,
                 before: before.map(|id| id.0),
                 limit: Some(page.limit() + 1),
                 ..TaskFilter::default()
@@ -92,10 +93,11 @@ impl Service {
     pub async fn newest_tasks(&self, caller: &Caller, query: TaskQuery) -> Result<Vec<Task>, ServiceError> {
         /// Tasks that are looked through at once.
         const PIECE: usize = 100;
-        caller.needs(Right::Read, "list tasks")?;
+        let teams = whose(caller)?;
         let TaskQuery { states, deployment, context_id, all_kinds, limit } = query;
         let find = move |state: &State<'_>| {
-            let mut filter = TaskFilter { states, deployment, context_id, before: None, limit: Some(PIECE) };
+            let mut filter =
+                TaskFilter { states, deployment, context_id, teams, before: None, limit: Some(PIECE) };
             let mut found = Vec::new();
             loop {
                 let piece = state.tasks(&filter);
@@ -114,10 +116,10 @@ impl Service {
 
     /// Returns a task.
     pub async fn task(&self, caller: &Caller, id: TaskId) -> Result<TaskView, ServiceError> {
-        caller.needs(Right::Read, "read tasks")?;
+        caller.needs(Right::ReadOrTeamAdmin, ACCESS_TASK)?;
         let looked = self.look(Read::Linearizable).await?;
         let state = State::new(&*looked.view);
-        existing(&state, id).map(|task| view(&state, task))
+        readable(&state, caller, id).map(|task| view(&state, task))
     }
 
     /// Waits until a task has ended.
@@ -132,15 +134,11 @@ impl Service {
         }
     }
 
-    /// Fails unless the caller may read a kind of a task's output. Debug and CPI logs are for admins, as in BOSH: they show
-    /// requests to clouds and agents.
-    pub fn may_follow(&self, caller: &Caller, kind: OutputKind) -> Result<(), ServiceError> {
-        match kind {
-            OutputKind::Event | OutputKind::Result => caller.needs(Right::Read, "read tasks"),
-            OutputKind::Debug | OutputKind::Cpi => {
-                caller.needs(Right::Admin, "read debug and CPI logs of tasks")
-            }
-        }
+    /// Fails unless the caller may read a kind of a task's output, as far as this replica knows: call [`Service::look`]
+    /// before.
+    pub fn may_follow(&self, caller: &Caller, id: TaskId, kind: OutputKind) -> Result<(), ServiceError> {
+        let kv = self.log().view();
+        followed(&State::new(&*kv), caller, id, kind).map(|_| ())
     }
 
     /// Returns a task and a piece of its output, from this replica's state; call [`Service::look`] once before following.
@@ -153,10 +151,9 @@ impl Service {
         offset: u64,
         bytes_max: usize,
     ) -> Result<(TaskView, Output), ServiceError> {
-        self.may_follow(caller, kind)?;
         let kv = self.log().view();
         let state = State::new(&*kv);
-        let task = existing(&state, id)?;
+        let task = followed(&state, caller, id, kind)?;
         let output = match kind {
             OutputKind::Event | OutputKind::Result => {
                 Output::Bytes(state.output(id, kind, offset, bytes_max))
@@ -176,14 +173,19 @@ impl Service {
         id: TaskId,
         page: &Page,
     ) -> Result<List<UnitView>, ServiceError> {
-        caller.needs(Right::Read, "read tasks")?;
+        let caller = caller.clone();
         self.list(Read::Linearizable, page, move |state, page| {
-            existing(state, id)?;
+            readable(state, &caller, id)?;
             let units = state.units_from(id, page.after()?.unwrap_or_default());
             let (units, next) = page.cut(units, |planned| planned.unit.no)?;
             Ok((units.into_iter().map(|planned| unit_view(state, id, planned)).collect(), next))
         })
         .await
+    }
+
+    /// Fails unless the caller may cancel tasks. The admins of a task's own team may not, as in BOSH.
+    pub fn may_cancel(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "cancel tasks")
     }
 
     /// Asks a task to stop; returns its state afterwards.
@@ -193,7 +195,7 @@ impl Service {
         request_id: Option<RequestId>,
         id: TaskId,
     ) -> Result<TaskState, ServiceError> {
-        caller.needs(Right::Admin, "cancel tasks")?;
+        self.may_cancel(caller)?;
         // The state judges, not we: a repeat gets its first answer, whatever has become of the task since.
         match self.propose(caller, request_id, Command::TaskCancel { task: id }).await {
             Err(ServiceError::Refused(Refusal::TaskState { state, .. })) => {
@@ -205,6 +207,30 @@ impl Service {
         };
         Ok(self.task(caller, id).await?.task.state)
     }
+}
+
+/// Returns the teams whose tasks the caller sees in lists; none if it sees all.
+fn whose(caller: &Caller) -> Result<Option<Vec<String>>, ServiceError> {
+    caller.needs(Right::ReadOrTeamAdmin, "list tasks")?;
+    Ok((!caller.has(Right::Read)).then(|| caller.admin_teams()))
+}
+
+/// Returns a task that the caller may look at.
+fn readable(state: &State<'_>, caller: &Caller, id: TaskId) -> Result<Task, ServiceError> {
+    caller.needs(Right::Any, ACCESS_TASK)?;
+    let task = existing(state, id)?;
+    caller.owns(&task.teams, Access::Read, ACCESS_TASK)?;
+    Ok(task)
+}
+
+/// Returns a task of whose output the caller may read a kind. Debug and CPI logs are for admins, as in BOSH: they show
+/// requests to clouds and agents.
+fn followed(state: &State<'_>, caller: &Caller, id: TaskId, kind: OutputKind) -> Result<Task, ServiceError> {
+    let task = readable(state, caller, id)?;
+    if matches!(kind, OutputKind::Debug | OutputKind::Cpi) {
+        caller.owns(&task.teams, Access::Admin, "read debug and CPI logs of tasks")?;
+    }
+    Ok(task)
 }
 
 fn unit_view(state: &State<'_>, task: TaskId, planned: PlannedUnit) -> UnitView {

@@ -7,7 +7,7 @@ use state::State;
 use state::command::Command;
 use state::records::{User, UserToken};
 
-use crate::{Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
+use crate::{Caller, List, Mutation, Origin, Page, Read, Right, Service, ServiceError};
 
 /// The longest that a token may be good: some day somebody must look at it again.
 pub const TOKEN_LIFE_MAX_MS: i64 = 366 * 24 * 3600 * 1000;
@@ -96,7 +96,7 @@ impl Service {
             return Err(bad(format!("a token's note has at most {NOTE_BYTES_MAX} bytes")));
         }
         let looked = self.look(Read::Linearizable).await?;
-        let has = match user == caller.user {
+        let has = match user == caller.user && caller.origin == Origin::Fleet {
             // The caller's own rights, which are less than the user's if a token was used to log in.
             true => caller.scopes.clone(),
             false => State::new(&*looked.view).user(&user).map(|u| u.scopes).unwrap_or_default(),
@@ -126,11 +126,12 @@ impl Service {
         request_id: Option<RequestId>,
         id: String,
     ) -> Result<(), ServiceError> {
-        caller.needs(Right::Read, "revoke tokens")?;
+        caller.needs(Right::Any, "revoke tokens")?;
         let Mutation::New(looked) = self.look_for(caller, request_id.as_ref()).await? else { return Ok(()) };
         let owner = State::new(&*looked.view).user_token(&id).map(|token| token.user);
         // Who may not know of it is told what somebody is told whose token is not there.
-        let visible = caller.needs(Right::Admin, "").is_ok() || owner.as_ref() == Some(&caller.user);
+        let is_own = caller.origin == Origin::Fleet && owner.as_ref() == Some(&caller.user);
+        let visible = caller.has(Right::Admin) || is_own;
         if owner.is_none() || !visible {
             let text = format!("there is no token '{id}'");
             return Err(ServiceError::told(ErrorCode::ResourceNotFound, text));
@@ -157,11 +158,17 @@ impl Service {
     }
 }
 
-/// Returns the user that is meant, whom the caller must be unless they are an admin.
+/// Returns the user that is meant, whom the caller must be unless they are an admin. Whom the UAA vouches for is no user of
+/// the fleet, also if one has the same name.
 fn own_or_others(caller: &Caller, user: String, operation: &'static str) -> Result<UserName, ServiceError> {
-    caller.needs(Right::Read, "have tokens")?;
-    if user.is_empty() || user == caller.user.as_str() {
+    caller.needs(Right::Any, "have tokens")?;
+    let is_user = caller.origin == Origin::Fleet;
+    if is_user && (user.is_empty() || user == caller.user.as_str()) {
         return Ok(caller.user.clone());
+    }
+    if user.is_empty() {
+        let text = "tokens are given to users of the fleet: name one";
+        return Err(ServiceError::told(ErrorCode::BadRequest, text));
     }
     caller.needs(Right::Admin, operation).map(|()| UserName::new(user))
 }

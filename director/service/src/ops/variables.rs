@@ -1,10 +1,10 @@
-//! Variables: names and versions for all, one value at a time for admins.
+//! Variables: names and versions for whoever owns the deployment, one value at a time for admins.
 
 use model::{DeploymentName, ErrorCode, VariableName};
 use state::State;
 use state::records::Variable;
 
-use super::deployments::existing;
+use super::deployments::owned;
 use crate::{Caller, List, Page, Read, Right, Service, ServiceError};
 
 impl Service {
@@ -15,9 +15,9 @@ impl Service {
         deployment: DeploymentName,
         page: &Page,
     ) -> Result<List<(VariableName, u64, String)>, ServiceError> {
-        caller.needs(Right::Read, "list variables")?;
+        let caller = caller.clone();
         self.list(Read::Linearizable, page, move |state, page| {
-            existing(state, &deployment)?;
+            owned(state, &caller, &deployment, "list variables")?;
             let pins = state.deployed_variable_set(&deployment).map(|set| set.pins).unwrap_or_default();
             let (pins, next) = page.cut(pins, |(name, _)| name.clone())?;
             let row = |(name, version)| {

@@ -66,7 +66,7 @@ impl CommandLog for Fleet {
 
 /// Somebody with one scope.
 pub fn caller(scope: &str) -> Caller {
-    Caller { user: UserName::new("ann"), scopes: [scope.to_owned()].into() }
+    Caller { user: UserName::new("ann"), scopes: [scope.to_owned()].into(), ..Caller::default() }
 }
 
 pub fn admin() -> Caller {

@@ -17,20 +17,26 @@ pub(super) fn put(
 ) -> Result<Outcome, Refusal> {
     let (kind, name) = which;
     let latest = tx.state().latest_config(kind, name);
+    check_owner(tx, which, latest.as_ref())?;
     let latest_id = latest.as_ref().map_or(ConfigId(0), |config| config.id);
     if let Some(expected) = expected_latest.filter(|expected| *expected != latest_id) {
         return Err(Refusal::ConfigMoved { expected, latest: latest_id });
     }
-    if let Some(same) = latest.filter(|config| config.content == content) {
+    if let Some(same) = latest.as_ref().filter(|config| config.content == content) {
         return Ok(Outcome::ConfigStored { id: same.id, unchanged: true });
     }
+    // A new version of what is there stays with whom it belongs to.
+    let team = match latest {
+        Some(latest) => latest.team,
+        None => tx.owner.teams.first().cloned(),
+    };
     let id = ConfigId(tx.next_number("configs"));
     let config = StoredConfig {
         id,
         kind: kind.clone(),
         name: name.clone(),
         content: content.to_owned(),
-        team: None,
+        team,
         created_at: tx.at,
         deleted: false,
     };
@@ -41,9 +47,17 @@ pub(super) fn put(
     Ok(Outcome::ConfigStored { id, unchanged: false })
 }
 
+/// Refuses to change what is another team's.
+fn check_owner(tx: &Tx<'_>, which: (&String, &String), latest: Option<&StoredConfig>) -> Result<(), Refusal> {
+    let Some(latest) = latest else { return Ok(()) };
+    let owners: Vec<String> = latest.team.iter().cloned().collect();
+    tx.owner.check("config", &format!("{}/{}", which.0, which.1), &owners)
+}
+
 /// `ConfigDelete`.
 pub(super) fn delete(tx: &mut Tx<'_>, which: (&String, &String)) -> Result<Outcome, Refusal> {
     let (kind, name) = which;
+    check_owner(tx, which, tx.state().latest_config(kind, name).as_ref())?;
     let numbers = tx.rows_of(&CONFIGS_BY_NAME, &(kind.clone(), name.clone()));
     let numbers: Vec<ConfigId> = numbers.map(|((_, _, id), ())| id).collect();
     let configs = numbers.iter().filter_map(|id| tx.get(&CONFIGS, id));

@@ -34,11 +34,41 @@ fn label(name: &DeploymentName) -> String {
     canonical(name.as_str()).unwrap_or_default()
 }
 
-/// Makes sure that a deployment has a row.
-pub(super) fn ensure(tx: &mut Tx<'_>, name: &DeploymentName) {
+/// Returns the teams of a deployment that is there, or is about to be: those of the first deploy that waits to make it.
+fn owners(tx: &Tx<'_>, name: &DeploymentName) -> Option<Vec<String>> {
+    if let Some(row) = tx.get(&DEPLOYMENTS, name) {
+        return Some(row.teams);
+    }
+    let open = tx.rows(&TASKS_OPEN).filter_map(|(id, ())| tx.get(&TASKS, &id));
+    let mut deploys = open.filter(|task| task.class == TaskClass::Deploy);
+    deploys.find(|task| task.deployment.as_ref() == Some(name)).map(|task| task.teams)
+}
+
+/// Returns the teams of a task of a deployment: the deployment's, which who asks must be of if they are no admin of the
+/// director, and no more than look; or those of whoever makes it.
+pub(super) fn teams_of_task(
+    tx: &Tx<'_>,
+    class: TaskClass,
+    name: &DeploymentName,
+) -> Result<Vec<String>, Refusal> {
+    let Some(owners) = owners(tx, name) else { return Ok(tx.owner.teams.to_vec()) };
+    if class != TaskClass::Inspect {
+        tx.owner.check("deployment", name.as_str(), &owners)?;
+    }
+    Ok(owners)
+}
+
+/// Makes sure that a deployment has a row; a new one belongs to these teams.
+pub(super) fn ensure(tx: &mut Tx<'_>, name: &DeploymentName, teams: &[String]) {
     tx.put(&DEPLOYMENT_LABELS, &label(name), name);
     if !tx.has(&DEPLOYMENTS, name) {
-        let row = Deployment { name: name.clone(), generation: 0, record: None, created_at: tx.at };
+        let row = Deployment {
+            name: name.clone(),
+            generation: 0,
+            record: None,
+            created_at: tx.at,
+            teams: teams.to_vec(),
+        };
         tx.put(&DEPLOYMENTS, name, &row);
     }
 }

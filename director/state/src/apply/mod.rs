@@ -38,7 +38,7 @@ use model::Revision;
 use model::release::Parts;
 
 pub use self::changes::CHANGES_KEPT;
-use self::tx::Tx;
+use self::tx::{Owner, Tx};
 use crate::command::{Command, Entry, Outcome, Refusal};
 use crate::kv::Kv;
 use crate::overlay::Writes;
@@ -112,7 +112,7 @@ fn decide(
 }
 
 /// Every command has its line here; a new one breaks the build until it has, too.
-fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
+fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal> {
     use Command::*;
     match command {
         ClusterInit { cluster_id, director_name, director_uuid, secrets } => {
@@ -195,5 +195,21 @@ fn command(tx: &mut Tx<'_>, command: &Command) -> Result<Outcome, Refusal> {
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),
+        ForTeams { teams, only_theirs, command } => for_teams(tx, (teams, *only_theirs), command),
     }
+}
+
+/// `ForTeams`. Once: a command for the teams of a command for teams is nobody's.
+fn for_teams<'a>(
+    tx: &mut Tx<'a>,
+    owner: (&'a [String], bool),
+    asked: &'a Command,
+) -> Result<Outcome, Refusal> {
+    let is_owned =
+        matches!(asked, Command::TaskQueue { .. } | Command::ConfigPut { .. } | Command::ConfigDelete { .. });
+    if !is_owned {
+        return Err(tx::invalid("a command for teams", "teams own deployments and configs"));
+    }
+    tx.owner = Owner { teams: owner.0, only_theirs: owner.1 };
+    command(tx, asked)
 }

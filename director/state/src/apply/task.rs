@@ -65,6 +65,10 @@ pub(super) fn queue(
     if tx.count(OPEN_COUNTER, 1) > TASKS_OPEN_MAX {
         return Err(invalid("another task", format!("{TASKS_OPEN_MAX} have not ended yet")));
     }
+    let teams = match deployment {
+        Some(name) => deployment::teams_of_task(tx, class, name)?,
+        None => Vec::new(),
+    };
     let id = TaskId(tx.next_number("tasks"));
     let mut distinct: Vec<LockName> = Vec::new();
     locks.iter().for_each(|name| {
@@ -91,6 +95,7 @@ pub(super) fn queue(
         error: None,
         labels: Default::default(),
         audit: None,
+        teams,
     };
     tx.put(&TASKS, &id, &row);
     tx.put(&TASK_KINDS, &id, kind);
@@ -153,7 +158,7 @@ fn begin(tx: &mut Tx<'_>, task: &mut TaskRow) -> Result<(), Refusal> {
         _ => return Ok(()),
     };
     if task.class == TaskClass::Deploy {
-        deployment::ensure(tx, &name);
+        deployment::ensure(tx, &name, &task.teams);
     }
     let object_name = Some(name.to_string());
     let event =

@@ -25,7 +25,28 @@ pub(crate) struct Tx<'a> {
     pub at: Timestamp,
     /// Who asked.
     pub actor: &'a Actor,
+    /// For which teams.
+    pub owner: Owner<'a>,
     touched: BTreeMap<(u8, String), Touch>,
+}
+
+/// The teams whose admin asks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Owner<'a> {
+    /// What is made is theirs.
+    pub teams: &'a [String],
+    /// What is there already must be theirs, too.
+    pub only_theirs: bool,
+}
+
+impl Owner<'_> {
+    /// Refuses to touch what other teams own.
+    pub fn check(&self, what: &str, name: &str, owners: &[String]) -> Result<(), Refusal> {
+        match self.only_theirs && !owners.iter().any(|team| self.teams.contains(team)) {
+            true => Err(Refusal::NotOwned { what: what.into(), name: name.into(), teams: owners.to_vec() }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What happened to a row that watchers see.
@@ -37,7 +58,8 @@ enum Touch {
 
 impl<'a> Tx<'a> {
     pub fn new(base: &'a dyn KvRead, revision: Revision, at: Timestamp, actor: &'a Actor) -> Self {
-        Self { kv: Overlay::new(base), revision, at, actor, touched: BTreeMap::new() }
+        let owner = Owner::default();
+        Self { kv: Overlay::new(base), revision, at, actor, owner, touched: BTreeMap::new() }
     }
 
     /// Forgets everything written so far.

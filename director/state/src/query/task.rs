@@ -22,6 +22,8 @@ pub struct TaskFilter {
     pub deployment: Option<DeploymentName>,
     /// Only tasks with this context id.
     pub context_id: Option<String>,
+    /// Only tasks that one of these teams owns; any if none.
+    pub teams: Option<Vec<String>>,
     /// Only tasks before this one.
     pub before: Option<TaskId>,
     /// At most so many; none for no bound.
@@ -33,6 +35,7 @@ impl TaskFilter {
         (self.states.is_empty() || self.states.contains(&task.state))
             && self.deployment.as_ref().is_none_or(|deployment| task.deployment.as_ref() == Some(deployment))
             && self.context_id.as_ref().is_none_or(|context| task.context_id == *context)
+            && self.teams.as_ref().is_none_or(|teams| task.teams.iter().any(|team| teams.contains(team)))
     }
 
     fn takes_only_open(&self) -> bool {
