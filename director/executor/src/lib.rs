@@ -15,6 +15,7 @@ pub mod error;
 pub mod journal;
 mod latecomers;
 pub mod lease;
+mod patience;
 pub mod ports;
 pub mod prepare;
 pub mod recover;

@@ -1,7 +1,6 @@
 //! Asking every VM's agent for its state before planning.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use agent_api::{AgentState, JobState, Method, Mode, Request};
 use futures::StreamExt as _;
@@ -11,16 +10,10 @@ use model::task::TaskError;
 use model::{ErrorCode, InstanceId, RequestId};
 use scheduler::input::AgentObservation;
 use state::State;
-use state::records::AgentHealth;
 
 use crate::context::TaskContext;
 use crate::error::{Interrupted, StepError};
-
-/// How long an agent may take to say how it is.
-const STATE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an agent may take that the watchers have called dead: they asked it twice already, by two ways.
-const DEAD_STATE_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::patience;
 
 /// Agents asked at once: enough that a thousand take a second, few enough not to flood one replica's streams.
 const ASKED_AT_ONCE: usize = 128;
@@ -51,7 +44,7 @@ async fn ask(context: &TaskContext, vm: &Vm, slug: &str) -> (InstanceId, AgentOb
         id: RequestId::new(format!("t{}-observe-{}", context.id(), uuid::Uuid::new_v4())),
         epoch,
         mode: Mode::Submit,
-        timeout: patience(context, vm),
+        timeout: patience::for_state(&State::new(&*context.view()), &vm.agent),
         method: Method::GetState { full: false },
     };
     let observation = match context.ports.agents.call(&vm.agent, request).await {
@@ -70,15 +63,6 @@ async fn ask(context: &TaskContext, vm: &Vm, slug: &str) -> (InstanceId, AgentOb
         },
     };
     (vm.instance.clone(), observation)
-}
-
-fn patience(context: &TaskContext, vm: &Vm) -> Duration {
-    let view = context.view();
-    let agent = State::new(&*view).agent(&vm.agent);
-    match agent.is_some_and(|a| a.health == AgentHealth::Dead) {
-        true => DEAD_STATE_TIMEOUT,
-        false => STATE_TIMEOUT,
-    }
 }
 
 fn name(state: JobState) -> &'static str {

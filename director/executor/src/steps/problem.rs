@@ -1,7 +1,5 @@
 //! Problems: whether one is still there when its turn comes, and the reboot that may mend it.
 
-use std::time::Duration;
-
 use agent_api::{AgentError, AgentState, Method, Mode};
 use model::problem::{Fault, Resolution};
 use model::step::StepOutcome;
@@ -12,9 +10,7 @@ use super::calls::QUICK;
 use super::disk;
 use crate::context::StepContext;
 use crate::error::StepError;
-
-/// How long an agent may take that was found silent.
-const STATE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::patience;
 
 /// Fails if the problem is none any more, or the resolution does not go with it.
 pub async fn confirm(
@@ -49,8 +45,9 @@ async fn confirm_silence(
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let state = Method::GetState { full: false };
-    let answers = match cx.agent_raw(agent, "state", state, STATE_TIMEOUT, Mode::Submit).await? {
+    let (state, within) =
+        (Method::GetState { full: false }, patience::for_state(&State::new(&*cx.task.view()), agent));
+    let answers = match cx.agent_raw(agent, "state", state, within, Mode::Submit).await? {
         Ok(reply) => serde_json::from_value::<AgentState>(reply.0).is_ok(),
         Err(error @ (AgentError::StaleEpoch { .. } | AgentError::Cancelled { .. })) => {
             return Err(cx.told(error, instance));

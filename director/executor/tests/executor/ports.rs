@@ -55,6 +55,8 @@ pub struct Outside {
     past: Mutex<Vec<(AgentId, Deed)>>,
     /// Every request that arrived, looks included.
     requests: watch::Sender<Vec<&'static str>>,
+    /// How long agents might have taken to say how they are.
+    patience: Mutex<Vec<(AgentId, Duration)>>,
 }
 
 impl Outside {
@@ -76,7 +78,14 @@ impl Outside {
             keys: Mutex::default(),
             past: Mutex::default(),
             requests: watch::channel(Vec::new()).0,
+            patience: Mutex::default(),
         }
+    }
+
+    /// Returns how long an agent might have taken each time when it was asked how it is.
+    pub fn patience_with(&self, agent: &AgentId) -> Vec<Duration> {
+        let asked = self.patience.lock().unwrap();
+        asked.iter().filter(|(asked, _)| asked == agent).map(|(_, patience)| *patience).collect()
     }
 
     /// Makes all agents answer this to a method from now on.
@@ -278,6 +287,9 @@ impl Agents for Outside {
     async fn call(&self, agent: &AgentId, mut request: Request) -> Result<Reply, AgentError> {
         let method = request.method.name();
         self.requests.send_modify(|requests| requests.push(told(&request.method)));
+        if matches!(request.method, Method::GetState { .. }) {
+            self.patience.lock().unwrap().push((agent.clone(), request.timeout));
+        }
         if !self.known.lock().unwrap().contains(agent) || self.silent.lock().unwrap().contains(agent) {
             return Err(AgentError::Unreachable { agent: agent.clone() });
         }

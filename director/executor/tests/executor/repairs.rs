@@ -1,9 +1,13 @@
 //! Tasks that go on where one thing fails: several repairs at once, clean-ups, deletions by force.
 
+use std::time::Duration;
+
 use cpi_api::CpiErrorKind;
 use cpi_api::fake::Fault;
-use model::DeploymentName;
 use model::task::{TaskKind, TaskState};
+use model::{DeploymentName, NodeId};
+use state::command::Command;
+use state::records::{AgentHealth, AgentTransition, ShardMap};
 
 use crate::artifacts::{Shape, errand};
 use crate::world::TestWorld;
@@ -61,6 +65,27 @@ async fn all_that_can_not_be_repaired_is_told() {
         "{error}"
     );
     assert_eq!(asked(&world, "post-deploy"), before, "nothing was repaired");
+}
+
+/// The watchers have asked it by two ways before they called it dead. Whoever resurrects it must not wait for it twice more:
+/// that is time in which nothing runs.
+#[tokio::test]
+async fn who_was_called_dead_is_not_waited_for_as_long_as_others() {
+    let world = deployed(Shape { instances: 3, ..Shape::default() }).await;
+    let instance = world.first_web();
+    let agent = world.read(|state| state.active_vm(&instance).unwrap()).agent;
+    let before = world.outside.patience_with(&agent).len();
+    world.outside.hush(&agent);
+    let repair = TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() };
+    let map = ShardMap { number: 1, watchers: [NodeId(0)].into() };
+    let epoch = world.read(|state| state.epoch());
+    world.apply(Command::ShardMapPut { epoch, map });
+    let dead = AgentTransition { agent: agent.clone(), health: AgentHealth::Dead, reason: "silent".into() };
+    world.apply(Command::AgentTransitions { shard_epoch: 1, transitions: vec![dead] });
+    world.run(repair).await.done();
+    let patience = world.outside.patience_with(&agent)[before..].to_vec();
+    // Once when its VM is looked for, once before that is deleted.
+    assert_eq!(patience, [Duration::from_secs(1); 2]);
 }
 
 #[tokio::test]
