@@ -16,6 +16,10 @@ use crate::error::{Interrupted, StepError};
 /// Agents asked at once, as many as BOSH asks.
 pub(super) const ASKED_AT_ONCE: usize = 32;
 
+/// How long an agent may take to come back that was called dead: a little more than the longest pause of one that dials in
+/// vain.
+const BACK_WITHIN: Duration = Duration::from_secs(16);
+
 /// An instance with a VM.
 pub(super) struct Member {
     pub spec: InstanceSpec,
@@ -55,7 +59,8 @@ impl Member {
         RequestId::new(format!("t{}-{what}-{}", context.id(), self.spec.id))
     }
 
-    /// Asks the agent. Nobody waits for one that all have agreed is dead.
+    /// Asks the agent. One that all have agreed is dead is given a moment to say otherwise: it may just be dialling in again.
+    /// Nobody waits longer for it.
     pub async fn ask(
         &self,
         context: &TaskContext,
@@ -64,13 +69,17 @@ impl Member {
         timeout: Duration,
     ) -> Result<Result<Value, NoAnswer>, Interrupted> {
         let (agent, epoch) = (&self.vm.agent, context.fence.epoch());
-        let answer = match self.is_dead {
-            true => Err(AgentError::Unreachable { agent: agent.clone() }),
-            false => {
+        let there = match self.is_dead {
+            true => self.come_back(context).await,
+            false => Ok(()),
+        };
+        let answer = match there {
+            Ok(()) => {
                 let id = self.request_id(context, what);
                 let request = Request { id, epoch, mode: Mode::Submit, timeout, method };
                 context.ports.agents.call(agent, request).await
             }
+            Err(error) => Err(error),
         };
         match answer.map_err(|error| StepError::from_agent(error, &self.slug(), epoch)) {
             Ok(reply) => Ok(Ok(reply.0)),
@@ -84,6 +93,18 @@ impl Member {
                 Ok(Err(NoAnswer::Failed(TaskError::plain(other.to_string()))))
             }
         }
+    }
+
+    /// Returns when the agent answers; an error if it does not do so soon.
+    async fn come_back(&self, context: &TaskContext) -> Result<(), AgentError> {
+        let request = Request {
+            id: RequestId::new(format!("t{}-back-{}", context.id(), uuid::Uuid::new_v4())),
+            epoch: context.fence.epoch(),
+            mode: Mode::Submit,
+            timeout: BACK_WITHIN,
+            method: Method::GetState { full: false },
+        };
+        context.ports.agents.call(&self.vm.agent, request).await.map(|_| ())
     }
 
     /// Tells the agent that nobody waits any longer.

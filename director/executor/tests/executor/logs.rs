@@ -75,6 +75,19 @@ async fn the_logs_of_one_instance_are_its_archive() {
     assert_eq!(ended.result, "", "the result's text is elsewhere");
 }
 
+/// It may have dialled in a moment ago, and the watchers not have heard of it yet.
+#[tokio::test]
+async fn an_agent_that_was_called_dead_is_asked_whether_it_is() {
+    let world = deployed().await;
+    let agent = world.read(|state| state.active_vm(&world.first_web()).unwrap()).agent;
+    world.call_dead(&agent);
+    let ended = world.run(of(vec![world.first_web()])).await.done();
+    assert_eq!(content(&world, &ended).await, LOGS);
+    world.outside.hush(&agent);
+    let error = world.run(of(vec![world.first_web()])).await.error();
+    assert!(error.contains("is not connected to any director"), "{error}");
+}
+
 #[tokio::test]
 async fn the_logs_of_several_are_packed_together_under_their_names() {
     let world = deployed().await;

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use cpi_api::CpiErrorKind;
 use cpi_api::fake::Fault;
+use model::DeploymentName;
 use model::task::{TaskKind, TaskState};
-use model::{DeploymentName, NodeId};
-use state::command::Command;
-use state::records::{AgentHealth, AgentTransition, ShardMap};
 
 use crate::artifacts::{Shape, errand};
 use crate::world::TestWorld;
@@ -77,11 +75,7 @@ async fn who_was_called_dead_is_not_waited_for_as_long_as_others() {
     let before = world.outside.patience_with(&agent).len();
     world.outside.hush(&agent);
     let repair = TaskKind::ScanAndFix { instances: vec![instance], unknown: Vec::new() };
-    let map = ShardMap { number: 1, watchers: [NodeId(0)].into() };
-    let epoch = world.read(|state| state.epoch());
-    world.apply(Command::ShardMapPut { epoch, map });
-    let dead = AgentTransition { agent: agent.clone(), health: AgentHealth::Dead, reason: "silent".into() };
-    world.apply(Command::AgentTransitions { shard_epoch: 1, transitions: vec![dead] });
+    world.call_dead(&agent);
     world.run(repair).await.done();
     let patience = world.outside.patience_with(&agent)[before..].to_vec();
     // Once when its VM is looked for, once before that is deleted.

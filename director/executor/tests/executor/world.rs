@@ -8,12 +8,14 @@ use ::release::blobstore::LocalBlobs;
 use ::release::render::{RenderOptions, Renderer};
 use executor::{Options, Ports};
 use model::task::{OutputKind, Task, TaskKind};
-use model::{BlobDigest, DeploymentName, Epoch, InstanceId, LockName, Revision, TaskId, VmCid};
+use model::{
+    AgentId, BlobDigest, DeploymentName, Epoch, InstanceId, LockName, NodeId, Revision, TaskId, VmCid,
+};
 use owned_tasks::{OnExit, OwnedTasks};
 use state::State;
 use state::command::{Command, Outcome};
 use state::log::{CommandLog, Proposal, View};
-use state::records::{FleetSecrets, Sealed};
+use state::records::{AgentHealth, AgentTransition, FleetSecrets, Sealed, ShardMap};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts;
@@ -353,6 +355,15 @@ impl TestWorld {
             cloud.perform(Some(&context), cpi_api::Call::DeleteVm(cid)).unwrap();
         });
         self.outside.settle();
+    }
+
+    /// Has the watchers call an agent dead, whatever it says.
+    pub fn call_dead(&self, agent: &AgentId) {
+        let epoch = self.read(|state| state.epoch());
+        self.apply(Command::ShardMapPut { epoch, map: ShardMap { number: 1, watchers: [NodeId(0)].into() } });
+        let dead =
+            AgentTransition { agent: agent.clone(), health: AgentHealth::Dead, reason: "silent".into() };
+        self.apply(Command::AgentTransitions { shard_epoch: 1, transitions: vec![dead] });
     }
 
     /// Returns everything that was written for developers.
