@@ -193,6 +193,15 @@ pub enum TaskKind {
     ScanCloud,
     /// `cloud-check`, `recover`: does something about problems.
     ApplyResolutions { resolutions: Vec<Choice>, max_in_flight: BTreeMap<GroupName, String> },
+    /// `start`, `stop`, `restart`, `recreate` of one instance with `--no-converge`.
+    ChangeInstance {
+        change: StateChange,
+        instance: InstanceId,
+        skip_drain: bool,
+        /// A new VM also if the agent in the old one says nothing.
+        #[serde(default, skip_serializing_if = "is_false")]
+        fix: bool,
+    },
 }
 
 /// What is done about an operator's user.
@@ -319,6 +328,12 @@ impl TaskKind {
             }
             Self::ScanCloud => "scan cloud".into(),
             Self::ApplyResolutions { .. } => "apply resolutions".into(),
+            Self::ChangeInstance { change, .. } => match change {
+                StateChange::Become(InstanceState::Started) => "start instance".into(),
+                StateChange::Become(_) => "stop instance".into(),
+                StateChange::Restart => "restart instance".into(),
+                StateChange::Recreate => "recreate instance".into(),
+            },
         }
     }
 }
@@ -346,6 +361,7 @@ impl TaskKind {
             Self::Ssh { .. } => "ssh",
             Self::ScanCloud => "cck_scan",
             Self::ApplyResolutions { .. } => "cck_apply",
+            Self::ChangeInstance { .. } => "update_instance",
         }
     }
 

@@ -46,6 +46,11 @@ impl Steps {
         self.0.push(Step { action, progress, on_failure: OnFailure::Stop });
     }
 
+    /// Puts a deed before all others.
+    pub(crate) fn push_front(&mut self, action: Action) {
+        self.0.insert(0, Step { action, progress: None, on_failure: OnFailure::Stop });
+    }
+
     /// Adds a step without which the sequence goes on.
     pub(crate) fn push_passing_over_failure(&mut self, action: Action) {
         self.0.push(Step { action, progress: None, on_failure: OnFailure::GoOn });

@@ -150,9 +150,23 @@ pub struct ChangeState {
     /// Instances worked on at the same time: N or N%
     #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
     pub max_in_flight: String,
+    /// One instance alone, as it was deployed last; the rest of the deployment is not looked at
+    #[arg(long, requires = "instances", conflicts_with_all = ["canaries", "max_in_flight"])]
+    pub no_converge: bool,
     /// Follow or not.
     #[command(flatten)]
     pub wait: Wait,
+}
+
+/// `recreate`
+#[derive(Debug, Args)]
+pub struct Recreate {
+    /// Which.
+    #[command(flatten)]
+    pub change: ChangeState,
+    /// Also if the agent in the old VM does not answer
+    #[arg(long, requires = "no_converge")]
+    pub fix: bool,
 }
 
 /// `stop`

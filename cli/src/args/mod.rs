@@ -129,7 +129,7 @@ pub enum Command {
     /// Stop and start instances' processes
     Restart(ChangeState),
     /// Give instances new VMs
-    Recreate(ChangeState),
+    Recreate(Recreate),
     /// Leave an instance alone in deploys
     Ignore(OneInstance),
     /// Stop ignoring an instance

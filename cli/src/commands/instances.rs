@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::deployments::{self, parse_json, selector};
 use super::{ALL, Context, pages};
-use crate::args::{ChangeState, InstanceSlug, ListInstances, Stop, Wait};
+use crate::args::{ChangeState, InstanceSlug, ListInstances, Recreate, Stop, Wait};
 use crate::call;
 use crate::client::request_id;
 use crate::console::{Cell, Column, Format, Listing, column};
@@ -221,7 +221,6 @@ fn disk(value: &Value) -> String {
 pub(super) enum Change {
     Start,
     Restart,
-    Recreate,
 }
 
 pub(super) async fn change(
@@ -232,17 +231,30 @@ pub(super) async fn change(
     let change = match change {
         Change::Start => WireChange::Start,
         Change::Restart => WireChange::Restart,
-        Change::Recreate => WireChange::Recreate,
     };
-    send(context, args, change).await
+    send(context, args, change, false).await
+}
+
+pub(super) async fn recreate(context: &mut Context<'_>, args: Recreate) -> Result<(), Error> {
+    send(context, args.change, WireChange::Recreate, args.fix).await
 }
 
 pub(super) async fn stop(context: &mut Context<'_>, args: Stop) -> Result<(), Error> {
     let change = if args.hard { WireChange::StopHard } else { WireChange::Stop };
-    send(context, args.change, change).await
+    send(context, args.change, change, false).await
 }
 
-async fn send(context: &mut Context<'_>, args: ChangeState, change: WireChange) -> Result<(), Error> {
+async fn send(
+    context: &mut Context<'_>,
+    args: ChangeState,
+    change: WireChange,
+    ignore_unresponsive_agent: bool,
+) -> Result<(), Error> {
+    if let (true, Some(slug)) = (args.no_converge, &args.instances)
+        && slug.id_or_index.is_empty()
+    {
+        return Err(Error::Usage(format!("which instance of `{}`? Give GROUP/ID", slug.group)));
+    }
     let request = ChangeStateRequest {
         request_id: request_id(),
         deployment: context.deployment()?,
@@ -251,6 +263,8 @@ async fn send(context: &mut Context<'_>, args: ChangeState, change: WireChange) 
         skip_drain: args.skip_drain,
         max_in_flight: args.max_in_flight,
         canaries: args.canaries,
+        no_converge: args.no_converge,
+        ignore_unresponsive_agent,
     };
     let started = call!(context.fleet, InstancesClient.change_state(request)).await?;
     context.attend(started, args.wait).await

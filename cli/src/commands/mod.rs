@@ -96,7 +96,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Start(args) => instances::change(context, args, instances::Change::Start).await,
         Command::Stop(args) => instances::stop(context, args).await,
         Command::Restart(args) => instances::change(context, args, instances::Change::Restart).await,
-        Command::Recreate(args) => instances::change(context, args, instances::Change::Recreate).await,
+        Command::Recreate(args) => instances::recreate(context, args).await,
         Command::Ignore(args) => {
             instances::ignore(context, args.instance, instances::Attention::Ignore).await
         }

@@ -126,6 +126,7 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }
+        | TaskKind::ChangeInstance { .. }
         | TaskKind::RunErrand { .. }
         | TaskKind::ScanAndFix { .. }
         | TaskKind::ScanCloud

@@ -46,7 +46,8 @@ impl Command {
                     | TaskKind::DeleteVm { .. }
                     | TaskKind::Ssh { .. }
                     | TaskKind::ScanCloud
-                    | TaskKind::ApplyResolutions { .. },
+                    | TaskKind::ApplyResolutions { .. }
+                    | TaskKind::ChangeInstance { .. },
                 ..
             } => true,
             Self::TaskQueue { kind: TaskKind::ScanAndFix { unknown, .. }, .. } => !unknown.is_empty(),

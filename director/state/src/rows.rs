@@ -66,6 +66,7 @@ pub(crate) enum TaskClass {
     Ssh,
     ScanCloud,
     ApplyResolutions,
+    ChangeInstance,
 }
 
 impl TaskClass {
@@ -92,6 +93,7 @@ impl TaskClass {
             TaskKind::Ssh { .. } => Self::Ssh,
             TaskKind::ScanCloud => Self::ScanCloud,
             TaskKind::ApplyResolutions { .. } => Self::ApplyResolutions,
+            TaskKind::ChangeInstance { .. } => Self::ChangeInstance,
         }
     }
 
@@ -119,6 +121,7 @@ impl TaskClass {
             Self::Ssh => 21,
             Self::ScanCloud => 19,
             Self::ApplyResolutions => 20,
+            Self::ChangeInstance => 22,
         }
     }
 }

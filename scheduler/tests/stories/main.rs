@@ -7,6 +7,7 @@ mod addresses;
 mod compiling;
 mod director;
 mod ignored;
+mod isolated;
 mod links;
 mod refusals;
 mod repairs;

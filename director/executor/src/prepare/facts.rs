@@ -122,6 +122,14 @@ impl Facts {
         Ok(())
     }
 
+    /// Asks the agent of one instance: what is wanted of it must not wait for the others.
+    pub async fn observe_one(&mut self, context: &TaskContext, id: &InstanceId) -> Result<(), Interrupted> {
+        let one = self.instances.iter().find(|instance| instance.spec.id == *id);
+        self.agents =
+            observe::observe(context, one.map(std::slice::from_ref).unwrap_or_default(), &self.vms).await?;
+        Ok(())
+    }
+
     /// Returns the deployment's instances.
     pub fn instances(&self) -> &[Instance] {
         &self.instances

@@ -18,8 +18,8 @@ use model::plan::Plan;
 use model::step::Action;
 use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
 use model::{ErrorCode, VariableSetId};
-use scheduler::Draft;
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
+use scheduler::{Draft, IsolatedChange, Silence};
 use serde_json::Value;
 use state::State;
 
@@ -113,6 +113,18 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             by_hand::attach_disk(context, instance, cid, *copy_properties).await
         }
         TaskKind::DeleteVm { cid } => by_hand::delete_vm(context, cid).await,
+        TaskKind::ChangeInstance { change, instance, skip_drain, fix } => {
+            let wanted = IsolatedChange {
+                change: *change,
+                instance,
+                drain: if *skip_drain { DrainMode::Skip } else { DrainMode::Drain },
+                silence: if *fix { Silence::IsPassedOver } else { Silence::Fails },
+            };
+            let mut facts = Facts::read(context);
+            facts.observe_one(context, instance).await?;
+            let plan = scheduler::plan_isolated_change(&facts.deployment(), &wanted);
+            Ok(plan.map(|plan| plan.map_or_else(|| Prepared::Nothing(result_of(context)), boxed)))
+        }
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
@@ -134,6 +146,10 @@ pub fn result_of(context: &TaskContext) -> Option<String> {
         TaskKind::CleanUp { leftovers, .. } => Some(tasks::cleaned_up(context, leftovers)),
         kind @ (TaskKind::OrphanDisk { .. } | TaskKind::AttachDisk { .. } | TaskKind::DeleteVm { .. }) => {
             by_hand::told(kind, context.task.deployment.as_ref())
+        }
+        TaskKind::ChangeInstance { instance, .. } => {
+            let view = context.view();
+            State::new(&*view).instance(instance).map(|instance| instance.slug())
         }
         TaskKind::ScanAndFix { .. } => Some(SCAN_AND_FIX_COMPLETE.into()),
         TaskKind::ApplyResolutions { .. } => Some(format!("{} resolved", resolved(context))),

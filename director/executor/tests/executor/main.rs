@@ -15,6 +15,7 @@ mod failover;
 mod faults;
 mod gate;
 mod inspecting;
+mod isolated;
 mod latecomers;
 mod leftovers;
 mod limits;

@@ -12,8 +12,8 @@ use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
 use proto::v1::ssh_request::Command as Wanted;
-use service::ops::{InstanceRow, LogWish};
-use service::{Access, List, Read};
+use service::ops::{InstanceRow, InstanceWish, LogWish};
+use service::{Access, Caller, List, Read};
 use state::records::AgentHealth;
 use state::records::OrphanedVm;
 use tokio::time::Instant;
@@ -151,6 +151,33 @@ fn instance(row: InstanceRow, heard: Heard) -> pb::Instance {
     }
 }
 
+impl Door {
+    /// A change of one instance, and of nothing else.
+    async fn change_isolated(
+        &self,
+        caller: &Caller,
+        deployment: &DeploymentName,
+        change: StateChange,
+        wish: pb::ChangeStateRequest,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let pb::InstanceSelector { group, id_or_index } = wish.instances.unwrap_or_default();
+        if group.is_empty() || id_or_index.is_empty() {
+            return Err(bad_request(
+                "without converging, one instance is changed: say `group` and `id_or_index`",
+            ));
+        }
+        if !wish.max_in_flight.is_empty() || !wish.canaries.is_empty() {
+            return Err(bad_request("one instance has no canaries, and none beside it in flight"));
+        }
+        let (skip_drain, fix) = (wish.skip_drain, wish.ignore_unresponsive_agent);
+        let wanted = InstanceWish { change, skip_drain, fix };
+        let key = request_id(&wish.request_id);
+        let filed =
+            self.service.change_instance(caller, key, deployment, (&group, &id_or_index), wanted).await;
+        filed.map(started).map_err(status)
+    }
+}
+
 #[async_trait]
 impl Instances for Door {
     async fn list(
@@ -201,6 +228,9 @@ impl Instances for Door {
                 return Err(bad_request("say which change: start, stop, restart …"));
             }
         };
+        if wish.no_converge {
+            return self.change_isolated(&caller, &deployment, change, wish).await;
+        }
         let task = self
             .service
             .change_state(

@@ -11,7 +11,7 @@ use model::task::{InstanceFilter, StateChange};
 use model::{DeploymentName, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::ops::InstanceRow;
+use service::ops::{InstanceRow, InstanceWish};
 use service::{Access, Read};
 use state::records::OrphanedVm;
 
@@ -209,6 +209,40 @@ async fn change(
         )
         .await?;
     Ok(see_task(task))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ActionQuery {
+    hard: Option<String>,
+    skip_drain: Option<String>,
+    ignore_unresponsive_agent: Option<String>,
+}
+
+/// `start`, `stop`, `restart`, `recreate` of one instance with `--no-converge`.
+pub(super) async fn change_isolated(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path((name, group, instance, action)): Path<(String, String, String, String)>,
+    Query(query): Query<ActionQuery>,
+    parts: Parts,
+) -> Answer {
+    let (service, name) = (&rest.door.service, DeploymentName::new(name));
+    service.may_access_deployment(&caller, &name, Access::Admin).await?;
+    let change = match action.as_str() {
+        "start" => StateChange::Become(InstanceState::Started),
+        "stop" if is_on(query.hard.as_ref()) => StateChange::Become(InstanceState::Detached),
+        "stop" => StateChange::Become(InstanceState::Stopped),
+        "restart" => StateChange::Restart,
+        "recreate" => StateChange::Recreate,
+        other => {
+            let text = format!("there is no action '{other}': start, stop, restart and recreate are known");
+            return Err(told(ErrorCode::BadRequest, text));
+        }
+    };
+    let skip_drain = is_on(query.skip_drain.as_ref());
+    let wish = InstanceWish { change, skip_drain, fix: is_on(query.ignore_unresponsive_agent.as_ref()) };
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    Ok(see_task(service.change_instance(&caller, Some(key), &name, (&group, &instance), wish).await?))
 }
 
 /// `ignore`, `unignore`

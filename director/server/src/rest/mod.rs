@@ -173,6 +173,10 @@ fn of_problems() -> Table {
             "/deployments/{deployment}/jobs/{group}/{instance}/resurrection",
             json(put(cloud_check::resurrection)),
         ),
+        (
+            "/deployments/{deployment}/instance_groups/{group}/{instance}/actions/{action}",
+            yaml(post(instances::change_isolated)),
+        ),
     ]
 }
 

@@ -61,6 +61,7 @@ const TABLE: &[Row] = &[
         "DA",
     ),
     ("PUT", "/deployments/{deployment}/jobs/{group}/{instance}/resurrection", "", "{}", "DA"),
+    ("POST", "/deployments/{deployment}/instance_groups/{group}/{instance}/actions/{action}", "", "", "DA"),
     ("POST", "/deployments/{deployment}/ssh", "", r#"{"command":"cleanup"}"#, "DA"),
     ("POST", "/deployments/{deployment}/scans", "", "{}", "DA"),
     ("GET", "/deployments/{deployment}/problems", "", "", "DA"),

@@ -1,7 +1,7 @@
 //! Instances as operators see them.
 
 use model::instance::{Disk, Instance, Vm};
-use model::task::TaskKind;
+use model::task::{StateChange, TaskKind};
 use model::{DeploymentName, ErrorCode, InstanceId, RequestId, TaskId};
 use state::State;
 use state::command::Command;
@@ -21,6 +21,17 @@ pub struct InstanceRow {
     pub disks: Vec<Disk>,
     /// What the watchers know of its agent.
     pub agent: Option<AgentRecord>,
+}
+
+/// What is wanted of one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceWish {
+    /// What to do.
+    pub change: StateChange,
+    /// Without pre-stop and drain scripts.
+    pub skip_drain: bool,
+    /// A new VM also if the agent in the old one says nothing.
+    pub fix: bool,
 }
 
 impl Service {
@@ -69,6 +80,30 @@ impl Service {
         self.queue(caller, request_id, kind, name, "", Vec::new()).await
     }
 
+    /// Starts, stops, restarts or recreates one instance, with the spec that is stored of it; nothing else is touched. With
+    /// `fix` it gets a new VM also if the agent in the old one says nothing.
+    pub async fn change_instance(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        deployment: &DeploymentName,
+        (group, id_or_index): (&str, &str),
+        wish: InstanceWish,
+    ) -> Result<TaskId, ServiceError> {
+        let instance = {
+            let looked = match self.look_for(caller, request_id.as_ref()).await? {
+                Mutation::New(looked) => looked,
+                Mutation::Repeated(outcome) => return queued(outcome),
+            };
+            let state = State::new(&*looked.view);
+            owned(&state, caller, deployment, "change the state of instances")?;
+            find_instance(&state, deployment, group, id_or_index)?
+        };
+        let InstanceWish { change, skip_drain, fix } = wish;
+        let kind = TaskKind::ChangeInstance { change, instance, skip_drain, fix };
+        self.queue_for(caller, request_id, kind, deployment, "").await
+    }
+
     /// Sets whether deploys leave an instance alone.
     pub async fn ignore_instance(
         &self,
@@ -99,7 +134,7 @@ fn find_instance(
         Some(index) => i.spec.index == index,
         None => i.spec.id.as_str() == id_or_index,
     };
-    let found = instances.iter().filter(|i| i.spec.group.as_str() == group).find(is_it);
+    let found = instances.iter().filter(|i| i.spec.group.as_str() == group && !i.compilation).find(is_it);
     found.map(|i| i.spec.id.clone()).ok_or_else(|| {
         ServiceError::told(
             ErrorCode::InstanceNotFound,

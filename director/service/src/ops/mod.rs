@@ -26,7 +26,7 @@ pub use deployments::{DeploymentSummary, ErrandRun};
 pub use diff::{ConfigSide, DiffLine, Difference, LineChange};
 pub use fleet::Shards;
 pub use history::{Changes, Watch};
-pub use instances::InstanceRow;
+pub use instances::{InstanceRow, InstanceWish};
 pub use logs::{LogWish, bundles_to_forget};
 pub use tasks::{Output, TaskQuery, TaskView, UnitView};
 pub use users::{NewToken, TOKEN_LIFE_MAX_MS};

@@ -4,6 +4,7 @@
 
 mod disks;
 mod fleet;
+mod isolated;
 mod lists;
 mod logs;
 mod names;
