@@ -82,6 +82,9 @@ pub struct DeployOptions {
     /// The versions of cloud and runtime configs to deploy with, as a diff was shown of them; the newest ones if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configs: Option<Vec<ConfigId>>,
+    /// With `recreate`: only VMs that were made before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_before: Option<Timestamp>,
 }
 
 /// Which instances a change of state is for.
@@ -132,6 +135,12 @@ pub enum TaskKind {
         skip_drain: bool,
         max_in_flight: Option<String>,
         canaries: Option<String>,
+        /// Plan only.
+        #[serde(default, skip_serializing_if = "is_false")]
+        dry_run: bool,
+        /// With `recreate`: only VMs that were made before this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        created_before: Option<Timestamp>,
     },
     /// `run-errand`.
     RunErrand {
@@ -298,13 +307,16 @@ impl TaskKind {
             Self::Deploy { options, .. } if options.dry_run => "create deployment (dry run)".into(),
             Self::Deploy { .. } => "create deployment".into(),
             Self::DeleteDeployment { .. } => "delete deployment".into(),
-            Self::ChangeState { change, .. } => match change {
-                StateChange::Become(InstanceState::Started) => "start instances".into(),
-                StateChange::Become(InstanceState::Stopped) => "stop instances".into(),
-                StateChange::Become(InstanceState::Detached) => "stop instances (hard)".into(),
-                StateChange::Restart => "restart instances".into(),
-                StateChange::Recreate => "recreate instances".into(),
-            },
+            Self::ChangeState { change, dry_run, .. } => {
+                let told = match change {
+                    StateChange::Become(InstanceState::Started) => "start instances",
+                    StateChange::Become(InstanceState::Stopped) => "stop instances",
+                    StateChange::Become(InstanceState::Detached) => "stop instances (hard)",
+                    StateChange::Restart => "restart instances",
+                    StateChange::Recreate => "recreate instances",
+                };
+                format!("{told}{}", if *dry_run { " (dry run)" } else { "" })
+            }
             Self::RunErrand { errand, .. } => format!("run errand {errand}"),
             Self::ScanAndFix { .. } => "scan and fix".into(),
             Self::UploadRelease { .. } => "create release".into(),

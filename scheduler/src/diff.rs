@@ -67,7 +67,9 @@ impl Comparison<'_> {
         add(Change::Dirty, !old.update_completed);
         add(Change::Restart, wanted.request == Some(StateChange::Restart));
         let recreate = options.recreate || wanted.request == Some(StateChange::Recreate);
-        add(Change::Recreate, has_vm && (recreate || known.is_unresponsive()));
+        let is_old_enough = |vm: &&Vm| options.created_before.is_none_or(|at| vm.created_at < at);
+        let recreate = recreate && known.vm.as_ref().is_some_and(is_old_enough);
+        add(Change::Recreate, recreate || (has_vm && known.is_unresponsive()));
         add(Change::RecreatePersistentDisks, options.recreate_persistent_disks && known.disk.is_some());
         if let Some(vm) = known.vm {
             let rotated = self.rotated(old, &new.cloud_properties);

@@ -121,17 +121,25 @@ fn choose<'f, 'a>(
         return Ok(chosen);
     }
     let job = JobName::new(request.errand);
-    for known in members.into_iter().filter(|k| is_errand(&k.instance.spec, &job)) {
+    members.retain(|known| is_errand(&known.instance.spec, &job));
+    if members.is_empty() {
+        return Err(unknown(request.errand));
+    }
+    let is_wanted = |spec: &InstanceSpec| {
+        request.instances.is_empty() || request.instances.iter().any(|filter| matches(filter, spec))
+    };
+    let specs = members.iter().map(|known| &known.instance.spec);
+    let wanted: BTreeSet<&GroupName> = specs.filter(|spec| is_wanted(spec)).map(|spec| &spec.group).collect();
+    for known in members.into_iter().filter(|known| wanted.contains(&known.instance.spec.group)) {
         let spec = &known.instance.spec;
-        let wanted = request.instances.is_empty() || request.instances.iter().any(|f| matches(f, spec));
         match spec.lifecycle {
             // All VMs of such a group are made, but only its first instance runs the errand.
             Lifecycle::Errand if !chosen.groups.insert(&spec.group) => {}
-            _ if wanted => chosen.runs.push((known, job.clone())),
+            _ if is_wanted(spec) => chosen.runs.push((known, job.clone())),
             _ => {}
         }
     }
-    if chosen.runs.is_empty() && chosen.groups.is_empty() { Err(unknown(request.errand)) } else { Ok(chosen) }
+    Ok(chosen)
 }
 
 fn unknown(errand: &str) -> TaskError {

@@ -168,6 +168,8 @@ pub struct StateChangeRequest<'a> {
     pub max_in_flight: Option<&'a str>,
     /// Overrides the groups' `canaries`.
     pub canaries: Option<&'a str>,
+    /// Of a recreation: only VMs that were made before this.
+    pub created_before: Option<Timestamp>,
 }
 
 /// Whether pre-stop and drain scripts run before jobs are stopped.

@@ -19,6 +19,7 @@ impl StateChangeRequest<'_> {
             skip_drain: if self.drain == DrainMode::Skip { vec![group.to_owned()] } else { Vec::new() },
             max_in_flight: self.max_in_flight.map(str::to_owned),
             canaries: self.canaries.map(str::to_owned),
+            created_before: self.created_before,
             ..DeployOptions::default()
         }
     }

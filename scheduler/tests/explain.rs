@@ -108,7 +108,14 @@ fn changed(world: &World, view: &View, request: &StateChangeRequest<'_>) -> Resu
 }
 
 fn change(change: StateChange, filter: &InstanceFilter) -> StateChangeRequest<'_> {
-    StateChangeRequest { change, filter, drain: DrainMode::Drain, max_in_flight: None, canaries: None }
+    StateChangeRequest {
+        change,
+        filter,
+        drain: DrainMode::Drain,
+        max_in_flight: None,
+        canaries: None,
+        created_before: None,
+    }
 }
 
 fn one() -> InstanceFilter {

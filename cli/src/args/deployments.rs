@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use camino::Utf8PathBuf;
 use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{Overlay, Wait};
 
@@ -13,6 +15,9 @@ pub struct DeployFlags {
     /// Give every instance a new VM
     #[arg(long)]
     pub recreate: bool,
+    /// With --recreate: only VMs that were made before this time (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "recreate", value_parser = unix_ms)]
+    pub recreate_vms_created_before: Option<i64>,
     /// Give every instance a new persistent disk, too
     #[arg(long)]
     pub recreate_persistent_disks: bool,
@@ -151,8 +156,11 @@ pub struct ChangeState {
     #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
     pub max_in_flight: String,
     /// One instance alone, as it was deployed last; the rest of the deployment is not looked at
-    #[arg(long, requires = "instances", conflicts_with_all = ["canaries", "max_in_flight"])]
+    #[arg(long, requires = "instances", conflicts_with_all = ["canaries", "max_in_flight", "dry_run"])]
     pub no_converge: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Follow or not.
     #[command(flatten)]
     pub wait: Wait,
@@ -167,6 +175,14 @@ pub struct Recreate {
     /// Also if the agent in the old VM does not answer
     #[arg(long, requires = "no_converge")]
     pub fix: bool,
+    /// Only VMs that were made before this time (RFC 3339)
+    #[arg(long, value_name = "TIME", conflicts_with = "no_converge", value_parser = unix_ms)]
+    pub vms_created_before: Option<i64>,
+}
+
+fn unix_ms(text: &str) -> Result<i64, String> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("not RFC 3339: {error}"))?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(|error| error.to_string())
 }
 
 /// `stop`

@@ -55,6 +55,7 @@ fn options(flags: DeployFlags) -> DeployOptions {
         max_in_flight: flags.max_in_flight,
         dry_run: false,
         configs: None,
+        recreate_vms_created_before_unix_ms: flags.recreate_vms_created_before.unwrap_or_default(),
     }
 }
 
@@ -68,8 +69,13 @@ pub(super) async fn plan(context: &mut Context<'_>, args: Plan) -> Result<(), Er
         context_id: String::new(),
     };
     let started = call!(context.fleet, DeploymentsClient.deploy(request)).await?;
-    // Followed like any task: planning a large deployment takes longer than a call may.
-    let task = follow::quietly(&context.fleet, started.task_id).await?;
+    explain(context, started.task_id).await
+}
+
+/// Shows what a task that does nothing would do. It is followed like any other: planning a large deployment takes longer than
+/// a call may.
+pub(super) async fn explain(context: &mut Context<'_>, task: u64) -> Result<(), Error> {
+    let task = follow::quietly(&context.fleet, task).await?;
     let text = if task.result.is_empty() { "Nothing to do." } else { &task.result };
     context.console.say(text, &json!({ "explanation": task.result }))
 }

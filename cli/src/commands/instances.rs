@@ -232,23 +232,34 @@ pub(super) async fn change(
         Change::Start => WireChange::Start,
         Change::Restart => WireChange::Restart,
     };
-    send(context, args, change, false).await
+    send(context, args, change, Recreation::default()).await
+}
+
+/// What is said of recreations alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recreation {
+    /// Also if the agent in the old VM does not answer.
+    fix: bool,
+    /// Only of VMs that were made before this; 0: of all.
+    created_before: i64,
 }
 
 pub(super) async fn recreate(context: &mut Context<'_>, args: Recreate) -> Result<(), Error> {
-    send(context, args.change, WireChange::Recreate, args.fix).await
+    let recreation =
+        Recreation { fix: args.fix, created_before: args.vms_created_before.unwrap_or_default() };
+    send(context, args.change, WireChange::Recreate, recreation).await
 }
 
 pub(super) async fn stop(context: &mut Context<'_>, args: Stop) -> Result<(), Error> {
     let change = if args.hard { WireChange::StopHard } else { WireChange::Stop };
-    send(context, args.change, change, false).await
+    send(context, args.change, change, Recreation::default()).await
 }
 
 async fn send(
     context: &mut Context<'_>,
     args: ChangeState,
     change: WireChange,
-    ignore_unresponsive_agent: bool,
+    recreation: Recreation,
 ) -> Result<(), Error> {
     if let (true, Some(slug)) = (args.no_converge, &args.instances)
         && slug.id_or_index.is_empty()
@@ -264,9 +275,15 @@ async fn send(
         max_in_flight: args.max_in_flight,
         canaries: args.canaries,
         no_converge: args.no_converge,
-        ignore_unresponsive_agent,
+        ignore_unresponsive_agent: recreation.fix,
+        dry_run: args.dry_run,
+        vms_created_before_unix_ms: recreation.created_before,
     };
+    let dry_run = request.dry_run;
     let started = call!(context.fleet, InstancesClient.change_state(request)).await?;
+    if dry_run {
+        return deployments::explain(context, started.task_id).await;
+    }
     context.attend(started, args.wait).await
 }
 

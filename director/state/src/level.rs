@@ -34,7 +34,12 @@ impl Command {
             | Self::ForTeams { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
-            Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => options.configs.is_some(),
+            Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
+                options.configs.is_some() || options.created_before.is_some()
+            }
+            Self::TaskQueue { kind: TaskKind::ChangeState { dry_run, created_before, .. }, .. } => {
+                *dry_run || created_before.is_some()
+            }
             Self::TaskQueue {
                 kind:
                     TaskKind::DeleteOrphanedVms { .. }

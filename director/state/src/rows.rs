@@ -75,6 +75,7 @@ impl TaskClass {
             TaskKind::Deploy { options, .. } if options.dry_run => Self::DryRun,
             TaskKind::Deploy { .. } => Self::Deploy,
             TaskKind::DeleteDeployment { .. } => Self::DeleteDeployment,
+            TaskKind::ChangeState { dry_run: true, .. } => Self::DryRun,
             TaskKind::ChangeState { .. } => Self::ChangeState,
             TaskKind::RunErrand { .. } => Self::RunErrand,
             TaskKind::ScanAndFix { .. } => Self::ScanAndFix,

@@ -183,6 +183,7 @@ fn plan(world: &World, view: &View, step: &Value, request: &Request) -> Result<P
         drain: DrainMode::Drain,
         max_in_flight: change.max_in_flight.as_deref(),
         canaries: None,
+        created_before: None,
     });
     let (manifest, options) = match &change {
         Some(change) => (scheduler::stored_manifest(&facts)?, change.options()),

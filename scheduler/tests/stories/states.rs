@@ -1,8 +1,9 @@
 //! Changes of state: what was deployed last, with other wishes for some instances.
 
 use model::instance::InstanceState;
-use model::plan::Plan;
+use model::plan::{Fate, Plan};
 use model::task::{InstanceFilter, StateChange, TaskError};
+use model::{InstanceId, Timestamp};
 use scheduler::input::{AgentObservation, DrainMode, StateChangeRequest};
 use serde_json::{Value, json};
 
@@ -16,11 +17,22 @@ const STARTED: StateChange = StateChange::Become(InstanceState::Started);
 const DETACHED: StateChange = StateChange::Become(InstanceState::Detached);
 
 fn plan(director: &Director, view: &View, change: StateChange, which: &str) -> Result<Plan, TaskError> {
+    plan_by_age(director, view, change, which, None)
+}
+
+fn plan_by_age(
+    director: &Director,
+    view: &View,
+    change: StateChange,
+    which: &str,
+    created_before: Option<Timestamp>,
+) -> Result<Plan, TaskError> {
     let (group, id_or_index) = which.split_once('/').map_or((which, None), |(g, i)| (g, Some(i.to_owned())));
     let group = (group != "*").then(|| group.into());
     let filter = InstanceFilter { group, id_or_index };
     let (drain, canaries) = (DrainMode::Drain, None);
-    let request = StateChangeRequest { change, filter: &filter, drain, max_in_flight: None, canaries };
+    let request =
+        StateChangeRequest { change, filter: &filter, drain, max_in_flight: None, canaries, created_before };
     let facts = view.facts();
     let (text, options) = (scheduler::stored_manifest(&facts)?, request.options());
     let mut input = view.input(&director.world, &text, &options);
@@ -67,6 +79,22 @@ fn a_start_brings_up_what_was_deployed_meanwhile() {
         assert_eq!(ports(&director), [2, 2]);
         assert!(is_empty(&director.deploy(&with_port(2, 2))), "and nothing is left to do");
     }
+}
+
+#[test]
+fn only_vms_that_are_old_enough_are_recreated() {
+    let mut director = deployed(2);
+    let mut view = director.view();
+    view.vms[0].created_at = Timestamp(1_000);
+    view.vms[1].created_at = Timestamp(2_000);
+    let recreated = |before: i64| -> Vec<InstanceId> {
+        let before = Some(Timestamp(before));
+        let plan = plan_by_age(&director, &view, StateChange::Recreate, "*", before).unwrap();
+        plan.targets.into_iter().filter(|t| t.fate == Fate::Recreated).map(|t| t.spec.id).collect()
+    };
+    assert_eq!(recreated(1_000), []);
+    assert_eq!(recreated(2_000), [view.vms[0].instance.clone()]);
+    assert_eq!(recreated(2_001).len(), 2);
 }
 
 #[test]

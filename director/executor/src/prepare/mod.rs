@@ -63,36 +63,26 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             })
             .await
         }
-        TaskKind::ChangeState { change, filter, skip_drain, max_in_flight, canaries } => {
+        TaskKind::ChangeState {
+            change,
+            filter,
+            skip_drain,
+            max_in_flight,
+            canaries,
+            dry_run,
+            created_before,
+        } => {
             let request = StateChangeRequest {
                 change: *change,
                 filter,
                 drain: if *skip_drain { DrainMode::Skip } else { DrainMode::Drain },
                 max_in_flight: max_in_flight.as_deref(),
                 canaries: canaries.as_deref(),
+                created_before: *created_before,
             };
-            change_state(context, &request).await
+            change_state(context, &request, *dry_run).await
         }
-        TaskKind::RunErrand { errand, keep_alive, instances, when_changed } => {
-            from_facts(context, |facts| {
-                let last = facts.last_run_of(context, errand).filter(|_| *when_changed);
-                let request = ErrandRequest {
-                    errand,
-                    afterwards: if *keep_alive { Afterwards::KeepVms } else { Afterwards::DeleteVms },
-                    instances,
-                    variables: &facts.versions_of_variables(context),
-                    unless: last.as_deref(),
-                };
-                let plan =
-                    scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)?;
-                let unchanged = || {
-                    let text = "skipped - no changes detected";
-                    Prepared::Nothing(Some(text.into()))
-                };
-                Ok(plan.map_or_else(unchanged, boxed))
-            })
-            .await
-        }
+        TaskKind::RunErrand { .. } => run_errand(context).await,
         TaskKind::ScanAndFix { instances, unknown } => match unknown.first() {
             Some(name) => {
                 Ok(Err(TaskError::new(ErrorCode::InstanceNotFound, format!("'{name}' doesn't exist"))))
@@ -202,17 +192,48 @@ async fn from_facts(
     Ok(plan(&facts))
 }
 
+/// Plans a run of an errand, and tells of it as BOSH does.
+async fn run_errand(context: &TaskContext) -> Result<Result<Prepared, TaskError>, Interrupted> {
+    let TaskKind::RunErrand { errand, keep_alive, instances, when_changed } = &context.task.kind else {
+        return Ok(Err(TaskError::plain("this task runs no errand")));
+    };
+    let lines = Lines::new(context);
+    lines.started("Preparing deployment", "Preparing deployment", 1).await?;
+    let planned = from_facts(context, |facts| {
+        let last = facts.last_run_of(context, errand).filter(|_| *when_changed);
+        let request = ErrandRequest {
+            errand,
+            afterwards: if *keep_alive { Afterwards::KeepVms } else { Afterwards::DeleteVms },
+            instances,
+            variables: &facts.versions_of_variables(context),
+            unless: last.as_deref(),
+        };
+        let plan = scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)?;
+        let unchanged = || Prepared::Nothing(Some("skipped - no changes detected".into()));
+        Ok(plan.map_or_else(unchanged, boxed))
+    });
+    let prepared = match planned.await? {
+        Ok(prepared) => prepared,
+        Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
+    };
+    lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;
+    lines.finished("Preparing package compilation", "Finding packages to compile", 1).await?;
+    lines.finished("Preparing deployment", "Preparing deployment", 1).await?;
+    Ok(Ok(prepared))
+}
+
 /// Plans a change of state: a deploy of what was deployed last, with the versions of variables and configs of then.
 async fn change_state(
     context: &TaskContext,
     request: &StateChangeRequest<'_>,
+    dry_run: bool,
 ) -> Result<Result<Prepared, TaskError>, Interrupted> {
     let lines = Lines::new(context);
     lines.started("Preparing deployment", "Preparing deployment", 1).await?;
     let mut facts = Facts::read(context);
     facts.observe(context).await?;
     let (manifest_text, options) = match scheduler::stored_manifest(&facts.deployment()) {
-        Ok(text) => (text, request.options()),
+        Ok(text) => (text, DeployOptions { dry_run, ..request.options() }),
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
     let sight = Sight::Set(facts.take_back_to_last_success(context, &manifest_text));
@@ -287,7 +308,7 @@ async fn render_and_plan(
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
     lines.finished("Preparing deployment", "Rendering templates", 2).await?;
-    if matches!(sight, Sight::DryRun(_)) {
+    if wish.options.dry_run {
         return Ok(Ok(Prepared::Nothing(Some(shortened(scheduler::explain(&plan))))));
     }
     lines.started("Preparing package compilation", "Finding packages to compile", 1).await?;

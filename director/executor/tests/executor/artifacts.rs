@@ -173,7 +173,15 @@ impl Shape {
 /// `start`, `stop` … of the first web instance.
 pub fn change(change: StateChange) -> TaskKind {
     let filter = InstanceFilter { group: Some("web".into()), id_or_index: Some("0".into()) };
-    TaskKind::ChangeState { change, filter, skip_drain: false, max_in_flight: None, canaries: None }
+    TaskKind::ChangeState {
+        change,
+        filter,
+        skip_drain: false,
+        max_in_flight: None,
+        canaries: None,
+        dry_run: false,
+        created_before: None,
+    }
 }
 
 /// `start`, `stop`, `stop --hard` of the first web instance.

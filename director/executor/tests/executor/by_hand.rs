@@ -41,6 +41,8 @@ fn stop_all_hard() -> TaskKind {
         skip_drain: false,
         max_in_flight: None,
         canaries: None,
+        dry_run: false,
+        created_before: None,
     }
 }
 

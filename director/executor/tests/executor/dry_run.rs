@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use model::task::DeployOptions;
+use model::instance::InstanceState;
+use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
 use model::{DeploymentName, VariableName};
 use serde_json::json;
 
@@ -16,10 +17,15 @@ fn shape() -> Shape {
 }
 
 async fn dry_run(world: &TestWorld, shape: &Shape) -> String {
+    let options = DeployOptions { dry_run: true, ..DeployOptions::default() };
+    told(world, shape.deploy_with(options)).await
+}
+
+/// Runs a task that is to do nothing; returns what it would do.
+async fn told(world: &TestWorld, kind: TaskKind) -> String {
     world.log.proposed.lock().unwrap().clear();
     let before = (summary(world), world.outside.deeds().len(), world.outside.cloud.calls().len());
-    let options = DeployOptions { dry_run: true, ..DeployOptions::default() };
-    let ended = world.run(shape.deploy_with(options)).await.done();
+    let ended = world.run(kind).await.done();
     let proposed: BTreeSet<String> = world.log.proposed.lock().unwrap().iter().cloned().collect();
     assert_eq!(
         proposed.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -48,6 +54,25 @@ async fn a_dry_run_writes_nothing_but_its_task() {
     assert!(!shown.contains("Updating instance"), "values that exist are used: {shown}");
     let shown = dry_run(&world, &Shape { port: json!(9090), ..shape() }).await;
     assert!(shown.contains("Updating instance [web]"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_stop_stops_nothing() {
+    let world = TestWorld::seed().await;
+    world.run(Shape::default().deploy()).await.done();
+    let stop = |dry_run| TaskKind::ChangeState {
+        change: StateChange::Become(InstanceState::Stopped),
+        filter: InstanceFilter::default(),
+        skip_drain: false,
+        max_in_flight: None,
+        canaries: None,
+        dry_run,
+        created_before: None,
+    };
+    let shown = told(&world, stop(true)).await;
+    assert!(shown.contains("Updating instance [web]"), "{shown}");
+    world.run(stop(false)).await.done();
+    assert!(!told(&world, stop(true)).await.contains("Updating instance [web]"), "it is stopped");
 }
 
 #[tokio::test]

@@ -37,7 +37,13 @@ pub fn deploy_options(wire: Option<pb::DeployOptions>) -> DeployOptions {
         max_in_flight: given(wire.max_in_flight),
         dry_run: wire.dry_run,
         configs: wire.configs.map(|pinned| pinned.ids.into_iter().map(ConfigId).collect()),
+        created_before: moment(wire.recreate_vms_created_before_unix_ms),
     }
+}
+
+/// Reads a time; 0 for none.
+pub fn moment(unix_ms: i64) -> Option<Timestamp> {
+    (unix_ms != 0).then_some(Timestamp(unix_ms))
 }
 
 /// Reads which instances are meant.

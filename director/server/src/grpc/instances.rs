@@ -12,7 +12,7 @@ use model::{DeploymentName, Epoch, RequestId};
 use proto::v1 as pb;
 use proto::v1::instances_server::Instances;
 use proto::v1::ssh_request::Command as Wanted;
-use service::ops::{InstanceRow, InstanceWish, LogWish};
+use service::ops::{ChangeWish, InstanceRow, InstanceWish, LogWish};
 use service::{Access, Caller, List, Read};
 use state::records::AgentHealth;
 use state::records::OrphanedVm;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::artifacts::started;
-use super::convert::{filter, freshness, given, name, page};
+use super::convert::{filter, freshness, given, moment, name, page};
 use super::request_id;
 use crate::deadline;
 use crate::door::Door;
@@ -166,8 +166,11 @@ impl Door {
                 "without converging, one instance is changed: say `group` and `id_or_index`",
             ));
         }
-        if !wish.max_in_flight.is_empty() || !wish.canaries.is_empty() {
-            return Err(bad_request("one instance has no canaries, and none beside it in flight"));
+        let has_terms = !wish.max_in_flight.is_empty() || !wish.canaries.is_empty();
+        if has_terms || wish.dry_run || wish.vms_created_before_unix_ms != 0 {
+            let text =
+                "`max_in_flight`, `canaries`, `dry_run` and the age of VMs go with changes that converge";
+            return Err(bad_request(text));
         }
         let (skip_drain, fix) = (wish.skip_drain, wish.ignore_unresponsive_agent);
         let wanted = InstanceWish { change, skip_drain, fix };
@@ -237,11 +240,15 @@ impl Instances for Door {
                 &caller,
                 request_id(&wish.request_id),
                 &deployment,
-                change,
-                filter(wish.instances.unwrap_or_default()),
-                wish.skip_drain,
-                given(wish.max_in_flight),
-                given(wish.canaries),
+                ChangeWish {
+                    change,
+                    filter: filter(wish.instances.unwrap_or_default()),
+                    skip_drain: wish.skip_drain,
+                    max_in_flight: given(wish.max_in_flight),
+                    canaries: given(wish.canaries),
+                    dry_run: wish.dry_run,
+                    created_before: moment(wish.vms_created_before_unix_ms),
+                },
             )
             .await;
         Ok(Response::new(pb::TaskStarted { task_id: task.map_err(status)?.0 }))

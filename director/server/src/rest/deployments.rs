@@ -17,6 +17,7 @@ use super::answer::{Answer, Failure, see_task, told};
 use super::login::Login;
 use super::repeats;
 use super::tasks::context_id;
+use super::times;
 use super::{Rest, is_on};
 
 /// Reads all pages of a list: the CLI knows no pages.
@@ -171,11 +172,7 @@ impl DeployQuery {
                 let text = "Must pass recreate=true when specifying recreate_vms_created_before";
                 Err(told(ErrorCode::ValidationInvalidValue, text))
             }
-            Some(_) => {
-                let text =
-                    "this director can not recreate VMs by their age (recreate_vms_created_before) yet";
-                Err(told(ErrorCode::BadRequest, text))
-            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -198,6 +195,7 @@ impl DeployQuery {
             max_in_flight: self.max_in_flight,
             dry_run: is_on(self.dry_run.as_ref()),
             configs,
+            created_before: times::before(self.recreate_vms_created_before.as_deref())?,
         })
     }
 }

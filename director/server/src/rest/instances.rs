@@ -11,7 +11,7 @@ use model::task::{InstanceFilter, StateChange};
 use model::{DeploymentName, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::ops::{InstanceRow, InstanceWish};
+use service::ops::{ChangeWish, InstanceRow, InstanceWish};
 use service::{Access, Read};
 use state::records::OrphanedVm;
 
@@ -176,12 +176,6 @@ async fn change(
         let text = "Must pass state=recreate when specifying recreate_vms_created_before";
         return Err(told(ErrorCode::ValidationInvalidValue, text));
     }
-    // Refused, and not passed over: more would be done than was asked for.
-    if query.recreate_vms_created_before.is_some() || is_on(query.dry_run.as_ref()) {
-        let text = "this director can neither try out a change of state (dry_run) nor recreate VMs by their age \
-                    (recreate_vms_created_before) yet";
-        return Err(told(ErrorCode::BadRequest, text));
-    }
     let change = match query.state.as_deref() {
         Some("started") => StateChange::Become(InstanceState::Started),
         Some("stopped") => StateChange::Become(InstanceState::Stopped),
@@ -201,11 +195,15 @@ async fn change(
             &caller,
             Some(key),
             &name,
-            change,
-            filter,
-            skip_drain,
-            query.max_in_flight,
-            query.canaries,
+            ChangeWish {
+                change,
+                filter,
+                skip_drain,
+                max_in_flight: query.max_in_flight,
+                canaries: query.canaries,
+                dry_run: is_on(query.dry_run.as_ref()),
+                created_before: times::before(query.recreate_vms_created_before.as_deref())?,
+            },
         )
         .await?;
     Ok(see_task(task))
@@ -278,6 +276,6 @@ pub(super) fn orphaned_vm_row(orphan: OrphanedVm) -> Value {
         "deployment_name": orphan.deployment,
         "instance_name": orphan.slug,
         "ip_addresses": ips.collect::<Vec<_>>(),
-        "orphaned_at": times::written(orphan.orphaned_at),
+        "orphaned_at": times::dated(orphan.orphaned_at),
     })
 }

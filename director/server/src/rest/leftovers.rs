@@ -30,7 +30,7 @@ fn disk_row(orphan: &OrphanedDisk) -> Value {
         "deployment_name": orphan.deployment,
         "instance_name": orphan.slug,
         "cloud_properties": orphan.disk.spec.cloud_properties,
-        "orphaned_at": times::written(orphan.orphaned_at),
+        "orphaned_at": times::dated(orphan.orphaned_at),
     })
 }
 

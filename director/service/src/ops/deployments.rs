@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use model::instance::{Lifecycle, ReleaseRef};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskKind};
-use model::{ConfigId, DeploymentName, ErrorCode, LockName, RequestId, TaskId, Version};
+use model::{ConfigId, DeploymentName, ErrorCode, LockName, RequestId, TaskId, Timestamp, Version};
 use serde_json::Value;
 use state::State;
 use state::command::{Command, Outcome, Refusal, SAME_LABEL};
@@ -36,6 +36,25 @@ pub struct DeploymentSummary {
 /// Returns the lock that everything done to a deployment takes.
 pub(crate) fn deployment_lock(name: &DeploymentName) -> LockName {
     LockName::new(format!("lock:deployment:{name}"))
+}
+
+/// A change of state.
+#[derive(Clone, Debug)]
+pub struct ChangeWish {
+    /// What to do.
+    pub change: StateChange,
+    /// To which instances.
+    pub filter: InstanceFilter,
+    /// Without pre-stop and drain scripts.
+    pub skip_drain: bool,
+    /// Overrides every `max_in_flight` of the manifest.
+    pub max_in_flight: Option<String>,
+    /// Overrides every `canaries` of the manifest.
+    pub canaries: Option<String>,
+    /// Plan only.
+    pub dry_run: bool,
+    /// Of a recreation: only VMs that were made before this.
+    pub created_before: Option<Timestamp>,
 }
 
 /// An errand to run.
@@ -193,19 +212,28 @@ impl Service {
     }
 
     /// Starts, stops, restarts or recreates instances.
-    #[allow(clippy::too_many_arguments, reason = "each is one flag of the operator's command")]
     pub async fn change_state(
         &self,
         caller: &Caller,
         request_id: Option<RequestId>,
         name: &DeploymentName,
-        change: StateChange,
-        filter: InstanceFilter,
-        skip_drain: bool,
-        max_in_flight: Option<String>,
-        canaries: Option<String>,
+        wish: ChangeWish,
     ) -> Result<TaskId, ServiceError> {
-        let kind = TaskKind::ChangeState { change, filter, skip_drain, max_in_flight, canaries };
+        let ChangeWish { change, filter, skip_drain, max_in_flight, canaries, dry_run, created_before } =
+            wish;
+        if created_before.is_some() && change != StateChange::Recreate {
+            let text = "only VMs that are recreated are chosen by their age";
+            return Err(ServiceError::told(ErrorCode::ValidationInvalidValue, text));
+        }
+        let kind = TaskKind::ChangeState {
+            change,
+            filter,
+            skip_drain,
+            max_in_flight,
+            canaries,
+            dry_run,
+            created_before,
+        };
         self.queue_for(caller, request_id, kind, name, "").await
     }
 
