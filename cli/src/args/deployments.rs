@@ -255,6 +255,13 @@ pub struct FetchLogs {
     pub wait: Wait,
 }
 
+/// `deployed-variable`
+#[derive(Debug, Args)]
+pub struct NamedVariable {
+    /// Its name; a relative one belongs to the deployment
+    pub name: String,
+}
+
 /// `variable`
 #[derive(Debug, Args)]
 pub struct ShowVariable {

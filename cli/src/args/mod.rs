@@ -144,6 +144,10 @@ pub enum Command {
     Variables,
     /// Show a variable
     Variable(ShowVariable),
+    /// List the deployments that were last deployed with a variable
+    DeployedVariable(NamedVariable),
+    /// List when the certificates among a deployment's variables end
+    Certificates,
     /// List VMs that no instance uses any more and that are to be deleted
     OrphanedVms,
     /// List disks

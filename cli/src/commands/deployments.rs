@@ -1,4 +1,4 @@
-//! Deployments, errands and variables.
+//! Deployments and errands.
 
 use std::io::Write as _;
 
@@ -6,15 +6,12 @@ use camino::Utf8Path;
 use comfy_table::Color;
 use proto::v1::deployments_client::DeploymentsClient;
 use proto::v1::follow_task_request::Kind as Output;
-use proto::v1::variables_client::VariablesClient;
 use proto::v1::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ALL, Context, Found, logs, pages, tasks};
-use crate::args::{
-    DeleteDeployment, Deploy, DeployFlags, Diff, InstanceSlug, Interpolate, Plan, RunErrand, ShowVariable,
-};
+use crate::args::{DeleteDeployment, Deploy, DeployFlags, Diff, InstanceSlug, Interpolate, Plan, RunErrand};
 use crate::call;
 use crate::client::request_id;
 use crate::console::{Cell, Column, Console, Format, Listing, Record, Screen, column};
@@ -323,60 +320,6 @@ fn show_errand(context: &mut Context<'_>, task: Task, results: &[ErrandResult]) 
 /// Returns an instance's name as the API takes it.
 pub(super) fn selector(slug: InstanceSlug) -> InstanceSelector {
     InstanceSelector { group: slug.group, id_or_index: slug.id_or_index }
-}
-
-const VARIABLES: &[Column] = &[column("Name", "name"), column("Version", "version"), column("Type", "type")];
-
-pub(super) async fn variables(context: &mut Context<'_>) -> Result<(), Error> {
-    let deployment = context.deployment()?;
-    let found = pages(ALL, async |page| {
-        let request = ListVariablesRequest { deployment: deployment.clone(), page: Some(page) };
-        let answer = call!(context.fleet, VariablesClient.list(request)).await?;
-        Ok((answer.variables, answer.next_page_token, answer.as_of_revision))
-    })
-    .await?;
-    let listing = Listing::of("variables", VARIABLES, found.rows, |variable| {
-        [variable.name.into(), Cell::Number(variable.version), variable.r#type.into()]
-    });
-    context.console.list(&listing.as_of(found.revision))
-}
-
-pub(super) async fn variable(context: &mut Context<'_>, args: ShowVariable) -> Result<(), Error> {
-    if !args.reveal {
-        return Err(Error::Usage(format!(
-            "`dctl variable` prints a secret; say so with --reveal (`dctl variables` lists names only): {}",
-            args.name
-        )));
-    }
-    // Relative names are the deployment's, by BOSH's rule for absolute ones.
-    let name = match args.name.starts_with('/') {
-        true => args.name,
-        false => {
-            let deployment = context.deployment()?;
-            let full = format!("/{deployment}/{}", args.name);
-            full_name(context, &deployment, &args.name).await?.unwrap_or(full)
-        }
-    };
-    let variable = call!(context.fleet, VariablesClient.get(GetVariableRequest { name })).await?;
-    let value = parse_json(&variable.value_json, "the variable's value")?;
-    let text = match &value {
-        Value::String(text) => text.clone(),
-        value => crate::document::emit(value),
-    };
-    let whole = json!({ "name": variable.name, "version": variable.version, "value": value });
-    context.console.say(&text, &whole)
-}
-
-/// Returns the absolute name of a deployment's variable: only the directors know what their part of it is called.
-async fn full_name(context: &Context<'_>, deployment: &str, name: &str) -> Result<Option<String>, Error> {
-    let end = format!("/{deployment}/{name}");
-    let variables = pages(ALL, async |page| {
-        let request = ListVariablesRequest { deployment: deployment.to_owned(), page: Some(page) };
-        let answer = call!(context.fleet, VariablesClient.list(request)).await?;
-        Ok((answer.variables, answer.next_page_token, answer.as_of_revision))
-    })
-    .await?;
-    Ok(variables.rows.into_iter().map(|variable| variable.name).find(|full| full.ends_with(&end)))
 }
 
 impl Context<'_> {

@@ -18,6 +18,7 @@ mod staged;
 mod stemcells;
 mod tasks;
 mod users;
+mod variables;
 mod watch;
 
 use std::io::Write as _;
@@ -90,8 +91,10 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Errands => deployments::errands(context).await,
         Command::RunErrand(args) => deployments::run_errand(context, args).await,
         Command::Logs(args) => logs::fetch(context, args).await,
-        Command::Variables => deployments::variables(context).await,
-        Command::Variable(args) => deployments::variable(context, args).await,
+        Command::Variables => variables::variables(context).await,
+        Command::Variable(args) => variables::variable(context, args).await,
+        Command::DeployedVariable(args) => variables::deployments_with(context, args).await,
+        Command::Certificates => variables::certificates(context).await,
         Command::Instances(args) => instances::list(context, args).await,
         Command::Start(args) => instances::change(context, args, instances::Change::Start).await,
         Command::Stop(args) => instances::stop(context, args).await,

@@ -24,6 +24,7 @@ pub mod door;
 #[cfg(test)]
 mod doors_tests;
 pub mod error_map;
+mod expiry;
 pub mod files;
 pub mod fleet;
 pub mod grpc;

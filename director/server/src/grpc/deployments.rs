@@ -10,10 +10,13 @@ use service::ops::{DeploymentSummary, DiffLine, ErrandRun};
 use service::{List, ServiceError};
 use tonic::{Request, Response, Status};
 
+use state::records::Variable;
+
 use super::convert::{deploy_options, filter, freshness, page};
 use super::request_id;
 use crate::door::Door;
 use crate::error_map::{internal, status};
+use crate::expiry;
 
 fn summary(deployment: DeploymentSummary) -> pb::DeploymentSummary {
     let release = |r: model::instance::ReleaseRef| pb::ReleaseRef {
@@ -171,6 +174,51 @@ impl Variables for Door {
             name: name.to_string(),
             version: variable.version,
             value_json: value.to_string().into_bytes().into(),
+        }))
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<pb::ListVariableDeploymentsRequest>,
+    ) -> Result<Response<pb::ListVariableDeploymentsResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed =
+            self.service.deployments_with_variable(&caller, wish.name.into(), &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        let row = |(deployment, version): (DeploymentName, u64)| pb::VariableDeployment {
+            deployment: deployment.to_string(),
+            version,
+        };
+        Ok(Response::new(pb::ListVariableDeploymentsResponse {
+            deployments: rows.into_iter().map(row).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
+        }))
+    }
+
+    async fn list_certificates(
+        &self,
+        request: Request<pb::ListCertificatesRequest>,
+    ) -> Result<Response<pb::ListCertificatesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let listed =
+            self.service.certificates(&caller, DeploymentName::new(wish.deployment), &page(wish.page)).await;
+        let List { rows, next_page_token, revision } = listed.map_err(status)?;
+        let row = |variable: Variable| {
+            let ends_at = expiry::of(&*self.vault, &variable)?;
+            Some(pb::Certificate {
+                name: variable.name.to_string(),
+                version: variable.version,
+                expires_at_unix_ms: ends_at.0,
+                days_left: expiry::days_left(ends_at),
+            })
+        };
+        Ok(Response::new(pb::ListCertificatesResponse {
+            certificates: rows.into_iter().filter_map(row).collect(),
+            next_page_token,
+            as_of_revision: revision.0,
         }))
     }
 }

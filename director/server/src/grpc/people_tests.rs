@@ -92,6 +92,8 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Tasks/List", &[], "R TA"),
     ("Tasks/Steps", TASK, "R DA DR"),
     ("Variables/Get", &[], "A"),
+    ("Variables/ListCertificates", WEB, "R DA DR"),
+    ("Variables/ListDeployments", &[], "R TA"),
     ("Variables/List", WEB, "DA"),
     ("Watch/Watch", &[], "R"),
     ("Configs/Delete", &[("type", "x"), ("name", "one")], "DA"),

@@ -47,6 +47,8 @@ pub(super) const READS: &[&str] = &[
     "Tasks/List",
     "Tasks/Steps",
     "Variables/List",
+    "Variables/ListCertificates",
+    "Variables/ListDeployments",
     "Watch/Watch",
 ];
 

@@ -294,16 +294,3 @@ pub(super) async fn run_errand(
     let task = service.run_errand(&caller, Some(key), &DeploymentName::new(name), run).await?;
     Ok(see_task(task))
 }
-
-/// `variables`
-pub(super) async fn variables(
-    Login(caller): Login,
-    State(rest): State<Rest>,
-    Path(name): Path<String>,
-) -> Answer {
-    let (service, name) = (&rest.door.service, DeploymentName::new(name));
-    let found = all!(page => service.variables(&caller, name.clone(), &page));
-    // The id is the name with its version: what a config server would call a value.
-    let row = |(name, version, _): (model::VariableName, u64, String)| json!({ "id": format!("{name}@{version}"), "name": name });
-    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
-}

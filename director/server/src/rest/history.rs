@@ -1,20 +1,24 @@
 //! Events and locks.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
-use model::{DeploymentName, EventId, TaskId};
+use model::{DeploymentName, ErrorCode, EventId, TaskId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use service::Page;
+use state::command::NewEvent;
 use state::query::{EventFilter, LockView};
 use state::records::Event;
 
 use super::Rest;
-use super::answer::{Answer, Failure};
+use super::answer::{Answer, Failure, JsonBody, told};
 use super::deployments::all;
 use super::login::Login;
+use super::repeats;
 use super::times;
 
 /// Events in an answer, as in BOSH.
@@ -116,6 +120,60 @@ pub(super) async fn events(
     }
     found.truncate(EVENTS_MAX);
     Ok(Json(found.iter().map(event_row).collect::<Vec<_>>()).into_response())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct EventBody {
+    action: String,
+    object_type: String,
+    object_name: String,
+    timestamp: Option<Value>,
+    deployment: Option<String>,
+    instance: Option<String>,
+    error: Option<String>,
+    context: Option<Value>,
+}
+
+/// Notes an event of somebody else: what health monitors and scripts did.
+pub(super) async fn add(Login(caller): Login, State(rest): State<Rest>, parts: Parts, body: Bytes) -> Answer {
+    let service = &rest.door.service;
+    service.may_add_events(&caller)?;
+    let JsonBody(wish) = JsonBody::<EventBody>::of(&body)?;
+    if wish.object_name.is_empty() {
+        return Err(told(
+            ErrorCode::ValidationInvalidType,
+            "'object_name' is needed: say what it was done to",
+        ));
+    }
+    let context = match wish.context {
+        None | Some(Value::Null) => Default::default(),
+        Some(Value::Object(facts)) => facts.into_iter().collect(),
+        Some(_) => return Err(told(ErrorCode::ValidationInvalidType, "'context' is no object")),
+    };
+    let at = match wish.timestamp.filter(|at| !at.is_null()) {
+        None => None,
+        Some(at) => {
+            let text = at.as_str().map_or_else(|| at.to_string(), str::to_owned);
+            let wrong =
+                || Failure::Text(StatusCode::BAD_REQUEST, format!("Invalid timestamp parameter: '{text}' "));
+            Some(times::read(&text).ok_or_else(wrong)?)
+        }
+    };
+    let event = NewEvent {
+        action: wish.action,
+        object_type: wish.object_type,
+        object_name: Some(wish.object_name),
+        deployment: wish.deployment.map(DeploymentName::new),
+        instance: wish.instance,
+        task: None,
+        at,
+        context,
+        error: wish.error,
+    };
+    let key = repeats::key(service, &caller, &parts, &body).await?;
+    service.add_event(&caller, Some(key), event).await?;
+    Ok(StatusCode::OK.into_response())
 }
 
 /// `event ID`

@@ -4,10 +4,12 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
+use service::ops::check_context_id;
 use service::{Caller, ServiceError};
 
 use super::Rest;
 use super::answer::{Failure, not_authorized};
+use super::tasks::context_id;
 use crate::listen::ClientAddress;
 
 /// Somebody who has logged in. A handler without one answers anybody.
@@ -24,7 +26,10 @@ impl FromRequestParts<Rest> for Login {
 
     async fn from_request_parts(parts: &mut Parts, rest: &Rest) -> Result<Self, Response> {
         match caller(parts, rest).await {
-            Ok(caller) => Ok(Self(caller)),
+            Ok(caller) => match check_context_id(context_id(parts)) {
+                Ok(()) => Ok(Self(caller)),
+                Err(error) => Err(Failure::from(error).into_response()),
+            },
             Err(ServiceError::Unauthenticated) => Err(not_authorized(parts.uri.path())),
             Err(other) => Err(Failure::from(other).into_response()),
         }

@@ -22,6 +22,7 @@ mod repeats;
 mod ssh;
 mod tasks;
 mod times;
+mod variables;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -61,7 +62,7 @@ fn table() -> Table {
         ("/info", get(info::info)),
         ("/resurrection", json(get(info::resurrection).put(info::set_resurrection))),
         ("/locks", get(history::locks)),
-        ("/events", get(history::events)),
+        ("/events", get(history::events).post(history::add)),
         ("/events/{id}", get(history::event)),
     ];
     table.extend(of_tasks());
@@ -103,7 +104,9 @@ fn of_deployments() -> Table {
         ("/deployments/{deployment}/diff", yaml(post(deployments::diff))),
         ("/deployments/{deployment}/errands", get(deployments::errands)),
         ("/deployments/{deployment}/errands/{errand}/runs", json(post(deployments::run_errand))),
-        ("/deployments/{deployment}/variables", get(deployments::variables)),
+        ("/deployments/{deployment}/variables", get(variables::variables)),
+        ("/deployments/{deployment}/certificate_expiry", get(variables::certificates)),
+        ("/deployed_variables/{name}", get(variables::deployed)),
     ]
 }
 
@@ -205,6 +208,8 @@ pub(crate) fn paths() -> Vec<&'static str> {
     table().into_iter().map(|(path, _)| path).collect()
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod people_tests;
 #[cfg(test)]

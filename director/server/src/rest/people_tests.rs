@@ -24,6 +24,7 @@ const TABLE: &[Row] = &[
     ("PUT", "/resurrection", "", r#"{"resurrection_paused":false}"#, "A"),
     ("GET", "/locks", "", "", "R"),
     ("GET", "/events", "", "", "R TA TR"),
+    ("POST", "/events", "", r#"{"action":"a","object_type":"t","object_name":"n"}"#, "A"),
     ("GET", "/events/{id}", "", "", "A"),
     ("GET", "/tasks", "", "", "R TA"),
     // Whoever only reads for the team is refused at the door.
@@ -43,6 +44,8 @@ const TABLE: &[Row] = &[
     ("GET", "/deployments/{deployment}/errands", "", "", "R DA DR"),
     ("POST", "/deployments/{deployment}/errands/{errand}/runs", "", "{}", "DA"),
     ("GET", "/deployments/{deployment}/variables", "", "", "DA"),
+    ("GET", "/deployments/{deployment}/certificate_expiry", "", "", "R DA DR"),
+    ("GET", "/deployed_variables/{name}", "", "", "R TA"),
     ("GET", "/deployments/{deployment}/instances", "", "", "R DA DR"),
     ("GET", "/deployments/{deployment}/instances", "?format=full", "", "R DA DR"),
     ("GET", "/deployments/{deployment}/vms", "", "", "R DA DR"),

@@ -38,6 +38,9 @@ pub(crate) fn deployment_lock(name: &DeploymentName) -> LockName {
     LockName::new(format!("lock:deployment:{name}"))
 }
 
+/// The longest id by which an operator's tools correlate requests.
+const CONTEXT_ID_MAX: usize = 64;
+
 /// A change of state.
 #[derive(Clone, Debug)]
 pub struct ChangeWish {
@@ -70,6 +73,17 @@ pub struct ErrandRun {
     pub instances: Vec<InstanceFilter>,
 }
 
+/// Fails for an id that is longer than BOSH takes.
+pub fn check_context_id(id: &str) -> Result<(), ServiceError> {
+    match id.len() > CONTEXT_ID_MAX {
+        true => {
+            let text = format!("X-Bosh-Context-Id cannot be more than {CONTEXT_ID_MAX} characters in length");
+            Err(ServiceError::told(ErrorCode::ContextIdTooLong, text))
+        }
+        false => Ok(()),
+    }
+}
+
 impl Service {
     /// Files a task; the answer is its number. The locks decide when it runs.
     pub(crate) async fn queue(
@@ -81,10 +95,7 @@ impl Service {
         context_id: &str,
         locks: Vec<LockName>,
     ) -> Result<TaskId, ServiceError> {
-        if context_id.len() > 64 {
-            let text = "X-Bosh-Context-Id cannot be more than 64 characters in length";
-            return Err(ServiceError::told(ErrorCode::ContextIdTooLong, text));
-        }
+        check_context_id(context_id)?;
         let is_of_deployment = deployment.is_some();
         let command = Command::TaskQueue { kind, deployment, context_id: context_id.into(), locks };
         // What belongs to nobody belongs to the director.

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 
 use known_bugs::Bug;
-use model::{ErrorCode, EventId, Revision};
+use model::{ErrorCode, EventId, RequestId, Revision};
 use state::State;
+use state::command::{Command, NewEvent};
 use state::query::{Compacted, EventFilter, LockView};
 use state::records::{Change, Event};
 
@@ -37,6 +38,28 @@ impl Service {
             page.cut(events, |event| Reverse(event.id))
         })
         .await
+    }
+
+    /// Fails unless the caller may add audit events.
+    pub fn may_add_events(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Admin, "add events")
+    }
+
+    /// Writes an audit event for something that was done elsewhere.
+    pub async fn add_event(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        event: NewEvent,
+    ) -> Result<(), ServiceError> {
+        self.may_add_events(caller)?;
+        for (field, text) in [("action", &event.action), ("object_type", &event.object_type)] {
+            if text.is_empty() {
+                let told = format!("'{field}' is needed: say what was done, and to what");
+                return Err(ServiceError::told(ErrorCode::ValidationInvalidType, told));
+            }
+        }
+        self.propose(caller, request_id, Command::EventPut { event: Box::new(event) }).await.map(|_| ())
     }
 
     /// Returns an audit event.

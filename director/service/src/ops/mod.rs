@@ -22,7 +22,7 @@ pub use by_hand::{Attachment, orphans_lock};
 pub use clean_up::{CleanUp, LeftoverRows};
 pub use cloud_check::Resolutions;
 pub use configs::PutConfig;
-pub use deployments::{ChangeWish, DeploymentSummary, ErrandRun};
+pub use deployments::{ChangeWish, DeploymentSummary, ErrandRun, check_context_id};
 pub use diff::{ConfigSide, DiffLine, Difference, LineChange};
 pub use fleet::Shards;
 pub use history::{Changes, Watch};
