@@ -6,7 +6,7 @@ use model::*;
 use super::event::{Audit, audit};
 use super::tx::{Tx, invalid};
 use super::{deployment, line, lock, output, plan};
-use crate::command::{Outcome, Refusal, TaskEnd};
+use crate::command::{Outcome, Refusal, SECOND_LEVEL, TaskEnd};
 use crate::rows::{TaskAudit, TaskClass, TaskRow};
 use crate::tables::*;
 
@@ -173,8 +173,14 @@ fn begin(tx: &mut Tx<'_>, task: &mut TaskRow) -> Result<(), Refusal> {
 pub(super) fn cancel(tx: &mut Tx<'_>, id: TaskId) -> Result<Outcome, Refusal> {
     let mut task = tx.need(&TASKS, &id, "task")?;
     match task.state {
-        TaskState::Queued => end(tx, task, &TaskEnd::Cancelled),
+        TaskState::Queued => {
+            audit_cancel(tx, &task);
+            end(tx, task, &TaskEnd::Cancelled);
+        }
         TaskState::Processing | TaskState::Cancelling => {
+            if task.state == TaskState::Processing {
+                audit_cancel(tx, &task);
+            }
             task.state = TaskState::Cancelling;
             task.updated_at = tx.at;
             tx.put(&TASKS, &id, &task);
@@ -242,6 +248,17 @@ fn audit_end(tx: &mut Tx<'_>, task: &TaskRow, how: &TaskEnd) {
         ..Audit::default()
     };
     audit(tx, closing);
+}
+
+/// Members of the first level write no such event, so there is none while there is one of them.
+fn audit_cancel(tx: &mut Tx<'_>, task: &TaskRow) {
+    if tx.state().feature_level().is_none_or(|level| level < SECOND_LEVEL) {
+        return;
+    }
+    let object_name = Some(task.id.to_string());
+    let cancel =
+        Audit { task: Some(task), action: "cancel", object_type: "task", object_name, ..Audit::default() };
+    audit(tx, cancel);
 }
 
 fn audit_locks(tx: &mut Tx<'_>, task: &TaskRow, action: &str) {
