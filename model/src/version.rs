@@ -61,6 +61,17 @@ pub fn is_latest(wanted: &str) -> bool {
     wanted == "latest" || wanted.ends_with(".latest")
 }
 
+/// Returns whether a text is a version: a release, perhaps with what comes before it behind `-`, perhaps with what comes after
+/// it behind `+`. One that is none must not be stored: the CLI reads all versions of a list, or refuses the list.
+pub fn is_version(text: &str) -> bool {
+    let (rest, post) = text.split_once('+').map_or((text, None), |(rest, post)| (rest, Some(post)));
+    let (release, pre) = rest.split_once('-').map_or((rest, None), |(release, pre)| (release, Some(pre)));
+    let is_made_of = |part: &str, others: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    is_made_of(release, "_.") && [pre, post].into_iter().flatten().all(|part| is_made_of(part, "_.-"))
+}
+
 /// Returns the first component, which all versions of a line of stemcells share: what is compiled on `1.83` runs on
 /// `1.500`.
 pub fn line(version: &str) -> &str {
@@ -154,6 +165,18 @@ mod tests {
         assert_eq!(compare("1.2-dev", "1+dev.2"), Ordering::Equal, "the old style of the same version");
         assert_eq!(compare("1.9-dev", "1+dev.10"), Ordering::Less);
         assert_eq!(compare("1.2-dev", "1.1"), Ordering::Less);
+    }
+
+    #[test]
+    fn what_the_cli_could_not_read_is_no_version() {
+        for version in
+            ["1", "1.2.3", "1-rc.1", "1+dev.2", "1.0-rc.1+build-7", "2026_11_29", "621.5", "0+dev.1"]
+        {
+            assert!(is_version(version), "{version}");
+        }
+        for text in ["", "-1", "+1", "1-", "1+", "1+a+b", "1-+a", "1/2", "1 2", "1:2", "é", "1-a+"] {
+            assert!(!is_version(text), "{text}");
+        }
     }
 
     #[test]

@@ -398,6 +398,19 @@ fn a_job_whose_properties_could_not_be_checked_is_refused_by_name() {
 }
 
 #[test]
+fn a_version_that_no_list_could_show_is_refused() {
+    for version in ["1+a+b", "-1", "1-", "1+"] {
+        let text = format!("name: r\nversion: '{version}'\njobs: []\npackages: []\n");
+        let path = Forge::new().file("release.MF", text.as_bytes()).path();
+        check_refused(
+            &path,
+            ErrorCode::ReleaseVersionInvalid,
+            &format!("release version '{version}' is invalid"),
+        );
+    }
+}
+
+#[test]
 fn release_mf_is_checked() {
     let refuse = |text: &str, code, why: &str| {
         let path = Forge::new().file("release.MF", text.as_bytes()).path();

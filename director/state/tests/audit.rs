@@ -159,7 +159,8 @@ fn every_change_that_somebody_makes_is_an_audit_event() {
         cancel task 1
         cancel task 2
         delete member director-2
-    "#]].assert_eq(&told);
+    "#]]
+    .assert_eq(&told);
 }
 
 /// What kind of command it is, or is in it.

@@ -2,6 +2,7 @@
 
 use model::fields::{Fields, is_identifier};
 use model::instance::ReleaseRef;
+use model::version::is_version;
 use model::{ErrorCode, Fingerprint, JobName, PackageName, Version, yaml};
 use serde_json::Value;
 
@@ -62,7 +63,7 @@ impl ReleaseManifest {
         let release =
             ReleaseRef { name: fields.text("name")?.into(), version: fields.text("version")?.into() };
         check_identifier("release name", release.name.as_str(), ErrorCode::ValidationInvalidValue)?;
-        check_identifier("release version", release.version.as_str(), ErrorCode::ReleaseVersionInvalid)?;
+        check_version("release version", release.version.as_str(), ErrorCode::ReleaseVersionInvalid)?;
         let is_compiled = fields.has("compiled_packages");
         let section = if is_compiled { "compiled_packages" } else { "packages" };
         let manifest = Self {
@@ -88,6 +89,18 @@ pub(super) fn check_identifier(what: &str, text: &str, code: ErrorCode) -> Resul
     let shown: String = text.chars().take(200).collect();
     let why = "only letters, digits and -_+. are allowed";
     Err(ArchiveError::new(code, format!("The {what} '{shown}' is invalid: {why}")))
+}
+
+/// Refuses what no client could read in a list of versions.
+pub(super) fn check_version(what: &str, text: &str, code: ErrorCode) -> Result<(), ArchiveError> {
+    check_identifier(what, text, code)?;
+    match is_version(text) {
+        true => Ok(()),
+        false => {
+            let why = "wanted is RELEASE, RELEASE-PRE, RELEASE+POST or RELEASE-PRE+POST";
+            Err(ArchiveError::new(code, format!("The {what} '{text}' is invalid: {why}")))
+        }
+    }
 }
 
 fn rows<T>(

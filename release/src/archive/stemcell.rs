@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::ArchiveError;
 use super::entries::{Halt, Kind, Limits, Next, for_each, read_small};
-use super::manifest::check_identifier;
+use super::manifest::{check_identifier, check_version};
 use crate::blobstore::{BlobError, BlobSink, BlobStat};
 use crate::digest::{DigestMismatch, MultiDigest, Verifying};
 
@@ -121,7 +121,7 @@ impl StemcellManifest {
         let fields = Fields::of(&document)?;
         let (name, version) = (fields.text("name")?, fields.text("version")?);
         check_identifier("stemcell name", &name, ErrorCode::ValidationInvalidValue)?;
-        check_identifier("stemcell version", &version, ErrorCode::ValidationInvalidValue)?;
+        check_version("stemcell version", &version, ErrorCode::ValidationInvalidValue)?;
         let formats = fields.list_or_empty("stemcell_formats")?.iter();
         let api_version = fields.integer_opt("api_version")?.unwrap_or(1);
         Ok(Self {

@@ -214,3 +214,5 @@ mod history_tests;
 mod people_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps_tests;
