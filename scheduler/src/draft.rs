@@ -296,13 +296,10 @@ fn attach_links(
     providers: &[links::Provider],
     connections: &resolve::Connections,
 ) -> Result<(), TaskError> {
-    let specs = |group: &GroupName| {
-        order::in_turn(group, instances.iter().map(|i| &i.spec)).into_iter().cloned().collect()
-    };
     // Computed once per link, not once per instance: a group of a thousand shares it.
     let mut contents: BTreeMap<(&GroupName, &JobName), Vec<(&str, Value)>> = BTreeMap::new();
     for ((group, job, link), source) in connections {
-        let content = content::of(source, providers, input.deployment.name, &specs, input.director)?;
+        let content = content::of(source, providers, input.deployment.name, input.director)?;
         contents.entry((group, job)).or_default().push((link, content));
     }
     let stored = stored_links(input);

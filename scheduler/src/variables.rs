@@ -85,6 +85,7 @@ fn consume(
     options: &mut Map<String, Value>,
 ) -> Result<(), TaskError> {
     let from = wanted.get("from").and_then(Value::as_str).unwrap_or(key);
+    let from = from.rsplit('.').next().unwrap_or(from);
     let kind = wanted.get("link_type").and_then(Value::as_str).unwrap_or("address");
     let wildcard = wanted.pointer("/properties/wildcard").and_then(Value::as_bool).unwrap_or(false);
     let mut candidates = providers.iter().filter(|p| p.called() == from && p.kind == kind);

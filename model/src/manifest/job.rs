@@ -185,7 +185,8 @@ fn parse_consume(value: &Value) -> Result<Consume, &'static str> {
         () => {
             let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
             Ok(Consume::From(ConsumeFrom {
-                from: text("from"),
+                // What comes before a dot has no meaning (any more).
+                from: text("from").map(|from| from.rsplit('.').next().unwrap_or(&from).to_owned()),
                 deployment: text("deployment").map(DeploymentName::new),
                 network: text("network").map(NetworkName::new),
                 ip_addresses: map.get("ip_addresses").and_then(Value::as_bool),

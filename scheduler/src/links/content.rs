@@ -6,8 +6,8 @@ use model::task::TaskError;
 use model::*;
 use serde_json::{Map, Value, json};
 
-use super::Provider;
 use super::resolve::{Choice, Source};
+use super::{Addresses, Provider};
 use crate::bind::{BoundGroup, dig, plant};
 use crate::dns::{self, Place};
 use crate::input::Director;
@@ -40,8 +40,24 @@ pub(crate) fn fill(
             content.push((network.clone(), describe(provider, bound, instances, network, addressing)?));
         }
         provider.content = content;
+        if addressing.uses_names() {
+            provider.ips = ips(provider, instances, addressing.director)?;
+        }
     }
     Ok(())
+}
+
+/// Returns the addresses that consumers are told who want no names.
+fn ips(
+    provider: &Provider,
+    instances: &[&InstanceSpec],
+    director: &Director,
+) -> Result<Vec<Addresses>, TaskError> {
+    let of = |network: &NetworkName| {
+        let all = instances.iter().map(|spec| address(spec, network, false, director));
+        Ok((network.clone(), all.collect::<Result<_, TaskError>>()?))
+    };
+    provider.networks.iter().map(of).collect()
 }
 
 fn describe(
@@ -116,7 +132,6 @@ pub(crate) fn of(
     source: &Source,
     own: &[Provider],
     deployment: &DeploymentName,
-    specs: &dyn Fn(&GroupName) -> Vec<InstanceSpec>,
     director: &Director,
 ) -> Result<Value, TaskError> {
     let (provider, choice) = match source {
@@ -128,19 +143,60 @@ pub(crate) fn of(
         Source::Own(at, choice) => (&own[*at], choice),
         Source::Other(provider, choice) => (&**provider, choice),
     };
-    let mut content = pick(provider, choice)?;
-    if let (Some(ips), true) = (choice.ip_addresses, provider.deployment == *deployment) {
-        let network = chosen_network(provider, choice);
-        for (member, spec) in
-            content["instances"].as_array_mut().into_iter().flatten().zip(specs(&provider.group))
-        {
-            member["address"] = json!(address(&spec, &network, !ips, director)?);
-        }
+    let network = chosen_network(provider, choice);
+    let mut content = pick(provider, &network)?;
+    // What the consumer asks by name gets answers from the network that it has chosen.
+    if choice.network.is_some() {
+        content["default_network"] = json!(network);
+    }
+    match choice.ip_addresses {
+        Some(true) => give_ips(&mut content, provider, &network)?,
+        Some(false) if director.local_dns => give_names(&mut content, provider, &network)?,
+        _ => {}
     }
     Ok(content)
 }
 
-fn chosen_network(provider: &Provider, choice: &Choice) -> NetworkName {
+fn members(content: &mut Value) -> impl Iterator<Item = &mut Value> {
+    content["instances"].as_array_mut().into_iter().flatten()
+}
+
+fn give_ips(content: &mut Value, provider: &Provider, network: &NetworkName) -> Result<(), TaskError> {
+    let ips = provider.ips.iter().find(|(name, _)| name == network).map(|(_, ips)| ips);
+    let Some(ips) = ips else {
+        if content["use_dns_addresses"] != json!(true) {
+            return Ok(());
+        }
+        // It was deployed before the addresses behind its names were kept.
+        let text = format!(
+            "Unable to retrieve the addresses of link provider '{}'. Please redeploy deployment '{}'",
+            provider.name, provider.deployment
+        );
+        return Err(TaskError::new(ErrorCode::LinkNotFound, text));
+    };
+    for (member, ip) in members(content).zip(ips) {
+        member["address"] = json!(ip);
+    }
+    Ok(())
+}
+
+fn give_names(content: &mut Value, provider: &Provider, network: &NetworkName) -> Result<(), TaskError> {
+    let domain = content["domain"].as_str().unwrap_or_default().to_owned();
+    let place = Place {
+        group: provider.group.as_str(),
+        network: network.as_str(),
+        deployment: provider.deployment.as_str(),
+        domain: &domain,
+    };
+    for member in members(content) {
+        let name = dns::instance_name(member["id"].as_str().unwrap_or_default(), &place)?;
+        member["address"] = json!(name);
+    }
+    Ok(())
+}
+
+/// Returns the network in which a consumer wants addresses.
+pub(crate) fn chosen_network(provider: &Provider, choice: &Choice) -> NetworkName {
     let default = || {
         let (_, content) = provider.content.first()?;
         content["default_network"].as_str().map(NetworkName::new)
@@ -148,9 +204,8 @@ fn chosen_network(provider: &Provider, choice: &Choice) -> NetworkName {
     choice.network.clone().or_else(default).unwrap_or_default()
 }
 
-fn pick(provider: &Provider, choice: &Choice) -> Result<Value, TaskError> {
-    let network = chosen_network(provider, choice);
-    let found = provider.content.iter().find(|(name, _)| *name == network).or(provider.content.first());
+fn pick(provider: &Provider, network: &NetworkName) -> Result<Value, TaskError> {
+    let found = provider.content.iter().find(|(name, _)| name == network).or(provider.content.first());
     found.map(|(_, content)| content.clone()).ok_or_else(|| {
         TaskError::new(
             ErrorCode::LinkNotFound,

@@ -26,7 +26,14 @@ pub(crate) struct Provider {
     /// What consumers see, for each network that addresses can be taken from; empty until addresses are known.
     #[serde(default)]
     pub(crate) content: Vec<(NetworkName, Value)>,
+    /// The addresses behind the names in the content, by network and in the content's order; empty where that has no
+    /// names. (Names can be made of what is in it.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ips: Vec<Addresses>,
 }
+
+/// The addresses of a group's instances in a network.
+pub(crate) type Addresses = (NetworkName, Vec<Option<String>>);
 
 impl Provider {
     /// The name by which consumers ask for it.

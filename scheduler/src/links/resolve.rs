@@ -53,6 +53,7 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
                     shared: said.is_some_and(|p| p.shared),
                     networks: bound.group.networks.iter().map(|n| n.name.clone()).collect(),
                     content: Vec::new(),
+                    ips: Vec::new(),
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! Links that are there, missing, or asked for in vain.
 
+use model::plan::Change;
 use model::task::DeployOptions;
 use serde_json::{Value, json};
 
@@ -59,4 +60,145 @@ fn a_shared_link_brings_names_of_its_provider() {
     consumer["jobs"][0]["consumes"]["endpoint"]["from"] = json!("endpoint");
     let complaint = director.complaint(&manifest(&[consumer]));
     assert!(complaint.1.contains("No link providers found"), "{}", complaint.1);
+}
+
+/// What the client in `text` sees of its link, after a plan.
+fn seen(director: &mut Director, manifest: &Value) -> Value {
+    let view = director.view();
+    let (draft, _) = director.plan_both(&view, manifest, &DeployOptions::default()).unwrap();
+    let is_client = |spec: &&model::instance::InstanceSpec| spec.jobs[0].name.as_str() == "client";
+    let client = draft.instances.iter().map(|i| &i.spec).find(is_client).unwrap();
+    client.jobs[0].links["endpoint"].clone()
+}
+
+fn addresses(link: &Value) -> Vec<String> {
+    let members = link["instances"].as_array().unwrap().iter();
+    members.map(|member| member["address"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A cloud with a second network `b`.
+fn two_networks() -> Value {
+    let mut config = cloud_config();
+    let subnet = json!({"range": "10.20.0.0/24", "gateway": "10.20.0.1", "azs": ["z1", "z2", "z3"]});
+    config["networks"].as_array_mut().unwrap().push(json!({"name": "b", "subnets": [subnet]}));
+    config
+}
+
+/// A deployment with one server in both networks and a client that consumes its link like this.
+fn server_and_client(consume: &Value) -> Value {
+    let mut server = group(1);
+    server["azs"] = json!(["z1"]);
+    server["networks"] = json!([{"name": "a", "default": ["dns", "gateway"]}, {"name": "b"}]);
+    server["jobs"][0]["provides"] = json!({"endpoint": {"as": "front", "shared": true}});
+    let mut client = group(1);
+    client["name"] = json!("c");
+    client["jobs"] = json!([{"name": "client", "release": "golden", "consumes": {"endpoint": consume}}]);
+    manifest(&[server, client])
+}
+
+#[test]
+fn a_consumer_says_in_which_network_and_how_it_is_told_addresses() {
+    let (ip_a, ip_b) = ("10.1.0.2", "10.20.0.2");
+    for (dns, consume, wanted) in [
+        (false, json!({"from": "front"}), ip_a),
+        (false, json!({"from": "front", "network": "b"}), ip_b),
+        (false, json!({"from": "front", "ip_addresses": true}), ip_a),
+        (false, json!({"from": "front", "ip_addresses": false}), ".g.a.p.bosh"),
+        (true, json!({"from": "front"}), ".g.a.p.bosh"),
+        (true, json!({"from": "front", "network": "b"}), ".g.b.p.bosh"),
+        (true, json!({"from": "front", "network": "b", "ip_addresses": true}), ip_b),
+        (true, json!({"from": "front", "network": "b", "ip_addresses": false}), ".g.b.p.bosh"),
+    ] {
+        let mut director = Director::new(&two_networks());
+        director.world.director.local_dns = true;
+        director.world.director.use_dns_addresses = dns;
+        let link = seen(&mut director, &server_and_client(&consume));
+        let address = &addresses(&link)[0];
+        assert!(address.ends_with(wanted), "{dns} {consume}: {address}");
+        // `link('endpoint').address` asks for that network, too.
+        let network = consume.get("network").cloned().unwrap_or(json!("a"));
+        assert_eq!(link["default_network"], network, "{dns} {consume}");
+    }
+}
+
+#[test]
+fn a_consumer_in_another_deployment_is_told_addresses_as_it_wants_them() {
+    for dns in [false, true] {
+        let mut director = Director::new(&two_networks());
+        director.world.director.local_dns = true;
+        director.world.director.use_dns_addresses = dns;
+        let mut provider = server_and_client(&json!({"from": "front"}));
+        provider["name"] = json!("db");
+        let view = director.world.view(&"db".into(), &[]);
+        let plan = director.plan_with(&view, &provider, &DeployOptions::default()).unwrap();
+        perform(&mut director.world, &plan, &Faults::default());
+        let consumer = |how: Value| {
+            let mut consume = json!({"from": "front", "deployment": "db"});
+            consume.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
+            let mut client = group(1);
+            client["jobs"] =
+                json!([{"name": "client", "release": "golden", "consumes": {"endpoint": consume}}]);
+            manifest(&[client])
+        };
+        for (how, wanted) in [
+            (json!({}), if dns { ".g.a.db.bosh" } else { "10.1.0.2" }),
+            (json!({"ip_addresses": true}), "10.1.0.2"),
+            (json!({"ip_addresses": false}), ".g.a.db.bosh"),
+            (json!({"ip_addresses": true, "network": "b"}), "10.20.0.2"),
+            (json!({"ip_addresses": false, "network": "b"}), ".g.b.db.bosh"),
+        ] {
+            let told = addresses(&seen(&mut director, &consumer(how.clone())));
+            assert!(told[0].ends_with(wanted), "{dns} {how}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_before_a_dot_in_the_name_of_a_link_is_passed_over() {
+    let mut director = Director::new(&two_networks());
+    let link = seen(&mut director, &server_and_client(&json!({"from": "p.front"})));
+    assert_eq!(link["instance_group"], json!("g"));
+}
+
+/// Why clients are touched.
+fn changes_of_clients(plan: &model::plan::Plan) -> Vec<Change> {
+    let jobs = |target: &model::plan::Target| target.spec.jobs.first().map(|job| job.name.to_string());
+    let clients = plan.targets.iter().filter(|target| jobs(target).as_deref() == Some("client"));
+    clients.flat_map(|target| target.changes.clone()).collect()
+}
+
+#[test]
+fn trap_13_a_provider_that_grows_changes_its_consumers_in_the_same_deploy() {
+    let mut director = Director::new(&two_networks());
+    let mut both = server_and_client(&json!({"from": "front"}));
+    director.deploy(&both);
+    assert_eq!(changes_of_clients(&director.deploy(&both)), [], "nothing has changed");
+    both["instance_groups"][0]["instances"] = json!(2);
+    // The second instance is not there yet, and has its address already.
+    let link = seen(&mut director, &both);
+    assert_eq!(addresses(&link), ["10.1.0.2", "10.1.0.4"]);
+    assert_eq!(changes_of_clients(&director.deploy(&both)), [Change::Configuration]);
+}
+
+#[test]
+fn trap_13_a_consumer_in_another_deployment_hears_of_it_at_its_own_next_deploy() {
+    let mut director = Director::new(&two_networks());
+    let mut provider = server_and_client(&json!({"from": "front"}));
+    provider["name"] = json!("db");
+    let mut grow = |director: &mut Director, instances: usize| {
+        provider["instance_groups"][0]["instances"] = json!(instances);
+        let view = director.world.view(&"db".into(), &[]);
+        let plan = director.plan_with(&view, &provider, &DeployOptions::default()).unwrap();
+        assert!(plan.targets.iter().all(|target| target.spec.deployment.as_str() == "db"));
+        perform(&mut director.world, &plan, &Faults::default());
+    };
+    grow(&mut director, 1);
+    let mut client = group(1);
+    let consume = json!({"endpoint": {"from": "front", "deployment": "db"}});
+    client["jobs"] = json!([{"name": "client", "release": "golden", "consumes": consume}]);
+    let consumer = manifest(&[client]);
+    director.deploy(&consumer);
+    grow(&mut director, 2);
+    assert_eq!(changes_of_clients(&director.deploy(&consumer)), [Change::Configuration]);
+    assert_eq!(changes_of_clients(&director.deploy(&consumer)), [], "it has heard of it");
 }
