@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use model::GroupName;
+use model::instance::Instance;
 use model::plan::{Fate, Phase, Plan, Stage, Target, Wave};
 use model::step::{Action, StopIntent};
 use model::task::TaskError;
@@ -21,7 +23,9 @@ pub fn plan_delete_deployment(
     let facts = Facts::of(deployment);
     let mut units = Units::default();
     let (mut targets, mut deletions) = (Vec::new(), Vec::new());
-    for known in facts.values() {
+    let mut all: Vec<_> = facts.values().collect();
+    all.sort_by_cached_key(|known| place(deployment, known.instance));
+    for known in all {
         let instance = known.instance;
         let jobs = match deletion {
             // Whoever forces a deletion has given up on the jobs: nobody waits for their drain scripts.
@@ -68,6 +72,14 @@ pub fn plan_delete_deployment(
         warnings: Vec::new(),
         dns_subjects: Vec::new(),
     })
+}
+
+/// Returns where an instance stands among those that are told to go: as the manifest lists its group, and by index.
+fn place<'a>(deployment: &DeploymentFacts<'a>, instance: &'a Instance) -> (usize, &'a GroupName, u32) {
+    let groups = deployment.record.and_then(|record| record.manifest["instance_groups"].as_array());
+    let is_it = |group: &serde_json::Value| group["name"] == instance.spec.group.as_str();
+    let at = groups.and_then(|groups| groups.iter().position(is_it)).unwrap_or(usize::MAX);
+    (at, &instance.spec.group, instance.spec.index)
 }
 
 fn phase(title: Option<&str>, max_in_flight: u32, units: Vec<model::plan::Unit>) -> Phase {

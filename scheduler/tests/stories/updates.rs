@@ -1,5 +1,7 @@
 //! Updates in which several things change at once.
 
+use model::task::DeployOptions;
+use scheduler::input::Deletion;
 use serde_json::{Value, json};
 
 use crate::director::{Director, cloud_config, group, manifest, steps};
@@ -39,4 +41,23 @@ fn new_tags_reach_the_new_disk_and_not_the_one_that_was_given_up() {
 #[test]
 fn new_tags_do_not_look_for_a_disk_that_was_given_up() {
     check(Some(1), None, 0);
+}
+
+#[test]
+fn a_deployment_goes_in_the_order_of_its_manifest() {
+    let mut director = Director::new(&cloud_config());
+    let (mut first, mut second) = (group(2), group(1));
+    (first["name"], second["name"]) = (json!("srv"), json!("cli"));
+    director.deploy(&manifest(&[first, second]));
+    let view = director.view();
+    let options = DeployOptions::default();
+    let input = view.input(&director.world, "", &options);
+    let plan =
+        scheduler::plan_delete_deployment(input.director, &input.deployment, Deletion::Orderly).unwrap();
+    let label = |unit: &model::plan::Unit| {
+        let (group, rest) = unit.label.split_once('/')?;
+        Some(format!("{group} {}", rest.split_once(' ')?.1))
+    };
+    let told: Vec<String> = plan.units().filter_map(label).collect();
+    assert_eq!(told, ["srv (0)", "srv (1)", "cli (0)"]);
 }
