@@ -14,6 +14,7 @@ const FILES: &[&str] = &[
     "directorate/v1/artifacts.proto",
     "directorate/v1/cloud_check.proto",
     "directorate/v1/deployments.proto",
+    "directorate/v1/links.proto",
     "directorate/v1/tasks.proto",
 ];
 

@@ -248,4 +248,13 @@ error_codes! {
     BadYaml = 710000,
     BadJson = 710001,
     LinkNotFound = 810000,
+    LinkCreateError = 810001,
+    LinkProviderLookupError = 810002,
+    LinkNetworkLookupError = 810003,
+    LinkDeleteError = 810004,
+    LinkNotExternal = 810005,
+    LinkIdRequired = 810006,
+    LinkInvalidStatus = 810007,
+    LinkInvalidAzs = 810008,
+    LinkProviderNotShared = 810009,
 }

@@ -142,6 +142,12 @@ number_ids! {
     ProblemId(u64),
     /// A variable set's number: which version of each variable a deploy saw.
     VariableSetId(u64),
+    /// The number of a link that is offered.
+    LinkProviderId(u64),
+    /// The number of a link that is wanted.
+    LinkConsumerId(u64),
+    /// The number of a link that is there.
+    LinkId(u64),
 }
 
 /// A step's place: the unit and the position within it.

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod instance;
 pub mod interpolate;
 pub mod ip;
+pub mod link;
 pub mod manifest;
 pub mod plan;
 pub mod problem;

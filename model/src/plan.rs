@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::dns::DnsSubject;
 use crate::ids::*;
 use crate::instance::{AddressKind, InstanceSpec, InstanceState};
+use crate::link::Links;
 use crate::step::Action;
 
 /// Why an instance is touched.
@@ -225,6 +226,9 @@ pub struct DeploymentRecord {
     pub tags: std::collections::BTreeMap<String, String>,
     /// Variable versions it was planned with.
     pub variable_set: VariableSetId,
+    /// Links as they can be asked for. They get rows of their own when the record is saved, and are not kept in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_links: Option<Box<Links>>,
 }
 
 /// A whole task, decided.

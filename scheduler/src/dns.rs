@@ -18,7 +18,12 @@ pub(crate) fn instance_name(id: &str, place: &Place<'_>) -> Result<String, TaskE
 
 /// Returns the name that gives the addresses of all healthy instances of a group.
 pub(crate) fn group_name(place: &Place<'_>) -> Result<String, TaskError> {
-    Ok(format!("q-s0.{}", suffix(place)?))
+    query_name("s0", place)
+}
+
+/// Returns the name that gives the addresses of those instances of a group that the slug asks for.
+pub(crate) fn query_name(slug: &str, place: &Place<'_>) -> Result<String, TaskError> {
+    Ok(format!("q-{slug}.{}", suffix(place)?))
 }
 
 fn suffix(place: &Place<'_>) -> Result<String, TaskError> {

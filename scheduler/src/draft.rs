@@ -126,7 +126,10 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
             spec.packages[at].compiled_on = compile.compiled_on(&spec.packages[at], spec);
         }
     }
-    let record = record(input, &documents, providers);
+    let links =
+        links::listed::of(input.deployment.name, &groups, &documents.variables, &providers, &connections)?;
+    let record =
+        DeploymentRecord { planned_links: Some(Box::new(links)), ..record(input, &documents, providers) };
     let specs = placed.instances.iter().map(|i| &i.spec).chain(compile.workers());
     let references = References::of(input, documents.early.clone(), specs);
     Ok(Draft {
@@ -363,5 +366,6 @@ fn record(input: &PlanInput<'_>, documents: &Documents, providers: Vec<links::Pr
         links: serde_json::to_value(links::Stored { providers }).unwrap_or(Value::Null),
         tags: documents.tags.iter().cloned().collect(),
         variable_set: input.variables.set,
+        planned_links: None,
     }
 }

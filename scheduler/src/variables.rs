@@ -75,6 +75,39 @@ fn define_one(
     })
 }
 
+/// Which link a variable asks for.
+pub(crate) struct Asked<'a> {
+    /// By which name.
+    pub(crate) from: &'a str,
+    /// Of which type.
+    pub(crate) kind: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads one entry of a variable's `consumes`.
+    pub(crate) fn of(key: &'a str, wanted: &'a Value) -> Self {
+        let text = |field: &str| wanted.get(field).and_then(Value::as_str);
+        let from = text("from").unwrap_or(key);
+        Self { from: from.rsplit('.').next().unwrap_or(from), kind: text("link_type").unwrap_or("address") }
+    }
+
+    /// Returns the one provider that is meant.
+    pub(crate) fn provider<'p>(
+        &self,
+        variable: &VariableSpec,
+        providers: &'p [Provider],
+    ) -> Result<&'p Provider, TaskError> {
+        let mut candidates = providers.iter().filter(|p| p.fits(self.kind) && p.called() == self.from);
+        match (candidates.next(), candidates.next()) {
+            (Some(provider), None) => Ok(provider),
+            _ => Err(TaskError::plain(format!(
+                "Failed to resolve link '{}' with type '{}' from variable '{}': exactly one provider is needed",
+                self.from, self.kind, variable.name
+            ))),
+        }
+    }
+}
+
 /// Puts the DNS name of a link's group into a certificate's names.
 fn consume(
     input: &PlanInput<'_>,
@@ -84,17 +117,8 @@ fn consume(
     providers: &[Provider],
     options: &mut Map<String, Value>,
 ) -> Result<(), TaskError> {
-    let from = wanted.get("from").and_then(Value::as_str).unwrap_or(key);
-    let from = from.rsplit('.').next().unwrap_or(from);
-    let kind = wanted.get("link_type").and_then(Value::as_str).unwrap_or("address");
     let wildcard = wanted.pointer("/properties/wildcard").and_then(Value::as_bool).unwrap_or(false);
-    let mut candidates = providers.iter().filter(|p| p.called() == from && p.kind == kind);
-    let (Some(provider), None) = (candidates.next(), candidates.next()) else {
-        return Err(TaskError::plain(format!(
-            "Failed to resolve link '{from}' with type '{kind}' from variable '{}': exactly one provider is needed",
-            spec.name
-        )));
-    };
+    let provider = Asked::of(key, wanted).provider(spec, providers)?;
     let network =
         provider.content.first().and_then(|(_, c)| c["default_network"].as_str()).unwrap_or_default();
     let place = Place {

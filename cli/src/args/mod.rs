@@ -5,6 +5,7 @@
 mod artifacts;
 mod cluster;
 mod deployments;
+mod links;
 mod tasks;
 
 use camino::Utf8PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 pub use artifacts::*;
 pub use cluster::*;
 pub use deployments::*;
+pub use links::*;
 pub use tasks::*;
 
 use crate::settings::Connection;
@@ -148,6 +150,18 @@ pub enum Command {
     DeployedVariable(NamedVariable),
     /// List when the certificates among a deployment's variables end
     Certificates,
+    /// List links that a deployment offers
+    LinkProviders,
+    /// List who wants a link of a deployment
+    LinkConsumers,
+    /// List links that are connected
+    Links,
+    /// Connect somebody outside to a shared link
+    CreateLink(CreateLink),
+    /// Take away a link that was created by hand
+    DeleteLink(DeleteLink),
+    /// Show where a link leads
+    LinkAddress(LinkAddress),
     /// List VMs that no instance uses any more and that are to be deleted
     OrphanedVms,
     /// List disks

@@ -11,6 +11,7 @@ mod deployments;
 mod health;
 mod instances;
 mod leftovers;
+mod links;
 mod logs;
 mod releases;
 mod snapshot;
@@ -106,6 +107,12 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Unignore(args) => {
             instances::ignore(context, args.instance, instances::Attention::Heed).await
         }
+        Command::LinkProviders => links::providers(context).await,
+        Command::LinkConsumers => links::consumers(context).await,
+        Command::Links => links::list(context).await,
+        Command::CreateLink(args) => links::create(context, args).await,
+        Command::DeleteLink(args) => links::delete(context, args).await,
+        Command::LinkAddress(args) => links::address(context, args).await,
         Command::OrphanedVms => instances::orphaned_vms(context).await,
         Command::Disks(_) => instances::orphaned_disks(context).await,
         Command::OrphanDisk(args) => by_hand::orphan_disk(context, args.cid).await,

@@ -132,6 +132,7 @@ pub fn is_not_found(code: ErrorCode) -> bool {
             | ErrorCode::JobNotFound
             | ErrorCode::ConfigNotFound
             | ErrorCode::ResourceNotFound
+            | ErrorCode::LinkNotFound
     )
 }
 
@@ -140,10 +141,14 @@ fn of_task_error(told: &TaskError) -> Status {
     let code = match known {
         Some(code) if is_not_found(code) => Code::NotFound,
         Some(ErrorCode::ConfigServerMissingName) => Code::NotFound,
-        Some(ErrorCode::TaskUnexpectedState | ErrorCode::ReleaseInUse | ErrorCode::StemcellInUse) => {
-            Code::FailedPrecondition
-        }
-        Some(ErrorCode::Unknown | ErrorCode::SystemError) => Code::Internal,
+        Some(
+            ErrorCode::TaskUnexpectedState
+            | ErrorCode::ReleaseInUse
+            | ErrorCode::StemcellInUse
+            | ErrorCode::LinkProviderNotShared
+            | ErrorCode::LinkNotExternal,
+        ) => Code::FailedPrecondition,
+        Some(ErrorCode::Unknown | ErrorCode::SystemError | ErrorCode::LinkDeleteError) => Code::Internal,
         _ => Code::InvalidArgument,
     };
     numbered(code, told.message.clone(), known.map_or("Unknown", ErrorCode::name), told.code)

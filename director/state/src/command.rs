@@ -186,6 +186,11 @@ pub enum Command {
     /// A command of an admin of these teams: the deployment or config that it makes is theirs. With `only_theirs`, which is
     /// left out for admins of the director, one that is there already must be theirs, or it is refused.
     ForTeams { teams: Vec<String>, only_theirs: bool, command: Box<Command> },
+    /// Connects somebody outside to a shared link, or finds that it is. Answers with the link's number. Refused if the link is
+    /// not there, not shared, or not in that network.
+    LinkPut { provider: LinkProviderId, consumer: String, network: Option<NetworkName> },
+    /// Takes away a link that was made by request. Refused for one that a deploy made.
+    LinkRemove { id: LinkId },
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -357,6 +362,8 @@ pub enum Outcome {
     VariableSet(VariableSetId),
     /// Not done, and why.
     Refused(Refusal),
+    /// The link's number.
+    LinkStored(LinkId),
 }
 
 impl Outcome {

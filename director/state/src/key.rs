@@ -144,7 +144,19 @@ macro_rules! number_keys {
     )+};
 }
 
-number_keys!(ConfigId, EventId, NodeId, ProblemId, Revision, TaskId, UnitNo, VariableSetId);
+number_keys!(
+    ConfigId,
+    EventId,
+    LinkConsumerId,
+    LinkId,
+    LinkProviderId,
+    NodeId,
+    ProblemId,
+    Revision,
+    TaskId,
+    UnitNo,
+    VariableSetId,
+);
 
 impl Key for () {
     fn encode(&self, _out: &mut Vec<u8>) {}

@@ -31,7 +31,9 @@ impl Command {
             | Self::BundlePut { .. }
             | Self::BundlesForget { .. }
             | Self::ProblemsFound { .. }
-            | Self::ForTeams { .. } => true,
+            | Self::ForTeams { .. }
+            | Self::LinkPut { .. }
+            | Self::LinkRemove { .. } => true,
             Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
@@ -73,6 +75,7 @@ fn is_second_part(part: &DraftPart) -> bool {
 
 fn is_second_plan(plan: &Plan) -> bool {
     !plan.dns_subjects.is_empty()
+        || plan.record.as_ref().is_some_and(|record| record.planned_links.is_some())
         || plan.units().any(is_second_unit)
         || plan.reservations.iter().any(is_block)
 }

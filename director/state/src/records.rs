@@ -2,6 +2,7 @@
 
 mod agents;
 mod latecomers;
+mod links;
 mod orphans;
 mod users;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentHealth, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
 pub use latecomers::{Latecomer, Orphan, Sought};
+pub(crate) use links::LinkNumbers;
+pub use links::{Link, LinkConsumer, LinkProvider};
 pub use orphans::{OrphanedDisk, OrphanedVm};
 pub use users::{User, UserToken};
 

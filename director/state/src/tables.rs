@@ -154,6 +154,15 @@ tables! {
     /// Open problems of a deployment.
     PROBLEMS: (DeploymentName, ProblemId) => Problem = 0x3e, "problems", Shown;
 
+    /// Links that are offered, by number.
+    LINK_PROVIDERS: LinkProviderId => LinkProvider = 0x60, "link_providers", Shown;
+    /// Links that are wanted, by number.
+    LINK_CONSUMERS: LinkConsumerId => LinkConsumer = 0x61, "link_consumers", Shown;
+    /// Links that are there, by number.
+    LINKS: LinkId => Link = 0x62, "links", Shown;
+    /// The numbers of all of a deployment's.
+    LINKS_OF: DeploymentName => LinkNumbers = 0x63, "links_of", Hidden;
+
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;
     /// Variable sets by number.

@@ -8,6 +8,7 @@ use std::mem::{Discriminant, discriminant};
 
 use common::*;
 use expect_test::expect;
+use model::step::{Action, StepOutcome};
 use model::task::TaskKind;
 use model::*;
 use state::command::*;
@@ -42,7 +43,9 @@ fn by(command: &Command) -> By {
         | LeakClear { .. }
         | EventPut { .. }
         | UserTokenPut { .. }
-        | UserTokenRemove { .. } => By::Somebody,
+        | UserTokenRemove { .. }
+        | LinkPut { .. }
+        | LinkRemove { .. } => By::Somebody,
         // What it holds.
         ForTeams { command, .. } => by(command),
         // A task that waits has done nothing; when it is taken up it says so.
@@ -91,8 +94,11 @@ fn config(name: &str) -> Command {
 fn world() -> World {
     let mut world = World::new();
     world.must(Command::MemberPut { member: Member { feature_level: SECOND_LEVEL, ..member(1) } });
-    let task = world.planned(plan_of(vec![create_vm()]));
+    let mut plan = plan_of(vec![create_vm(), Action::SaveDeployment]);
+    plan.record.as_mut().unwrap().planned_links = Some(Box::new(links("srv", true)));
+    let task = world.planned(plan);
     world.step(task, 1, 0, vm_created("vm-1"));
+    world.step(task, 1, 1, StepOutcome::Done);
     let leak = Leak { id: EventId(0), what: "a VM".into(), task: None, at: Timestamp(0) };
     world.must(Command::LeakPut { leak });
     world
@@ -116,6 +122,8 @@ fn changes(world: &World) -> Vec<Command> {
         Command::InstanceIgnore { instance: "i1".into(), ignore: true },
         Command::LeakClear { id: world.state().leaks()[0].id },
         Command::EventPut { event: Box::new(event) },
+        Command::LinkPut { provider: LinkProviderId(1), consumer: "ext".into(), network: None },
+        Command::LinkRemove { id: LinkId(2) },
         Command::TaskCancel { task: open },
         waiting,
         Command::TaskCancel { task: TaskId(open.0 + 1) },
@@ -156,6 +164,8 @@ fn every_change_that_somebody_makes_is_an_audit_event() {
         ignore instance api/i1
         clear leak a VM
         a thing -
+        create link 2
+        delete link 2
         cancel task 1
         cancel task 2
         delete member director-2

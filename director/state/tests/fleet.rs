@@ -277,6 +277,9 @@ fn a_plan_is_of_the_level_of_what_is_in_it() {
     assert_eq!(level(&|_| {}), 1);
     assert_eq!(level(&|plan| plan.reservations[0].prefix = Some(28)), 2);
     assert_eq!(level(&|plan| plan.dns_subjects.push(DnsSubject::Zone("z1".into()))), 2);
+    let planned_links = || Some(Box::default());
+    assert_eq!(level(&|plan| plan.record.as_mut().unwrap().planned_links = planned_links()), 2);
+    assert_eq!(Command::LinkRemove { id: LinkId(1) }.feature_level(), 2);
     let later = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };
     assert_eq!(level(&|plan| plan.phases = plan_of(vec![later.clone()]).phases), 2);
     let close = Action::CloseProblem { problem: ProblemId(1) };

@@ -41,6 +41,8 @@ fn fleet_commands() -> Vec<Command> {
         Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
         Command::UserTokenPut { token: user_token("t1", "ann") },
         Command::UserTokenRemove { id: "t1".into() },
+        Command::LinkPut { provider: LinkProviderId(3), consumer: "ext".into(), network: Some("a".into()) },
+        Command::LinkRemove { id: LinkId(4) },
     ]
 }
 

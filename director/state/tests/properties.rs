@@ -8,7 +8,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
-use model::plan::{Fate, Plan};
+use model::plan::{DeploymentRecord, Fate, Plan};
 use model::problem::{Fault, Finding};
 use model::step::{Action, Left, StepOutcome};
 use model::task::{OutputKind, TaskError, TaskKind, TaskState};
@@ -111,7 +111,10 @@ fn plan_of_any() -> impl Strategy<Value = Plan> {
         let held = |(id, ip): (String, u8)| reservation(&id, &format!("10.0.0.{ip}"));
         let reservations = reservations.into_iter().map(held).collect();
         let units = (0u32..).zip(units).map(|(no, actions)| unit(no, "u", actions)).collect();
-        Plan { generation, ..plan(targets, reservations, vec![stage(Some("Updating instance"), units)]) }
+        let mut plan = plan(targets, reservations, vec![stage(Some("Updating instance"), units)]);
+        let planned_links = Some(Box::new(links(&format!("g{generation}"), true)));
+        plan.record = plan.record.map(|record| DeploymentRecord { planned_links, ..record });
+        Plan { generation, ..plan }
     })
 }
 
@@ -157,6 +160,12 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         name("u").prop_map(|name| Command::UserRemove { name: name.into() }),
         (name("k"), name("u")).prop_map(|(id, user)| Command::UserTokenPut { token: user_token(&id, &user) }),
         name("k").prop_map(|id| Command::UserTokenRemove { id }),
+        (small(), name("x")).prop_map(|(number, consumer)| Command::LinkPut {
+            provider: LinkProviderId(number),
+            consumer,
+            network: None
+        }),
+        small().prop_map(|number| Command::LinkRemove { id: LinkId(number) }),
         any::<bool>().prop_map(|paused| Command::SettingPut { setting: Setting::ResurrectionPaused(paused) }),
         (name("c"), name("text")).prop_map(|(name, content)| Command::ConfigPut {
             kind: "cloud".into(),

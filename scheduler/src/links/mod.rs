@@ -1,11 +1,15 @@
 //! Links: what one job tells another about itself.
 //!
 //! [`resolve`] decides who provides for whom, before anything is placed; [`content`] says what the consumer's
-//! templates will see, once addresses are known.
+//! templates will see, once addresses are known; [`listed`] what operators can ask about,
+//! and [`address`] where they find it.
 
+pub(crate) mod address;
 pub(crate) mod content;
+pub(crate) mod listed;
 pub(crate) mod resolve;
 
+use model::dns::ProvidedName;
 use model::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +27,9 @@ pub(crate) struct Provider {
     pub(crate) kind: String,
     pub(crate) shared: bool,
     pub(crate) networks: Vec<NetworkName>,
+    /// Whether the manifest says that nobody consumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) blocked: bool,
     /// What consumers see, for each network that addresses can be taken from; empty until addresses are known.
     #[serde(default)]
     pub(crate) content: Vec<(NetworkName, Value)>,
@@ -39,6 +46,16 @@ impl Provider {
     /// The name by which consumers ask for it.
     pub(crate) fn called(&self) -> &str {
         self.alias.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Returns whether it can be meant by a consumer of this type.
+    pub(crate) fn fits(&self, kind: &str) -> bool {
+        self.kind == kind && !self.blocked
+    }
+
+    /// Returns the name and type that its group in DNS is named after.
+    pub(crate) fn provided_name(&self) -> ProvidedName {
+        ProvidedName { name: self.called().to_owned(), kind: self.kind.clone() }
     }
 }
 

@@ -40,9 +40,6 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
         for job in &bound.jobs {
             for link in job.provided() {
                 let said = job.manifest.provides.get(&link.name);
-                if said.is_some_and(|p| p.blocked) {
-                    continue;
-                }
                 found.push(Provider {
                     deployment: deployment.clone(),
                     group: bound.group.name.clone(),
@@ -52,6 +49,7 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
                     kind: link.kind.clone(),
                     shared: said.is_some_and(|p| p.shared),
                     networks: bound.group.networks.iter().map(|n| n.name.clone()).collect(),
+                    blocked: said.is_some_and(|p| p.blocked),
                     content: Vec::new(),
                     ips: Vec::new(),
                 });
@@ -126,7 +124,7 @@ impl Resolver<'_> {
             Some(Consume::From(from)) => self.explicit(place, from),
             None => {
                 let candidates: Vec<(usize, &Provider)> =
-                    self.own.iter().enumerate().filter(|(_, p)| p.kind == place.link.kind).collect();
+                    self.own.iter().enumerate().filter(|(_, p)| p.fits(&place.link.kind)).collect();
                 Ok(self.choose(place, Asked::Never, &ConsumeFrom::default(), candidates))
             }
         }
@@ -135,7 +133,7 @@ impl Resolver<'_> {
     fn explicit(&mut self, place: &Place<'_>, from: &ConsumeFrom) -> Result<Option<Source>, TaskError> {
         let name = from.from.as_deref().unwrap_or(&place.link.name);
         let asked = Asked::For { alias: from.from.as_deref().filter(|f| *f != place.link.name) };
-        let fits = |p: &Provider| p.kind == place.link.kind && p.called() == name;
+        let fits = |p: &Provider| p.fits(&place.link.kind) && p.called() == name;
         let Some(other) = from.deployment.as_ref().filter(|d| *d != self.deployment) else {
             let candidates = self.own.iter().enumerate().filter(|(_, p)| fits(p)).collect();
             return Ok(self.choose(place, asked, from, candidates));

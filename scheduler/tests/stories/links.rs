@@ -1,5 +1,6 @@
 //! Links that are there, missing, or asked for in vain.
 
+use model::link::LinkPlace;
 use model::plan::Change;
 use model::task::DeployOptions;
 use serde_json::{Value, json};
@@ -158,6 +159,79 @@ fn what_comes_before_a_dot_in_the_name_of_a_link_is_passed_over() {
     let mut director = Director::new(&two_networks());
     let link = seen(&mut director, &server_and_client(&json!({"from": "p.front"})));
     assert_eq!(link["instance_group"], json!("g"));
+}
+
+#[test]
+fn a_link_that_no_release_offers_can_be_offered_by_the_manifest() {
+    let mut director = Director::new(&cloud_config());
+    let mut server = group(1);
+    // The release's own offer is withdrawn, and another one of that type takes its place.
+    server["jobs"][0]["provides"] = json!({"endpoint": "nil", "mine": {"as": "other", "shared": true}});
+    server["jobs"][0]["custom_provider_definitions"] =
+        json!([{"name": "mine", "type": "http", "properties": ["port"]}]);
+    let mut client = group(1);
+    client["name"] = json!("c");
+    client["jobs"] = json!([{"name": "client", "release": "golden"}]);
+    let link = seen(&mut director, &manifest(&[server.clone(), client.clone()]));
+    assert_eq!(link["properties"], json!({"port": 1}));
+
+    let view = director.view();
+    let both = manifest(&[server, client]);
+    let (draft, _) = director.plan_both(&view, &both, &DeployOptions::default()).unwrap();
+    let links = draft.record.planned_links.unwrap();
+    let offers: Vec<_> = links.offers.iter().map(|o| (&o.name[..], &o.alias[..], o.shared)).collect();
+    assert_eq!(offers, [("endpoint", "endpoint", false), ("mine", "other", true)]);
+    let source = links.wants[0].source.as_ref().unwrap();
+    assert_eq!((&source.name[..], &links.wants[0].alias[..]), ("mine", "endpoint"));
+}
+
+#[test]
+fn all_links_are_listed_with_who_offers_and_who_wants_them() {
+    let mut director = Director::new(&cloud_config());
+    let mut server = group(1);
+    server["jobs"][0]["provides"] = json!({"endpoint": {"as": "front"}});
+    let mut client = group(1);
+    client["name"] = json!("c");
+    client["migrated_from"] = json!([{"name": "old"}]);
+    client["jobs"] = json!([{
+        "name": "client", "release": "golden",
+        "consumes": {"endpoint": {"instances": [], "address": "db.example"}},
+    }]);
+    let view = director.view();
+    let both = manifest(&[server, client]);
+    let (draft, plan) = director.plan_both(&view, &both, &DeployOptions::default()).unwrap();
+    let links = draft.record.planned_links.clone().unwrap();
+    let kinds: Vec<&str> = links.offers.iter().map(|offer| offer.owner.kind.name()).collect();
+    assert_eq!(kinds, ["job", "manual"]);
+    assert_eq!(links.offers[1].place, LinkPlace::ByHand { address: Some("db.example".into()) });
+    let wants: Vec<(&str, bool, bool)> =
+        links.wants.iter().map(|w| (&w.name[..], w.optional, w.source.is_some())).collect();
+    assert_eq!(wants, [("endpoint", false, true), ("db", true, false)]);
+    assert_eq!(links.wants[0].former_groups, ["old".into()]);
+    assert_eq!(plan.record.unwrap().planned_links, draft.record.planned_links);
+}
+
+#[test]
+fn a_certificate_that_is_named_after_a_link_consumes_it() {
+    let mut director = Director::new(&cloud_config());
+    director.world.variables.available = true;
+    let mut server = group(1);
+    server["jobs"][0]["custom_provider_definitions"] = json!([{"name": "addr", "type": "address"}]);
+    let mut with_certificate = manifest(&[server]);
+    with_certificate["variables"] = json!([{
+        "name": "cert", "type": "certificate", "options": {"common_name": "x"},
+        "consumes": {"alternative_name": {"from": "addr"}},
+    }]);
+    let view = director.view();
+    let (draft, _) = director.plan_both(&view, &with_certificate, &DeployOptions::default()).unwrap();
+    let links = draft.record.planned_links.unwrap();
+    let want = &links.wants[0];
+    assert_eq!(
+        (want.owner.kind.name(), &want.owner.name[..], &want.owner.group),
+        ("variable", "cert", &None)
+    );
+    assert_eq!((&want.name[..], &want.alias[..], &want.kind[..]), ("alternative_name", "addr", "address"));
+    assert_eq!(want.source.as_ref().unwrap().name, "addr");
 }
 
 /// Why clients are touched.

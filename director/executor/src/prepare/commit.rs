@@ -52,10 +52,13 @@ pub async fn commit(context: &TaskContext, mut plan: Plan) -> Result<Result<(), 
     Ok(Ok(()))
 }
 
-/// Takes out what a plan can do without until the last member knows it: numbers in DNS names, and that errands are
-/// remembered.
+/// Takes out what a plan can do without until the last member knows it: numbers in DNS names and of links, and that
+/// errands are remembered.
 fn forgo_second_level(plan: &mut Plan) {
     plan.dns_subjects.clear();
+    if let Some(record) = &mut plan.record {
+        record.planned_links = None;
+    }
     for unit in plan.units_mut() {
         unit.steps.retain(|step| !matches!(step.action, Action::SaveErrand { .. }));
     }

@@ -61,10 +61,32 @@ async fn a_template_can_ask_for_the_name_of_a_link_in_a_zone() {
 }
 
 #[tokio::test]
+async fn a_deploy_that_went_well_lists_its_links_and_a_later_one_keeps_their_numbers() {
+    let world = TestWorld::seed().await;
+    with_release(&world, "q-a1s0.site.a.p.bosh").await;
+    let listed = |world: &TestWorld| {
+        world.read(|state| {
+            let p = "p".into();
+            let providers: Vec<_> = state.link_providers(&p).map(|row| (row.id.0, row.offer.alias)).collect();
+            let consumers: Vec<_> = state.link_consumers(&p).map(|row| (row.id.0, row.alias)).collect();
+            (providers, consumers, state.links(&p).collect::<Vec<_>>())
+        })
+    };
+    world.run(deploy()).await.done();
+    let first = listed(&world);
+    let front = vec![(1, "front".to_owned())];
+    assert_eq!((&first.0, &first.1, first.2.len()), (&front, &front, 1));
+    assert_eq!(first.2[0].provider, Some(model::LinkProviderId(1)));
+    world.run(deploy()).await.done();
+    assert_eq!(listed(&world), first);
+}
+
+#[tokio::test]
 async fn a_name_that_a_template_does_not_expect_fails_the_deploy() {
     let world = TestWorld::seed().await;
     with_release(&world, "q-s0.site.a.p.bosh").await;
     let told = world.run(deploy()).await.error();
     assert!(told.contains("it is q-a1s0.site.a.p.bosh"), "{told}");
     assert!(world.read(|state| state.dns_numbers(&"p".into()).is_empty()), "nothing was accepted");
+    assert_eq!(world.read(|state| state.link_providers(&"p".into()).count()), 0);
 }

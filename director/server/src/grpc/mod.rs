@@ -11,6 +11,7 @@ mod health;
 mod history;
 mod instances;
 mod join;
+mod links;
 mod tasks;
 
 use model::RequestId;
@@ -51,6 +52,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::health_server::HealthServer;
     use proto::v1::instances_server::InstancesServer;
     use proto::v1::join_server::JoinServer;
+    use proto::v1::links_server::LinksServer;
     use proto::v1::locks_server::LocksServer;
     use proto::v1::releases_server::ReleasesServer;
     use proto::v1::stemcells_server::StemcellsServer;
@@ -80,6 +82,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(DisksServer::new(door.clone()))
         .add_service(CleanUpServer::new(door.clone()))
         .add_service(CloudCheckServer::new(door.clone()))
+        .add_service(LinksServer::new(door.clone()))
         .add_service(TasksServer::new(door.clone()))
         .add_service(EventsServer::new(door.clone()))
         .add_service(LocksServer::new(door.clone()))

@@ -162,7 +162,10 @@ fn status_of(code: u32) -> StatusCode {
     match ErrorCode::from_number(code) {
         Some(code) if is_not_found(code) => StatusCode::NOT_FOUND,
         Some(ErrorCode::UnauthorizedError) => StatusCode::UNAUTHORIZED,
-        Some(ErrorCode::Unknown | ErrorCode::SystemError) => StatusCode::INTERNAL_SERVER_ERROR,
+        Some(ErrorCode::LinkProviderNotShared) => StatusCode::FORBIDDEN,
+        Some(ErrorCode::Unknown | ErrorCode::SystemError | ErrorCode::LinkDeleteError) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -16,6 +16,7 @@ mod history;
 mod info;
 mod instances;
 mod leftovers;
+mod links;
 mod login;
 mod logs;
 mod repeats;
@@ -72,6 +73,7 @@ fn table() -> Table {
     table.extend(of_artifacts());
     table.extend(of_leftovers());
     table.extend(of_problems());
+    table.extend(of_links());
     table
 }
 
@@ -183,6 +185,16 @@ fn of_problems() -> Table {
     ]
 }
 
+fn of_links() -> Table {
+    vec![
+        ("/link_providers", get(links::providers)),
+        ("/link_consumers", get(links::consumers)),
+        ("/links", json(get(links::list).post(links::create))),
+        ("/links/{id}", delete(links::delete)),
+        ("/link_address", get(links::address)),
+    ]
+}
+
 /// Returns whether a flag of a query is on: only `true` is.
 fn is_on(flag: Option<&String>) -> bool {
     flag.is_some_and(|flag| flag == "true")
@@ -210,6 +222,8 @@ pub(crate) fn paths() -> Vec<&'static str> {
 
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod links_tests;
 #[cfg(test)]
 mod people_tests;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod disks;
 mod fleet;
 mod isolated;
+mod links;
 mod lists;
 mod logs;
 mod names;

@@ -6,8 +6,8 @@ use model::plan::DeploymentRecord;
 use model::*;
 use serde_json::{Value, json};
 
-use super::dns;
 use super::tx::{Tx, invalid};
+use super::{dns, link};
 use crate::command::{Refusal, SAME_LABEL};
 use crate::records::{Deployment, VariableSet};
 use crate::rows::{TaskClass, TaskRow};
@@ -100,12 +100,16 @@ pub(super) fn summary(record: Option<&DeploymentRecord>) -> Value {
 
 /// `SaveDeployment`: the plan's record becomes the last success, and its variable set a deployed one.
 pub(super) fn save(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
-    let record = tx
+    let mut record = tx
         .get(&PLAN_RECORDS, &task.id)
         .ok_or_else(|| invalid("saving the deployment", "the plan has no record of it"))?;
     let mut row = tx.need(&DEPLOYMENTS, &record.name, "deployment")?;
     if let Some(set) = tx.get(&VARIABLE_SETS, &record.variable_set) {
         tx.put(&VARIABLE_SETS, &record.variable_set, &VariableSet { deployed: true, ..set });
+    }
+    // Plans of earlier versions say nothing about links.
+    if let Some(planned) = record.planned_links.take() {
+        link::save(tx, &record.name, &planned);
     }
     row.record = Some(record);
     tx.put(&DEPLOYMENTS, &row.name.clone(), &row);
@@ -128,6 +132,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     }
     tx.delete_of(&VARIABLE_SETS_OF, name);
     dns::forget(tx, name);
+    link::forget(tx, name);
     tx.delete(&MELTDOWNS, name);
     tx.delete(&DEPLOYMENT_LABELS, &label(name));
     tx.delete_of(&ERRANDS, name);

@@ -21,6 +21,7 @@ mod fleet;
 mod instance;
 mod latecomer;
 mod line;
+mod link;
 mod lock;
 mod output;
 mod plan;
@@ -196,6 +197,8 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),
         ForTeams { teams, only_theirs, command } => for_teams(tx, (teams, *only_theirs), command),
+        LinkPut { provider, consumer, network } => link::put(tx, *provider, consumer, network.as_ref()),
+        LinkRemove { id } => link::remove(tx, *id),
     }
 }
 

@@ -13,6 +13,7 @@ mod fleet;
 mod health;
 mod history;
 mod instance;
+mod link;
 mod problem;
 mod task;
 mod variable;

@@ -8,6 +8,7 @@ pub mod aim;
 use std::collections::BTreeMap;
 
 use model::instance::*;
+use model::link::{LinkOffer, LinkOwner, LinkOwnerKind, LinkPlace, LinkSource, LinkWant, Links};
 use model::plan::{
     Change, DeploymentRecord, Fate, Needs, OnFailure, Phase, Plan, Reservation, Stage, Step, Target, Unit,
     Wave,
@@ -346,6 +347,52 @@ pub fn record(set: u64) -> DeploymentRecord {
         links: Value::Null,
         tags: BTreeMap::new(),
         variable_set: VariableSetId(set),
+        planned_links: None,
+    }
+}
+
+/// A server that offers a link, and a client that consumes it and would like another.
+pub fn links(group: &str, shared: bool) -> Links {
+    let owner = |name: &str, group: &str| LinkOwner {
+        kind: LinkOwnerKind::Job,
+        name: name.into(),
+        group: Some(group.into()),
+    };
+    let place = LinkPlace::Group {
+        deployment: "web".into(),
+        group: group.into(),
+        network: "a".into(),
+        domain: "bosh".into(),
+        short_names: false,
+        link_group: None,
+    };
+    let source = LinkSource {
+        deployment: "web".into(),
+        owner: owner("server", group),
+        name: "endpoint".into(),
+        place: place.clone(),
+    };
+    let want = |name: &str, alias: &str, source: Option<LinkSource>| LinkWant {
+        owner: owner("client", "cli"),
+        former_groups: Vec::new(),
+        name: name.into(),
+        alias: alias.into(),
+        kind: "http".into(),
+        optional: source.is_none(),
+        source,
+    };
+    Links {
+        offers: vec![LinkOffer {
+            owner: owner("server", group),
+            former_groups: Vec::new(),
+            name: "endpoint".into(),
+            alias: "front".into(),
+            kind: "http".into(),
+            shared,
+            networks: vec!["a".into(), "b".into()],
+            place,
+        }],
+        wants: vec![want("endpoint", "front", Some(source)), want("db", "db", None)],
     }
 }
 
