@@ -94,7 +94,9 @@ fn named<'a>(before: &str, text: &'a str) -> Option<(Piece<'a>, usize)> {
     }
     let digits = run(|b| b.is_ascii_digit());
     let numbered = NUMBERED.iter().find(|(word, _)| before.ends_with(word)).filter(|_| digits > 0);
-    numbered.map(|(_, kind)| (Piece::Number(kind.clone(), &text[..digits]), digits))
+    let row = || ROWS.iter().find(|(words, _)| before.ends_with(words)).filter(|_| digits > 0);
+    let kind = numbered.map(|(_, kind)| kind.clone()).or_else(|| Some(Kind::Row(row()?.1.into())));
+    kind.map(|kind| (Piece::Number(kind, &text[..digits]), digits))
 }
 
 /// What stands before a number of something.
@@ -106,6 +108,9 @@ const NUMBERED: &[(&str, Kind)] = &[
     ("/task/", Kind::Task),
     ("Latest Id: '", Kind::Config),
 ];
+
+/// What stands before a number of a row of a list.
+const ROWS: &[(&str, &str)] = &[("provider id: ", "link_providers")];
 
 fn is_uuid(text: &str) -> bool {
     let parts: Vec<usize> = text.split('-').map(str::len).collect();
