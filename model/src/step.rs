@@ -80,13 +80,35 @@ pub enum WatchKind {
     Update,
 }
 
+/// What a VM is to its instance from its making on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmRole {
+    /// The one that the instance works with.
+    #[default]
+    Current,
+    /// One that was made ahead, beside the one that the instance works with: it waits to be elected.
+    Spare,
+}
+
+impl VmRole {
+    fn is_current(&self) -> bool {
+        *self == Self::Current
+    }
+}
+
 /// One deed. Every id in it was chosen by the plan; the details of the instance are in the plan's target for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the line of each variant speaks for its fields")]
 pub enum Action {
     /// Makes the VM for an instance with the agent id given here.
-    CreateVm { instance: InstanceId, agent: AgentId },
+    CreateVm {
+        instance: InstanceId,
+        agent: AgentId,
+        #[serde(default, skip_serializing_if = "VmRole::is_current")]
+        role: VmRole,
+    },
     /// Writes director, deployment, index … into the cloud's metadata of the VM.
     SetVmMetadata { instance: InstanceId, agent: AgentId, compiling: Option<PackageName> },
     /// Waits until the agent has dialled in and answers.
@@ -187,6 +209,10 @@ pub enum Action {
     ForgetVm { instance: InstanceId, agent: AgentId, left: Left },
     /// Makes a disk the one that its instance works with, unless there is one. Changes the state only.
     ActivateDisk { instance: InstanceId, disk: DiskId },
+
+    /// Makes a VM that was made ahead the one that its instance works with, and an orphan of the one before, unless that
+    /// has been deleted. Both in one record: there is never a moment with two, or with none. Changes the state only.
+    ElectVm { instance: InstanceId, agent: AgentId, instead_of: Option<AgentId> },
 }
 
 macro_rules! kinds {
@@ -261,6 +287,7 @@ kinds! {
         CloseProblem: "close_problem",
         ForgetVm: "forget_vm",
         ActivateDisk: "activate_disk",
+        ElectVm: "elect_vm",
     }
 }
 
@@ -342,7 +369,8 @@ impl Action {
             | Self::ConfirmProblem { instance, .. }
             | Self::RebootVm { instance, .. }
             | Self::ForgetVm { instance, .. }
-            | Self::ActivateDisk { instance, .. } => Some(instance),
+            | Self::ActivateDisk { instance, .. }
+            | Self::ElectVm { instance, .. } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
             Self::DeleteOrphanedDisk { .. }
             | Self::DeleteOrphanedVm { .. }

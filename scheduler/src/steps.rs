@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::plan::{Needs, OnFailure, Progress, Step, Unit};
-use model::step::{Action, DrainKind, Script, StopIntent, WatchKind};
+use model::step::{Action, DrainKind, Script, StopIntent, VmRole, WatchKind};
 use model::*;
 
 use crate::input::DrainMode;
@@ -63,9 +63,9 @@ impl Steps {
     }
 
     /// Makes a VM and waits for its agent.
-    pub(crate) fn create_vm(&mut self, instance: &InstanceId, agent: &AgentId) {
+    pub(crate) fn create_vm(&mut self, instance: &InstanceId, agent: &AgentId, role: VmRole) {
         let (instance, agent) = (instance.clone(), agent.clone());
-        self.push(Action::CreateVm { instance: instance.clone(), agent: agent.clone() });
+        self.push(Action::CreateVm { instance: instance.clone(), agent: agent.clone(), role });
         self.push(Action::SetVmMetadata {
             instance: instance.clone(),
             agent: agent.clone(),

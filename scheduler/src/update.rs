@@ -1,7 +1,7 @@
 //! The step sequences of one instance: update in place, new VM, stop, detach, delete.
 
 use model::instance::{Disk, InstanceState, Vm};
-use model::step::{Action, DrainKind, StopIntent, WatchKind};
+use model::step::{Action, DrainKind, StopIntent, VmRole, WatchKind};
 use model::*;
 
 use crate::disk::{self, DiskChange};
@@ -202,7 +202,7 @@ pub(crate) fn delete_vms(steps: &mut Steps, instance: &InstanceId, vms: &[&Vm]) 
 
 /// Adds a new VM with the disk that the instance already has.
 pub(crate) fn create_vm(steps: &mut Steps, instance: &InstanceId, agent: &AgentId, disk: Option<&Disk>) {
-    steps.create_vm(instance, agent);
+    steps.create_vm(instance, agent, VmRole::Current);
     if let Some(disk) = disk {
         steps.mount(instance, agent, &disk.id);
     }

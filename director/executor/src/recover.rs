@@ -62,13 +62,14 @@ pub fn decide(action: &Action, journal: &StepState, epoch: Epoch) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use model::step::VmRole;
     use model::task::TaskError;
     use model::*;
 
     use super::*;
 
     fn create_vm() -> Action {
-        Action::CreateVm { instance: InstanceId::new("i"), agent: AgentId::new("a") }
+        Action::CreateVm { instance: InstanceId::new("i"), agent: AgentId::new("a"), role: VmRole::Current }
     }
 
     fn mount() -> Action {

@@ -4,7 +4,7 @@
 //! command says would do something else with it than the others, and its state would be another one from there on.
 
 use model::plan::{Needs, OnFailure, Plan, Reservation, Step, Unit};
-use model::step::{Action, Left, StepOutcome};
+use model::step::{Action, Left, StepOutcome, VmRole};
 use model::task::TaskKind;
 
 use crate::command::{Command, DraftPart, StepEvent, StepRecord};
@@ -80,8 +80,8 @@ fn is_second_plan(plan: &Plan) -> bool {
         || plan.reservations.iter().any(is_block)
 }
 
-/// Units that need not all end well, steps that may fail, errands that are remembered, VMs that are deleted later, and
-/// what is done about problems.
+/// Units that need not all end well, steps that may fail, errands that are remembered, VMs that are made ahead or
+/// deleted later, and what is done about problems.
 fn is_second_unit(unit: &Unit) -> bool {
     let is_second = |step: &Step| {
         step.on_failure != OnFailure::Stop
@@ -97,6 +97,8 @@ fn is_second_unit(unit: &Unit) -> bool {
                     | Action::CloseProblem { .. }
                     | Action::ForgetVm { .. }
                     | Action::ActivateDisk { .. }
+                    | Action::ElectVm { .. }
+                    | Action::CreateVm { role: VmRole::Spare, .. }
             )
     };
     unit.needs != Needs::All || unit.on_failure != OnFailure::Stop || unit.steps.iter().any(is_second)

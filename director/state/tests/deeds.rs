@@ -6,7 +6,7 @@ use common::*;
 use expect_test::expect;
 use model::instance::NetworkKind;
 use model::plan::{Change, Fate};
-use model::step::{Action, Left, StepOutcome};
+use model::step::{Action, Left, StepOutcome, VmRole};
 use model::task::{OutputKind, TaskError};
 use model::*;
 use state::command::*;
@@ -163,7 +163,7 @@ fn ids_belong_to_one_instance() {
     let mut plan = plan_of(vec![create_vm(), create_disk("d1")]);
     plan.targets.push(target("i2", None, Fate::New));
     let units = &mut plan.phases[0].stages[0].waves[0].units;
-    let vm = Action::CreateVm { instance: "i2".into(), agent: "a1".into() };
+    let vm = Action::CreateVm { instance: "i2".into(), agent: "a1".into(), role: VmRole::Current };
     units.push(unit(2, "api/i2 (1)", vec![vm]));
     let disk = Action::CreateDisk { instance: "i2".into(), agent: "a2".into(), disk: "d1".into() };
     units.push(unit(3, "api/i2 (1)", vec![disk]));
@@ -194,7 +194,7 @@ fn nothing_is_made_for_an_instance_that_is_gone() {
 #[test]
 fn a_replacement_becomes_the_active_vm() {
     let mut world = World::new();
-    let second = Action::CreateVm { instance: "i1".into(), agent: "a2".into() };
+    let second = Action::CreateVm { instance: "i1".into(), agent: "a2".into(), role: VmRole::Current };
     let task = world.planned(plan_of(vec![create_vm(), second]));
     world.step(task, 1, 0, vm_created("vm-1"));
     world.step(task, 1, 1, vm_created("vm-2"));

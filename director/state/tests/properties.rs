@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use model::plan::{DeploymentRecord, Fate, Plan};
 use model::problem::{Fault, Finding};
-use model::step::{Action, Left, StepOutcome};
+use model::step::{Action, Left, StepOutcome, VmRole};
 use model::task::{OutputKind, TaskError, TaskKind, TaskState};
 use model::*;
 use proptest::prelude::*;
@@ -39,10 +39,10 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (0..26u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
+    (0..30u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
         let (instance, agent, disk) = (InstanceId::from(i), AgentId::from(a), DiskId::from(d));
         match sort {
-            0..=2 => Action::CreateVm { instance, agent },
+            0..=2 => Action::CreateVm { instance, agent, role: VmRole::Current },
             3 => Action::BindVm { instance, agent },
             4 | 5 => Action::DeleteVm { instance, agent },
             6 => Action::CreateDisk { instance, agent, disk },
@@ -63,6 +63,9 @@ fn action() -> impl Strategy<Value = Action> {
             21 => Action::ForgetVm { instance, agent, left: Left::Perhaps },
             22 => Action::ActivateDisk { instance, disk },
             23 => Action::CloseProblem { problem: ProblemId(1) },
+            26 | 27 => Action::CreateVm { instance, agent, role: VmRole::Spare },
+            28 => Action::ElectVm { instance, agent, instead_of: None },
+            29 => Action::ElectVm { instance, agent, instead_of: Some(e.replace('d', "a").into()) },
             24 => Action::ConfirmProblem { problem: ProblemId(1), instance, resolution: "ignore".into() },
             _ => Action::CompilePackage {
                 worker: instance,

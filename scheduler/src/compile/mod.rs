@@ -12,7 +12,7 @@ use model::instance::{InstanceSpec, InstanceState, PackageRef};
 use model::manifest::Stock;
 use model::plan::{Fate, Phase, Stage, Target, Unit, Wave};
 use model::stemcell::StemcellVersion;
-use model::step::{Action, PackageRefKey};
+use model::step::{Action, PackageRefKey, VmRole};
 use model::task::TaskError;
 use model::*;
 
@@ -164,7 +164,7 @@ impl Building<'_> {
         let (spec, agent) = (self.worker_of(job.machine).id.clone(), self.agents[job.machine].clone());
         let mut steps = Steps::default();
         if last.is_none() {
-            steps.create_vm(&spec, &agent);
+            steps.create_vm(&spec, &agent, VmRole::Current);
             steps.bind_vm(&spec, &agent);
         }
         let package = &job.package.key;

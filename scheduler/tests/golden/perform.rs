@@ -6,7 +6,7 @@ use model::instance::{Disk, Instance, Vm};
 use model::ip::Block;
 use model::plan::{Plan, Target};
 use model::release::CompiledPackage;
-use model::step::{Action, DrainKind};
+use model::step::{Action, DrainKind, VmRole};
 use model::task::TaskError;
 use model::*;
 use scheduler::input::HeldAddress;
@@ -178,7 +178,7 @@ impl Run<'_> {
 
     fn vm_step(&mut self, action: &Action) -> Result<bool, TaskError> {
         match action {
-            Action::CreateVm { instance, agent } => {
+            Action::CreateVm { instance, agent, role } => {
                 let spec = &self.targets[instance].spec;
                 self.done.owners.insert(agent.clone(), instance.clone());
                 if self.faults.no_room.contains(&spec.group) {
@@ -201,10 +201,21 @@ impl Run<'_> {
                     env: spec.env.clone(),
                     networks: spec.networks.clone(),
                     created_at: Timestamp(0),
-                    active: true,
+                    active: *role == VmRole::Current,
                     bound: true,
                     variable_set: VariableSetId(0),
                 });
+            }
+            Action::ElectVm { instance, agent, instead_of } => {
+                if let Some(old) = instead_of {
+                    self.leave(instance, old);
+                }
+                let vm = self.world.vms.iter_mut().find(|v| v.agent == *agent).expect("a VM to elect");
+                vm.active = true;
+                let networks = vm.networks.clone();
+                self.world.instance_mut(instance).expect("accepted").spec.networks = networks;
+                let current = self.world.vms.iter().filter(|v| v.instance == *instance && v.active).count();
+                assert_eq!(current, 1, "VMs that {instance} works with");
             }
             Action::DeleteVm { instance, agent } => {
                 let before = self.world.vms.len();
@@ -212,14 +223,7 @@ impl Run<'_> {
                 assert!(before > self.world.vms.len() || !self.faults.no_room.is_empty(), "no VM of {agent}");
                 self.done.owners.insert(agent.clone(), instance.clone());
             }
-            Action::OrphanVm { instance, agent } => {
-                let at = self.world.vms.iter().position(|v| v.agent == *agent).expect("a VM to leave");
-                let vm = self.world.vms.remove(at);
-                let of_vm = |a: &&mut HeldAddress| vm.networks.iter().any(|n| n.ip == Some(a.ip));
-                self.world.addresses.iter_mut().filter(of_vm).for_each(|a| a.instance = None);
-                self.world.orphaned_vms.push(vm);
-                self.done.owners.insert(agent.clone(), instance.clone());
-            }
+            Action::OrphanVm { instance, agent } => self.leave(instance, agent),
             Action::UpdateSettings { agent, .. } => self.say(agent, "update_settings"),
             Action::BindVm { agent, .. } => {
                 self.say(agent, "apply");
@@ -229,6 +233,16 @@ impl Run<'_> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Leaves a VM and its addresses to be deleted later.
+    fn leave(&mut self, instance: &InstanceId, agent: &AgentId) {
+        let at = self.world.vms.iter().position(|v| v.agent == *agent).expect("a VM to leave");
+        let vm = self.world.vms.remove(at);
+        let of_vm = |a: &&mut HeldAddress| vm.networks.iter().any(|n| n.ip == Some(a.ip));
+        self.world.addresses.iter_mut().filter(of_vm).for_each(|a| a.instance = None);
+        self.world.orphaned_vms.push(vm);
+        self.done.owners.insert(agent.clone(), instance.clone());
     }
 
     /// The executor knows no other disks than those of the state.

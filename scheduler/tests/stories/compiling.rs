@@ -167,7 +167,7 @@ fn compilation_takes_no_more_addresses_than_there_are_workers() {
 fn a_worker_s_next_vm_waits_until_the_one_before_is_gone() {
     let (mut director, plan) = many_packages("10.1.0.0/28", json!({"reuse_compilation_vms": false}));
     let makes = |unit: &Unit| match &unit.steps[0].action {
-        Action::CreateVm { instance, agent } => Some((instance.clone(), agent.clone())),
+        Action::CreateVm { instance, agent, .. } => Some((instance.clone(), agent.clone())),
         _ => None,
     };
     let deletes = |unit: &Unit| match &unit.steps[0].action {

@@ -50,7 +50,7 @@ pub fn is_of_a_worker(cx: &StepContext, action: &Action) -> bool {
 pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, StepError> {
     cx.task.fence.check()?;
     match action {
-        Action::CreateVm { instance, agent } => vm::create(cx, instance, agent).await,
+        Action::CreateVm { instance, agent, role: _ } => vm::create(cx, instance, agent).await,
         Action::SetVmMetadata { instance, agent, compiling } => {
             vm::set_metadata(cx, instance, agent, compiling.as_ref()).await
         }
@@ -101,6 +101,7 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         | Action::SaveErrand { .. }
         | Action::CloseProblem { .. }
         | Action::ForgetVm { .. }
-        | Action::ActivateDisk { .. } => Ok(StepOutcome::Done),
+        | Action::ActivateDisk { .. }
+        | Action::ElectVm { .. } => Ok(StepOutcome::Done),
     }
 }

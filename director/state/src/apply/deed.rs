@@ -47,7 +47,9 @@ impl Deed<'_> {
 /// The step is about to be done. Returns the audit event that this opens.
 pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>, Refusal> {
     match deed.action {
-        Action::CreateVm { instance, agent } => vm::begin_create(tx, deed, instance, agent)?,
+        Action::CreateVm { instance, agent, role } => {
+            vm::begin_create(tx, deed, (instance, *role), agent)?;
+        }
         Action::CreateDisk { instance, disk, .. } => disk::begin_create(tx, deed, instance, disk)?,
         // One task compiles it; others that want it too wait for what comes of that.
         Action::CompilePackage { package, .. } => lock::join(tx, deed.task.id, &[package.lock()]),
@@ -113,6 +115,9 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         // It could not be deleted now: somebody does it later, without the instance.
         (A::OrphanVm { agent, .. }, O::Done) | (A::DeleteVm { agent, .. }, O::PassedOver { .. }) => {
             vm::orphaned(tx, agent)
+        }
+        (A::ElectVm { instance, agent, instead_of }, O::Done) => {
+            vm::elected(tx, (instance, agent), instead_of.as_ref())?;
         }
         (A::ForgetVm { agent, left, .. }, O::Done) => forget_vm(tx, deed, agent, *left),
         (A::DeleteOrphanedVm { agent }, O::Done | O::MayHaveLeaked { .. }) => vm::orphan_deleted(tx, agent),
@@ -191,7 +196,7 @@ fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
             Some(("delete", "vm"))
         }
         Action::AdoptDisk { .. } => Some(("attach", "disk")),
-        Action::OrphanVm { .. } => Some(("orphan", "vm")),
+        Action::OrphanVm { .. } | Action::ElectVm { instead_of: Some(_), .. } => Some(("orphan", "vm")),
         Action::RebootVm { .. } => Some(("reboot", "vm")),
         Action::ForgetVm { .. } => Some(("delete", "vm")),
         Action::CreateDisk { .. } => Some(("create", "disk")),
@@ -210,6 +215,7 @@ fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> O
         (
             Action::DeleteVm { agent, .. }
             | Action::OrphanVm { agent, .. }
+            | Action::ElectVm { instead_of: Some(agent), .. }
             | Action::RebootVm { agent, .. }
             | Action::ForgetVm { agent, .. },
             _,

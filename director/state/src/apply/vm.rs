@@ -1,7 +1,8 @@
 //! VMs and the agents in them. A row exists before the cloud is asked, so that no VM can come to be unknown, and its
 //! agent may connect even while the cloud's call still runs.
 
-use model::instance::{NetworkSettings, Vm};
+use model::instance::{Instance, InstanceSpec, NetworkSettings, Vm};
+use model::step::VmRole;
 use model::*;
 
 use super::address;
@@ -12,13 +13,14 @@ use crate::command::Refusal;
 use crate::records::{AgentHealth, AgentRecord, OrphanedVm};
 use crate::tables::*;
 
-/// `CreateVm` is about to be done: the VM's row and its agent's.
+/// `CreateVm` is about to be done: the VM's row and its agent's. `place` is where it belongs, and as what.
 pub(super) fn begin_create(
     tx: &mut Tx<'_>,
     deed: &Deed<'_>,
-    instance: &InstanceId,
+    place: (&InstanceId, VmRole),
     agent: &AgentId,
 ) -> Result<(), Refusal> {
+    let (instance, role) = place;
     let spec = deed.target(tx, instance)?.spec;
     match tx.get(&VMS, agent) {
         // Another attempt for the same agent: the row is there.
@@ -27,8 +29,8 @@ pub(super) fn begin_create(
         None if !tx.has(&INSTANCES, instance) => return Err(not_found("instance", instance.as_str())),
         None => {}
     }
-    for other in tx.state().vms(instance).into_iter().filter(|vm| vm.active) {
-        tx.put(&VMS, &other.agent.clone(), &Vm { active: false, ..other });
+    if role == VmRole::Current {
+        stand_down(tx, instance);
     }
     let variable_set = variable::set_for(tx, deed, instance);
     let vm = Vm {
@@ -41,7 +43,7 @@ pub(super) fn begin_create(
         env: spec.env,
         networks: spec.networks,
         created_at: tx.at,
-        active: true,
+        active: role == VmRole::Current,
         bound: false,
         variable_set,
     };
@@ -60,6 +62,13 @@ pub(super) fn begin_create(
     };
     tx.put(&AGENTS, agent, &record);
     Ok(())
+}
+
+/// Whatever VM is the instance's current one is so no longer.
+fn stand_down(tx: &mut Tx<'_>, instance: &InstanceId) {
+    for other in tx.state().vms(instance).into_iter().filter(|vm| vm.active) {
+        tx.put(&VMS, &other.agent.clone(), &Vm { active: false, ..other });
+    }
 }
 
 /// `CreateVm` gave a VM.
@@ -87,14 +96,43 @@ pub(super) fn bound(
     Ok(())
 }
 
-/// `BindVm` is done: from here on the VM is the instance's.
+/// `BindVm` is done: from here on the VM is the instance's. One that was made ahead is so only once it is elected: until
+/// then its agent does not answer for the instance.
 pub(super) fn introduced(tx: &mut Tx<'_>, agent: &AgentId) {
-    if let Some(vm) = tx.get(&VMS, agent) {
-        tx.put(&VMS, agent, &Vm { bound: true, ..vm });
+    let Some(vm) = tx.get(&VMS, agent) else { return };
+    let answers = vm.active;
+    tx.put(&VMS, agent, &Vm { bound: true, ..vm });
+    if answers {
+        answers_for_instance(tx, agent);
     }
+}
+
+fn answers_for_instance(tx: &mut Tx<'_>, agent: &AgentId) {
     if let Some(record) = tx.get(&AGENTS, agent) {
         tx.put(&AGENTS, agent, &AgentRecord { bound: true, ..record });
     }
+}
+
+/// `ElectVm`: the VM that was made ahead is the instance's, and with it its addresses; the one before stays as an orphan
+/// with its own, if it is still there. Whoever makes the next VM from the instance's spec must not take those.
+pub(super) fn elected(
+    tx: &mut Tx<'_>,
+    place: (&InstanceId, &AgentId),
+    instead_of: Option<&AgentId>,
+) -> Result<(), Refusal> {
+    let (id, agent) = place;
+    let vm = tx.need(&VMS, agent, "VM of agent")?;
+    let instance = tx.need(&INSTANCES, id, "instance")?;
+    if let Some(old) = instead_of.filter(|old| *old != agent) {
+        orphaned(tx, old);
+    }
+    stand_down(tx, &vm.instance);
+    let networks = vm.networks.clone();
+    tx.put(&VMS, agent, &Vm { active: true, ..vm });
+    answers_for_instance(tx, agent);
+    let spec = InstanceSpec { networks, ..instance.spec };
+    tx.put(&INSTANCES, id, &Instance { spec, ..instance });
+    Ok(())
 }
 
 /// The VM does not exist (any more): its row goes, and its agent may not connect again.

@@ -15,7 +15,7 @@ use model::plan::{
 };
 use model::release::*;
 use model::stemcell::StemcellRecord;
-use model::step::{Action, PackageRefKey, StepOutcome};
+use model::step::{Action, PackageRefKey, StepOutcome, VmRole};
 use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
 use model::*;
 use serde_json::{Value, json};
@@ -436,7 +436,7 @@ pub fn finished(unit: u32, index: u32, attempt: u32, outcome: StepOutcome) -> St
 }
 
 pub fn create_vm() -> Action {
-    Action::CreateVm { instance: "i1".into(), agent: "a1".into() }
+    Action::CreateVm { instance: "i1".into(), agent: "a1".into(), role: VmRole::Current }
 }
 
 pub fn delete_vm() -> Action {
