@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::cloud_config::{Network, Subnet};
-use model::instance::{AddressKind, NetworkKind};
+use model::instance::{AddressKind, InstanceSpec, NetworkKind};
 use model::ip::{self, Block};
 use model::manifest::network::with_prefix;
 use model::plan::Reservation;
@@ -14,6 +14,7 @@ use model::task::TaskError;
 use model::*;
 
 use crate::input::HeldAddress;
+use crate::order;
 
 struct Holder {
     instance: Option<InstanceId>,
@@ -41,6 +42,13 @@ pub(crate) struct Seeker<'a> {
     pub(crate) label: String,
     pub(crate) deployment: &'a DeploymentName,
     pub(crate) az: Option<&'a AzName>,
+}
+
+impl<'a> Seeker<'a> {
+    pub(crate) fn of(spec: &'a InstanceSpec) -> Self {
+        let label = order::label(spec);
+        Self { id: &spec.id, label, deployment: &spec.deployment, az: spec.az.as_ref() }
+    }
 }
 
 impl AddressBook {

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{
-    Instance, InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings, StemcellRef, Vm,
-};
+use model::instance::{InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings, StemcellRef, Vm};
 use model::interpolate::{placeholders, split_keys};
 use model::manifest::variable::absolute_name;
 use model::plan::Change;
@@ -66,19 +64,16 @@ impl Comparison<'_> {
         let has_vm = known.vm.is_some();
         add(Change::Dirty, !old.update_completed);
         add(Change::Restart, wanted.request == Some(StateChange::Restart));
-        let recreate = options.recreate || wanted.request == Some(StateChange::Recreate);
-        let is_old_enough = |vm: &&Vm| options.created_before.is_none_or(|at| vm.created_at < at);
-        let recreate = recreate && known.vm.as_ref().is_some_and(is_old_enough);
-        add(Change::Recreate, recreate || (has_vm && known.is_unresponsive()));
+        add(Change::Recreate, is_recreated(self.input, known, wanted));
         add(Change::RecreatePersistentDisks, options.recreate_persistent_disks && known.disk.is_some());
         if let Some(vm) = known.vm {
-            let rotated = self.rotated(old, &new.cloud_properties);
-            add(Change::CloudProperties, vm.cloud_properties != new.cloud_properties || rotated);
-            let stemcell = |s: &model::instance::StemcellRef| (s.name.clone(), s.version.clone());
-            add(Change::Stemcell, stemcell(&vm.stemcell) != stemcell(&new.stemcell));
-            add(Change::Env, vm.env != new.env);
-            let rotated = new.networks.iter().any(|n| self.rotated(old, &n.cloud_properties));
-            add(Change::Network, rotated || networks_differ(&vm.networks, &new.networks));
+            let differs = vm_differences(self.input, vm, old.variable_set, new);
+            let of_vm = [Change::CloudProperties, Change::Stemcell, Change::Env, Change::Network];
+            for change in of_vm {
+                // The VM that stands ready has other addresses.
+                let moves = change == Change::Network && wanted.ahead.is_some();
+                add(change, moves || differs.contains(&change));
+            }
         }
         // An instance without VM has no packages and no configuration, whatever it once had.
         let nothing_there = !has_vm;
@@ -104,25 +99,12 @@ impl Comparison<'_> {
         changes
     }
 
-    /// Returns whether a secret in a value has changed since the instance was last updated.
-    fn rotated(&self, instance: &Instance, value: &Value) -> bool {
-        let Some(rotated) = self.input.variables.rotated.get(&instance.variable_set) else { return false };
-        let absolute = |name: &str| {
-            absolute_name(name, &self.input.director.name, self.input.deployment.name.as_str()).ok()
-        };
-        let mut found = false;
-        walk(value, &mut |text| {
-            let names = placeholders(text).filter_map(|p| absolute(split_keys(p).0));
-            found = found || names.into_iter().any(|n| rotated.contains(n.as_str()));
-        });
-        found
-    }
-
     fn disk_differs(&self, known: &Known<'_>, new: &InstanceSpec) -> bool {
         match (known.disk, &new.persistent_disk) {
             (None, None) => false,
             (Some(disk), Some(wanted)) => {
-                !is_same(&disk.spec, wanted) || self.rotated(known.instance, &wanted.cloud_properties)
+                let set = known.instance.variable_set;
+                !is_same(&disk.spec, wanted) || is_rotated(self.input, set, &wanted.cloud_properties)
             }
             _ => true,
         }
@@ -139,6 +121,53 @@ impl Comparison<'_> {
             };
         relevant(&old.tags, of_group) != relevant(&new.tags, current)
     }
+}
+
+/// Returns whether an instance gets another VM whatever it is like: that was asked for, or nobody can talk to it.
+pub(crate) fn is_recreated(input: &PlanInput<'_>, known: &Known<'_>, wanted: &DraftInstance) -> bool {
+    let Some(vm) = known.vm else { return false };
+    let is_old_enough = input.options.created_before.is_none_or(|at| vm.created_at < at);
+    let asked = input.options.recreate || wanted.request == Some(StateChange::Recreate);
+    (asked && is_old_enough) || known.is_unresponsive()
+}
+
+/// Returns in what a VM differs from what an instance should have. `set` has the versions of secrets that it was made
+/// with.
+pub(crate) fn vm_differences(
+    input: &PlanInput<'_>,
+    vm: &Vm,
+    set: VariableSetId,
+    wanted: &InstanceSpec,
+) -> Vec<Change> {
+    let rotated = |value: &Value| is_rotated(input, set, value);
+    let stemcell = |s: &StemcellRef| (s.name.clone(), s.version.clone());
+    let networks = &wanted.networks;
+    let checks = [
+        (
+            Change::CloudProperties,
+            vm.cloud_properties != wanted.cloud_properties || rotated(&wanted.cloud_properties),
+        ),
+        (Change::Stemcell, stemcell(&vm.stemcell) != stemcell(&wanted.stemcell)),
+        (Change::Env, vm.env != wanted.env),
+        (
+            Change::Network,
+            networks.iter().any(|n| rotated(&n.cloud_properties)) || networks_differ(&vm.networks, networks),
+        ),
+    ];
+    checks.into_iter().filter_map(|(change, holds)| holds.then_some(change)).collect()
+}
+
+/// Returns whether a secret in a value is another one than in a set of versions.
+fn is_rotated(input: &PlanInput<'_>, set: VariableSetId, value: &Value) -> bool {
+    let Some(rotated) = input.variables.rotated.get(&set) else { return false };
+    let absolute =
+        |name: &str| absolute_name(name, &input.director.name, input.deployment.name.as_str()).ok();
+    let mut found = false;
+    walk(value, &mut |text| {
+        let names = placeholders(text).filter_map(|p| absolute(split_keys(p).0));
+        found = found || names.into_iter().any(|n| rotated.contains(n.as_str()));
+    });
+    found
 }
 
 /// A package compiled for another stemcell is another blob, though its name and fingerprint stay.

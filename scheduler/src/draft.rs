@@ -14,6 +14,8 @@ use crate::address::{AddressBook, Seeker};
 use crate::bind::{self, BoundGroup};
 use crate::chance::{Ids, SeededIds};
 use crate::documents::{self, Documents};
+use crate::facts::Facts;
+use crate::hotswap::Swap;
 use crate::input::{AgentObservation, PlanInput};
 use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
@@ -66,6 +68,8 @@ pub struct DraftInstance {
     pub render: bool,
     /// What was asked for beyond a state.
     pub(crate) request: Option<StateChange>,
+    /// The agent in a VM that an earlier task has made ahead and that takes the place of the present one.
+    pub(crate) ahead: Option<AgentId>,
 }
 
 /// A deployment decided up to the rendering of templates.
@@ -186,6 +190,7 @@ fn place_all(
     placed.obsolete.extend(leftovers);
     let mut indexes = Indexes::of(facts.instances);
     let mut ids = SeededIds::new(facts.seed, "instances");
+    let known = Facts::of(facts);
     let with_vm: BTreeSet<&InstanceId> =
         facts.vms.iter().filter(|v| v.is_current()).map(|v| &v.instance).collect();
     for bound in groups {
@@ -212,7 +217,12 @@ fn place_all(
             let errand_at_rest = spec.lifecycle == Lifecycle::Errand && !with_vm.contains(&spec.id);
             let left_alone = before.is_some_and(|known| state_change::is_left_alone(input, known));
             let render = !errand_at_rest && !left_alone;
-            placed.instances.push(DraftInstance { spec, state, render, request });
+            let mut instance = DraftInstance { spec, state, render, request, ahead: None };
+            if let Some(known) = known.get(&instance.spec.id).filter(|_| render) {
+                let swap = Swap { input, group: bound.group, cloud: &documents.cloud };
+                swap.settle(known, &mut instance, &mut placed.book)?;
+            }
+            placed.instances.push(instance);
         }
     }
     Ok(placed)

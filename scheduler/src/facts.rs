@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::instance::{Disk, Instance, InstanceState, Vm};
 use model::*;
 
-use crate::input::{AgentObservation, DeploymentFacts};
+use crate::input::{AgentObservation, DeploymentFacts, is_spare};
 use crate::update::Jobs;
 
 /// One instance with its VMs, disks and what its agent said.
@@ -14,8 +14,11 @@ pub(crate) struct Known<'a> {
     pub(crate) instance: &'a Instance,
     /// The current VM.
     pub(crate) vm: Option<&'a Vm>,
-    /// VMs that an interrupted task left behind, among them those that were never introduced to the instance.
+    /// VMs that an interrupted task left behind: those that were never introduced to the instance, and those that were made
+    /// ahead and never elected.
     pub(crate) stale_vms: Vec<&'a Vm>,
+    /// That of them which stands ready to take the place of the current one: the newest whose agent answers.
+    pub(crate) spare: Option<&'a Vm>,
     /// The current disk.
     pub(crate) disk: Option<&'a Disk>,
     /// Disks that are not current (any more, or yet).
@@ -56,10 +59,8 @@ impl<'a> Facts<'a> {
             .map(|instance| {
                 let id = &instance.spec.id;
                 let agent = deployment.agents.get(id);
-                let (vm, disk) = (None, None);
-                let known =
-                    Known { instance, vm, stale_vms: Vec::new(), disk, stale_disks: Vec::new(), agent };
-                (id, known)
+                let (stale_vms, stale_disks) = (Vec::new(), Vec::new());
+                (id, Known { instance, vm: None, stale_vms, spare: None, disk: None, stale_disks, agent })
             })
             .collect();
         for vm in deployment.vms {
@@ -69,6 +70,11 @@ impl<'a> Facts<'a> {
             } else {
                 owner.stale_vms.push(vm);
             }
+        }
+        for owner in known.values_mut() {
+            let stale = owner.stale_vms.iter().copied();
+            let ready = stale.filter(|vm| is_spare(vm) && !deployment.silent_spares.contains(&vm.agent));
+            owner.spare = ready.max_by_key(|vm| (vm.created_at, vm.agent.clone()));
         }
         for disk in deployment.disks {
             let Some(owner) = known.get_mut(&disk.instance) else { continue };

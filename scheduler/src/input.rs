@@ -102,8 +102,15 @@ pub struct DeploymentFacts<'a> {
     pub disks: &'a [Disk],
     /// What the agents said. An instance that has a VM and is missing here counts as running.
     pub agents: &'a BTreeMap<InstanceId, AgentObservation>,
+    /// Agents in VMs that were made ahead which did not answer: those VMs take nobody's place.
+    pub silent_spares: &'a BTreeSet<AgentId>,
     /// Fresh chance for ids.
     pub seed: Seed,
+}
+
+/// Returns whether a VM was made ahead and got so far that it could take another one's place.
+pub fn is_spare(vm: &Vm) -> bool {
+    !vm.active && vm.bound && vm.cid.is_some()
 }
 
 /// Facts about variables. Values appear only where a placeholder must be resolved at parse time;

@@ -28,6 +28,7 @@ mod draft;
 mod errand;
 pub mod explain;
 mod facts;
+mod hotswap;
 mod ignored;
 pub mod input;
 mod isolated;

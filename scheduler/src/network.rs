@@ -47,19 +47,85 @@ pub(crate) fn settle(
                 used.insert(ip);
                 settings(wanted, network, Some(ip), AddressKind::Automatic, who)
             }
-            (NetworkKind::Dynamic, None) => {
-                let known = before.iter().find(|n| n.name == wanted.name && n.kind == NetworkKind::Dynamic);
-                let mut settings = settings(wanted, network, None, AddressKind::Automatic, who);
-                // What the agent once reported stays true as long as the VM does.
-                settings.ip = known.and_then(|n| n.ip);
-                settings.netmask = known.and_then(|n| n.netmask.clone());
-                settings.gateway = known.and_then(|n| n.gateway);
-                settings
-            }
+            (NetworkKind::Dynamic, None) => dynamic(wanted, network, before, who),
         };
         settled.push(settings);
     }
     Ok(settled)
+}
+
+/// What the agent once reported stays true as long as the VM does.
+fn dynamic(
+    wanted: &GroupNetwork,
+    network: &Network,
+    before: &[NetworkSettings],
+    who: &Seeker<'_>,
+) -> NetworkSettings {
+    let known = before.iter().find(|n| n.name == wanted.name && n.kind == NetworkKind::Dynamic);
+    let settings = settings(wanted, network, None, AddressKind::Automatic, who);
+    NetworkSettings {
+        ip: known.and_then(|n| n.ip),
+        netmask: known.and_then(|n| n.netmask.clone()),
+        gateway: known.and_then(|n| n.gateway),
+        ..settings
+    }
+}
+
+/// Returns what a VM's networks would be now if it kept all its addresses; none if it can't.
+pub(crate) fn settle_on(
+    vm: &[NetworkSettings],
+    group: &InstanceGroup,
+    cloud: &CloudConfig,
+    book: &mut AddressBook,
+    who: &Seeker<'_>,
+) -> Option<Vec<NetworkSettings>> {
+    let mut used = BTreeSet::new();
+    let mut settled = Vec::with_capacity(group.networks.len());
+    for wanted in &group.networks {
+        let network = cloud.network(wanted.name.as_str())?;
+        settled.push(match network.kind {
+            NetworkKind::Dynamic => dynamic(wanted, network, vm, who),
+            NetworkKind::Vip => return None,
+            NetworkKind::Manual => {
+                let own = vm.iter().filter(|n| n.name == wanted.name && n.kind == NetworkKind::Manual);
+                let mut own = own.filter_map(|n| n.ip).filter(|ip| !used.contains(ip));
+                let ip = own.find(|ip| book.keep_automatic(*ip, network, who))?;
+                used.insert(ip);
+                settings(wanted, network, Some(ip), AddressKind::Automatic, who)
+            }
+        });
+    }
+    Some(settled)
+}
+
+/// Gives an instance other addresses instead of those that its VMs have: first of all such as it holds for no VM, since
+/// the making of one failed.
+pub(crate) fn renew(
+    settled: &mut [NetworkSettings],
+    of_vms: &BTreeSet<IpAddr>,
+    group: &InstanceGroup,
+    cloud: &CloudConfig,
+    book: &mut AddressBook,
+    who: &Seeker<'_>,
+) -> Result<(), TaskError> {
+    let mut used: BTreeSet<IpAddr> =
+        settled.iter().filter_map(|n| n.ip).filter(|ip| !of_vms.contains(ip)).collect();
+    let known = group.networks.iter().filter_map(|g| Some((g, cloud.network(g.name.as_str())?)));
+    for (settled, (wanted, network)) in settled.iter_mut().zip(known) {
+        let is_taken = settled.ip.is_some_and(|ip| of_vms.contains(&ip));
+        if network.kind != NetworkKind::Manual || !is_taken {
+            continue;
+        }
+        let held = book.held_before(&network.name, who.id).into_iter();
+        let mut free = held.filter(|ip| !used.contains(ip) && !of_vms.contains(ip));
+        let ip = match free.find(|ip| book.keep_automatic(*ip, network, who)) {
+            Some(ip) => ip,
+            None => book.take_automatic(network, who)?,
+        };
+        used.insert(ip);
+        *settled = settings(wanted, network, Some(ip), AddressKind::Automatic, who);
+    }
+    Ok(())
 }
 
 /// Finds an address that the instance can keep: first one of the same network, then that of one it leaves.

@@ -36,6 +36,11 @@ pub(crate) struct Stop {
 pub(crate) struct Steps(Vec<Step>);
 
 impl Steps {
+    /// Returns whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds a deed without a progress text.
     pub(crate) fn push(&mut self, action: Action) {
         self.0.push(Step { action, progress: None, on_failure: OnFailure::Stop });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::instance::{Instance, WatchTime};
 use model::manifest::UpdateConfig;
-use model::manifest::update::{Overrides, Turns};
+use model::manifest::update::{Overrides, Turns, VmStrategy};
 use model::plan::{Phase, Stage, Target, Unit, Wave};
 use model::*;
 use serde_json::Value;
@@ -57,6 +57,7 @@ fn careful(overrides: Overrides<'_>) -> UpdateConfig {
         update_watch_time: window,
         turns: Turns::Serial,
         initial_az_turns: Turns::Serial,
+        vm_strategy: VmStrategy::DeleteCreate,
     }
 }
 

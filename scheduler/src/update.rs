@@ -21,6 +21,37 @@ pub(crate) enum VmFate {
     Replace { old: AgentId, new: AgentId },
     /// It gets a new one. The old agent is dead.
     ReplaceDead { old: AgentId, new: AgentId },
+    /// It gets one that was made ahead, beside the old one.
+    Swap { old: Old, new: AgentId, made: Made },
+}
+
+/// The VM that is swapped for another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// Its agent answers, so that things can be done in order.
+    Answers(AgentId),
+    /// Its agent is dead.
+    Dead(AgentId),
+}
+
+/// Who made a VM ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// This plan does, before anybody's turn.
+    Now,
+    /// An earlier task did.
+    Before,
+}
+
+impl VmFate {
+    /// Returns the agent that answers for the instance after its turn.
+    pub(crate) fn agent_afterwards(&self) -> Option<&AgentId> {
+        match self {
+            Self::None => None,
+            Self::Keep(agent) | Self::Fresh(agent) => Some(agent),
+            Self::Replace { new, .. } | Self::ReplaceDead { new, .. } | Self::Swap { new, .. } => Some(new),
+        }
+    }
 }
 
 /// Whether jobs run that must be stopped.
@@ -88,13 +119,16 @@ impl Turn<'_> {
 
     fn prepare_and_stop(&self, steps: &mut Steps) {
         let agent = match &self.vm {
-            VmFate::Keep(agent) | VmFate::Replace { old: agent, .. } => agent,
+            VmFate::Keep(agent)
+            | VmFate::Replace { old: agent, .. }
+            | VmFate::Swap { old: Old::Answers(agent), .. } => agent,
             // Even a VM that has just been made is stopped before its jobs start for the first time; one for an
             // instance that was at rest is not.
             VmFate::Fresh(agent) if self.jobs == Jobs::Running => agent,
             _ => return,
         };
-        let stays = !matches!(self.vm, VmFate::Replace { .. }) && self.state != InstanceState::Detached;
+        let goes = matches!(self.vm, VmFate::Replace { .. } | VmFate::Swap { .. });
+        let stays = !goes && self.state != InstanceState::Detached;
         if stays {
             steps.push(Action::Prepare { instance: self.instance.clone(), agent: agent.clone() });
         }
@@ -137,12 +171,12 @@ impl Turn<'_> {
                 self.replace_vm(steps, old, new);
                 new
             }
+            VmFate::Swap { old, new, .. } => {
+                self.swap_vms(steps, old, new);
+                new
+            }
         };
-        if self.active_disk.is_some() {
-            steps.push(Action::CheckDisks { instance: self.instance.clone(), agent: agent.clone() });
-        }
-        disk::steps(steps, &self.disk, self.instance, agent);
-        self.give_up_stale_disks(steps);
+        self.change_disks(steps, agent);
         if matches!(self.vm, VmFate::Keep(_) | VmFate::Fresh(_)) {
             steps.push(Action::UpdateSettings { instance: self.instance.clone(), agent: agent.clone() });
         }
@@ -155,22 +189,65 @@ impl Turn<'_> {
         steps.start(self.instance, agent, self.watch);
     }
 
-    /// Disks that no longer count may still be mounted, where a copy was broken off. A new VM never had them, and one
-    /// whose creation was broken off was attached to none.
-    fn give_up_stale_disks(&self, steps: &mut Steps) {
-        for stale in &self.stale_disks {
-            let (instance, disk) = (self.instance.clone(), stale.id.clone());
-            if let (VmFate::Keep(agent), Some(_)) = (&self.vm, &stale.cid) {
-                let (instance, disk) = (instance.clone(), disk.clone());
-                steps.push(Action::UnmountDisk {
-                    instance: instance.clone(),
-                    agent: agent.clone(),
-                    disk: disk.clone(),
-                });
-                steps.push(Action::DetachDisk { instance, agent: agent.clone(), disk });
+    fn change_disks(&self, steps: &mut Steps, agent: &AgentId) {
+        match (&self.vm, &self.disk) {
+            // It was taken from the old VM, and the new one never gets it.
+            (VmFate::Swap { .. }, DiskChange::Remove(disk)) => {
+                steps.push(Action::OrphanDisk { instance: self.instance.clone(), disk: disk.clone() });
             }
+            (_, change) => {
+                if self.active_disk.is_some() {
+                    steps.push(Action::CheckDisks { instance: self.instance.clone(), agent: agent.clone() });
+                }
+                disk::steps(steps, change, self.instance, agent);
+            }
+        }
+        for stale in &self.stale_disks {
+            if let VmFate::Keep(agent) = &self.vm {
+                self.take_stale_disk(steps, agent, stale);
+            }
+            let (instance, disk) = (self.instance.clone(), stale.id.clone());
             steps.push(Action::OrphanDisk { instance, disk });
         }
+    }
+
+    /// Disks that no longer count may still be mounted, where a copy was broken off. A new VM never had them, and one
+    /// whose creation was broken off was attached to none.
+    fn take_stale_disk(&self, steps: &mut Steps, agent: &AgentId, stale: &Disk) {
+        if stale.cid.is_none() {
+            return;
+        }
+        let (instance, agent, disk) = (self.instance.clone(), agent.clone(), stale.id.clone());
+        steps.push(Action::UnmountDisk {
+            instance: instance.clone(),
+            agent: agent.clone(),
+            disk: disk.clone(),
+        });
+        steps.push(Action::DetachDisk { instance, agent, disk });
+    }
+
+    /// The old VM lives on as an orphan, so that everything is taken from it first; a dead one gives nothing and is
+    /// deleted at once. The new one gets the disk that the instance goes on with.
+    fn swap_vms(&self, steps: &mut Steps, old: &Old, new: &AgentId) {
+        let instance = || self.instance.clone();
+        let instead_of = match old {
+            Old::Answers(agent) => {
+                if let Some(disk) = self.active_disk {
+                    steps.unmount(self.instance, agent, &disk.id);
+                }
+                self.stale_disks.iter().for_each(|stale| self.take_stale_disk(steps, agent, stale));
+                Some(agent.clone())
+            }
+            Old::Dead(agent) => {
+                steps.push(Action::DeleteVm { instance: instance(), agent: agent.clone() });
+                None
+            }
+        };
+        steps.push(Action::ElectVm { instance: instance(), agent: new.clone(), instead_of });
+        if let Some(disk) = self.active_disk.filter(|_| !matches!(self.disk, DiskChange::Remove(_))) {
+            steps.mount(self.instance, new, &disk.id);
+        }
+        steps.push(Action::UpdateSettings { instance: instance(), agent: new.clone() });
     }
 
     fn replace_vm(&self, steps: &mut Steps, old: &AgentId, new: &AgentId) {
@@ -179,11 +256,7 @@ impl Turn<'_> {
     }
 
     fn write_metadata(&self, steps: &mut Steps) {
-        let agent = match &self.vm {
-            VmFate::Keep(agent) | VmFate::Fresh(agent) => agent,
-            VmFate::Replace { new, .. } | VmFate::ReplaceDead { new, .. } => new,
-            VmFate::None => return,
-        };
+        let Some(agent) = self.vm.agent_afterwards() else { return };
         let (instance, agent) = (self.instance.clone(), agent.clone());
         steps.push(Action::SetVmMetadata { instance: instance.clone(), agent, compiling: None });
         // A disk that was just attached has its metadata, and one that was given up is nobody's any more.
@@ -206,6 +279,12 @@ pub(crate) fn create_vm(steps: &mut Steps, instance: &InstanceId, agent: &AgentI
     if let Some(disk) = disk {
         steps.mount(instance, agent, &disk.id);
     }
+    steps.bind_vm(instance, agent);
+}
+
+/// Adds a new VM beside the one that the instance works with. The disk stays where it is.
+pub(crate) fn create_vm_ahead(steps: &mut Steps, instance: &InstanceId, agent: &AgentId) {
+    steps.create_vm(instance, agent, VmRole::Spare);
     steps.bind_vm(instance, agent);
 }
 

@@ -49,11 +49,6 @@ const DIFFERENT: &[Different] = &[
         shows: "step 1 (real deploy of something else): instances",
     },
     Different {
-        scenario: "hotswap",
-        why: "create-swap-delete is refused by name in this release",
-        shows: "(100, \"vm_strategy 'create-swap-delete' is not supported by this release",
-    },
-    Different {
         scenario: "migrated-from-az",
         why: "its last step fails over rows that a dry run left behind; ours writes nothing",
         shows: "step 2 (azs given with migrated_from): error",

@@ -16,6 +16,15 @@ pub enum Turns {
     Parallel,
 }
 
+/// In which order the VM of an instance is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmStrategy {
+    /// The old one is deleted before the new one is made: they may have the same addresses.
+    DeleteCreate,
+    /// The new one is made ahead, while the old one works; when their instance's turn comes, they are swapped.
+    CreateSwapDelete,
+}
+
 /// How a group is updated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpdateConfig {
@@ -31,6 +40,8 @@ pub struct UpdateConfig {
     pub turns: Turns,
     /// Whether zones take turns on a deployment that never succeeded.
     pub initial_az_turns: Turns,
+    /// How VMs are replaced.
+    pub vm_strategy: VmStrategy,
 }
 
 /// What the command line says, above every `update` block.
@@ -84,7 +95,12 @@ impl UpdateConfig {
             Some(false) => Turns::Parallel,
             None => defaults.map_or(Turns::Serial, |d| d.turns),
         };
-        check_vm_strategy(fields)?;
+        let vm_strategy = match fields.text_opt("vm_strategy")?.as_deref() {
+            Some("delete-create") => VmStrategy::DeleteCreate,
+            Some("create-swap-delete") => VmStrategy::CreateSwapDelete,
+            None => defaults.map_or(VmStrategy::DeleteCreate, |d| d.vm_strategy),
+            Some(other) => return Err(unknown_vm_strategy(other)),
+        };
         let initial_az_turns = match fields.text_opt("initial_deploy_az_update_strategy")?.as_deref() {
             Some("serial") => Turns::Serial,
             Some("parallel") => Turns::Parallel,
@@ -111,6 +127,7 @@ impl UpdateConfig {
             update_watch_time,
             turns,
             initial_az_turns,
+            vm_strategy,
         })
     }
 
@@ -125,17 +142,11 @@ impl UpdateConfig {
     }
 }
 
-fn check_vm_strategy(fields: &Fields<'_>) -> Checked<()> {
-    match fields.text_opt("vm_strategy")?.as_deref() {
-        None | Some("delete-create") => Ok(()),
-        Some("create-swap-delete") => Err(TaskError::plain(
-            "vm_strategy 'create-swap-delete' is not supported by this release, use 'delete-create'",
-        )),
-        Some(other) => Err(TaskError::new(
-            ErrorCode::ValidationInvalidValue,
-            format!("Invalid vm_strategy '{other}', valid strategies are: create-swap-delete, delete-create"),
-        )),
-    }
+fn unknown_vm_strategy(said: &str) -> TaskError {
+    TaskError::new(
+        ErrorCode::ValidationInvalidValue,
+        format!("Invalid vm_strategy '{said}', valid strategies are: create-swap-delete, delete-create"),
+    )
 }
 
 /// Returns a number, or a percentage of `total` rounded down.

@@ -14,10 +14,11 @@ use crate::diff::{self, Comparison};
 use crate::disk::{self, DiskChange, SameDisk};
 use crate::draft::{DraftInstance, RenderedHashes};
 use crate::facts::Known;
+use crate::hotswap;
 use crate::input::{DrainMode, PlanInput};
 use crate::state_change;
 use crate::steps::Steps;
-use crate::update::{Jobs, Metadata, Turn, VmFate};
+use crate::update::{Jobs, Made, Metadata, Old, Turn, VmFate};
 
 /// A desired instance with what happens to it.
 pub(super) struct Member<'a> {
@@ -125,11 +126,20 @@ impl<'a> Deploy<'a> {
             return;
         }
         member.fate = Fate::Recreated;
-        let (old, new) = (vm.agent.clone(), AgentId::new(self.agents.next()));
-        member.vm = match member.known.is_some_and(Known::is_unresponsive) {
-            true => VmFate::ReplaceDead { old, new },
-            false => VmFate::Replace { old, new },
+        let (ahead, old) = (member.draft.ahead.clone(), vm.agent.clone());
+        let made = if ahead.is_some() { Made::Before } else { Made::Now };
+        let new = ahead.unwrap_or_else(|| AgentId::new(self.agents.next()));
+        let dead = member.known.is_some_and(Known::is_unresponsive);
+        member.vm = match (self.is_swapped(&member.draft.spec.group), dead) {
+            (true, true) => VmFate::Swap { old: Old::Dead(old), new, made },
+            (true, false) => VmFate::Swap { old: Old::Answers(old), new, made },
+            (false, true) => VmFate::ReplaceDead { old, new },
+            (false, false) => VmFate::Replace { old, new },
         };
+    }
+
+    fn is_swapped(&self, group: &GroupName) -> bool {
+        self.draft.groups.iter().any(|g| g.name == *group && hotswap::applies(g))
     }
 
     fn decide_disk(&mut self, member: &mut Member<'_>) {

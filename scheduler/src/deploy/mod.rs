@@ -1,8 +1,10 @@
 //! The second half of planning a deploy: what changed, and the work in its order.
 
+mod ahead;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use model::instance::{InstanceSpec, InstanceState};
 use model::manifest::InstanceGroup;
@@ -15,10 +17,10 @@ use model::*;
 use crate::chance::SeededIds;
 use crate::draft::{Draft, RenderedHashes};
 use crate::facts::{Facts, Known};
-use crate::input::{DrainMode, PlanInput};
+use crate::input::{DrainMode, PlanInput, is_spare};
 use crate::order::{self, History, InLine, label};
 use crate::steps::{Steps, Units};
-use crate::update::{self, Departure, Jobs, VmFate};
+use crate::update::{Departure, Jobs, VmFate};
 use members::{Member, turn_steps};
 
 /// Finds what changed and orders the work of a deploy.
@@ -43,9 +45,10 @@ pub fn plan(
     let any_change = !draft.surplus.is_empty()
         || members.iter().any(|m| m.fate != Fate::Untouched && (m.known.is_some() || m.vm != VmFate::None));
     deploy.compile();
-    deploy.delete_leftovers();
+    deploy.clear_leftovers(&members);
     deploy.delete_vanished()?;
-    deploy.create_missing(&members);
+    deploy.create_vms(&members);
+    deploy.download_packages(&members);
     deploy.update_groups(&members)?;
     deploy.save(&members);
     if any_change {
@@ -117,23 +120,6 @@ impl<'a> Deploy<'a> {
         }
     }
 
-    /// VMs that an interrupted task left behind are deleted before anything is built on them.
-    fn delete_leftovers(&mut self) {
-        let mut units = Vec::new();
-        let going: BTreeSet<&InstanceId> = self.draft.obsolete.iter().collect();
-        for known in self.facts.values().filter(|k| !k.stale_vms.is_empty() && !k.instance.ignore) {
-            if going.contains(&known.instance.spec.id) {
-                continue;
-            }
-            let mut steps = Steps::default();
-            update::delete_vms(&mut steps, &known.instance.spec.id, &known.stale_vms);
-            units.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
-        }
-        if !units.is_empty() {
-            self.phase(vec![stage(None, Vec::new(), self.input.director.threads_max, units)]);
-        }
-    }
-
     /// Instances of groups that are gone, and compile workers that were left behind.
     fn delete_vanished(&mut self) -> Result<(), TaskError> {
         let surplus: BTreeSet<&InstanceId> = self.draft.surplus.keys().collect();
@@ -185,23 +171,6 @@ impl<'a> Deploy<'a> {
             },
         );
         Ok(self.units.unit(label(spec), BTreeSet::new(), departure.steps()))
-    }
-
-    /// VMs that are missing come first, for all groups at once.
-    fn create_missing(&mut self, members: &[Member<'_>]) {
-        let mut units = Vec::new();
-        for member in members {
-            let VmFate::Fresh(agent) = &member.vm else { continue };
-            let mut steps = Steps::default();
-            let disk = member.known.and_then(|k| k.disk);
-            update::create_vm(&mut steps, &member.draft.spec.id, agent, disk);
-            self.target(member);
-            units.push(self.units.unit(label(&member.draft.spec), BTreeSet::new(), steps));
-        }
-        if !units.is_empty() {
-            let title = Some("Creating missing vms");
-            self.phase(vec![stage(title, Vec::new(), self.input.director.threads_max, units)]);
-        }
     }
 
     /// Serial groups take turns; neighbours that are not serial go together.
@@ -282,6 +251,7 @@ impl<'a> Deploy<'a> {
     /// states were to change.
     fn save(&mut self, members: &[Member<'_>]) {
         let mut units = Vec::new();
+        let excess = self.excess_addresses(members);
         for member in members {
             let stored = member.known.map(|k| (&k.instance.spec, k.instance.state));
             let on_paper = member.fate == Fate::New && member.vm == VmFate::None;
@@ -299,13 +269,16 @@ impl<'a> Deploy<'a> {
                 None => (member.draft.spec.clone(), false),
             };
             let refreshed = differs && member.fate == Fate::Untouched;
-            if !on_paper && !refreshed {
-                continue;
-            }
             let mut steps = Steps::default();
-            steps.push(Action::SaveInstance { instance: spec.id.clone() });
-            if stored.is_some_and(|(before, _)| before.networks != spec.networks) {
+            if on_paper || refreshed {
+                steps.push(Action::SaveInstance { instance: spec.id.clone() });
+            }
+            let moved = refreshed && stored.is_some_and(|(before, _)| before.networks != spec.networks);
+            if moved || excess.contains(&spec.id) {
                 steps.push(Action::ReleaseAddresses { instance: spec.id.clone() });
+            }
+            if steps.is_empty() {
+                continue;
             }
             units.push(self.units.unit(label(&spec), BTreeSet::new(), steps));
             self.target(member);
@@ -325,15 +298,34 @@ impl<'a> Deploy<'a> {
         self.phase(vec![stage(None, Vec::new(), 1, vec![unit])]);
     }
 
+    /// Returns the instances that nobody touches and that hold addresses for a VM which was never made, or is gone.
+    fn excess_addresses(&self, members: &[Member<'_>]) -> BTreeSet<InstanceId> {
+        let mut held: BTreeMap<&InstanceId, Vec<IpAddr>> = BTreeMap::new();
+        for address in self.input.addresses {
+            if let Some(id) = &address.instance {
+                held.entry(id).or_default().push(address.ip);
+            }
+        }
+        let is_up = |m: &&Member<'_>| m.draft.state == InstanceState::Started && !m.left_alone;
+        let untouched = members.iter().filter(|m| m.fate == Fate::Untouched).filter(is_up);
+        let holds_more = |m: &&Member<'_>| {
+            // An orphan takes its own along.
+            let orphans = m.known.iter().flat_map(|k| &k.stale_vms).filter(|vm| is_spare(vm));
+            let used: BTreeSet<IpAddr> = orphans
+                .flat_map(|vm| &vm.networks)
+                .chain(&m.draft.spec.networks)
+                .filter_map(|n| n.ip)
+                .collect();
+            held.get(&m.draft.spec.id).is_some_and(|held| held.iter().any(|ip| !used.contains(ip)))
+        };
+        untouched.filter(holds_more).map(|m| m.draft.spec.id.clone()).collect()
+    }
+
     /// Runs on every instance that is up, changed or not, once anything changed.
     fn post_deploy(&mut self, members: &[Member<'_>]) {
         let mut units = Vec::new();
         for member in members.iter().filter(|m| !m.left_alone && m.draft.state == InstanceState::Started) {
-            let agent = match &member.vm {
-                VmFate::None => continue,
-                VmFate::Keep(agent) | VmFate::Fresh(agent) => agent,
-                VmFate::Replace { new, .. } | VmFate::ReplaceDead { new, .. } => new,
-            };
+            let Some(agent) = member.vm.agent_afterwards() else { continue };
             self.target(member);
             let mut steps = Steps::default();
             steps.push(Action::RunScript {

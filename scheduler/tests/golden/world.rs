@@ -1,6 +1,6 @@
 //! A world in memory: what the director's state and the cloud would hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::config::StoredConfig;
@@ -21,6 +21,8 @@ pub struct World {
     pub director: Director,
     pub instances: Vec<Instance>,
     pub vms: Vec<Vm>,
+    /// Agents in VMs made ahead which do not answer.
+    pub silent_spares: BTreeSet<AgentId>,
     pub orphaned_vms: Vec<Vm>,
     pub disks: Vec<Disk>,
     pub addresses: Vec<HeldAddress>,
@@ -42,6 +44,7 @@ pub struct View {
     pub vms: Vec<Vm>,
     pub disks: Vec<Disk>,
     pub agents: BTreeMap<InstanceId, AgentObservation>,
+    pub silent_spares: BTreeSet<AgentId>,
     pub others: Vec<DeploymentRecord>,
     pub seed: Seed,
 }
@@ -56,6 +59,7 @@ impl World {
             },
             instances: Vec::new(),
             vms: Vec::new(),
+            silent_spares: BTreeSet::new(),
             orphaned_vms: Vec::new(),
             disks: Vec::new(),
             addresses: Vec::new(),
@@ -103,7 +107,8 @@ impl World {
         View {
             name: name.clone(),
             record: self.records.get(name).cloned(),
-            agents: vms.iter().map(observe).collect(),
+            agents: vms.iter().filter(|vm| vm.is_current()).map(observe).collect(),
+            silent_spares: self.silent_spares.clone(),
             vms,
             disks: self.disks.iter().filter(|d| mine(&d.instance)).cloned().collect(),
             others: self.records.values().filter(|r| r.name != *name).cloned().collect(),
@@ -242,6 +247,7 @@ impl View {
             vms: &self.vms,
             disks: &self.disks,
             agents: &self.agents,
+            silent_spares: &self.silent_spares,
             seed: self.seed,
         }
     }

@@ -6,6 +6,7 @@
 mod addresses;
 mod compiling;
 mod director;
+mod hotswap;
 mod ignored;
 mod isolated;
 mod links;

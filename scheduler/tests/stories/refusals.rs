@@ -59,23 +59,6 @@ fn several_persistent_disks_are_refused() {
 }
 
 #[test]
-fn a_vm_is_never_swapped_for_its_successor() {
-    let mut director = Director::new(&cloud_config());
-    for (pointer, whole) in [("/update", true), ("/instance_groups/0", false)] {
-        let update = |strategy: &str| match whole {
-            true => json!(strategy),
-            false => json!({ "vm_strategy": strategy }),
-        };
-        let key = if whole { "vm_strategy" } else { "update" };
-        let told = complaint(&mut director, pointer, key, update("create-swap-delete"));
-        assert!(told.contains("vm_strategy 'create-swap-delete'"), "{told}");
-        let mut usual = manifest(&[group(1)]);
-        usual.pointer_mut(pointer).unwrap()[key] = update("delete-create");
-        director.plan(&usual).unwrap();
-    }
-}
-
-#[test]
 fn dns_aliases_of_links_are_refused() {
     let mut director = Director::new(&cloud_config());
     let provides = json!({"endpoint": {"as": "api", "aliases": [{"domain": "api.internal"}]}});

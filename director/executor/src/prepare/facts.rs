@@ -10,7 +10,7 @@ use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::{DeployOptions, TaskError, TaskKind};
-use model::{DeploymentName, InstanceId, VariableName, VariableSetId};
+use model::{AgentId, DeploymentName, InstanceId, VariableName, VariableSetId};
 use rand::Rng as _;
 use scheduler::input::{
     AgentObservation, DeploymentFacts, Director, HeldAddress, PlanInput, Seed, StateChangeRequest,
@@ -39,6 +39,7 @@ pub struct Facts {
     vms: Vec<Vm>,
     disks: Vec<Disk>,
     agents: BTreeMap<InstanceId, AgentObservation>,
+    silent_spares: BTreeSet<AgentId>,
     seed: Seed,
     configs: Vec<StoredConfig>,
     addresses: Vec<HeldAddress>,
@@ -104,6 +105,7 @@ impl Facts {
             instances,
             disks,
             agents: BTreeMap::new(),
+            silent_spares: BTreeSet::new(),
             seed: Seed(rand::rng().random()),
             configs: configs(&state, &context.task.kind),
             addresses: held(&state),
@@ -119,6 +121,7 @@ impl Facts {
     /// Asks the agents.
     pub async fn observe(&mut self, context: &TaskContext) -> Result<(), Interrupted> {
         self.agents = observe::observe(context, &self.instances, &self.vms).await?;
+        self.silent_spares = observe::silent_spares(context, &self.vms).await?;
         Ok(())
     }
 
@@ -213,6 +216,7 @@ impl Facts {
             vms: &self.vms,
             disks: &self.disks,
             agents: &self.agents,
+            silent_spares: &self.silent_spares,
             seed: self.seed,
         }
     }

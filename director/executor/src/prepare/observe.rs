@@ -1,14 +1,14 @@
 //! Asking every VM's agent for its state before planning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_api::{AgentState, JobState, Method, Mode, Request};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::{Instance, Vm};
 use model::task::TaskError;
-use model::{ErrorCode, InstanceId, RequestId};
-use scheduler::input::AgentObservation;
+use model::{AgentId, ErrorCode, InstanceId, RequestId};
+use scheduler::input::{AgentObservation, is_spare};
 use state::State;
 
 use crate::context::TaskContext;
@@ -31,11 +31,27 @@ pub async fn observe(
     for (vm, slug) in asked {
         questions.push(ask(context, vm, slug).boxed());
     }
-    let answers = futures::stream::iter(questions);
-    let observed: BTreeMap<_, _> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
+    Ok(all(context, questions).await?.into_iter().collect())
+}
+
+/// Returns the agents in VMs that were made ahead which do not answer.
+pub async fn silent_spares(context: &TaskContext, vms: &[Vm]) -> Result<BTreeSet<AgentId>, Interrupted> {
+    let mut questions: Vec<BoxFuture<'_, _>> = Vec::new();
+    for vm in vms.iter().filter(|vm| is_spare(vm)) {
+        let asked = async move { (vm.agent.clone(), ask(context, vm, vm.instance.as_str()).await.1) };
+        questions.push(asked.boxed());
+    }
+    let answers = all(context, questions).await?.into_iter();
+    let is_silent =
+        |(_, said): &(AgentId, AgentObservation)| matches!(said, AgentObservation::Unresponsive { .. });
+    Ok(answers.filter(is_silent).map(|(agent, _)| agent).collect())
+}
+
+async fn all<T>(context: &TaskContext, questions: Vec<BoxFuture<'_, T>>) -> Result<Vec<T>, Interrupted> {
+    let answers = futures::stream::iter(questions).buffer_unordered(ASKED_AT_ONCE).collect().await;
     // An answer that was cut short by the end of the lease says nothing about the agent.
     context.fence.check()?;
-    Ok(observed)
+    Ok(answers)
 }
 
 async fn ask(context: &TaskContext, vm: &Vm, slug: &str) -> (InstanceId, AgentObservation) {

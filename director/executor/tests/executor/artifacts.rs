@@ -104,6 +104,7 @@ pub struct Shape {
     pub variables: Value,
     pub tags: Value,
     pub watch: Value,
+    pub vm_strategy: &'static str,
 }
 
 impl Default for Shape {
@@ -120,11 +121,17 @@ impl Default for Shape {
             variables: json!([]),
             tags: json!({}),
             watch: json!(1),
+            vm_strategy: "delete-create",
         }
     }
 }
 
 impl Shape {
+    /// One whose VMs are swapped for such as were made ahead.
+    pub fn swapped() -> Self {
+        Self { vm_strategy: "create-swap-delete", ..Self::default() }
+    }
+
     /// Returns the manifest.
     pub fn manifest(&self) -> String {
         let group = |name: &str, instances: u32, job: Value| {
@@ -152,7 +159,10 @@ impl Shape {
         json!({
             "name": self.name, "releases": [{"name": "tiny", "version": "1"}],
             "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
-            "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": self.watch, "update_watch_time": self.watch},
+            "update": {
+                "canaries": 1, "max_in_flight": 1, "canary_watch_time": self.watch, "update_watch_time": self.watch,
+                "vm_strategy": self.vm_strategy,
+            },
             "variables": self.variables, "tags": self.tags,
             "instance_groups": [web, smoke],
         })

@@ -64,6 +64,16 @@ async fn an_errand_survives_the_loss_of_its_leader_at_any_entry() {
 }
 
 #[tokio::test]
+async fn a_swap_survives_the_loss_of_its_leader_before_any_entry() {
+    lost_at_every_proposal(Scene::HotSwap, Side::Before).await;
+}
+
+#[tokio::test]
+async fn a_swap_survives_the_loss_of_its_leader_after_any_entry() {
+    lost_at_every_proposal(Scene::HotSwap, Side::After).await;
+}
+
+#[tokio::test]
 async fn a_deletion_survives_the_loss_of_its_leader_at_any_entry() {
     lost_at_every_proposal(Scene::DeleteDeployment, Side::Before).await;
     lost_at_every_proposal(Scene::DeleteDeployment, Side::After).await;

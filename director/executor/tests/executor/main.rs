@@ -14,6 +14,7 @@ mod errands;
 mod failover;
 mod faults;
 mod gate;
+mod hotswap;
 mod inspecting;
 mod isolated;
 mod latecomers;

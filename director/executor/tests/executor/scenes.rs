@@ -38,9 +38,10 @@ pub enum Scene {
     Reboot,
     ForgetVm,
     ActivateDisk,
+    HotSwap,
 }
 
-pub const ALL: [Scene; 21] = [
+pub const ALL: [Scene; 22] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -62,6 +63,7 @@ pub const ALL: [Scene; 21] = [
     Scene::Reboot,
     Scene::ForgetVm,
     Scene::ActivateDisk,
+    Scene::HotSwap,
 ];
 
 impl Scene {
@@ -74,7 +76,8 @@ impl Scene {
         if matches!(self, Self::FreshDeploy | Self::LeaveWorkers) {
             return world;
         }
-        world.run(Shape::default().deploy()).await.done();
+        let shape = if self == Self::HotSwap { Shape::swapped() } else { Shape::default() };
+        world.run(shape.deploy()).await.done();
         match self {
             Self::Revival => {
                 world.kill_a_vm();
@@ -100,11 +103,26 @@ impl Scene {
         world
     }
 
-    /// Returns whether this kind of step is done here to something that another task has left behind.
+    /// Returns whether this kind of step is done here to something that another task has left behind, or to a VM that waits
+    /// beside another one.
     fn is_odd(self, kind: &str) -> bool {
         match self {
             Self::HalfCopiedDisk => matches!(kind, "unmount_disk" | "detach_disk"),
             Self::LeftoverVm => matches!(kind, "delete_vm" | "create_vm"),
+            Self::HotSwap => matches!(
+                kind,
+                "create_vm"
+                    | "set_vm_metadata"
+                    | "await_agent"
+                    | "bind_vm"
+                    | "prepare"
+                    | "stop"
+                    | "unmount_disk"
+                    | "detach_disk"
+                    | "attach_disk"
+                    | "mount_disk"
+                    | "apply"
+            ),
             _ => false,
         }
     }
@@ -119,6 +137,9 @@ impl Scene {
             Self::NoDisk => Shape { disk_mib: 0, ..Shape::default() }.deploy(),
             Self::Recreation => {
                 Shape::default().deploy_with(DeployOptions { recreate: true, ..DeployOptions::default() })
+            }
+            Self::HotSwap => {
+                Shape::swapped().deploy_with(DeployOptions { recreate: true, ..DeployOptions::default() })
             }
             Self::ScaleDown => Shape { instances: 1, ..Shape::default() }.deploy(),
             Self::HardStop => become_state(InstanceState::Detached),
@@ -158,6 +179,7 @@ impl Scene {
             }
             // It would give new VMs to those that have got one, too.
             Self::Recreation => Shape::default().deploy(),
+            Self::HotSwap => Shape::swapped().deploy(),
             _ => self.task(world),
         }
     }
