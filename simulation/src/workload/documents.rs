@@ -89,6 +89,9 @@ pub struct Wish {
     pub disk_mib: u64,
 }
 
+/// The deployment whose VMs are swapped for such as were made ahead, each time that the property changes.
+const SWAPPED: &str = "green";
+
 /// Returns the manifest of a wish.
 pub fn manifest(deployment: &str, wish: Wish) -> String {
     let mut web = json!({
@@ -98,6 +101,10 @@ pub fn manifest(deployment: &str, wish: Wish) -> String {
     });
     if wish.disk_mib > 0 {
         web["persistent_disk"] = json!(wish.disk_mib);
+    }
+    if deployment == SWAPPED {
+        web["env"] = json!({"port": wish.port});
+        web["update"] = json!({"vm_strategy": "create-swap-delete"});
     }
     json!({
         "name": deployment, "releases": [{"name": "tiny", "version": "1"}],
