@@ -22,6 +22,30 @@ fn a_vm_whose_deletion_is_passed_over_is_an_orphan() {
 }
 
 #[test]
+fn a_stemcell_is_in_use_until_the_last_vm_of_it_is_deleted() {
+    let mut world = World::new();
+    let orphan = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };
+    let gone = Action::DeleteInstance { instance: "i1".into() };
+    let mut plan = plan_of(vec![create_vm(), orphan, gone]);
+    plan.record = None;
+    let task = world.planned(plan);
+    world.step(task, 1, 0, vm_created("vm-1"));
+    for index in [1, 2] {
+        let records = vec![finished(1, index, 1, StepOutcome::Done)];
+        world.must(Command::StepRecords { task, epoch: EPOCH, records });
+    }
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    let stemcell = stemcell("1");
+    let users = |world: &World| world.state().users_of_stemcell(&stemcell.name, &stemcell.version);
+    assert_eq!(users(&world), ["web".into()].into());
+    assert_eq!(world.state().artifacts_in_use().stemcells.len(), 1);
+    let task = world.planned(plan_of(vec![Action::DeleteOrphanedVm { agent: "a1".into() }]));
+    world.step(task, 1, 0, StepOutcome::Done);
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    assert_eq!(world.state().orphaned_vms(), []);
+}
+
+#[test]
 fn a_vm_that_is_left_to_be_deleted_later_keeps_its_addresses_from_others() {
     let mut world = World::new();
     let orphan = Action::OrphanVm { instance: "i1".into(), agent: "a1".into() };

@@ -108,6 +108,9 @@ impl<'a> State<'a> {
                 users.insert(spec.deployment);
             }
         }
+        for orphan in self.orphaned_vms().into_iter().filter(|orphan| (uses.vm)(&orphan.vm.stemcell)) {
+            users.insert(orphan.deployment);
+        }
         for (task, ()) in TASKS_OPEN.rows(self.kv, Direction::Forward) {
             let record = PLAN_RECORDS.get(self.kv, &task).filter(|record| (uses.record)(record));
             users.extend(record.map(|record| record.name));
@@ -128,7 +131,8 @@ pub struct InUse {
 }
 
 /// How something that was uploaded is found to be in use: by a last success or what an open task is about to save as one,
-/// by what instances are or are about to be, and by VMs, which may lag behind.
+/// by what instances are or are about to be, and by VMs, which may lag behind or wait for their deletion: clouds do not
+/// delete what is below a VM.
 struct Uses<'a> {
     record: &'a dyn Fn(&DeploymentRecord) -> bool,
     spec: &'a dyn Fn(&InstanceSpec) -> bool,
