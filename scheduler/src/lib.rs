@@ -61,7 +61,7 @@ pub use errand::plan_errand;
 pub use explain::explain;
 pub use isolated::{IsolatedChange, Silence, plan_isolated_change};
 pub use links::address::{LinkQuery, LinkStatus, link_address};
-pub use orphans::{plan_orphaned_disks, plan_orphaned_vms, plan_orphans};
+pub use orphans::{OrphanOfDisk, OrphanOfVm, plan_orphaned_disks, plan_orphaned_vms, plan_orphans};
 pub use references::References;
 pub use resurrection::plan_resurrection;
 pub use sizes::vm_sizes;

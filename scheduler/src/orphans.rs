@@ -12,27 +12,34 @@ use crate::stored;
 /// As many at once as the reference's pool has threads; clouds throttle beyond that.
 const DELETIONS_AT_ONCE: u32 = 32;
 
+/// An orphaned VM: its agent, and its cloud's id, if that was ever learned.
+pub type OrphanOfVm = (AgentId, Option<VmCid>);
+
+/// An orphaned disk: our id, and its cloud's, if that was ever learned.
+pub type OrphanOfDisk = (DiskId, Option<DiskCid>);
+
 /// Plans the deletion of orphaned disks.
-pub fn plan_orphaned_disks(disks: &[DiskId]) -> Plan {
+pub fn plan_orphaned_disks(disks: &[OrphanOfDisk]) -> Plan {
     plan_orphans(&[], disks)
 }
 
 /// Plans the deletion of orphaned VMs.
-pub fn plan_orphaned_vms(agents: &[AgentId]) -> Plan {
-    plan_orphans(agents, &[])
+pub fn plan_orphaned_vms(vms: &[OrphanOfVm]) -> Plan {
+    plan_orphans(vms, &[])
 }
 
-/// Plans the deletion of orphans: VMs first, disks may hang on them.
-pub fn plan_orphans(agents: &[AgentId], disks: &[DiskId]) -> Plan {
+/// Plans the deletion of orphans: VMs first, disks may hang on them. Their lines show what clouds call them, as in BOSH.
+pub fn plan_orphans(vms: &[OrphanOfVm], disks: &[OrphanOfDisk]) -> Plan {
     let mut units = Units::default();
-    let of_vm = |agent: &AgentId| {
-        let label = format!("Deleting orphaned VM of agent {agent}");
+    let of_vm = |(agent, cid): &OrphanOfVm| {
+        let label = cid.as_ref().map_or_else(|| format!("VM of agent {agent}"), VmCid::to_string);
         (label, Action::DeleteOrphanedVm { agent: agent.clone() })
     };
-    let of_disk = |disk: &DiskId| {
-        (format!("Deleting orphaned disk {disk}"), Action::DeleteOrphanedDisk { disk: disk.clone() })
+    let of_disk = |(disk, cid): &OrphanOfDisk| {
+        let label = cid.as_ref().map_or_else(|| format!("disk {disk}"), DiskCid::to_string);
+        (label, Action::DeleteOrphanedDisk { disk: disk.clone() })
     };
-    let vms = deletions(&mut units, agents.iter().map(of_vm));
+    let vms = deletions(&mut units, vms.iter().map(of_vm));
     let disks = deletions(&mut units, disks.iter().map(of_disk));
     let phases = [("Deleting orphaned vms", vms), ("Deleting orphaned disks", disks)]
         .into_iter()

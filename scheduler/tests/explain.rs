@@ -431,11 +431,11 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
 #[test]
 fn orphaned_vms_are_deleted_side_by_side() {
     check(
-        &scheduler::plan_orphaned_vms(&[AgentId::from("a1"), AgentId::from("a2")]),
+        &scheduler::plan_orphaned_vms(&[("a1".into(), Some("vm-7".into())), ("a2".into(), None)]),
         expect![[r#"
         Deleting orphaned vms
-          #0 Deleting orphaned VM of agent a1: delete_orphaned_vm
-          #1 Deleting orphaned VM of agent a2: delete_orphaned_vm
+          #0 vm-7: delete_orphaned_vm
+          #1 VM of agent a2: delete_orphaned_vm
     "#]],
     );
 }
@@ -443,11 +443,11 @@ fn orphaned_vms_are_deleted_side_by_side() {
 #[test]
 fn orphaned_disks_are_deleted_side_by_side() {
     check(
-        &scheduler::plan_orphaned_disks(&[DiskId::from("d1"), DiskId::from("d2")]),
+        &scheduler::plan_orphaned_disks(&[("d1".into(), Some("disk-7".into())), ("d2".into(), None)]),
         expect![[r#"
         Deleting orphaned disks
-          #0 Deleting orphaned disk d1: delete_orphaned_disk
-          #1 Deleting orphaned disk d2: delete_orphaned_disk
+          #0 disk-7: delete_orphaned_disk
+          #1 disk d2: delete_orphaned_disk
     "#]],
     );
 }

@@ -100,7 +100,7 @@ pub async fn delete_vm(
         return Ok(Err(TaskError::plain(text)));
     }
     let plan = match orphan {
-        Some(agent) => scheduler::plan_orphaned_vms(&[agent]),
+        Some(agent) => scheduler::plan_orphaned_vms(&[(agent, Some(cid.clone()))]),
         None => scheduler::plan_delete_foreign_vm(cid, &CpiName::default()),
     };
     Ok(Ok(boxed(plan)))

@@ -17,7 +17,7 @@ mod sizes;
 use model::plan::Plan;
 use model::step::Action;
 use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
-use model::{ErrorCode, VariableSetId};
+use model::{AgentId, DiskId, ErrorCode, VariableSetId};
 use scheduler::input::{Afterwards, Deletion, DrainMode, ErrandRequest, StateChangeRequest};
 use scheduler::{Draft, IsolatedChange, Silence};
 use serde_json::Value;
@@ -93,10 +93,16 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         TaskKind::ApplyResolutions { resolutions, max_in_flight } => {
             cloud_check::apply(context, resolutions, max_in_flight).await
         }
-        TaskKind::DeleteOrphanedDisks { disks } => Ok(Ok(boxed(scheduler::plan_orphaned_disks(disks)))),
-        TaskKind::DeleteOrphanedVms { agents } => Ok(Ok(boxed(scheduler::plan_orphaned_vms(agents)))),
+        TaskKind::DeleteOrphanedDisks { disks } => {
+            Ok(Ok(boxed(scheduler::plan_orphaned_disks(&orphaned_disks(context, disks)))))
+        }
+        TaskKind::DeleteOrphanedVms { agents } => {
+            Ok(Ok(boxed(scheduler::plan_orphaned_vms(&orphaned_vms(context, agents)))))
+        }
         TaskKind::CleanUp { leftovers, .. } => {
-            Ok(Ok(boxed(scheduler::plan_orphans(&leftovers.vms, &leftovers.disks))))
+            let (vms, disks) =
+                (orphaned_vms(context, &leftovers.vms), orphaned_disks(context, &leftovers.disks));
+            Ok(Ok(boxed(scheduler::plan_orphans(&vms, &disks))))
         }
         TaskKind::OrphanDisk { cid } => by_hand::orphan_disk(context, cid).await,
         TaskKind::AttachDisk { instance, cid, copy_properties } => {
@@ -123,6 +129,20 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::FetchLogs { .. }
         | TaskKind::Ssh { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
     }
+}
+
+fn orphaned_vms(context: &TaskContext, agents: &[AgentId]) -> Vec<scheduler::OrphanOfVm> {
+    let view = context.view();
+    let state = State::new(&*view);
+    let cid = |agent| state.orphaned_vm(agent).and_then(|orphan| orphan.vm.cid);
+    agents.iter().map(|agent| (agent.clone(), cid(agent))).collect()
+}
+
+fn orphaned_disks(context: &TaskContext, disks: &[DiskId]) -> Vec<scheduler::OrphanOfDisk> {
+    let view = context.view();
+    let state = State::new(&*view);
+    let cid = |disk| state.orphaned_disk(disk).and_then(|orphan| orphan.disk.cid);
+    disks.iter().map(|disk| (disk.clone(), cid(disk))).collect()
 }
 
 fn boxed(plan: Plan) -> Prepared {
