@@ -1,5 +1,7 @@
 //! Releases: the jobs and packages that an uploaded archive brought, and compiled packages.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,41 +52,71 @@ pub enum Parts {
 
 impl ReleaseVersion {
     /// Checks that `given` is this release, as its name and version say: another build of the same sources may have
-    /// other bytes, and a compiled one has no sources (30012, 30013, 30014).
+    /// other bytes, and a compiled one has no sources (30012, 30013, 30014, 30016).
     pub fn check_same(&self, given: &Self) -> Checked<()> {
-        let refuse = |code, what: String| {
-            let named = format!("{}/{}", self.release.name, self.release.version);
-            Err(TaskError::new(code, format!("{what} previously uploaded release '{named}'")))
-        };
+        self.check_common(given)?;
+        let own = self.packages.iter().map(|package| (&package.name, &package.dependencies));
+        let of_given = given.packages.iter().map(|package| (&package.name, &package.dependencies));
+        if let Some(name) = differing(own, of_given) {
+            return self.refuse(ErrorCode::ReleaseInvalidPackage, "package", name.as_str());
+        }
+        let own = self.jobs.iter().map(|job| (&job.name, ()));
+        let of_given = given.jobs.iter().map(|job| (&job.name, ()));
+        match differing(own, of_given) {
+            Some(name) => self.refuse(ErrorCode::ReleaseExistingJobFingerprintMismatch, "job", name.as_str()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that nothing in `given` is something else here: an export of some jobs brings those alone (30012, 30013, 30014,
+    /// 30016).
+    pub fn check_common(&self, given: &Self) -> Checked<()> {
         if (&self.commit_hash, self.uncommitted_changes) != (&given.commit_hash, given.uncommitted_changes) {
-            let what = format!(
-                "commit {}{} is not that of",
+            let text = format!(
+                "commit {}{} is not that of previously uploaded release '{}/{}'",
                 given.commit_hash,
-                if given.uncommitted_changes { " with uncommitted changes" } else { "" }
+                if given.uncommitted_changes { " with uncommitted changes" } else { "" },
+                self.release.name,
+                self.release.version
             );
-            return refuse(ErrorCode::ReleaseVersionCommitHashMismatch, what);
+            return Err(TaskError::new(ErrorCode::ReleaseVersionCommitHashMismatch, text));
         }
-        for package in given.packages.iter().chain(&self.packages) {
-            let identity = |release: &Self| {
-                let found = release.package(package.name.as_str())?;
-                Some((found.fingerprint.clone(), found.dependencies.clone()))
-            };
-            if identity(self) != identity(given) {
-                let what = format!("package '{}' had different fingerprint in", package.name);
-                return refuse(ErrorCode::ReleaseInvalidPackage, what);
+        for package in &given.packages {
+            let Some(own) = self.package(package.name.as_str()) else { continue };
+            let name = package.name.as_str();
+            if own.fingerprint != package.fingerprint {
+                return self.refuse(ErrorCode::ReleaseInvalidPackage, "package", name);
             }
+            // Their order means nothing.
+            if sorted(&own.dependencies) == sorted(&package.dependencies) {
+                continue;
+            }
+            if package.source.is_some() {
+                return self.refuse(ErrorCode::ReleaseInvalidPackage, "package", name);
+            }
+            let text = format!(
+                "The uploaded release contains package dependencies in '{name}' that do not match database records."
+            );
+            return Err(TaskError::new(ErrorCode::ReleasePackageDependencyKeyMismatch, text));
         }
-        for job in given.jobs.iter().chain(&self.jobs) {
-            let identity = |release: &Self| Some(release.job(job.name.as_str())?.fingerprint.clone());
-            if identity(self) != identity(given) {
-                let what = format!("job '{}' had different fingerprint in", job.name);
-                return refuse(ErrorCode::ReleaseExistingJobFingerprintMismatch, what);
+        for job in &given.jobs {
+            if self.job(job.name.as_str()).is_some_and(|own| own.fingerprint != job.fingerprint) {
+                let code = ErrorCode::ReleaseExistingJobFingerprintMismatch;
+                return self.refuse(code, "job", job.name.as_str());
             }
         }
         Ok(())
     }
 
-    /// Returns this release with what `given`, which is the same one, brings.
+    fn refuse(&self, code: ErrorCode, what: &str, name: &str) -> Checked<()> {
+        let ReleaseRef { name: release, version } = &self.release;
+        let text = format!(
+            "{what} '{name}' had different fingerprint in previously uploaded release '{release}/{version}'"
+        );
+        Err(TaskError::new(code, text))
+    }
+
+    /// Returns this release with what `given`, which is the same one or some of it, brings.
     #[must_use]
     pub fn joined(mut self, given: &Self, parts: Parts) -> Self {
         for job in &mut self.jobs {
@@ -99,8 +131,32 @@ impl ReleaseVersion {
                 *package = new.clone();
             }
         }
+        let new_jobs: Vec<JobInfo> =
+            given.jobs.iter().filter(|job| self.job(job.name.as_str()).is_none()).cloned().collect();
+        let is_new = |package: &&PackageInfo| self.package(package.name.as_str()).is_none();
+        let new_packages: Vec<PackageInfo> = given.packages.iter().filter(is_new).cloned().collect();
+        self.jobs.extend(new_jobs);
+        self.packages.extend(new_packages);
         self
     }
+}
+
+fn sorted(names: &[PackageName]) -> BTreeSet<&PackageName> {
+    names.iter().collect()
+}
+
+/// Returns a name that only one side has, or with which the two have something else.
+fn differing<N: Ord, T: PartialEq>(
+    one: impl Iterator<Item = (N, T)>,
+    other: impl Iterator<Item = (N, T)>,
+) -> Option<N> {
+    let mut one: BTreeMap<N, T> = one.collect();
+    for (name, value) in other {
+        if one.remove(&name) != Some(value) {
+            return Some(name);
+        }
+    }
+    one.into_keys().next()
 }
 
 /// What job.MF says about a job, and where its archive is.

@@ -86,6 +86,9 @@ pub enum Command {
         compiled: Vec<CompiledPackage>,
         #[serde(default, skip_serializing_if = "is_false")]
         fix: bool,
+        /// It is some of a release only, or more of it than is stored: what both have must be the same.
+        #[serde(default, skip_serializing_if = "is_false")]
+        partial: bool,
     },
     /// Removes release versions; refused while a deployment or an open task uses one.
     ReleaseDelete { task: TaskId, epoch: Epoch, name: ReleaseName, version: Option<Version> },

@@ -34,7 +34,7 @@ impl Command {
             | Self::ForTeams { .. }
             | Self::LinkPut { .. }
             | Self::LinkRemove { .. } => true,
-            Self::ReleasePut { fix, .. } => *fix,
+            Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
                 options.configs.is_some() || options.created_before.is_some()

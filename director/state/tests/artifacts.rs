@@ -6,6 +6,7 @@ use common::*;
 use expect_test::{Expect, expect};
 use model::instance::{JobSpec, ReleaseRef};
 use model::plan::{Fate, Plan};
+use model::release::{JobInfo, ReleaseVersion};
 use model::step::{Action, StepOutcome};
 use model::task::TaskKind;
 use model::*;
@@ -36,6 +37,7 @@ fn put_release(content: model::release::ReleaseVersion) -> Command {
         release: Box::new(content),
         compiled: Vec::new(),
         fix: false,
+        partial: false,
     }
 }
 
@@ -160,6 +162,7 @@ fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
         release: Box::new(release("golden", "1")),
         compiled: vec![package],
         fix: false,
+        partial: false,
     });
     for digest in ["logs", "old", "compiled", "unknown"] {
         world.must(put(digest));
@@ -183,6 +186,41 @@ fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
         let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
         assert_eq!((bundles(&world), known), (vec![], vec!["compiled".to_owned(), "old".to_owned()]));
     }
+}
+
+#[test]
+fn a_part_of_a_release_is_taken_for_it_and_completed_later() {
+    let mut world = World::new();
+    world.deploying();
+    let job = |name: &str| JobInfo {
+        name: name.into(),
+        fingerprint: format!("fp-{name}").into(),
+        digest: String::new(),
+        blob: "b".into(),
+        packages: Vec::new(),
+        properties: Vec::new(),
+        provides: Vec::new(),
+        consumes: Vec::new(),
+        templates: Vec::new(),
+        logs: Value::Null,
+    };
+    let whole = ReleaseVersion { jobs: vec![job("one"), job("two")], ..release("golden", "1") };
+    let some = ReleaseVersion { jobs: vec![job("one")], ..whole.clone() };
+    let put = |content: &ReleaseVersion, partial| match put_release(content.clone()) {
+        Command::ReleasePut { task, epoch, release, compiled, fix, .. } => {
+            Command::ReleasePut { task, epoch, release, compiled, fix, partial }
+        }
+        other => other,
+    };
+    world.must(put(&some, false));
+    assert!(world.say(put(&whole, false)).contains("refused"), "as before there were parts");
+    world.must(put(&whole, true));
+    world.must(put(&some, true));
+    let stored = world.state().release(&"golden".into(), &"1".into()).unwrap();
+    assert_eq!(stored.jobs, whole.jobs);
+    let mut other = some.clone();
+    other.jobs[0].fingerprint = "other".into();
+    assert!(world.say(put(&other, true)).contains("refused"));
 }
 
 #[test]
@@ -339,7 +377,14 @@ fn compiled_packages_count_their_builds() {
     let compiled =
         keys.iter().map(|(name, stemcell, deps)| compiled(package_key(name, stemcell, deps))).collect();
     let release = Box::new(release("golden", "1"));
-    world.must(Command::ReleasePut { task: TASK, epoch: EPOCH, release, compiled, fix: false });
+    world.must(Command::ReleasePut {
+        task: TASK,
+        epoch: EPOCH,
+        release,
+        compiled,
+        fix: false,
+        partial: false,
+    });
     let rows = world.state().compiled_packages();
     let show = |row: &model::release::CompiledPackage| {
         format!(

@@ -90,6 +90,7 @@ fn fenced(task: TaskId, epoch: Epoch) -> Vec<Command> {
             release: Box::new(release("r", "1")),
             compiled: Vec::new(),
             fix: false,
+            partial: false,
         },
         Command::ReleaseDelete { task, epoch, name: "r".into(), version: None },
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "d") },

@@ -68,6 +68,7 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
             release: Box::new(release("golden", "1")),
             compiled: vec![compiled(package_key("p", "1", "d"))],
             fix: false,
+            partial: false,
         },
         Command::ReleaseDelete { task, epoch, name: "golden".into(), version: Some("1".into()) },
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "sha1") },

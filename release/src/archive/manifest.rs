@@ -144,7 +144,8 @@ fn dependency(package: &str, value: &Value) -> Result<PackageName, ArchiveError>
 }
 
 fn stemcell(package: &str, text: &str) -> Result<(String, Version), ArchiveError> {
-    let (os, version) = text.rsplit_once('/').ok_or_else(|| {
+    let parts = text.split_once('/').filter(|(os, version)| !os.is_empty() && !version.is_empty());
+    let (os, version) = parts.filter(|(_, version)| !version.contains('/')).ok_or_else(|| {
         let message =
             format!("Compiled package '{package}' has stemcell '{text}', expected '<os>/<version>'");
         ArchiveError::new(ErrorCode::ReleaseInvalidPackage, message)

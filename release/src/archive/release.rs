@@ -55,6 +55,8 @@ pub struct ImportedRelease {
     pub jobs: Vec<JobInfo>,
     /// Its packages, known ones included; without source for a compiled release.
     pub packages: Vec<PackageInfo>,
+    /// Whether it brings compiled packages instead of sources, known ones included.
+    pub is_compiled: bool,
     /// Compiled packages that were not known.
     pub compiled: Vec<ImportedCompiledPackage>,
 }
@@ -262,6 +264,7 @@ impl<'a> Import<'a> {
             uncommitted_changes: manifest.uncommitted_changes,
             jobs,
             packages: manifest.packages.iter().filter_map(|row| self.packages.remove(&row.name)).collect(),
+            is_compiled: manifest.is_compiled,
             compiled: self.compiled,
         };
         check_size(&imported)?;

@@ -99,7 +99,12 @@ async fn artifacts(client: &Client, blobs: &MemoryBlobs) -> Result<(), String> {
     must(client, "take", Command::TaskTake { task, epoch }).await?;
     let release = Box::new(documents::release(&job, &package));
     let compiled = Vec::new();
-    must(client, "release", Command::ReleasePut { task, epoch, release, compiled, fix: false }).await?;
+    must(
+        client,
+        "release",
+        Command::ReleasePut { task, epoch, release, compiled, fix: false, partial: false },
+    )
+    .await?;
     must(client, "stemcell", Command::StemcellPut { task, epoch, stemcell: documents::stemcell() }).await?;
     must(client, "finish", Command::TaskFinish { task, epoch, end: TaskEnd::Done(None) }).await?;
     Ok(())

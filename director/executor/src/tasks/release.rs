@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::release::{CompiledPackage, JobInfo, PackageInfo, ReleaseVersion};
+use model::step::PackageRefKey;
 use model::task::TaskError;
 use model::{BlobDigest, DeploymentName, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
 use release::archive::{ArchiveError, ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};
@@ -54,7 +55,8 @@ pub async fn upload_release(
     };
     lines.finished(EXTRACTING, EXTRACTING, 1).await?;
     lines.done(VERIFYING, VERIFYING, 1).await?;
-    let (release, compiled) = match fit_in(context, imported, rebase) {
+    let is_compiled = imported.is_compiled;
+    let (release, compiled, partial) = match fit_in(context, imported, rebase) {
         Ok(fitting) => fitting,
         // No version could be chosen: its parts were not looked at.
         Err(error) if error.code == ErrorCode::ReleaseVersionInvalid.number() => {
@@ -69,12 +71,16 @@ pub async fn upload_release(
     if context.is_cancelling() {
         return Ok(TaskEnd::Cancelled);
     }
-    tell_parts(context, &before, &release).await?;
+    if is_compiled {
+        tell_compiled(context, &before, &release, &compiled).await?;
+    } else {
+        tell_sources(context, &before, &release).await?;
+    }
+    tell_jobs(context, &before, &release).await?;
     let named = format!("{}/{}", release.release.name, release.release.version);
-    let created =
-        if compiled.is_empty() { "Release has been created" } else { "Compiled Release has been created" };
+    let created = if is_compiled { "Compiled Release has been created" } else { "Release has been created" };
     let (task, epoch, release) = (context.id(), context.fence.epoch(), Box::new(release));
-    let put = Command::ReleasePut { task, epoch, release, compiled, fix };
+    let put = Command::ReleasePut { task, epoch, release, compiled, fix, partial };
     let filed = match context.propose(Proposal::own(put)).await {
         Err(Interrupted::Log(LogError::TooLarge { bytes, max })) => {
             let text = format!(
@@ -94,8 +100,8 @@ pub async fn upload_release(
     })
 }
 
-/// Tells of the parts of a release: which are new, and how many there were before.
-async fn tell_parts(
+/// Tells of the packages of a release with sources: which are new, and how many there were before.
+async fn tell_sources(
     context: &TaskContext,
     before: &KnownParts,
     release: &ReleaseVersion,
@@ -104,9 +110,46 @@ async fn tell_parts(
     let packages = sources.map(|package| {
         let is_it =
             |other: &PackageInfo| other.name == package.name && other.fingerprint == package.fingerprint;
-        (format!("{}/{}", package.name, package.fingerprint), before.packages.iter().any(is_it))
+        (part_of(package), before.packages.iter().any(is_it))
     });
-    tell(context, "packages", packages.collect()).await?;
+    tell(context, "packages", packages.collect()).await
+}
+
+/// Tells of those of a compiled release: which the release had in no version, and what of them is compiled for a stemcell for
+/// the first time. Of those that are in this version already nothing is said.
+async fn tell_compiled(
+    context: &TaskContext,
+    before: &KnownParts,
+    release: &ReleaseVersion,
+    compiled: &[CompiledPackage],
+) -> Result<(), Interrupted> {
+    let packages = {
+        let view = context.view();
+        let versions = State::new(&*view).release_versions(&release.release.name);
+        let has = |version: &ReleaseVersion, package: &PackageInfo| {
+            version.package(package.name.as_str()).is_some_and(|own| own.fingerprint == package.fingerprint)
+        };
+        let same = versions.iter().find(|version| version.release == release.release);
+        let others = release.packages.iter().filter(|package| !same.is_some_and(|same| has(same, package)));
+        let is_known = |package: &PackageInfo| versions.iter().any(|version| has(version, package));
+        others.map(|package| (part_of(package), is_known(package))).collect::<Vec<_>>()
+    };
+    tell(context, "packages", packages).await?;
+    let new: Vec<&PackageRefKey> =
+        compiled.iter().map(|package| &package.key).filter(|key| !before.compiled.contains(key)).collect();
+    let lines = Lines::of(context, new.len().try_into().unwrap_or(u32::MAX));
+    for (key, index) in new.into_iter().zip(1..) {
+        let part = format!("{}/{} for {}/{}", key.name, key.fingerprint, key.os, key.stemcell_version);
+        lines.done("Creating new compiled packages", &part, index).await?;
+    }
+    Ok(())
+}
+
+async fn tell_jobs(
+    context: &TaskContext,
+    before: &KnownParts,
+    release: &ReleaseVersion,
+) -> Result<(), Interrupted> {
     let jobs = release.jobs.iter().map(|job| {
         let is_it = |other: &JobInfo| other.name == job.name && other.fingerprint == job.fingerprint;
         (format!("{}/{}", job.name, job.fingerprint), before.jobs.iter().any(is_it))
@@ -114,27 +157,37 @@ async fn tell_parts(
     tell(context, "jobs", jobs.collect()).await
 }
 
+fn part_of(package: &PackageInfo) -> String {
+    format!("{}/{}", package.name, package.fingerprint)
+}
+
 /// Tells of parts of one sort, of which it is known whether they were there before.
 async fn tell(context: &TaskContext, what: &str, parts: Vec<(String, bool)>) -> Result<(), Interrupted> {
-    let new: Vec<&String> = parts.iter().filter(|(_, is_known)| !is_known).map(|(part, _)| part).collect();
+    let creating = format!("Creating new {what}");
+    // What an earlier leader has told as new may be filed by now.
+    let seen = |part: &str| Lines::new(context).seen(&creating, part).is_some();
+    let new: Vec<&String> =
+        parts.iter().filter(|(part, is_known)| !is_known || seen(part)).map(|(part, _)| part).collect();
     let lines = Lines::of(context, new.len() as u32);
     for (number, part) in new.iter().enumerate() {
-        lines.done(&format!("Creating new {what}"), part, number as u32 + 1).await?;
+        lines.done(&creating, part, number as u32 + 1).await?;
     }
     let existing = parts.len() - new.len();
     if existing > 0 {
+        let what = if existing == 1 { what.trim_end_matches('s') } else { what };
         let stage = format!("Processing {existing} existing {what}");
         Lines::new(context).done(&stage, &stage, 1).await?;
     }
     Ok(())
 }
 
-/// Finds the place of a release among those that are stored: its version, and whether it may have that.
+/// Finds the place of a release among those that are stored: its version, and whether it may have that. Returns also whether
+/// it is some of a release that is stored, or more of it.
 fn fit_in(
     context: &TaskContext,
     imported: ImportedRelease,
     rebase: bool,
-) -> Result<(ReleaseVersion, Vec<CompiledPackage>), TaskError> {
+) -> Result<(ReleaseVersion, Vec<CompiledPackage>, bool), TaskError> {
     let compiled = imported.compiled.iter().map(compiled_package).collect();
     // The state stamps the time of the entry; what is sent only fills the field.
     let mut release = imported.into_version(Timestamp::default());
@@ -145,10 +198,14 @@ fn fit_in(
         let version = rebased(&release, of_name().collect())?;
         release.release.version = version;
     }
-    if let Some(same) = stored.iter().find(|other| other.release == release.release) {
-        same.check_same(&release)?;
+    let Some(stored) = stored.iter().find(|other| other.release == release.release) else {
+        return Ok((release, compiled, false));
+    };
+    match stored.check_same(&release) {
+        Ok(()) => Ok((release, compiled, false)),
+        Err(error) if !context.knows_second_level() => Err(error),
+        Err(_) => stored.check_common(&release).map(|()| (release, compiled, true)),
     }
-    Ok((release, compiled))
 }
 
 /// Chooses the version of a release that is to follow those that are stored. If the newest of its line is the same one,

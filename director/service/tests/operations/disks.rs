@@ -91,7 +91,14 @@ async fn a_clean_up_takes_what_it_has_shown() {
     let task = TaskId(1);
     for version in ["1", "2", "3"] {
         let release = Box::new(crate::nouns::release("spare", version));
-        let put = Command::ReleasePut { task, epoch: EPOCH, release, compiled: Vec::new(), fix: false };
+        let put = Command::ReleasePut {
+            task,
+            epoch: EPOCH,
+            release,
+            compiled: Vec::new(),
+            fix: false,
+            partial: false,
+        };
         fleet.world().must(put);
     }
     let service = fleet.service();

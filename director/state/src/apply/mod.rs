@@ -134,9 +134,10 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         ConfigDelete { kind, name } => config::delete(tx, (kind, name)),
         BlobHeld { digest, size_bytes, nodes } => blob::held(tx, digest, *size_bytes, nodes),
         BlobLost { digest, node } => blob::lost(tx, digest, *node),
-        ReleasePut { task, epoch, release, compiled, fix } => {
+        ReleasePut { task, epoch, release, compiled, fix, partial } => {
             let parts = if *fix { Parts::Replace } else { Parts::Keep };
-            release::put(tx, (*task, *epoch), release, compiled, parts)
+            let extent = if *partial { release::Extent::Partial } else { release::Extent::Whole };
+            release::put(tx, (*task, *epoch), release, compiled, (parts, extent))
         }
         ReleaseDelete { task, epoch, name, version } => {
             release::delete(tx, (*task, *epoch), name, version.as_ref())

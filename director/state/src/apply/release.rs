@@ -10,19 +10,28 @@ use super::tx::{Tx, not_found};
 use crate::command::{Outcome, Refusal};
 use crate::tables::*;
 
+/// How much of a release is there to be filed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Whole,
+    /// Perhaps some of it only, or more than is stored.
+    Partial,
+}
+
 /// `ReleasePut`.
 pub(super) fn put(
     tx: &mut Tx<'_>,
     by: (TaskId, Epoch),
     release: &ReleaseVersion,
     compiled: &[CompiledPackage],
-    parts: Parts,
+    (parts, extent): (Parts, Extent),
 ) -> Result<Outcome, Refusal> {
     let task = working(tx, by)?;
     let key = (release.release.name.clone(), release.release.version.clone());
     let slug = format!("{}/{}", key.0, key.1);
     match tx.get(&RELEASES, &key) {
-        Some(stored) if stored.check_same(release).is_err() => {
+        Some(stored) if !is_same(&stored, release, extent) => {
             return Err(Refusal::Exists { what: "release".into(), name: slug });
         }
         Some(stored) => {
@@ -50,6 +59,13 @@ pub(super) fn put(
         put_compiled(tx, package.clone(), parts);
     }
     Ok(Outcome::Done)
+}
+
+fn is_same(stored: &ReleaseVersion, given: &ReleaseVersion, extent: Extent) -> bool {
+    match extent {
+        Extent::Whole => stored.check_same(given).is_ok(),
+        Extent::Partial => stored.check_common(given).is_ok(),
+    }
 }
 
 /// `ReleaseDelete`.
