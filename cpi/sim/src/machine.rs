@@ -35,7 +35,7 @@ impl SimMachine {
 
     /// The same package always gives the same blob.
     async fn compiled(&self, content: &str) -> Result<Value, ActionError> {
-        let Stored { digest, size_bytes } = self.upload(content.as_bytes()).await?;
+        let Stored { digest, size_bytes } = self.upload(&archive_of("compiled", content)?).await?;
         Ok(json!({ "result": {
             "blobstore_id": digest, "sha1": format!("sha256:{digest}"), "size": size_bytes } }))
     }
@@ -47,12 +47,7 @@ impl SimMachine {
         }
         let text =
             format!("simulated agent {}, {} deeds, asked for {kinds}\n", self.agent, self.plain.deeds());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        archive.append_data(&mut header, "agent.log", text.as_bytes()).map_err(no_room)?;
-        let content = archive.into_inner().and_then(GzEncoder::finish).map_err(no_room)?;
+        let content = archive_of("agent.log", &text)?;
         let digest = self.upload(&content).await?.digest;
         Ok(json!({ "blobstore_id": digest, "sha1": format!("sha256:{digest}") }))
     }
@@ -87,6 +82,16 @@ impl Machine for SimMachine {
     fn changes(&self) -> watch::Receiver<u64> {
         self.plain.changes()
     }
+}
+
+/// Returns an archive of one file: always the same one for the same text.
+fn archive_of(name: &str, text: &str) -> Result<Vec<u8>, ActionError> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    archive.append_data(&mut header, name, text.as_bytes()).map_err(no_room)?;
+    archive.into_inner().and_then(GzEncoder::finish).map_err(no_room)
 }
 
 fn no_room(error: std::io::Error) -> ActionError {
