@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
+pub use crate::export::{DigestKind, ReleaseExport};
 use crate::ids::*;
 use crate::instance::{InstanceState, ReleaseRef};
 
@@ -211,6 +212,8 @@ pub enum TaskKind {
         #[serde(default, skip_serializing_if = "is_false")]
         fix: bool,
     },
+    /// `export-release`: compiles a release for a stemcell and packs it together.
+    ExportRelease { export: Box<ReleaseExport> },
 }
 
 /// What is done about an operator's user.
@@ -294,6 +297,9 @@ pub struct Leftovers {
     pub disks: Vec<DiskId>,
     /// Orphaned VMs, by their agents.
     pub vms: Vec<AgentId>,
+    /// Archives that exports left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<BlobDigest>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -346,6 +352,9 @@ impl TaskKind {
                 StateChange::Restart => "restart instance".into(),
                 StateChange::Recreate => "recreate instance".into(),
             },
+            Self::ExportRelease { export } => {
+                format!("export release: '{}' for '{}'", export.slug(), export.stemcell_slug())
+            }
         }
     }
 }
@@ -374,6 +383,7 @@ impl TaskKind {
             Self::ScanCloud => "cck_scan",
             Self::ApplyResolutions { .. } => "cck_apply",
             Self::ChangeInstance { .. } => "update_instance",
+            Self::ExportRelease { .. } => "export_release",
         }
     }
 

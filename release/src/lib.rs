@@ -12,6 +12,7 @@ pub mod blobstore;
 pub mod create;
 pub mod digest;
 pub mod render;
+mod yaml;
 
 pub use archive::{ArchiveError, ReleaseArchive, StemcellArchive};
 pub use blobstore::{BlobError, BlobReader, BlobStat, Blobstore, LocalBlobs};

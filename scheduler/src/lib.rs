@@ -4,7 +4,7 @@
 //! instances and reserves addresses; the caller renders [`Draft::to_render`]; [`plan`] then sees what changed and
 //! orders the work. A change of state is a deploy of [`stored_manifest`]. Other tasks ([`plan_delete_deployment`],
 //! [`plan_errand`], [`plan_resurrection`], [`plan_resolutions`], [`plan_orphaned_disks`], [`plan_orphaned_vms`]) use stored
-//! specs and need no rendering.
+//! specs and need no rendering, nor does [`plan_export`], which is about workers alone.
 //!
 //! Deliberately *not* here: reading state, rendering, secrets, clocks. Invariant: identical input gives an identical
 //! plan, and a plan leaves no choice open.
@@ -27,6 +27,7 @@ mod documents;
 mod draft;
 mod errand;
 pub mod explain;
+mod export;
 mod facts;
 mod hotswap;
 mod ignored;
@@ -59,6 +60,7 @@ pub use deploy::plan;
 pub use draft::{Draft, DraftInstance, RenderedHashes, Renewal, VariableDefinition, draft};
 pub use errand::plan_errand;
 pub use explain::explain;
+pub use export::{Exported, exported, plan_export, stemcell_of_export};
 pub use isolated::{IsolatedChange, Silence, plan_isolated_change};
 pub use links::address::{LinkQuery, LinkStatus, link_address};
 pub use orphans::{OrphanOfDisk, OrphanOfVm, plan_orphaned_disks, plan_orphaned_vms, plan_orphans};

@@ -1,5 +1,6 @@
 //! Plays scenarios to a fleet: sends what is recorded, with our names in it, and compares what comes back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,6 +30,8 @@ pub struct Player<'a> {
     names: Names,
     /// Tasks that were made by the command that is played.
     made: Vec<String>,
+    /// Archives that were exported here, by what the CLI calls the file, but for the time in it.
+    exported: BTreeMap<String, Vec<u8>>,
     /// Some command is under way behind the others: what waits for its lock is not waited for.
     is_busy: bool,
 }
@@ -36,7 +39,8 @@ pub struct Player<'a> {
 impl<'a> Player<'a> {
     /// Begins with a fleet about which nothing is known.
     pub fn new(client: &'a Client, archives: &'a Archives) -> Self {
-        Self { client, archives, names: Names::default(), made: Vec::new(), is_busy: false }
+        let (names, exported) = (Names::default(), BTreeMap::new());
+        Self { client, archives, names, made: Vec::new(), exported, is_busy: false }
     }
 
     /// Plays a scenario.
@@ -117,6 +121,11 @@ impl<'a> Player<'a> {
         if let Some(task) = answer.header("location").and_then(|location| location.strip_prefix("/tasks/")) {
             self.made.push(task.to_owned());
         }
+        if let Some(file) =
+            translate::exported_file(&command.title).filter(|_| path.starts_with("/resources/"))
+        {
+            self.exported.entry(file).or_insert_with(|| answer.body.clone());
+        }
         Ok(Some(self.compared(recorded, &answer)))
     }
 
@@ -133,7 +142,10 @@ impl<'a> Player<'a> {
             .filter_map(|name| Some((name, request.header(name)?)))
             .collect();
         let body = match request.has_archive() {
-            true => self.archives.named_in(&command.title)?,
+            true => match self.exported.iter().find(|(file, _)| command.title.contains(*file)) {
+                Some((_, archive)) => archive.clone(),
+                None => self.archives.named_in(&command.title)?,
+            },
             false => translate::body(request, &self.names).into_bytes(),
         };
         self.client.send(&request.method, path, login, &headers, &body).await

@@ -69,6 +69,14 @@ fn context(value: &str, names: &Names) -> String {
     escaped.replace(':', "%3A").replace('[', "%5B").replace(']', "%5D").replace(',', "%2C")
 }
 
+/// Returns how the name of the file begins in which the CLI puts what a command exports as a whole.
+pub fn exported_file(command: &str) -> Option<String> {
+    let (_, wanted) = command.split_once(" export-release ")?;
+    let (release, stemcell) = wanted.split_once(' ')?;
+    let is_whole = !stemcell.contains(' ');
+    is_whole.then(|| format!("{}-{}-", release.replace('/', "-"), stemcell.replace('/', "-")))
+}
+
 /// Returns a body.
 pub fn body(request: &Request, names: &Names) -> String {
     let is_json = request.header("content-type").is_some_and(|kind| kind.starts_with("application/json"));

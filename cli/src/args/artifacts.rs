@@ -67,6 +67,53 @@ pub struct UploadRelease {
     pub wait: Wait,
 }
 
+/// `OS/VERSION` of a stemcell
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StemcellSlug {
+    /// The operating system.
+    pub os: String,
+    /// The version.
+    pub version: String,
+}
+
+impl FromStr for StemcellSlug {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((os, version)) if !os.is_empty() && !version.is_empty() && !version.contains('/') => {
+                Ok(Self { os: os.into(), version: version.into() })
+            }
+            _ => Err("wanted: OS/VERSION".into()),
+        }
+    }
+}
+
+/// `export-release`
+#[derive(Debug, Args)]
+pub struct ExportRelease {
+    /// The release; the deployment must use it
+    #[arg(value_name = "NAME/VERSION", value_parser = exact_release)]
+    pub release: Slug,
+    /// What it is compiled for
+    #[arg(value_name = "OS/VERSION")]
+    pub stemcell: StemcellSlug,
+    /// Only this job, and the packages that it needs; repeat it for more
+    #[arg(long = "job", value_name = "NAME")]
+    pub jobs: Vec<String>,
+    /// Where to put the archive
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: Utf8PathBuf,
+    /// Follow or not.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+fn exact_release(text: &str) -> Result<Slug, String> {
+    let slug: Slug = text.parse()?;
+    if slug.version.is_some() { Ok(slug) } else { Err("wanted: NAME/VERSION".into()) }
+}
+
 /// `inspect-release`, `delete-release`
 #[derive(Debug, Args)]
 pub struct ReleaseSlug {

@@ -82,6 +82,8 @@ pub enum Command {
     InspectRelease(ReleaseSlug),
     /// Delete a release, or one version of it
     DeleteRelease(ReleaseSlug),
+    /// Compile a release for a stemcell, and download it as one archive
+    ExportRelease(ExportRelease),
     /// Upload a stemcell archive
     UploadStemcell(UploadStemcell),
     /// List stemcells

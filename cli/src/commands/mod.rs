@@ -8,6 +8,7 @@ mod cloud_check;
 mod cluster;
 mod configs;
 mod deployments;
+mod exports;
 mod health;
 mod instances;
 mod leftovers;
@@ -72,6 +73,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Releases => releases::list(context).await,
         Command::InspectRelease(args) => releases::inspect(context, args.slug).await,
         Command::DeleteRelease(args) => releases::delete(context, args.slug).await,
+        Command::ExportRelease(args) => exports::export(context, args).await,
         Command::UploadStemcell(args) => stemcells::upload(context, args).await,
         Command::Stemcells => stemcells::list(context).await,
         Command::DeleteStemcell(args) => stemcells::delete(context, args).await,

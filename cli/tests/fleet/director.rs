@@ -13,6 +13,7 @@ use proto::v1::cluster_server::{Cluster, ClusterServer};
 use proto::v1::health_server::{Health, HealthServer};
 use proto::v1::instances_server::{Instances, InstancesServer};
 use proto::v1::locks_server::{Locks, LocksServer};
+use proto::v1::releases_server::{Releases, ReleasesServer};
 use proto::v1::tasks_server::{Tasks, TasksServer};
 use proto::v1::watch_server::{Watch, WatchServer};
 use proto::v1::*;
@@ -40,6 +41,7 @@ pub struct Script {
     pub change_state: Answer<ChangeStateRequest, TaskStarted>,
     pub fetch_logs: Answer<FetchLogsRequest, TaskStarted>,
     pub ssh: Answer<SshRequest, TaskStarted>,
+    pub export: Answer<ExportReleaseRequest, TaskStarted>,
     pub tasks: Answer<ListTasksRequest, ListTasksResponse>,
     pub task: Answer<GetTaskRequest, Task>,
     pub follow: Answer<FollowTaskRequest, Parts<TaskOutput>>,
@@ -63,6 +65,7 @@ impl Default for Script {
             change_state: unscripted(),
             fetch_logs: unscripted(),
             ssh: unscripted(),
+            export: unscripted(),
             tasks: unscripted(),
             task: unscripted(),
             follow: unscripted(),
@@ -179,6 +182,25 @@ impl Instances for Scripted {
         Err(Status::unimplemented("never scripted"))
     }
     async fn ignore(&self, _: Request<IgnoreRequest>) -> Result<Response<IgnoreResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+}
+
+#[async_trait::async_trait]
+impl Releases for Scripted {
+    async fn export(&self, request: Request<ExportReleaseRequest>) -> Result<Response<TaskStarted>, Status> {
+        scripted!(self.export(request))
+    }
+    async fn upload(&self, _: Request<UploadReleaseRequest>) -> Result<Response<TaskStarted>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn list(&self, _: Request<ListReleasesRequest>) -> Result<Response<ListReleasesResponse>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn inspect(&self, _: Request<ReleaseRef>) -> Result<Response<ReleaseDetails>, Status> {
+        Err(Status::unimplemented("never scripted"))
+    }
+    async fn delete(&self, _: Request<DeleteReleaseRequest>) -> Result<Response<TaskStarted>, Status> {
         Err(Status::unimplemented("never scripted"))
     }
 }
@@ -335,6 +357,7 @@ impl Director {
             .add_service(HealthServer::new(script.clone()))
             .add_service(InstancesServer::new(script.clone()))
             .add_service(TasksServer::new(script.clone()))
+            .add_service(ReleasesServer::new(script.clone()))
             .add_service(BlobsServer::new(script));
         let tasks = OwnedTasks::new();
         tasks.spawn("scripted director", OnExit::Ignore, async move |_| {

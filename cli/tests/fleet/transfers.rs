@@ -223,3 +223,55 @@ async fn logs_are_a_file_with_the_name_of_whose_they_are() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing else is left");
     assert!(!run(&["-e", &address, "-d", "web", "logs", "--agent", "--system"]).await.status.success());
 }
+
+/// Where the archive is says the result output, not the task's result.
+#[tokio::test]
+async fn an_exported_release_is_a_file_with_its_name() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    let packed: String = sha2::Sha256::digest(b"packed").iter().map(|b| format!("{b:02x}")).collect();
+    let told = format!("{{\"blobstore_id\":\"{packed}\",\"sha1\":\"sha256:{packed}\"}}\n");
+    let director = Director::start(Script {
+        export: answer(move |request: ExportReleaseRequest| {
+            heard.lock().unwrap().push(request);
+            Ok(TaskStarted { task_id: 3 })
+        }),
+        follow: answer(move |request: FollowTaskRequest| {
+            let output = match request.kind() {
+                follow_task_request::Kind::Result => {
+                    TaskOutput { data: told.clone().into(), ..TaskOutput::default() }
+                }
+                _ => piece(0, LOG.len()),
+            };
+            let last = TaskOutput { offset: output.data.len() as u64, ..ended("done") };
+            Ok(parts(vec![Ok(output), Ok(last)]))
+        }),
+        download: answer(move |request: DownloadBlobRequest| {
+            assert_eq!(request.digest, packed);
+            Ok(parts(vec![Ok(BlobPart { data: "packed".into() })]))
+        }),
+        ..Script::default()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let (address, dir) = (director.address(), folder.path().to_str().unwrap().to_owned());
+    let to = ["-e", &address, "-d", "web"];
+    let arguments =
+        ["export-release", "golden/1", "ubuntu-jammy/1.2", "--job", "a", "--job", "b", "--dir", &dir];
+    let output = run(&[&to[..], &arguments[..]].concat()).await;
+    assert!(output.status.success(), "{output:?}");
+    let file = folder.path().join("golden-1-ubuntu-jammy-1.2.task-3.tgz");
+    assert_eq!(std::fs::read(&file).unwrap(), b"packed");
+    let request = asked.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (request.deployment.as_str(), request.name.as_str(), request.version.as_str()),
+        ("web", "golden", "1")
+    );
+    assert_eq!((request.stemcell_os.as_str(), request.stemcell_version.as_str()), ("ubuntu-jammy", "1.2"));
+    assert_eq!(request.jobs, ["a", "b"]);
+    for wrong in [["golden", "os/1"], ["golden/1", "os"], ["golden/1", "os/1/2"]] {
+        let output = run(&[&to[..], &["export-release"][..], &wrong[..]].concat()).await;
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}

@@ -116,6 +116,10 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
             None => planned(context).await,
             Some(end) => Ok(end),
         },
+        TaskKind::ExportRelease { export } => match planned(context).await? {
+            TaskEnd::Done(_) => tasks::export_release(context, export).await,
+            end => Ok(end),
+        },
         TaskKind::FetchLogs { instances, logs, filters } => {
             tasks::fetch_logs(context, tasks::LogWish { instances, logs, filters }).await
         }

@@ -194,6 +194,9 @@ pub enum Command {
     LinkPut { provider: LinkProviderId, consumer: String, network: Option<NetworkName> },
     /// Takes away a link that was made by request. Refused for one that a deploy made.
     LinkRemove { id: LinkId },
+    /// An export leaves an archive, its own whenever it was made: the same release always gives the same one. It goes with
+    /// what other tasks leave, or with the next clean-up.
+    ExportPut { task: TaskId, epoch: Epoch, digest: BlobDigest },
 }
 
 fn is_false(flag: &bool) -> bool {

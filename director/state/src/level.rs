@@ -33,7 +33,8 @@ impl Command {
             | Self::ProblemsFound { .. }
             | Self::ForTeams { .. }
             | Self::LinkPut { .. }
-            | Self::LinkRemove { .. } => true,
+            | Self::LinkRemove { .. }
+            | Self::ExportPut { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
@@ -54,7 +55,8 @@ impl Command {
                     | TaskKind::Ssh { .. }
                     | TaskKind::ScanCloud
                     | TaskKind::ApplyResolutions { .. }
-                    | TaskKind::ChangeInstance { .. },
+                    | TaskKind::ChangeInstance { .. }
+                    | TaskKind::ExportRelease { .. },
                 ..
             } => true,
             Self::TaskQueue { kind: TaskKind::ScanAndFix { unknown, .. }, .. } => !unknown.is_empty(),

@@ -67,6 +67,7 @@ pub(crate) enum TaskClass {
     ScanCloud,
     ApplyResolutions,
     ChangeInstance,
+    ExportRelease,
 }
 
 impl TaskClass {
@@ -95,6 +96,7 @@ impl TaskClass {
             TaskKind::ScanCloud => Self::ScanCloud,
             TaskKind::ApplyResolutions { .. } => Self::ApplyResolutions,
             TaskKind::ChangeInstance { .. } => Self::ChangeInstance,
+            TaskKind::ExportRelease { .. } => Self::ExportRelease,
         }
     }
 
@@ -123,6 +125,7 @@ impl TaskClass {
             Self::ScanCloud => 19,
             Self::ApplyResolutions => 20,
             Self::ChangeInstance => 22,
+            Self::ExportRelease => 24,
         }
     }
 }

@@ -67,6 +67,8 @@ tables! {
     COMPILED: PackageRefKey => CompiledPackage = 0x14, "compiled_packages", Shown;
     /// When tasks left blobs to be fetched for some days.
     BUNDLES: BlobDigest => Timestamp = 0x17, "bundles", Hidden;
+    /// Those of them that are exported releases, and the task that was the last to leave each.
+    EXPORTS: BlobDigest => TaskId = 0x18, "exports", Hidden;
     /// Stemcells by name, version and CPI.
     STEMCELLS: (String, Version, CpiName) => StemcellRecord = 0x15, "stemcells", Shown;
 

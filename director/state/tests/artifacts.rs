@@ -189,6 +189,38 @@ fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
 }
 
 #[test]
+fn an_exported_release_is_kept_until_it_is_forgotten_or_somebody_is_about_to_read_it() {
+    let mut world = World::new();
+    let held =
+        |digest: &str| Command::BlobHeld { digest: digest.into(), size_bytes: 1, nodes: vec![NodeId(1)] };
+    let archives = ["one", "two", "uploaded"];
+    archives.iter().for_each(|digest| drop(world.must(held(digest))));
+    world.now += 3_600_000;
+    let task = world.deploying();
+    let put = |digest: &str| Command::ExportPut { task, epoch: EPOCH, digest: digest.into() };
+    archives.iter().for_each(|digest| drop(world.must(put(digest))));
+    let exports = |world: &World| -> Vec<String> {
+        world.state().exports().into_iter().map(|(digest, _)| digest.to_string()).collect()
+    };
+    assert_eq!(exports(&world), archives, "the directors made them, however long the same bytes were there");
+    let stale = Command::ExportPut { task, epoch: Epoch(0), digest: "one".into() };
+    assert!(world.say(stale).contains("refused"));
+    let nobodys = Command::ExportPut { task: TaskId(99), epoch: EPOCH, digest: "one".into() };
+    assert!(world.say(nobodys).contains("refused"));
+    let before = Timestamp(world.now);
+    world.now += 60_000;
+    world.must(put("two"));
+    let upload = TaskKind::UploadRelease { blob: "uploaded".into(), rebase: false, fix: false };
+    let (deployment, context_id, locks) = (None, String::new(), Vec::new());
+    world.must(Command::TaskQueue { kind: upload, deployment, context_id, locks });
+    let digests = archives.map(Into::into).to_vec();
+    world.must(Command::BundlesForget { digests, before });
+    assert_eq!(exports(&world), ["two"], "it was exported once more meanwhile");
+    let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
+    assert_eq!(known, ["two", "uploaded"], "an upload that waits reads what was exported");
+}
+
+#[test]
 fn a_part_of_a_release_is_taken_for_it_and_completed_later() {
     let mut world = World::new();
     world.deploying();

@@ -69,7 +69,8 @@ fn by(command: &Command) -> By {
         | VariablesPin { .. }
         | AgentTokenRenew { .. }
         | LatecomerPut { .. }
-        | BundlePut { .. } => By::Task,
+        | BundlePut { .. }
+        | ExportPut { .. } => By::Task,
         ClusterInit { .. }
         | LeaderBegin { .. }
         | TokenUse { .. }

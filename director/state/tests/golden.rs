@@ -76,6 +76,7 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::StemcellRetire { task, epoch, name: "ubuntu".into(), version: "1".into() },
         Command::BundlePut { task, epoch, digest: "b1".into() },
         Command::BundlesForget { digests: vec!["b1".into()], before: Timestamp(START) },
+        Command::ExportPut { task, epoch, digest: "b1".into() },
     ]
 }
 

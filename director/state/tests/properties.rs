@@ -184,10 +184,12 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         }),
         name("b").prop_map(|digest| Command::BlobLost { digest: digest.into(), node: NodeId(1) }),
         name("b").prop_map(|digest| Command::BlobForget { digest: digest.into() }),
-        (small(), epoch(), name("b")).prop_map(|(task, epoch, digest)| Command::BundlePut {
-            task: TaskId(task),
-            epoch,
-            digest: digest.into()
+        (small(), epoch(), name("b")).prop_map(|(task, epoch, digest)| {
+            let (is_export, task, digest) = (task % 2 == 0, TaskId(task), digest.into());
+            match is_export {
+                true => Command::ExportPut { task, epoch, digest },
+                false => Command::BundlePut { task, epoch, digest },
+            }
         }),
         (name("b"), small()).prop_map(|(digest, later)| Command::BundlesForget {
             digests: vec![digest.into()],

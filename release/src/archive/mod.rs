@@ -6,6 +6,7 @@
 
 pub mod dependencies;
 mod entries;
+mod exported;
 mod job;
 mod manifest;
 pub mod pack;
@@ -18,6 +19,7 @@ use model::ErrorCode;
 use model::task::TaskError;
 
 pub use entries::Limits;
+pub use exported::{ExportedPackage, exported_manifest};
 pub use job::JobArchive;
 pub use manifest::{JobRow, PackageRow, ReleaseManifest};
 pub use release::{ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};

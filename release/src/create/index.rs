@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use model::{Fingerprint, version};
 use serde_json::{Map, Value, json};
 
-use super::manifest::{Built, Origin, quoted};
+use super::manifest::{Built, Origin};
 use super::{CreateError, DevVersion, read_yaml};
+use crate::yaml::quoted;
 
 /// The releases of one name that a directory has made.
 pub(super) struct Releases {

@@ -11,6 +11,7 @@ use model::cloud_config::compilation::WorkersAfterwards;
 use model::instance::{InstanceSpec, InstanceState, PackageRef};
 use model::manifest::Stock;
 use model::plan::{Fate, Phase, Stage, Target, Unit, Wave};
+use model::release::{PackageInfo, ReleaseVersion};
 use model::stemcell::StemcellVersion;
 use model::step::{Action, PackageRefKey, VmRole};
 use model::task::TaskError;
@@ -25,6 +26,13 @@ use crate::order::label;
 use crate::steps::{Steps, Units};
 use search::{Missing, Search};
 use workers::Machine;
+
+/// A package that is to be there, compiled for a stemcell.
+pub(crate) struct Wanted<'a> {
+    pub(crate) release: &'a ReleaseVersion,
+    pub(crate) package: &'a PackageInfo,
+    pub(crate) stemcell: StemcellVersion,
+}
 
 /// A package to compile, after others, on a VM.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +57,7 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    /// Finds what is missing, orders it, and gives the workers their places and addresses.
+    /// Finds what the jobs of all groups need and is missing.
     pub(crate) fn of(
         input: &PlanInput<'_>,
         documents: &Documents,
@@ -57,17 +65,35 @@ impl Needs {
         stock: Stock<'_>,
         book: &mut AddressBook,
     ) -> Result<Self, TaskError> {
-        let mut search = Search::new(input.compiled);
+        let mut wanted = Vec::new();
         for bound in groups {
-            let wanted = documents.manifest.stemcells.iter().find(|s| s.alias == bound.group.stemcell);
-            let records = wanted.map(|s| stock.stemcells(s)).transpose()?.unwrap_or_default();
+            let stemcell = documents.manifest.stemcells.iter().find(|s| s.alias == bound.group.stemcell);
+            let records = stemcell.map(|s| stock.stemcells(s)).transpose()?.unwrap_or_default();
             let Some(stemcell) = records.first().map(|s| s.version()) else { continue };
             for job in &bound.jobs {
-                let source = documents.manifest.releases.iter().find(|r| r.release == job.release.release);
-                for package in job.info.packages.iter().filter_map(|p| job.release.package(p.as_str())) {
-                    search.require(job.release, source, package, &stemcell)?;
-                }
+                let packages = job.info.packages.iter().filter_map(|p| job.release.package(p.as_str()));
+                wanted.extend(packages.map(|package| Wanted {
+                    release: job.release,
+                    package,
+                    stemcell: stemcell.clone(),
+                }));
             }
+        }
+        Self::of_packages(input, documents, &wanted, book)
+    }
+
+    /// Finds which of these packages, and of those that they need, are missing, orders them, and gives the workers their
+    /// places and addresses.
+    pub(crate) fn of_packages(
+        input: &PlanInput<'_>,
+        documents: &Documents,
+        wanted: &[Wanted<'_>],
+        book: &mut AddressBook,
+    ) -> Result<Self, TaskError> {
+        let mut search = Search::new(input.compiled);
+        for Wanted { release, package, stemcell } in wanted {
+            let source = documents.manifest.releases.iter().find(|r| r.release == release.release);
+            search.require(release, source, package, stemcell)?;
         }
         search.check()?;
         let (missing, elsewhere) = search.found();
@@ -87,6 +113,11 @@ impl Needs {
     /// Returns the stemcell that the compiled form of an instance's package is for, if it is not the instance's own.
     pub(crate) fn compiled_on(&self, package: &PackageRef, spec: &InstanceSpec) -> Option<StemcellVersion> {
         self.elsewhere.get(&package.key(&spec.stemcell)).cloned()
+    }
+
+    /// Returns the packages that are there, but compiled on another stemcell than the one they are wanted for, and that one.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = (&PackageRefKey, &StemcellVersion)> {
+        self.elsewhere.iter()
     }
 
     /// Returns what packages are compiled on.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use model::instance::Instance;
 use model::plan::Plan;
-use model::task::{DeployOptions, TaskError};
+use model::task::{DeployOptions, ReleaseExport, TaskError};
 use model::{DeploymentName, GroupName};
 use scheduler::Draft;
 use serde_json::{Value, json};
@@ -99,6 +99,13 @@ impl Director {
         let rendered = draft.to_render().map(|spec| (spec.id.clone(), render::render(spec, world))).collect();
         let plan = scheduler::plan(&input, &draft, &rendered)?;
         Ok((draft, plan))
+    }
+
+    /// Plans an export of what was deployed last.
+    pub fn export(&mut self, export: &ReleaseExport) -> Result<Option<Plan>, TaskError> {
+        let view = self.view();
+        let text = scheduler::stored_manifest(&view.facts())?;
+        scheduler::plan_export(&view.input(&self.world, &text, &DeployOptions::default()), export)
     }
 
     /// Deploys, and expects it to go well.

@@ -6,6 +6,7 @@
 mod addresses;
 mod compiling;
 mod director;
+mod exports;
 mod hotswap;
 mod ignored;
 mod isolated;

@@ -7,6 +7,7 @@
 mod by_hand;
 mod cloud_check;
 mod commit;
+mod export;
 mod facts;
 mod lines;
 mod observe;
@@ -121,6 +122,7 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             let plan = scheduler::plan_isolated_change(&facts.deployment(), &wanted);
             Ok(plan.map(|plan| plan.map_or_else(|| Prepared::Nothing(result_of(context)), boxed)))
         }
+        TaskKind::ExportRelease { export } => export::compile(context, export).await,
         TaskKind::UploadRelease { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }

@@ -1,9 +1,10 @@
-//! The part of a clean-up that needs no plan: releases and stemcells. A new leader begins anew, and finds some gone.
+//! The part of a clean-up that needs no plan: releases, stemcells, and archives that exports left. A new leader begins anew, and finds some gone.
 
-use model::ErrorCode;
 use model::task::{Leftovers, TaskError};
+use model::{BlobDigest, ErrorCode};
 use state::State;
-use state::command::TaskEnd;
+use state::command::{Command, TaskEnd};
+use state::log::Proposal;
 use state::records::LineState;
 
 use super::release::{self, NotDeleted};
@@ -15,6 +16,7 @@ use crate::prepare::Lines;
 // Stages, as BOSH calls them.
 const RELEASES: &str = "Deleting releases";
 const STEMCELLS: &str = "Deleting stemcells";
+const EXPORTS: &str = "Deleting exported releases";
 
 /// How the deletion of one ended.
 enum End {
@@ -27,7 +29,7 @@ enum End {
     Cancelled,
 }
 
-/// Deletes releases and stemcells that nothing used when the clean-up was asked for. Returns how the task ends, unless there
+/// Deletes releases, stemcells and archives that nothing used when the clean-up was asked for. Returns how the task ends, unless there
 /// is more to do.
 pub async fn clean_up(context: &TaskContext, leftovers: &Leftovers) -> Result<Option<TaskEnd>, Interrupted> {
     let lines = Lines::of(context, count(leftovers.releases.len()));
@@ -66,7 +68,25 @@ pub async fn clean_up(context: &TaskContext, leftovers: &Leftovers) -> Result<Op
             return Ok(Some(end));
         }
     }
+    let lines = Lines::of(context, count(leftovers.exports.len()));
+    for (number, digest) in leftovers.exports.iter().enumerate() {
+        let deletion = forget_export(context, digest);
+        if let Some(end) = told(&lines, EXPORTS, digest.as_str(), count(number + 1), deletion).await? {
+            return Ok(Some(end));
+        }
+    }
     Ok(None)
+}
+
+/// Forgets an archive, unless it has been exported again since the clean-up was asked for.
+async fn forget_export(context: &TaskContext, digest: &BlobDigest) -> Result<End, Interrupted> {
+    let before = context.task.queued_at;
+    let forget = Command::BundlesForget { digests: vec![digest.clone()], before };
+    context.propose(Proposal::own(forget)).await??;
+    let view = context.view();
+    let is_left = State::new(&*view).exports().iter().any(|(left, _)| left == digest);
+    let text = || TaskError::plain(format!("archive {digest} has been exported again meanwhile"));
+    Ok(if is_left { End::InUse(text()) } else { End::Deleted })
 }
 
 /// Deletes one and tells of it; what an earlier leader has told is done. Returns how the task ends, if it does.
@@ -106,13 +126,15 @@ pub fn cleaned_up(context: &TaskContext, of: &Leftovers) -> String {
     let releases = of.releases.iter().filter(|r| deleted(RELEASES, format!("{}/{}", r.name, r.version)));
     let stemcells =
         of.stemcells.iter().filter(|(name, version)| deleted(STEMCELLS, format!("{name}/{version}")));
+    let exports = of.exports.iter().filter(|digest| deleted(EXPORTS, digest.to_string()));
     format!(
         "Deleted {} release(s), {} stemcell(s), 0 extra compiled package(s), {} orphaned disk(s), {} orphaned vm(s), \
-         0 exported release(s), 0 dns blob(s)",
+         {} exported release(s), 0 dns blob(s)",
         releases.count(),
         stemcells.count(),
         of.disks.len(),
         of.vms.len(),
+        exports.count(),
     )
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use state::command::TaskEnd;
 
 use super::asking::{ASKED_AT_ONCE, Member, NoAnswer};
-use super::bundle;
+use super::bundle::{self, Entry};
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::prepare::Lines;
@@ -140,18 +140,15 @@ async fn pack_together(
 ) -> Result<Result<BlobDigest, TaskError>, Interrupted> {
     let lines = Lines::new(context);
     lines.started(GROUP, TOGETHER, 1).await?;
-    match bundle::together(&*context.ports.blobs, parts, started_at(context)).await {
+    let entries: Vec<Entry> =
+        parts.iter().map(|(name, digest)| Entry::Blob(name.clone(), digest.clone())).collect();
+    match bundle::together(&*context.ports.blobs, &entries, started_at(context)).await {
         Ok(digest) => {
             lines.finished(GROUP, TOGETHER, 1).await?;
             Ok(Ok(digest))
         }
         Err(error) => {
-            let mut text = format!("the logs can't be packed together: {error}");
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
+            let text = format!("the logs can't be packed together: {}", bundle::told(&error));
             let error = TaskError::plain(text);
             lines.ended_badly(GROUP, TOGETHER, 1, &error).await?;
             Ok(Err(error))

@@ -1,8 +1,10 @@
-//! Tasks without a plan: what they do is safe to begin anew, so a new leader simply runs them again.
+//! Tasks without a plan, and what is done without one before or after it: safe to begin anew, so a new leader simply runs it
+//! again.
 
 mod asking;
 mod bundle;
 mod clean_up;
+mod export;
 mod fetch_logs;
 mod inspect;
 mod release;
@@ -10,6 +12,7 @@ mod ssh;
 mod stemcell;
 
 pub use clean_up::{clean_up, cleaned_up};
+pub use export::export_release;
 pub use fetch_logs::{LogWish, fetch_logs};
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};

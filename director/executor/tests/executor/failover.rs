@@ -79,6 +79,12 @@ async fn a_deletion_survives_the_loss_of_its_leader_at_any_entry() {
     lost_at_every_proposal(Scene::DeleteDeployment, Side::After).await;
 }
 
+#[tokio::test]
+async fn an_export_survives_the_loss_of_its_leader_at_any_entry() {
+    lost_at_every_proposal(Scene::Export, Side::Before).await;
+    lost_at_every_proposal(Scene::Export, Side::After).await;
+}
+
 /// The old leader's lease is wrong: it goes on, at every kind of record, while another one leads. State, agents and
 /// cloud refuse it.
 #[tokio::test]

@@ -11,6 +11,7 @@ mod clean_up;
 mod cloud_check;
 mod dry_run;
 mod errands;
+mod exports;
 mod failover;
 mod faults;
 mod gate;

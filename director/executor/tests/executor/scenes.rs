@@ -10,9 +10,9 @@ use model::task::{DeployOptions, InstanceFilter, TaskKind};
 use serde_json::json;
 
 use crate::artifacts::{Shape, become_state, errand};
-use crate::cloud_check;
 use crate::summary::{summary, without_detours};
 use crate::world::{Ended, TestWorld};
+use crate::{cloud_check, exports};
 
 /// A task in a world that is ready for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,10 @@ pub enum Scene {
     ForgetVm,
     ActivateDisk,
     HotSwap,
+    Export,
 }
 
-pub const ALL: [Scene; 22] = [
+pub const ALL: [Scene; 23] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -64,6 +65,7 @@ pub const ALL: [Scene; 22] = [
     Scene::ForgetVm,
     Scene::ActivateDisk,
     Scene::HotSwap,
+    Scene::Export,
 ];
 
 impl Scene {
@@ -75,6 +77,10 @@ impl Scene {
         }
         if matches!(self, Self::FreshDeploy | Self::LeaveWorkers) {
             return world;
+        }
+        if self == Self::Export {
+            exports::with_compiled_archives(&world).await;
+            exports::with_other_stemcell(&world).await;
         }
         let shape = if self == Self::HotSwap { Shape::swapped() } else { Shape::default() };
         world.run(shape.deploy()).await.done();
@@ -166,6 +172,7 @@ impl Scene {
             Self::Reboot => cloud_check::resolve_all(world, "reboot_vm"),
             Self::ForgetVm => cloud_check::resolve_all(world, "delete_vm_reference"),
             Self::ActivateDisk => cloud_check::resolve_all(world, "activate_disk"),
+            Self::Export => exports::export_for(exports::OTHER),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Configs, releases, stemcells, disks.
 
 use async_trait::async_trait;
+use model::instance::ReleaseRef;
+use model::stemcell::StemcellVersion;
+use model::task::{DigestKind, ReleaseExport};
 use model::{BlobDigest, ConfigId};
 use proto::v1 as pb;
 use proto::v1::configs_server::Configs;
@@ -168,6 +171,23 @@ impl Releases for Door {
         let version = given(wish.version).map(Into::into);
         let id = request_id(&wish.request_id);
         self.service.delete_release(&caller, id, wish.name.into(), version).await.map(started).map_err(status)
+    }
+
+    async fn export(
+        &self,
+        request: Request<pb::ExportReleaseRequest>,
+    ) -> Result<Response<pb::TaskStarted>, Status> {
+        let caller = self.caller(&request).await?;
+        let wish = request.into_inner();
+        let export = ReleaseExport {
+            release: ReleaseRef { name: wish.name.into(), version: wish.version.into() },
+            stemcell: StemcellVersion { os: wish.stemcell_os, version: wish.stemcell_version.into() },
+            jobs: wish.jobs.into_iter().map(Into::into).collect(),
+            digest: DigestKind::Sha256,
+        };
+        let (id, deployment) = (request_id(&wish.request_id), wish.deployment.into());
+        let exporting = self.service.export_release(&caller, id, &deployment, export);
+        exporting.await.map(started).map_err(status)
     }
 }
 

@@ -26,7 +26,7 @@ impl CleanUp for Door {
         let caller = self.caller(&request).await?;
         let pb::CleanUpPreviewRequest { all, keep_orphaned_disks } = request.into_inner();
         let wish = ops::CleanUp { all, keep_orphaned_disks };
-        let LeftoverRows { releases, stemcells, disks, vms } =
+        let LeftoverRows { releases, stemcells, disks, vms, exports } =
             self.service.leftovers(&caller, wish).await.map_err(status)?;
         let of_stemcell =
             |row: &model::stemcell::StemcellRecord| format!("{}/{}", row.stemcell.name, row.stemcell.version);
@@ -44,6 +44,7 @@ impl CleanUp for Door {
                 .into_iter()
                 .map(|o| o.disk.cid.map_or_else(|| o.disk.id.to_string(), |cid| cid.to_string()))
                 .collect(),
+            exported_releases: exports.iter().map(ToString::to_string).collect(),
         }))
     }
 }

@@ -85,6 +85,7 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Links/ListProviders", WEB, "R DA DR"),
     ("Locks/List", &[], "R"),
     ("Releases/Delete", &[], "A"),
+    ("Releases/Export", &[], "A"),
     ("Releases/Inspect", &[], "R TA"),
     ("Releases/List", &[], "R TA"),
     ("Releases/Upload", &[], "UR"),

@@ -16,11 +16,11 @@ use model::{BlobDigest, DeploymentName, ErrorCode, Version};
 use release::Blobstore as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use service::{Caller, Right, ServiceError};
+use service::{Caller, Right};
 use tokio_util::io::StreamReader;
 
 use super::answer::{Answer, Failure, see_task, told};
-use super::deployments::{all, text};
+use super::deployments::all;
 use super::login::Login;
 use super::repeats;
 use super::{Rest, is_on};
@@ -178,26 +178,6 @@ pub(super) async fn upload_release(
     let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
     let (rebase, fix) = (is_on(query.rebase.as_ref()), is_on(query.fix.as_ref()));
     Ok(see_task(service.upload_release(&caller, Some(key), blob, rebase, fix).await?))
-}
-
-/// Which packages of a release need not be uploaded: none. The archive that comes is always whole.
-pub(super) async fn matches(login: Login, rest: State<Rest>, body: Bytes) -> Answer {
-    no_matches(login, rest, &body, "packages")
-}
-
-/// The same of a compiled release.
-pub(super) async fn matches_compiled(login: Login, rest: State<Rest>, body: Bytes) -> Answer {
-    no_matches(login, rest, &body, "compiled_packages")
-}
-
-fn no_matches(Login(caller): Login, State(rest): State<Rest>, body: &Bytes, section: &str) -> Answer {
-    rest.door.service.may_match_packages(&caller)?;
-    let manifest = model::yaml::parse_mapping(&text(body)?);
-    let manifest = manifest.map_err(|error| Failure::Service(ServiceError::Told(error)))?;
-    if !manifest.get(section).is_some_and(Value::is_array) {
-        return Err(told(ErrorCode::InvalidManifest, "Manifest doesn't have a usable packages section"));
-    }
-    Ok(Json(json!([])).into_response())
 }
 
 #[derive(Deserialize)]

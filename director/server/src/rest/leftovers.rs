@@ -144,7 +144,8 @@ pub(super) async fn preview(
         all: is_on(query.remove_all.as_ref()),
         keep_orphaned_disks: is_on(query.keep_orphaned_disks.as_ref()),
     };
-    let LeftoverRows { releases, stemcells, disks, vms } = rest.door.service.leftovers(&caller, wish).await?;
+    let LeftoverRows { releases, stemcells, disks, vms, exports } =
+        rest.door.service.leftovers(&caller, wish).await?;
     let mut by_name: Vec<(String, Vec<String>)> = Vec::new();
     for release in releases {
         let (name, version) = (release.name.to_string(), release.version.to_string());
@@ -161,7 +162,7 @@ pub(super) async fn preview(
         "compiled_packages": [],
         "orphaned_disks": disks.iter().map(disk_row).collect::<Vec<_>>(),
         "orphaned_vms": vms.into_iter().map(orphaned_vm_row).collect::<Vec<_>>(),
-        "exported_releases": [],
+        "exported_releases": exports,
         "dns_blobs": [],
     }))
     .into_response())

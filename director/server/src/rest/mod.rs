@@ -12,6 +12,7 @@ mod artifacts;
 mod cloud_check;
 mod configs;
 mod deployments;
+mod exports;
 mod history;
 mod info;
 mod instances;
@@ -146,9 +147,12 @@ fn of_configs() -> Table {
 fn of_artifacts() -> Table {
     vec![
         ("/releases", get(artifacts::releases).post(artifacts::upload_release)),
-        ("/releases/{name}", get(artifacts::release).delete(artifacts::delete_release)),
-        ("/packages/matches", yaml(post(artifacts::matches))),
-        ("/packages/matches_compiled", yaml(post(artifacts::matches_compiled))),
+        (
+            "/releases/{name}",
+            json(get(artifacts::release).delete(artifacts::delete_release).post(exports::export)),
+        ),
+        ("/packages/matches", yaml(post(exports::matches))),
+        ("/packages/matches_compiled", yaml(post(exports::matches_compiled))),
         ("/stemcells", get(artifacts::stemcells).post(artifacts::upload_stemcell)),
         ("/stemcells/{name}/{version}", delete(artifacts::delete_stemcell)),
         ("/stemcell_uploads", post(artifacts::is_stemcell_needed)),

@@ -102,6 +102,7 @@ const TABLE: &[Row] = &[
     ("GET", "/releases", "", "", "R TA"),
     ("POST", "/releases", "", "{}", "UR"),
     ("GET", "/releases/{name}", "", "", "R TA"),
+    ("POST", "/releases/{name}", "", "{}", "A"),
     ("DELETE", "/releases/{name}", "", "", "A"),
     ("POST", "/packages/matches", "", "packages: []", "A"),
     ("POST", "/packages/matches_compiled", "", "compiled_packages: []", "A"),

@@ -438,3 +438,37 @@ async fn a_cloud_is_checked_and_problems_are_decided_about() {
     assert!(gone.status == StatusCode::GONE && gone.body.starts_with("This endpoint has been removed."));
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_is_exported_by_a_task() {
+    let (replica, _) = Replica::with_agent().await;
+    let (admin, reader) = (Client::of(&replica, "admin"), Client::of(&replica, "reader"));
+    let export = |deployment: &str| {
+        json!({
+            "deployment_name": deployment, "release_name": "golden", "release_version": "1", "sha2": true,
+            "stemcell_os": "toronto-os", "stemcell_version": "1.2", "jobs": [{ "name": "server" }],
+        })
+        .to_string()
+    };
+    let id = task(&admin.send("POST", "/releases/export", &export("web")).await);
+    assert_eq!(task(&admin.send("POST", "/releases/export", &export("web")).await), id, "sent again");
+    let found = admin.get(&format!("/tasks/{id}")).await.json();
+    assert_eq!(found["description"], "export release: 'golden/1' for 'toronto-os/1.2'");
+    let kind = {
+        let view = replica.log.view();
+        State::new(&*view).task(id).unwrap().kind
+    };
+    let TaskKind::ExportRelease { export: filed } = kind else { panic!("{kind:?}") };
+    assert_eq!((filed.jobs, filed.digest), (vec!["server".into()], model::task::DigestKind::Sha256));
+    let none = admin.send("POST", "/releases/export", &export("none")).await;
+    assert_eq!((none.status.as_u16(), none.json()["code"].as_u64()), (404, Some(70000)), "{none:?}");
+    let refused = reader.send("POST", "/releases/export", &export("web")).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    let other = admin.send("POST", "/releases/golden", &export("web")).await;
+    assert_eq!(
+        (other.status, other.body.as_str()),
+        (StatusCode::NOT_FOUND, "Endpoint '/releases/golden' not found.")
+    );
+    assert_eq!(admin.get("/releases/export").await.json()["code"], 30005, "a release may be called so");
+    replica.stop().await;
+}

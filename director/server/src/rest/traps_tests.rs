@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use axum::http::StatusCode;
-use model::instance::InstanceState;
+use model::instance::{InstanceState, ReleaseRef};
+use model::release::{CompiledPackage, PackageInfo, ReleaseVersion};
+use model::step::PackageRefKey;
 use model::task::{StateChange, TaskKind};
 use serde_json::{Value, json};
 use state::State;
@@ -152,16 +154,53 @@ async fn a_change_of_state_without_a_body_is_of_what_was_deployed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_part_of_a_release_is_said_to_be_here() {
+async fn only_what_is_here_of_a_release_is_said_to_be() {
     let replica = Replica::start().await;
     let admin = Client::of(&replica, "admin");
-    for (path, section) in
-        [("/packages/matches", "packages"), ("/packages/matches_compiled", "compiled_packages")]
-    {
-        let package = "{name: p, version: f, fingerprint: f, sha1: s, dependencies: [], stemcell: os/1}";
+    let id = task(&admin.send("POST", "/deployments", MANIFEST).await);
+    replica.must(Command::TaskTake { task: id, epoch: EPOCH }).await;
+    let package = |name: &str, source: Option<&str>| PackageInfo {
+        name: name.into(),
+        fingerprint: "f".into(),
+        digest: String::new(),
+        source: source.map(Into::into),
+        dependencies: Vec::new(),
+    };
+    let release = ReleaseVersion {
+        release: ReleaseRef { name: "r".into(), version: "1".into() },
+        commit_hash: String::new(),
+        uncommitted_changes: false,
+        jobs: Vec::new(),
+        packages: vec![package("with-source", Some("b")), package("compiled", None)],
+        uploaded_at: Default::default(),
+    };
+    let key = PackageRefKey {
+        name: "compiled".into(),
+        fingerprint: "f".into(),
+        os: "os".into(),
+        stemcell_version: "1".into(),
+        dependency_key: "[]".into(),
+    };
+    let compiled =
+        vec![CompiledPackage { key, build: 1, blob: "b".into(), digest: String::new(), size_bytes: 1 }];
+    let (release, fix, partial) = (Box::new(release), false, false);
+    replica.must(Command::ReleasePut { task: id, epoch: EPOCH, release, compiled, fix, partial }).await;
+    let (sources, compiled) = ("packages", "compiled_packages");
+    for (section, name, stemcell, matches) in [
+        (sources, "with-source", "os/1", json!(["f"])),
+        (sources, "compiled", "os/1", json!([])),
+        (compiled, "with-source", "os/1", json!([])),
+        (compiled, "compiled", "os/1", json!(["f"])),
+        (compiled, "compiled", "os/2", json!([])),
+    ] {
+        let path = if section == sources { "/packages/matches" } else { "/packages/matches_compiled" };
+        let sha1 = "0".repeat(40);
+        let package = format!(
+            "{{name: {name}, version: f, fingerprint: f, sha1: '{sha1}', dependencies: [], stemcell: {stemcell}}}"
+        );
         let manifest = format!("name: r\nversion: '1'\n{section}:\n- {package}\n");
-        let matches = admin.send("POST", path, &manifest).await;
-        assert_eq!((matches.status, matches.json()), (StatusCode::OK, json!([])), "{path}");
+        let answer = admin.send("POST", path, &manifest).await;
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, matches), "{section} {name} {stemcell}");
     }
     replica.stop().await;
 }

@@ -6,7 +6,7 @@ use model::instance::ReleaseRef;
 use model::runtime_config::RuntimeConfig;
 use model::stemcell::StemcellRecord;
 use model::task::{Leftovers, TaskKind};
-use model::{LockName, RequestId, TaskId, Version, version};
+use model::{BlobDigest, LockName, RequestId, TaskId, Version, version};
 use state::State;
 use state::records::{OrphanedDisk, OrphanedVm};
 
@@ -41,6 +41,8 @@ pub struct LeftoverRows {
     pub disks: Vec<OrphanedDisk>,
     /// Orphaned VMs.
     pub vms: Vec<OrphanedVm>,
+    /// Archives that exports left, the oldest first.
+    pub exports: Vec<BlobDigest>,
 }
 
 impl LeftoverRows {
@@ -64,6 +66,7 @@ impl LeftoverRows {
             stemcells: stemcells.into_iter().filter(|row| old.contains(&version_of(row))).collect(),
             disks: disks.into_iter().take(AT_A_TIME).collect(),
             vms: state.orphaned_vms().into_iter().take(AT_A_TIME).collect(),
+            exports: state.exports().into_iter().map(|(digest, _)| digest).take(AT_A_TIME).collect(),
         }
     }
 
@@ -74,6 +77,7 @@ impl LeftoverRows {
             stemcells: stemcells.into_iter().collect(),
             disks: self.disks.into_iter().map(|orphan| orphan.disk.id).collect(),
             vms: self.vms.into_iter().map(|orphan| orphan.vm.agent).collect(),
+            exports: self.exports,
         }
     }
 }

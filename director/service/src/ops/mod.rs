@@ -8,6 +8,7 @@ mod cloud_check;
 mod configs;
 mod deployments;
 mod diff;
+mod exports;
 mod fleet;
 mod history;
 mod instances;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use model::task::TaskKind;
 use model::*;
 
+use super::task::working;
 use super::tx::{Tx, not_found};
 use crate::command::{Outcome, Refusal};
 use crate::records::BlobRecord;
-use crate::tables::{BLOBS, BUNDLES, COMPILED, RELEASES, TASKS};
+use crate::tables::{BLOBS, BUNDLES, COMPILED, EXPORTS, RELEASES, TASK_KINDS, TASKS, TASKS_OPEN};
 
 /// How far apart the clocks of replicas may be.
 const CLOCKS_APART_MS: i64 = 10 * 60 * 1000;
@@ -58,6 +60,19 @@ pub(super) fn bundle_put(
     Ok(Outcome::Done)
 }
 
+/// `ExportPut`. The directors have made it, so it may be deleted, whoever else has uploaded the same bytes before.
+pub(super) fn export_put(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    digest: &BlobDigest,
+) -> Result<Outcome, Refusal> {
+    let task = working(tx, by)?;
+    let at = tx.at;
+    tx.put(&BUNDLES, digest, &at);
+    tx.put(&EXPORTS, digest, &task.id);
+    Ok(Outcome::Done)
+}
+
 /// `BundlesForget`.
 pub(super) fn bundles_forget(
     tx: &mut Tx<'_>,
@@ -72,6 +87,7 @@ pub(super) fn bundles_forget(
     let used = referred_to(tx);
     for digest in due {
         tx.delete(&BUNDLES, &digest);
+        tx.delete(&EXPORTS, &digest);
         if !used.contains(&digest) {
             tx.delete(&BLOBS, &digest);
         }
@@ -79,12 +95,18 @@ pub(super) fn bundles_forget(
     Ok(Outcome::Done)
 }
 
-/// Returns the blobs of releases and compiled packages.
+/// Returns the blobs of releases and compiled packages, and those that are yet to be read: what was exported may be what is
+/// uploaded.
 fn referred_to(tx: &Tx<'_>) -> BTreeSet<BlobDigest> {
     let mut used: BTreeSet<BlobDigest> = tx.rows(&COMPILED).map(|(_, package)| package.blob).collect();
     for (_, release) in tx.rows(&RELEASES) {
         used.extend(release.jobs.into_iter().map(|job| job.blob));
         used.extend(release.packages.into_iter().filter_map(|package| package.source));
     }
+    let open = tx.rows(&TASKS_OPEN).filter_map(|(task, ())| tx.get(&TASK_KINDS, &task));
+    used.extend(open.filter_map(|kind| match kind {
+        TaskKind::UploadRelease { blob, .. } | TaskKind::UploadStemcell { blob, .. } => Some(blob),
+        _ => None,
+    }));
     used
 }

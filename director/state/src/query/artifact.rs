@@ -75,6 +75,14 @@ impl<'a> State<'a> {
         BUNDLES.rows(self.kv, Direction::Forward)
     }
 
+    /// Returns those of them that are exported releases, and when each was left, the oldest task's first.
+    pub fn exports(&self) -> Vec<(BlobDigest, Timestamp)> {
+        let mut found: Vec<_> = EXPORTS.rows(self.kv, Direction::Forward).collect();
+        found.sort_by_key(|(_, task)| *task);
+        let left_at = |digest: BlobDigest| Some((digest.clone(), BUNDLES.get(self.kv, &digest)?));
+        found.into_iter().filter_map(|(digest, _)| left_at(digest)).collect()
+    }
+
     /// Returns all release versions, by name and version text.
     pub fn releases(&self) -> Vec<ReleaseVersion> {
         RELEASES.rows(self.kv, Direction::Forward).map(|(_, release)| release).collect()
