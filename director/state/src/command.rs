@@ -91,7 +91,15 @@ pub enum Command {
         partial: bool,
     },
     /// Removes release versions; refused while a deployment or an open task uses one.
-    ReleaseDelete { task: TaskId, epoch: Epoch, name: ReleaseName, version: Option<Version> },
+    ReleaseDelete {
+        task: TaskId,
+        epoch: Epoch,
+        name: ReleaseName,
+        version: Option<Version>,
+        /// With them goes what was compiled from packages that no release has any more.
+        #[serde(default, skip_serializing_if = "is_false")]
+        with_compiled: bool,
+    },
     /// Files a stemcell for one CPI; refused if another image is filed under that name, or if it is being deleted.
     StemcellPut { task: TaskId, epoch: Epoch, stemcell: StemcellRecord },
     /// Removes a stemcell's row of one CPI; refused while a deployment or an open task uses it.

@@ -36,6 +36,7 @@ impl Command {
             | Self::LinkRemove { .. }
             | Self::ExportPut { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
+            Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
                 options.configs.is_some() || options.created_before.is_some()

@@ -6,7 +6,6 @@ use common::*;
 use expect_test::{Expect, expect};
 use model::instance::{JobSpec, ReleaseRef};
 use model::plan::{Fate, Plan};
-use model::release::{JobInfo, ReleaseVersion};
 use model::step::{Action, StepOutcome};
 use model::task::TaskKind;
 use model::*;
@@ -43,7 +42,7 @@ fn put_release(content: model::release::ReleaseVersion) -> Command {
 
 fn delete_release(name: &str, version: Option<&str>) -> Command {
     let version = version.map(Version::from);
-    Command::ReleaseDelete { task: TASK, epoch: EPOCH, name: name.into(), version }
+    Command::ReleaseDelete { task: TASK, epoch: EPOCH, name: name.into(), version, with_compiled: true }
 }
 
 fn put_stemcell(version: &str, digest: &str) -> Command {
@@ -186,73 +185,6 @@ fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
         let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
         assert_eq!((bundles(&world), known), (vec![], vec!["compiled".to_owned(), "old".to_owned()]));
     }
-}
-
-#[test]
-fn an_exported_release_is_kept_until_it_is_forgotten_or_somebody_is_about_to_read_it() {
-    let mut world = World::new();
-    let held =
-        |digest: &str| Command::BlobHeld { digest: digest.into(), size_bytes: 1, nodes: vec![NodeId(1)] };
-    let archives = ["one", "two", "uploaded"];
-    archives.iter().for_each(|digest| drop(world.must(held(digest))));
-    world.now += 3_600_000;
-    let task = world.deploying();
-    let put = |digest: &str| Command::ExportPut { task, epoch: EPOCH, digest: digest.into() };
-    archives.iter().for_each(|digest| drop(world.must(put(digest))));
-    let exports = |world: &World| -> Vec<String> {
-        world.state().exports().into_iter().map(|(digest, _)| digest.to_string()).collect()
-    };
-    assert_eq!(exports(&world), archives, "the directors made them, however long the same bytes were there");
-    let stale = Command::ExportPut { task, epoch: Epoch(0), digest: "one".into() };
-    assert!(world.say(stale).contains("refused"));
-    let nobodys = Command::ExportPut { task: TaskId(99), epoch: EPOCH, digest: "one".into() };
-    assert!(world.say(nobodys).contains("refused"));
-    let before = Timestamp(world.now);
-    world.now += 60_000;
-    world.must(put("two"));
-    let upload = TaskKind::UploadRelease { blob: "uploaded".into(), rebase: false, fix: false };
-    let (deployment, context_id, locks) = (None, String::new(), Vec::new());
-    world.must(Command::TaskQueue { kind: upload, deployment, context_id, locks });
-    let digests = archives.map(Into::into).to_vec();
-    world.must(Command::BundlesForget { digests, before });
-    assert_eq!(exports(&world), ["two"], "it was exported once more meanwhile");
-    let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
-    assert_eq!(known, ["two", "uploaded"], "an upload that waits reads what was exported");
-}
-
-#[test]
-fn a_part_of_a_release_is_taken_for_it_and_completed_later() {
-    let mut world = World::new();
-    world.deploying();
-    let job = |name: &str| JobInfo {
-        name: name.into(),
-        fingerprint: format!("fp-{name}").into(),
-        digest: String::new(),
-        blob: "b".into(),
-        packages: Vec::new(),
-        properties: Vec::new(),
-        provides: Vec::new(),
-        consumes: Vec::new(),
-        templates: Vec::new(),
-        logs: Value::Null,
-    };
-    let whole = ReleaseVersion { jobs: vec![job("one"), job("two")], ..release("golden", "1") };
-    let some = ReleaseVersion { jobs: vec![job("one")], ..whole.clone() };
-    let put = |content: &ReleaseVersion, partial| match put_release(content.clone()) {
-        Command::ReleasePut { task, epoch, release, compiled, fix, .. } => {
-            Command::ReleasePut { task, epoch, release, compiled, fix, partial }
-        }
-        other => other,
-    };
-    world.must(put(&some, false));
-    assert!(world.say(put(&whole, false)).contains("refused"), "as before there were parts");
-    world.must(put(&whole, true));
-    world.must(put(&some, true));
-    let stored = world.state().release(&"golden".into(), &"1".into()).unwrap();
-    assert_eq!(stored.jobs, whole.jobs);
-    let mut other = some.clone();
-    other.jobs[0].fingerprint = "other".into();
-    assert!(world.say(put(&other, true)).contains("refused"));
 }
 
 #[test]

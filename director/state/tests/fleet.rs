@@ -92,7 +92,7 @@ fn fenced(task: TaskId, epoch: Epoch) -> Vec<Command> {
             fix: false,
             partial: false,
         },
-        Command::ReleaseDelete { task, epoch, name: "r".into(), version: None },
+        Command::ReleaseDelete { task, epoch, name: "r".into(), version: None, with_compiled: false },
         Command::StemcellPut { task, epoch, stemcell: stemcell_record("1", "d") },
         Command::StemcellDelete { task, epoch, name: "s".into(), version: "1".into(), cpi: "".into() },
         Command::TaskTake { task, epoch },

@@ -276,7 +276,7 @@ fn task_command() -> impl Strategy<Value = Command> {
             segment: OutputSegment { offset, length: 1, blob: "b".into() }
         }),
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::ReleaseDelete {
-            task, epoch, name: "golden".into(), version: None
+            task, epoch, name: "golden".into(), version: None, with_compiled: task.0 % 2 == 0
         }),
         1 => (task(), epoch(), small()).prop_map(|(task, epoch, version)| Command::StemcellPut {
             task, epoch, stemcell: stemcell_record(&version.to_string(), "x")

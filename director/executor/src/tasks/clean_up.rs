@@ -116,7 +116,7 @@ async fn told(
     Ok(None)
 }
 
-/// Returns what was deleted, as BOSH words it. Of what it lists, compiled packages go with their releases and stemcells here,
+/// Returns what was deleted, as BOSH words it. Of what it lists, compiled packages go with their releases here,
 /// and the rest there is not yet.
 pub fn cleaned_up(context: &TaskContext, of: &Leftovers) -> String {
     let view = context.view();

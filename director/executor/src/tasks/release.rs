@@ -311,7 +311,13 @@ pub(super) async fn delete(
     version: Option<&Version>,
 ) -> Result<Result<(), NotDeleted>, Interrupted> {
     let (task, epoch) = (context.id(), context.fence.epoch());
-    let delete = Command::ReleaseDelete { task, epoch, name: name.clone(), version: version.cloned() };
+    let delete = Command::ReleaseDelete {
+        task,
+        epoch,
+        name: name.clone(),
+        version: version.cloned(),
+        with_compiled: context.knows_second_level(),
+    };
     // The first answer counts: a new leader would find nothing left to delete.
     let request_id = Some(RequestId::new(format!("t{task}-delete-release-{}", slug(name, version))));
     let deleted = context.propose(Proposal { request_id, ..Proposal::own(delete) }).await?;

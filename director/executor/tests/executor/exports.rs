@@ -206,6 +206,22 @@ async fn what_was_exported_is_deployed_elsewhere_without_compiling() {
     world.assert_consistent();
 }
 
+/// What was compiled is gone with the release, and comes back with the export.
+#[tokio::test]
+async fn what_was_exported_takes_the_place_of_the_release() {
+    let world = deployed().await;
+    let ended = world.run(export_for("1")).await.done();
+    let archive = archive(&world, &ended).await;
+    world.run(TaskKind::DeleteDeployment { force: false }).await.done();
+    world.run(TaskKind::DeleteRelease { name: "tiny".into(), version: None }).await.done();
+    assert_eq!(world.read(|state| state.compiled_packages()), vec![]);
+    let (blob, compilations) = (archive.blob, world.outside.done("compile_package"));
+    world.run(TaskKind::UploadRelease { blob, rebase: false, fix: false }).await.done();
+    world.run(Shape::default().deploy()).await.done();
+    assert_eq!(world.outside.done("compile_package"), compilations);
+    world.assert_consistent();
+}
+
 #[tokio::test]
 async fn what_has_no_source_is_not_deployed_on_another_line_of_stemcells() {
     let exported = {

@@ -139,8 +139,10 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
             let extent = if *partial { release::Extent::Partial } else { release::Extent::Whole };
             release::put(tx, (*task, *epoch), release, compiled, (parts, extent))
         }
-        ReleaseDelete { task, epoch, name, version } => {
-            release::delete(tx, (*task, *epoch), name, version.as_ref())
+        ReleaseDelete { task, epoch, name, version, with_compiled } => {
+            let compiled =
+                if *with_compiled { release::Compiled::GoWithThem } else { release::Compiled::Stay };
+            release::delete(tx, (*task, *epoch), name, version.as_ref(), compiled)
         }
         StemcellPut { task, epoch, stemcell } => stemcell::put(tx, (*task, *epoch), stemcell),
         StemcellDelete { task, epoch, name, version, cpi } => {

@@ -1,5 +1,7 @@
 //! Releases and compiled packages.
 
+use std::collections::BTreeSet;
+
 use model::release::{CompiledPackage, Parts, ReleaseVersion};
 use model::*;
 
@@ -68,12 +70,22 @@ fn is_same(stored: &ReleaseVersion, given: &ReleaseVersion, extent: Extent) -> b
     }
 }
 
+/// What becomes of packages that were compiled from what no release has any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compiled {
+    /// They go with the releases.
+    GoWithThem,
+    /// They stay, as they did before all members knew better.
+    Stay,
+}
+
 /// `ReleaseDelete`.
 pub(super) fn delete(
     tx: &mut Tx<'_>,
     by: (TaskId, Epoch),
     name: &ReleaseName,
     version: Option<&Version>,
+    compiled: Compiled,
 ) -> Result<Outcome, Refusal> {
     let task = working(tx, by)?;
     let versions = tx.rows_of(&RELEASES, name).map(|((_, version), _)| version);
@@ -82,12 +94,17 @@ pub(super) fn delete(
         let slug = version.map_or(name.to_string(), |version| format!("{name}/{version}"));
         return Err(not_found("release", slug));
     }
+    let mut packages = BTreeSet::new();
     for version in versions {
         let slug = format!("{name}/{version}");
         if let Some(user) = tx.state().users_of_release(name, &version).first() {
             return Err(Refusal::InUse { what: "release".into(), name: slug, by: user.to_string() });
         }
-        tx.delete(&RELEASES, &(name.clone(), version));
+        let key = (name.clone(), version);
+        if let Some(release) = tx.get(&RELEASES, &key) {
+            packages.extend(identities(&release));
+        }
+        tx.delete(&RELEASES, &key);
         let object_name = Some(slug);
         audit(
             tx,
@@ -100,8 +117,22 @@ pub(super) fn delete(
             },
         );
     }
+    if compiled == Compiled::GoWithThem {
+        for (_, release) in tx.rows(&RELEASES) {
+            for kept in identities(&release) {
+                packages.remove(&kept);
+            }
+        }
+        for package in &packages {
+            tx.delete_of(&COMPILED, package);
+        }
+    }
     deployment::bump_in_work(tx);
     Ok(Outcome::Done)
+}
+
+fn identities(release: &ReleaseVersion) -> impl Iterator<Item = (PackageName, Fingerprint)> + use<'_> {
+    release.packages.iter().map(|package| (package.name.clone(), package.fingerprint.clone()))
 }
 
 /// Files a compiled package under its build number. One that is there already stays, as instances may run it, or keeps

@@ -58,8 +58,8 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
             let (task, set) = with_set(state, task);
             Command::VariablesPin { task, epoch, set, pins }
         }
-        Command::ReleaseDelete { task, name, version, .. } => {
-            Command::ReleaseDelete { task: working(task), epoch, name, version }
+        Command::ReleaseDelete { task, name, version, with_compiled, .. } => {
+            Command::ReleaseDelete { task: working(task), epoch, name, version, with_compiled }
         }
         Command::StemcellPut { task, stemcell, .. } => {
             Command::StemcellPut { task: working(task), epoch, stemcell }
