@@ -23,6 +23,7 @@ pub mod plan;
 pub mod problem;
 pub mod release;
 pub mod runtime_config;
+pub mod sealed;
 pub mod stemcell;
 pub mod step;
 pub mod task;

@@ -8,6 +8,7 @@ use crate::error_code::ErrorCode;
 pub use crate::export::{DigestKind, ReleaseExport};
 use crate::ids::*;
 use crate::instance::{InstanceState, ReleaseRef};
+use crate::sealed::Sealed;
 
 /// An error as a task ends with it: BOSH's number and a text that names the thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -214,6 +215,24 @@ pub enum TaskKind {
     },
     /// `export-release`: compiles a release for a stemcell and packs it together.
     ExportRelease { export: Box<ReleaseExport> },
+    /// `upload-release URL`: fetches the archive, then files its jobs and packages.
+    FetchRelease { archive: RemoteArchive, rebase: bool, fix: bool },
+    /// `upload-stemcell URL`: fetches the archive, then hands its image to every CPI.
+    FetchStemcell { archive: RemoteArchive, fix: bool },
+}
+
+/// An archive that is fetched from where somebody else keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteArchive {
+    /// Its URL, sealed as [`RemoteArchive::SEALED_AS`]: it may hold what opens the place where it lies.
+    pub location: Sealed,
+    /// What its content must have, as BOSH writes digests; anything goes if absent.
+    pub digest: Option<String>,
+}
+
+impl RemoteArchive {
+    /// What locations are sealed for.
+    pub const SEALED_AS: &str = "location of an archive";
 }
 
 /// What is done about an operator's user.
@@ -325,8 +344,8 @@ impl TaskKind {
             }
             Self::RunErrand { errand, .. } => format!("run errand {errand}"),
             Self::ScanAndFix { .. } => "scan and fix".into(),
-            Self::UploadRelease { .. } => "create release".into(),
-            Self::UploadStemcell { .. } => "create stemcell".into(),
+            Self::UploadRelease { .. } | Self::FetchRelease { .. } => "create release".into(),
+            Self::UploadStemcell { .. } | Self::FetchStemcell { .. } => "create stemcell".into(),
             Self::DeleteRelease { name, .. } => format!("delete release: {name}"),
             Self::DeleteStemcell { name, version, .. } => format!("delete stemcell: {name}/{version}"),
             Self::DeleteOrphanedDisks { .. } => "delete orphan disks".into(),
@@ -367,8 +386,8 @@ impl TaskKind {
             Self::DeleteDeployment { .. } => "delete_deployment",
             Self::RunErrand { .. } => "run_errand",
             Self::ScanAndFix { .. } => "cck_scan_and_fix",
-            Self::UploadRelease { .. } => "update_release",
-            Self::UploadStemcell { .. } => "update_stemcell",
+            Self::UploadRelease { .. } | Self::FetchRelease { .. } => "update_release",
+            Self::UploadStemcell { .. } | Self::FetchStemcell { .. } => "update_stemcell",
             Self::DeleteRelease { .. } => "delete_release",
             Self::DeleteStemcell { .. } => "delete_stemcell",
             Self::DeleteOrphanedDisks { .. } => "delete_orphan_disks",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cpi_api::AgentBootstrap;
 use directord::fleet::log::RaftLog;
-use executor::ports::{Enrollment, OutputSink, Templates, Vault, VaultError};
+use executor::ports::{ArchiveError, Archives, Enrollment, OutputSink, Templates, Vault, VaultError};
 use model::task::OutputKind;
 use model::{AgentId, BlobDigest, TaskId};
 use release::render::{
@@ -121,6 +121,16 @@ impl Enrollment for PlainTokens {
         let view = self.0.view();
         let generation = State::new(&*view).agent(agent).map(|record| record.token_generation);
         AgentBootstrap { token: generation.unwrap_or_default().to_string(), ..AgentBootstrap::default() }
+    }
+}
+
+/// A world without a web.
+pub struct NoArchives;
+
+#[async_trait]
+impl Archives for NoArchives {
+    async fn open(&self, url: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>, ArchiveError> {
+        Err(ArchiveError::NotFound { url: url.to_owned() })
     }
 }
 

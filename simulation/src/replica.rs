@@ -20,7 +20,7 @@ use crate::disk::Handle;
 use crate::invariants::Observer;
 use crate::net::{Net, Place};
 use crate::outside::{SimAgents, SimCloudPort};
-use crate::parts::{BackwardsVault, MemoryBlobs, NoOutput, PlainTemplates, PlainTokens};
+use crate::parts::{BackwardsVault, MemoryBlobs, NoArchives, NoOutput, PlainTemplates, PlainTokens};
 use crate::peers::SimPeers;
 use crate::services::{Replica, Services, Slot};
 use crate::workload::is_prepared;
@@ -105,6 +105,7 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
         agents: Arc::new(SimAgents { observer: observer.clone(), net: net.clone(), me }),
         cpis: Arc::new(OneCloud(Arc::new(SimCloudPort { observer, net, me }))),
         blobs,
+        archives: Arc::new(NoArchives),
         renderer: Arc::new(PlainTemplates),
         vault: Arc::new(BackwardsVault),
         enrollment: Arc::new(PlainTokens(log.clone())),

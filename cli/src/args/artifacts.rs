@@ -51,11 +51,48 @@ pub struct CreateRelease {
     pub tarball: Option<Utf8PathBuf>,
 }
 
+/// Where an archive is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    File(Utf8PathBuf),
+    /// Where the director can fetch it.
+    Url(String),
+}
+
+impl FromStr for Place {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_url = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+        let path = text.strip_prefix("file://").unwrap_or(text);
+        Ok(if is_url { Self::Url(text.to_owned()) } else { Self::File(path.into()) })
+    }
+}
+
+/// What is known of an archive at a URL.
+#[derive(Debug, Args)]
+pub struct RemoteArgs {
+    /// What the archive at the URL must have: SHA-1, or `sha256:…`
+    #[arg(long, value_name = "DIGEST")]
+    pub sha1: Option<String>,
+    /// Nothing is fetched if this name and version are there already
+    #[arg(long, requires = "archive_version")]
+    pub name: Option<String>,
+    /// The version
+    #[arg(long = "version", requires = "name", value_name = "VERSION")]
+    pub archive_version: Option<String>,
+}
+
 /// `upload-release`
 #[derive(Debug, Args)]
 pub struct UploadRelease {
-    /// The release archive
-    pub file: Utf8PathBuf,
+    /// The release archive: a file, or an http or https URL from where the director fetches it
+    #[arg(value_name = "FILE|URL")]
+    pub archive: Place,
+    /// What is known of it at a URL.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// Give it the next version there instead of its own
     #[arg(long)]
     pub rebase: bool,
@@ -125,8 +162,12 @@ pub struct ReleaseSlug {
 /// `upload-stemcell`
 #[derive(Debug, Args)]
 pub struct UploadStemcell {
-    /// The stemcell archive
-    pub file: Utf8PathBuf,
+    /// The stemcell archive: a file, or an http or https URL from where the director fetches it
+    #[arg(value_name = "FILE|URL")]
+    pub archive: Place,
+    /// What is known of it at a URL.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// Upload it again even if the cloud has it
     #[arg(long)]
     pub fix: bool,

@@ -11,8 +11,8 @@ use proto::v1::*;
 use release::create::{CreateOptions, DevVersion, Uncommitted};
 use serde_json::json;
 
-use super::{ALL, Context, pages};
-use crate::args::{BlobCommand, CreateRelease, Slug, UploadRelease, Wait};
+use super::{ALL, Context, Found, pages};
+use crate::args::{BlobCommand, CreateRelease, Place, Slug, UploadRelease, Wait};
 use crate::call;
 use crate::client::{Uploaded, request_id};
 use crate::console::{Cell, Column, Console, Listing, Record, Screen, column};
@@ -61,14 +61,41 @@ pub(super) async fn upload_file(context: &mut Context<'_>, path: &Utf8Path) -> R
     uploaded
 }
 
+async fn is_there(context: &mut Context<'_>, name: &str, version: &str) -> Result<bool, Error> {
+    let releases = listed(context).await?.rows;
+    Ok(releases.iter().any(|release| release.name == name && release.version == version))
+}
+
+async fn listed(context: &mut Context<'_>) -> Result<Found<ReleaseSummary>, Error> {
+    pages(ALL, async |page| {
+        let request = ListReleasesRequest { page: Some(page) };
+        let answer = call!(context.fleet, ReleasesClient.list(request)).await?;
+        Ok((answer.releases, answer.next_page_token, answer.as_of_revision))
+    })
+    .await
+}
+
 pub(super) async fn upload(context: &mut Context<'_>, args: UploadRelease) -> Result<(), Error> {
-    let blob = upload_file(context, &args.file).await?;
-    let request = UploadReleaseRequest {
+    let mut request = UploadReleaseRequest {
         request_id: request_id(),
-        blob_digest: blob.digest,
         rebase: args.rebase,
         fix: args.fix,
+        ..UploadReleaseRequest::default()
     };
+    match args.archive {
+        Place::File(file) => request.blob_digest = upload_file(context, &file).await?.digest,
+        Place::Url(url) => {
+            if let (Some(name), Some(version), false) =
+                (args.remote.name, args.remote.archive_version, args.fix)
+                && is_there(context, &name, &version).await?
+            {
+                let text = format!("Release '{name}/{version}' already exists.");
+                return context.console.say(&text, &json!({ "name": name, "version": version }));
+            }
+            request.location = url;
+            request.digest = args.remote.sha1.unwrap_or_default();
+        }
+    }
     let started = call!(context.fleet, ReleasesClient.upload(request)).await?;
     context.attend(started, args.wait).await
 }
@@ -82,12 +109,7 @@ const RELEASES: &[Column] = &[
 ];
 
 pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
-    let found = pages(ALL, async |page| {
-        let request = ListReleasesRequest { page: Some(page) };
-        let answer = call!(context.fleet, ReleasesClient.list(request)).await?;
-        Ok((answer.releases, answer.next_page_token, answer.as_of_revision))
-    })
-    .await?;
+    let found = listed(context).await?;
     let listing = Listing::of("releases", RELEASES, found.rows, |release| {
         // A plus marks a release that was made from a folder with changes, as in `bosh releases`.
         let mark = if release.uncommitted_changes { "+" } else { "" };

@@ -2,10 +2,11 @@
 
 use proto::v1::stemcells_client::StemcellsClient;
 use proto::v1::*;
+use serde_json::json;
 
 use super::releases::upload_file;
-use super::{ALL, Context, pages};
-use crate::args::{DeleteStemcell, UploadStemcell, Wait};
+use super::{ALL, Context, Found, pages};
+use crate::args::{DeleteStemcell, Place, UploadStemcell, Wait};
 use crate::call;
 use crate::client::request_id;
 use crate::console::{Cell, Column, Listing, column};
@@ -21,19 +22,42 @@ const STEMCELLS: &[Column] = &[
 ];
 
 pub(super) async fn upload(context: &mut Context<'_>, args: UploadStemcell) -> Result<(), Error> {
-    let blob = upload_file(context, &args.file).await?;
-    let request = UploadStemcellRequest { request_id: request_id(), blob_digest: blob.digest, fix: args.fix };
+    let mut request =
+        UploadStemcellRequest { request_id: request_id(), fix: args.fix, ..UploadStemcellRequest::default() };
+    match args.archive {
+        Place::File(file) => request.blob_digest = upload_file(context, &file).await?.digest,
+        Place::Url(url) => {
+            if let (Some(name), Some(version), false) =
+                (args.remote.name, args.remote.archive_version, args.fix)
+                && is_there(context, &name, &version).await?
+            {
+                let text = format!("Stemcell '{name}/{version}' already exists.");
+                return context.console.say(&text, &json!({ "name": name, "version": version }));
+            }
+            request.location = url;
+            request.digest = args.remote.sha1.unwrap_or_default();
+        }
+    }
     let started = call!(context.fleet, StemcellsClient.upload(request)).await?;
     context.attend(started, args.wait).await
 }
 
-pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
-    let found = pages(ALL, async |page| {
+async fn is_there(context: &mut Context<'_>, name: &str, version: &str) -> Result<bool, Error> {
+    let stemcells = listed(context).await?.rows;
+    Ok(stemcells.iter().any(|stemcell| stemcell.name == name && stemcell.version == version))
+}
+
+async fn listed(context: &mut Context<'_>) -> Result<Found<Stemcell>, Error> {
+    pages(ALL, async |page| {
         let request = ListStemcellsRequest { page: Some(page) };
         let answer = call!(context.fleet, StemcellsClient.list(request)).await?;
         Ok((answer.stemcells, answer.next_page_token, answer.as_of_revision))
     })
-    .await?;
+    .await
+}
+
+pub(super) async fn list(context: &mut Context<'_>) -> Result<(), Error> {
+    let found = listed(context).await?;
     let listing = Listing::of("stemcells", STEMCELLS, found.rows, |stemcell| {
         [
             stemcell.name.into(),

@@ -19,7 +19,7 @@ use crate::lease::Fence;
 use crate::ports::Ports;
 use crate::prepare::{self, NotCommitted, Prepared};
 use crate::stages::{self, PlanEnd};
-use crate::tasks;
+use crate::tasks::{self, Archive};
 
 /// Times that a plan may be refused because the world moved while it was made.
 const PLANNINGS_MAX: u32 = 8;
@@ -98,9 +98,17 @@ async fn watch_cancellation(context: &TaskContext) -> std::convert::Infallible {
 async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
     match &context.task.kind {
         TaskKind::UploadRelease { blob, rebase, fix } => {
-            tasks::upload_release(context, blob, *rebase, *fix).await
+            tasks::upload_release(context, Archive::Stored(blob), *rebase, *fix).await
         }
-        TaskKind::UploadStemcell { blob, fix } => tasks::upload_stemcell(context, blob, *fix).await,
+        TaskKind::FetchRelease { archive, rebase, fix } => {
+            tasks::upload_release(context, Archive::Remote(archive), *rebase, *fix).await
+        }
+        TaskKind::UploadStemcell { blob, fix } => {
+            tasks::upload_stemcell(context, Archive::Stored(blob), *fix).await
+        }
+        TaskKind::FetchStemcell { archive, fix } => {
+            tasks::upload_stemcell(context, Archive::Remote(archive), *fix).await
+        }
         TaskKind::DeleteRelease { name, version } => {
             tasks::delete_release(context, name, version.as_ref()).await
         }

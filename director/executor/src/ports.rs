@@ -15,6 +15,7 @@ use release::render::{
 use serde_json::Value;
 use state::log::CommandLog;
 use state::records::Sealed;
+use tokio::io::AsyncRead;
 
 use crate::lease::Lease;
 
@@ -84,6 +85,40 @@ impl std::fmt::Debug for TaskSpans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TaskSpans")
     }
+}
+
+/// Archives that others keep, by URL.
+#[async_trait]
+pub trait Archives: Send + Sync {
+    /// Opens what a URL leads to. Reading fails when the content breaks off, stalls, or is larger than anybody may upload.
+    async fn open(&self, url: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>, ArchiveError>;
+}
+
+/// Why an archive could not be opened. No error tells what opens the place where it lies: URLs are shown without
+/// credentials and queries.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Nothing is there.
+    #[error("there is nothing at '{url}'")]
+    NotFound {
+        /// Where.
+        url: String,
+    },
+    /// One leads to the next.
+    #[error("too many redirects at '{url}'")]
+    TooManyRedirects {
+        /// The last one.
+        url: String,
+    },
+    /// Anything else.
+    #[error("failed to fetch '{url}'")]
+    Failed {
+        /// What.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Renders jobs' templates.
@@ -170,6 +205,8 @@ pub struct Ports {
     pub cpis: Arc<dyn Cpis>,
     /// Blobs, replicated.
     pub blobs: Arc<dyn Blobstore>,
+    /// Archives that others keep.
+    pub archives: Arc<dyn Archives>,
     /// Ruby.
     pub renderer: Arc<dyn Templates>,
     /// Secrets.

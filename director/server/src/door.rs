@@ -10,6 +10,7 @@ use executor::ports::Vault;
 use futures::{Stream, StreamExt as _};
 use owned_tasks::OwnedTasks;
 use service::Service;
+use service::ops::Wanted;
 use tonic_health::server::HealthReporter;
 
 use crate::auth::Doorkeeper;
@@ -42,6 +43,14 @@ pub struct Door {
     pub health: HealthReporter,
     /// Owner of streams.
     pub tasks: OwnedTasks,
+}
+
+impl Door {
+    /// Returns the wish for an archive that somebody else keeps.
+    pub(crate) fn wanted(&self, location: String, digest: Option<String>) -> Wanted {
+        let vault = self.vault.clone();
+        Wanted { location, digest, seal: Box::new(move |name, value| vault.seal(name, value)) }
+    }
 }
 
 /// Ends the content with an error once it is larger than allowed: nothing of it is kept then.

@@ -13,6 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod agents;
 pub mod alerts;
+pub mod archives;
 pub mod auth;
 pub mod clouds;
 pub mod commands;

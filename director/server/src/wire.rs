@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 
 use crate::agents::AgentSide;
 use crate::alerts;
+use crate::archives::{Limits, Trust, WebArchives};
 use crate::auth::Doorkeeper;
 use crate::clouds::Clouds;
 use crate::commands::member_of;
@@ -412,6 +413,10 @@ impl Replica {
             agents: Arc::new(self.agents.clone()),
             cpis: clouds,
             blobs: self.blobs.clone(),
+            archives: Arc::new(WebArchives::new(
+                Limits::of_size(self.config.blobs.upload_bytes_max),
+                Trust::Machine,
+            )),
             renderer: Arc::new(renderer),
             vault,
             enrollment: self.agent_side.clone(),

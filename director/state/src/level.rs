@@ -57,7 +57,9 @@ impl Command {
                     | TaskKind::ScanCloud
                     | TaskKind::ApplyResolutions { .. }
                     | TaskKind::ChangeInstance { .. }
-                    | TaskKind::ExportRelease { .. },
+                    | TaskKind::ExportRelease { .. }
+                    | TaskKind::FetchRelease { .. }
+                    | TaskKind::FetchStemcell { .. },
                 ..
             } => true,
             Self::TaskQueue { kind: TaskKind::ScanAndFix { unknown, .. }, .. } => !unknown.is_empty(),

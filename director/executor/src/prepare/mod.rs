@@ -124,6 +124,8 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         }
         TaskKind::ExportRelease { export } => export::compile(context, export).await,
         TaskKind::UploadRelease { .. }
+        | TaskKind::FetchRelease { .. }
+        | TaskKind::FetchStemcell { .. }
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
         | TaskKind::DeleteStemcell { .. }

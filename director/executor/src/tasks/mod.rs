@@ -8,6 +8,7 @@ mod export;
 mod fetch_logs;
 mod inspect;
 mod release;
+mod remote;
 mod ssh;
 mod stemcell;
 
@@ -16,5 +17,6 @@ pub use export::export_release;
 pub use fetch_logs::{LogWish, fetch_logs};
 pub use inspect::inspect;
 pub use release::{delete_release, upload_release};
+pub use remote::Archive;
 pub use ssh::ssh;
 pub use stemcell::{delete_stemcell, upload_stemcell};

@@ -17,18 +17,22 @@ use crate::blobs;
 use crate::context::TaskContext;
 use crate::error::Interrupted;
 use crate::prepare::Lines;
+use crate::tasks::remote::{Archive, Remote};
 
 // Stages, as BOSH calls them. What they are about is read at once here, and told piece by piece.
 const EXTRACTING: &str = "Extracting release";
 const VERIFYING: &str = "Verifying manifest";
 const RESOLVING: &str = "Resolving package dependencies";
 
-/// Reads a release archive out of a blob, checks every part of it, and files its jobs and packages.
+const REMOTE: Remote =
+    Remote { noun: "release", stage: None, wrong_digest: ErrorCode::ReleaseDigestMismatch };
+
+/// Fetches a release archive unless it is a blob already, checks every part of it, and files its jobs and packages.
 ///
 /// Blobs are content-addressed and filing the same content again changes nothing: a new leader begins anew.
 pub async fn upload_release(
     context: &TaskContext,
-    blob: &BlobDigest,
+    archive: Archive<'_>,
     rebase: bool,
     fix: bool,
 ) -> Result<TaskEnd, Interrupted> {
@@ -36,10 +40,14 @@ pub async fn upload_release(
         return Ok(TaskEnd::Cancelled);
     }
     let lines = Lines::new(context);
+    let blob = match archive.stored(context, &lines, &REMOTE).await? {
+        Ok(blob) => blob,
+        Err(end) => return Ok(end),
+    };
     lines.started(EXTRACTING, EXTRACTING, 1).await?;
     // Before any part is stored: what is in none of these is told as new.
     let before = known(context);
-    let imported = match import(context, blob, fix).await {
+    let imported = match import(context, &blob, fix).await {
         Ok(imported) => imported,
         // There was no archive, or no manifest in it.
         Err(error) if error.code != ErrorCode::ReleaseManifestNotFound.number() => {

@@ -18,19 +18,23 @@ use crate::context::TaskContext;
 use crate::error::{Interrupted, leaves_open};
 use crate::lease::Lost;
 use crate::prepare::Lines;
+use crate::tasks::remote::{Archive, Remote};
 
 const STAGE: &str = "Update stemcell";
+
+const REMOTE: Remote =
+    Remote { noun: "stemcell", stage: Some(STAGE), wrong_digest: ErrorCode::StemcellDigestMismatch };
 
 /// How long a cloud may take to take an image in.
 const CLOUD: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// Reads a stemcell archive out of a blob and hands its image to every CPI that has not got it yet.
+/// Fetches a stemcell archive unless it is a blob already, and hands its image to every CPI that has not got it yet.
 ///
 /// What was filed is skipped, so a new leader hands over only what is missing. Clouds can't be asked for an image by a name
 /// of ours: one whose hand-over was broken off is reported as a possible leak, and handed over again.
 pub async fn upload_stemcell(
     context: &TaskContext,
-    blob: &BlobDigest,
+    archive: Archive<'_>,
     fix: bool,
 ) -> Result<TaskEnd, Interrupted> {
     const EXTRACTING: &str = "Extracting stemcell archive";
@@ -38,26 +42,32 @@ pub async fn upload_stemcell(
         return Ok(TaskEnd::Cancelled);
     }
     let cpis = context.ports.cpis.names();
-    let lines = Lines::of(context, 2 + 3 * cpis.len() as u32);
-    lines.started(STAGE, EXTRACTING, 1).await?;
-    let imported = match import(context, blob).await {
+    let fetching = archive.parts();
+    let lines = Lines::of(context, fetching + 2 + 3 * cpis.len() as u32);
+    let blob = match archive.stored(context, &lines, &REMOTE).await? {
+        Ok(blob) => blob,
+        Err(end) => return Ok(end),
+    };
+    let extracting = fetching + 1;
+    lines.started(STAGE, EXTRACTING, extracting).await?;
+    let imported = match import(context, &blob).await {
         Ok(imported) => check(context, &imported).map(|()| imported),
         Err(error) => Err(error),
     };
     let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
-            lines.ended_badly(STAGE, EXTRACTING, 1, &error).await?;
+            lines.ended_badly(STAGE, EXTRACTING, extracting, &error).await?;
             return Ok(TaskEnd::Error(error));
         }
     };
-    lines.finished(STAGE, EXTRACTING, 1).await?;
-    lines.done(STAGE, "Verifying stemcell manifest", 2).await?;
+    lines.finished(STAGE, EXTRACTING, extracting).await?;
+    lines.done(STAGE, "Verifying stemcell manifest", extracting + 1).await?;
     for (number, cpi) in cpis.into_iter().enumerate() {
         if context.is_cancelling() {
             return Ok(TaskEnd::Cancelled);
         }
-        let (first, of_cpi) = (3 * number as u32 + 3, of_cpi(&cpi));
+        let (first, of_cpi) = (extracting + 2 + 3 * number as u32, of_cpi(&cpi));
         let checking = format!("Checking if this stemcell already exists{of_cpi}");
         lines.done(STAGE, &checking, first).await?;
         if let Some(row) = filed(context, &imported, &cpi).filter(|_| !fix) {

@@ -22,6 +22,7 @@ use crate::artifacts;
 use crate::gate::{Gate, Point};
 use crate::log::GatedLog;
 use crate::ports::{BackwardsVault, KeptOutput, OneCloud, Outside, PlainTokens, TestLease};
+use crate::web::Web;
 
 /// A test that waits longer has failed: nothing here takes more than moments.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +39,8 @@ pub struct TestWorld {
     pub gate: Arc<Gate>,
     pub outside: Arc<Outside>,
     pub output: Arc<KeptOutput>,
+    /// What others keep.
+    pub web: Arc<Web>,
     pub ports: Ports,
     /// How long new agents may take to answer.
     pub agent_wait: Mutex<Duration>,
@@ -69,12 +72,14 @@ impl TestWorld {
         let log = Arc::new(GatedLog::new(gate.clone()));
         let outside = Arc::new(Outside::new(gate.clone(), log.clone()));
         let output = Arc::new(KeptOutput::default());
+        let web = Arc::new(Web::new(gate.clone()));
         let ports = Ports {
             log: log.clone(),
             lease: Arc::new(TestLease::default()),
             agents: outside.clone(),
             cpis: Arc::new(OneCloud(outside.clone())),
             blobs,
+            archives: web.clone(),
             renderer,
             vault: Arc::new(BackwardsVault),
             enrollment: Arc::new(PlainTokens(log.clone())),
@@ -87,6 +92,7 @@ impl TestWorld {
             gate,
             outside,
             output,
+            web,
             ports,
             agent_wait: Mutex::new(Duration::from_millis(300)),
             late_calls: Mutex::new(Options::default().late_calls),
@@ -176,8 +182,12 @@ impl TestWorld {
     /// Files a task and returns its number.
     pub fn queue(&self, kind: TaskKind) -> TaskId {
         let lock = match &kind {
-            TaskKind::UploadRelease { .. } | TaskKind::DeleteRelease { .. } => "lock:releases",
-            TaskKind::UploadStemcell { .. } | TaskKind::DeleteStemcell { .. } => "lock:stemcells",
+            TaskKind::UploadRelease { .. }
+            | TaskKind::FetchRelease { .. }
+            | TaskKind::DeleteRelease { .. } => "lock:releases",
+            TaskKind::UploadStemcell { .. }
+            | TaskKind::FetchStemcell { .. }
+            | TaskKind::DeleteStemcell { .. } => "lock:stemcells",
             TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => "lock:orphans",
             TaskKind::Deploy { manifest_text, .. } => {
                 let manifest = model::yaml::parse_mapping(manifest_text).unwrap();

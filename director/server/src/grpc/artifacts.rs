@@ -99,12 +99,18 @@ impl Releases for Door {
     ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
-        self.service
-            .upload_release(&caller, id, blob, wish.rebase, wish.fix)
-            .await
-            .map(started)
-            .map_err(status)
+        let id = request_id(&wish.request_id);
+        let queued = match given(wish.location) {
+            Some(location) => {
+                let wanted = self.wanted(location, given(wish.digest));
+                self.service.fetch_release(&caller, id, wanted, wish.rebase, wish.fix).await
+            }
+            None => {
+                let blob = BlobDigest::new(wish.blob_digest);
+                self.service.upload_release(&caller, id, blob, wish.rebase, wish.fix).await
+            }
+        };
+        queued.map(started).map_err(status)
     }
 
     async fn list(
@@ -199,8 +205,18 @@ impl Stemcells for Door {
     ) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
-        let (id, blob) = (request_id(&wish.request_id), BlobDigest::new(wish.blob_digest));
-        self.service.upload_stemcell(&caller, id, blob, wish.fix).await.map(started).map_err(status)
+        let id = request_id(&wish.request_id);
+        let queued = match given(wish.location) {
+            Some(location) => {
+                let wanted = self.wanted(location, given(wish.digest));
+                self.service.fetch_stemcell(&caller, id, wanted, wish.fix).await
+            }
+            None => {
+                let blob = BlobDigest::new(wish.blob_digest);
+                self.service.upload_stemcell(&caller, id, blob, wish.fix).await
+            }
+        };
+        queued.map(started).map_err(status)
     }
 
     async fn list(

@@ -142,18 +142,36 @@ pub(super) struct UploadQuery {
     fix: Option<String>,
 }
 
-/// Takes an archive into the fleet's blobs.
+/// What an upload brings: an archive, or where there is one.
+enum Brought {
+    Blob(BlobDigest),
+    Url { location: String, digest: Option<String>, body: Bytes },
+}
+
+impl Brought {
+    /// Returns what tells it from others, for repeats.
+    fn content(&self) -> &[u8] {
+        match self {
+            Self::Blob(digest) => digest.as_str().as_bytes(),
+            Self::Url { body, .. } => body,
+        }
+    }
+}
+
+/// The longest body that tells of an archive instead of being one.
+const URL_BYTES_MAX: usize = 64 << 10;
+
+/// Takes an archive into the fleet's blobs, or reads where there is one.
 async fn archive(
     rest: &Rest,
     (caller, right): (&Caller, Right),
     parts: &Parts,
     body: Body,
-) -> Result<BlobDigest, Failure> {
+) -> Result<Brought, Failure> {
     rest.door.service.may_upload(caller, right)?;
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     if kind.starts_with(b"application/json") {
-        let text = "this director does not fetch archives itself yet: download the file, and upload that";
-        return Err(told(ErrorCode::ResourceError, text));
+        return located(axum::body::to_bytes(body, URL_BYTES_MAX).await.unwrap_or_default());
     }
     if kind != b"application/x-compressed" {
         let text = format!("Endpoint '{}' not found.", parts.uri.path());
@@ -162,7 +180,25 @@ async fn archive(
     let content = body.into_data_stream().map_err(std::io::Error::other);
     let content = at_most(rest.door.upload_bytes_max, content);
     let stored = rest.door.blobs.put(&mut StreamReader::new(Box::pin(content))).await?;
-    Ok(stored.digest)
+    Ok(Brought::Blob(stored.digest))
+}
+
+/// Nothing of the body goes into an error: there may be a password in the URL.
+fn located(body: Bytes) -> Result<Brought, Failure> {
+    let bad = |_| told(ErrorCode::BadJson, "Invalid JSON request body");
+    let wish: Value = serde_json::from_slice(&body).map_err(bad)?;
+    let text = |field: &str| match wish.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(told(
+            ErrorCode::ValidationInvalidType,
+            format!("Property '{field}' did not match the required type 'String'"),
+        )),
+    };
+    let missing = || {
+        told(ErrorCode::ValidationMissingField, "Required property 'location' was not specified in object")
+    };
+    Ok(Brought::Url { location: text("location")?.ok_or_else(missing)?, digest: text("sha1")?, body })
 }
 
 /// `upload-release`
@@ -173,11 +209,17 @@ pub(super) async fn upload_release(
     parts: Parts,
     body: Body,
 ) -> Answer {
-    let uploader = (&caller, Right::UploadReleases);
-    let (service, blob) = (&rest.door.service, archive(&rest, uploader, &parts, body).await?);
-    let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
+    let (service, brought) =
+        (&rest.door.service, archive(&rest, (&caller, Right::UploadReleases), &parts, body).await?);
+    let key = Some(repeats::key(service, &caller, &parts, brought.content()).await?);
     let (rebase, fix) = (is_on(query.rebase.as_ref()), is_on(query.fix.as_ref()));
-    Ok(see_task(service.upload_release(&caller, Some(key), blob, rebase, fix).await?))
+    Ok(see_task(match brought {
+        Brought::Blob(blob) => service.upload_release(&caller, key, blob, rebase, fix).await?,
+        Brought::Url { location, digest, .. } => {
+            let wanted = rest.door.wanted(location, digest);
+            service.fetch_release(&caller, key, wanted, rebase, fix).await?
+        }
+    }))
 }
 
 #[derive(Deserialize)]
@@ -234,10 +276,17 @@ pub(super) async fn upload_stemcell(
     parts: Parts,
     body: Body,
 ) -> Answer {
-    let uploader = (&caller, Right::UploadStemcells);
-    let (service, blob) = (&rest.door.service, archive(&rest, uploader, &parts, body).await?);
-    let key = repeats::key(service, &caller, &parts, blob.as_str().as_bytes()).await?;
-    Ok(see_task(service.upload_stemcell(&caller, Some(key), blob, is_on(query.fix.as_ref())).await?))
+    let (service, brought) =
+        (&rest.door.service, archive(&rest, (&caller, Right::UploadStemcells), &parts, body).await?);
+    let key = Some(repeats::key(service, &caller, &parts, brought.content()).await?);
+    let fix = is_on(query.fix.as_ref());
+    Ok(see_task(match brought {
+        Brought::Blob(blob) => service.upload_stemcell(&caller, key, blob, fix).await?,
+        Brought::Url { location, digest, .. } => {
+            let wanted = rest.door.wanted(location, digest);
+            service.fetch_stemcell(&caller, key, wanted, fix).await?
+        }
+    }))
 }
 
 /// Whether a stemcell is still to be uploaded.

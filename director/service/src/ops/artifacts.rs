@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
-use model::task::{TaskKind, TaskState};
+use model::task::{RemoteArchive, TaskKind, TaskState};
 use model::{
     AgentId, BlobDigest, DeploymentName, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId,
     TaskId, Timestamp, Version,
 };
+use serde_json::Value;
 use state::State;
 use state::command::Command;
 use state::query::TaskFilter;
-use state::records::{BlobRecord, Leak, OrphanedDisk, OrphanedVm};
+use state::records::{BlobRecord, Leak, OrphanedDisk, OrphanedVm, Sealed};
 
 use super::by_hand::orphans_lock;
 use super::deployments::queued;
@@ -45,6 +46,33 @@ pub fn orphaned_vms_to_delete(state: &State<'_>) -> Vec<AgentId> {
         return Vec::new();
     }
     state.orphaned_vms().into_iter().map(|orphan| orphan.vm.agent).take(ORPHANED_VMS_AT_A_TIME).collect()
+}
+
+/// The longest URL, and the longest digest text: those with signatures have some thousand bytes.
+const LOCATION_BYTES_MAX: usize = 16 << 10;
+
+/// An archive that is to be fetched.
+pub struct Wanted {
+    /// Its URL.
+    pub location: String,
+    /// What its content must have.
+    pub digest: Option<String>,
+    /// Seals a text for a name: the URL may hold what opens the place where it lies.
+    pub seal: Box<dyn Fn(&str, &Value) -> Sealed + Send + Sync>,
+}
+
+impl Wanted {
+    /// Returns it as it is stored. Whether its URL leads anywhere is found out by who fetches it.
+    fn archive(&self) -> Result<RemoteArchive, ServiceError> {
+        let digest = self.digest.as_deref().map(str::trim).filter(|digest| !digest.is_empty());
+        let longest = self.location.len().max(digest.map_or(0, str::len));
+        if self.location.trim().is_empty() || longest > LOCATION_BYTES_MAX {
+            let text = format!("the location of an archive is a URL of at most {LOCATION_BYTES_MAX} bytes");
+            return Err(ServiceError::told(ErrorCode::ValidationInvalidValue, text));
+        }
+        let location = (self.seal)(RemoteArchive::SEALED_AS, &Value::from(self.location.as_str()));
+        Ok(RemoteArchive { location, digest: digest.map(Into::into) })
+    }
 }
 
 impl Service {
@@ -96,6 +124,33 @@ impl Service {
         }
         let locks = vec![LockName::new("lock:stemcells")];
         self.queue(caller, request_id, TaskKind::UploadStemcell { blob, fix }, None, "", locks).await
+    }
+
+    /// Has a release archive fetched and filed.
+    pub async fn fetch_release(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        wanted: Wanted,
+        rebase: bool,
+        fix: bool,
+    ) -> Result<TaskId, ServiceError> {
+        caller.needs(Right::UploadReleases, "upload releases")?;
+        let kind = TaskKind::FetchRelease { archive: wanted.archive()?, rebase, fix };
+        self.queue(caller, request_id, kind, None, "", vec![LockName::new("lock:releases")]).await
+    }
+
+    /// Has a stemcell archive fetched and handed to every CPI.
+    pub async fn fetch_stemcell(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        wanted: Wanted,
+        fix: bool,
+    ) -> Result<TaskId, ServiceError> {
+        caller.needs(Right::UploadStemcells, "upload stemcells")?;
+        let kind = TaskKind::FetchStemcell { archive: wanted.archive()?, fix };
+        self.queue(caller, request_id, kind, None, "", vec![LockName::new("lock:stemcells")]).await
     }
 
     /// Returns the task of a request that was filed before; for a new one, fails unless the blob is there.

@@ -19,7 +19,7 @@ mod tasks;
 mod users;
 mod variables;
 
-pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, orphaned_vms_to_delete, orphans_to_delete};
+pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, Wanted, orphaned_vms_to_delete, orphans_to_delete};
 pub use by_hand::{Attachment, orphans_lock};
 pub use clean_up::{CleanUp, LeftoverRows};
 pub use cloud_check::Resolutions;
