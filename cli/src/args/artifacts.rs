@@ -263,9 +263,12 @@ pub struct ShowConfig {
 /// `delete-config`
 #[derive(Debug, Args)]
 pub struct DeleteConfig {
-    /// The config's type
-    #[arg(value_name = "TYPE")]
-    pub kind: String,
+    /// The config's type: all versions are deleted
+    #[arg(value_name = "TYPE", required_unless_present = "id", conflicts_with = "id")]
+    pub kind: Option<String>,
+    /// Delete only the version with this number
+    #[arg(long, conflicts_with = "name")]
+    pub id: Option<u64>,
     /// The config's name
     #[arg(long, default_value = "default")]
     pub name: String,

@@ -107,10 +107,23 @@ pub(super) async fn show(context: &mut Context<'_>, args: ShowConfig) -> Result<
 }
 
 pub(super) async fn delete(context: &mut Context<'_>, args: DeleteConfig) -> Result<(), Error> {
-    context.console.confirm(&format!("Delete the {} config `{}`", args.kind, args.name))?;
-    let request =
-        DeleteConfigRequest { request_id: request_id(), r#type: args.kind.clone(), name: args.name.clone() };
+    let DeleteConfig { kind, id, name } = args;
+    let kind = kind.unwrap_or_default();
+    let what = match id {
+        Some(id) => format!("version {id} of a config"),
+        None => format!("the {kind} config `{name}`"),
+    };
+    context.console.confirm(&format!("Delete {what}"))?;
+    let request = DeleteConfigRequest {
+        request_id: request_id(),
+        r#type: kind.clone(),
+        name: name.clone(),
+        id: id.unwrap_or_default(),
+    };
     call!(context.fleet, ConfigsClient.delete(request)).await?;
-    let text = format!("The {} config `{}` is deleted.", args.kind, args.name);
-    context.console.say(&text, &json!({ "type": args.kind, "name": args.name }))
+    let told = match id {
+        Some(id) => json!({ "id": id }),
+        None => json!({ "type": kind, "name": name }),
+    };
+    context.console.say(&format!("Deleted {what}."), &told)
 }

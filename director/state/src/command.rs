@@ -205,6 +205,8 @@ pub enum Command {
     /// An export leaves an archive, its own whenever it was made: the same release always gives the same one. It goes with
     /// what other tasks leave, or with the next clean-up.
     ExportPut { task: TaskId, epoch: Epoch, digest: BlobDigest },
+    /// Deletes one version of a config: the newest of those that are left is the current one.
+    ConfigVersionDelete { id: ConfigId },
 }
 
 fn is_false(flag: &bool) -> bool {

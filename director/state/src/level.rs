@@ -34,9 +34,11 @@ impl Command {
             | Self::ForTeams { .. }
             | Self::LinkPut { .. }
             | Self::LinkRemove { .. }
-            | Self::ExportPut { .. } => true,
+            | Self::ExportPut { .. }
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
+            | Self::ConfigVersionDelete { .. } => true,
+            Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
                 options.configs.is_some() || options.created_before.is_some()

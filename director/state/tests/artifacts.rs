@@ -123,6 +123,27 @@ fn lists_of_configs_show_the_newest_that_is_not_deleted() {
 }
 
 #[test]
+fn of_the_versions_of_a_config_the_newest_that_is_left_is_current() {
+    let mut world = World::new();
+    for content in ["1", "2", "3"] {
+        world.must(config("a", content, None));
+    }
+    let mut delete = |id| {
+        let answer = world.apply(None, Command::ConfigVersionDelete { id: ConfigId(id) }).outcome;
+        let latest = world.state().latest_config("cloud", "a").map(|config| config.id.0);
+        (answer, latest)
+    };
+    assert_eq!(delete(2), (Outcome::Done, Some(3)));
+    assert_eq!(delete(3), (Outcome::Done, Some(1)));
+    let (again, latest) = delete(3);
+    assert_eq!((again.accepted().unwrap_err().to_string().as_str(), latest), ("no such config: 3", Some(1)));
+    assert_eq!(delete(1), (Outcome::Done, None));
+    assert!(delete(9).0.accepted().is_err());
+    let put = world.must(config("a", "1", Some(0)));
+    assert_eq!(put, Outcome::ConfigStored { id: ConfigId(4), unchanged: false }, "deleted ones are no more");
+}
+
+#[test]
 fn blobs_know_their_holders() {
     let mut world = World::new();
     let held = |nodes: &[u64]| Command::BlobHeld {

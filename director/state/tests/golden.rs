@@ -60,6 +60,7 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
             only_theirs: true,
             command: Box::new(Command::ConfigDelete { kind: "cloud".into(), name: "default".into() }),
         },
+        Command::ConfigVersionDelete { id: ConfigId(4) },
         Command::BlobHeld { digest: "b1".into(), size_bytes: 9, nodes: vec![NodeId(1)] },
         Command::BlobLost { digest: "b1".into(), node: NodeId(1) },
         Command::ReleasePut {

@@ -176,6 +176,7 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             content,
             expected_latest: None
         }),
+        (1..5u64).prop_map(|id| Command::ConfigVersionDelete { id: ConfigId(id) }),
         name("c").prop_map(|name| Command::ConfigDelete { kind: "cloud".into(), name }),
         name("b").prop_map(|digest| Command::BlobHeld {
             digest: digest.into(),

@@ -82,7 +82,11 @@ impl Configs for Door {
         let caller = self.caller(&request).await?;
         let wish = request.into_inner();
         let id = request_id(&wish.request_id);
-        self.service.delete_config(&caller, id, &wish.r#type, &wish.name).await.map_err(status)?;
+        let deleted = match wish.id {
+            0 => self.service.delete_config(&caller, id, &wish.r#type, &wish.name).await.map(drop),
+            version => self.service.delete_config_version(&caller, id, ConfigId(version)).await,
+        };
+        deleted.map_err(status)?;
         Ok(Response::new(pb::DeleteConfigResponse {}))
     }
 }

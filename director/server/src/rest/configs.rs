@@ -241,7 +241,7 @@ pub(super) async fn delete_one(
     State(rest): State<Rest>,
     Path(id): Path<String>,
 ) -> Answer {
-    rest.door.service.delete_config_of(&caller, config_id(&id)?).await?;
+    rest.door.service.delete_config_version(&caller, None, config_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -9,7 +9,7 @@ use state::command::{Command, Outcome};
 use state::records::Deployment;
 
 use crate::redact::redacted_text;
-use crate::{Access, Caller, List, Page, Read, Right, Service, ServiceError};
+use crate::{Access, Caller, List, Mutation, Page, Read, Right, Service, ServiceError};
 
 /// A config to store.
 #[derive(Clone, Debug)]
@@ -173,15 +173,21 @@ impl Service {
         }
     }
 
-    /// Deletes all versions of the config that this is a version of.
-    pub async fn delete_config_of(&self, caller: &Caller, id: ConfigId) -> Result<(), ServiceError> {
+    /// Deletes one version of a config; the newest of those that are left is the current one.
+    pub async fn delete_config_version(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        id: ConfigId,
+    ) -> Result<(), ServiceError> {
         caller.needs(Right::TeamAdmin, "delete configs")?;
-        let looked = self.look(Read::Linearizable).await?;
-        let config = existing(&State::new(&*looked.view), id)?;
-        caller.owns(&team_of(&config), Access::Admin, "delete configs")?;
-        match self.delete_config(caller, None, &config.kind, &config.name).await? {
-            true => Ok(()),
-            false => Err(not_found(id)),
+        if let Mutation::New(looked) = self.look_for(caller, request_id.as_ref()).await? {
+            let config = existing(&State::new(&*looked.view), id)?;
+            caller.owns(&team_of(&config), Access::Admin, "delete configs")?;
+        }
+        match self.propose_owned(caller, request_id, Command::ConfigVersionDelete { id }).await {
+            Err(ServiceError::Refused(state::command::Refusal::NotFound { .. })) => Err(not_found(id)),
+            other => other.map(drop),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Configs: every upload is a version of its own; deleting marks them all.
+//! Configs: every upload is a version of its own; what is deleted is marked: all of them, or one.
 
 use model::config::StoredConfig;
 use model::*;
@@ -70,6 +70,26 @@ pub(super) fn delete(tx: &mut Tx<'_>, which: (&String, &String)) -> Result<Outco
     }
     tx.delete(&CONFIGS_LATEST, &(kind.clone(), name.clone()));
     audit_config(tx, Deed::Delete, kind, name);
+    Ok(Outcome::Done)
+}
+
+/// `ConfigVersionDelete`. What deployments were deployed with is read on by its number.
+pub(super) fn delete_version(tx: &mut Tx<'_>, id: ConfigId) -> Result<Outcome, Refusal> {
+    let config = tx.get(&CONFIGS, &id).filter(|config| !config.deleted);
+    let config = config.ok_or_else(|| not_found("config", id.to_string()))?;
+    let name = (config.kind.clone(), config.name.clone());
+    let latest = tx.state().latest_config(&name.0, &name.1);
+    check_owner(tx, (&name.0, &name.1), Some(&config))?;
+    tx.put(&CONFIGS, &id, &StoredConfig { deleted: true, ..config });
+    if latest.is_some_and(|latest| latest.id == id) {
+        let numbers: Vec<ConfigId> = tx.rows_of(&CONFIGS_BY_NAME, &name).map(|((_, _, id), ())| id).collect();
+        let is_left = |id: &&ConfigId| tx.get(&CONFIGS, id).is_some_and(|config| !config.deleted);
+        match numbers.iter().rev().find(is_left) {
+            Some(newest) => tx.put(&CONFIGS_LATEST, &name, newest),
+            None => tx.delete(&CONFIGS_LATEST, &name),
+        }
+    }
+    audit_config(tx, Deed::Delete, &name.0, &name.1);
     Ok(Outcome::Done)
 }
 

@@ -200,6 +200,7 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),
+        ConfigVersionDelete { id } => config::delete_version(tx, *id),
         ForTeams { teams, only_theirs, command } => for_teams(tx, (teams, *only_theirs), command),
         LinkPut { provider, consumer, network } => link::put(tx, *provider, consumer, network.as_ref()),
         LinkRemove { id } => link::remove(tx, *id),
