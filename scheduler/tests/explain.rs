@@ -17,7 +17,7 @@ use model::instance::InstanceState;
 use model::plan::{OnFailure, Plan};
 use model::problem::{Fault, Finding, Problem, Standing};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
-use model::{AgentId, DeploymentName, DiskId, ProblemId, TaskId};
+use model::{DeploymentName, ProblemId, TaskId};
 use perform::{Faults, perform};
 use scheduler::input::{
     Afterwards, AgentObservation, Deletion, DrainMode, ErrandRequest, StateChangeRequest,

@@ -35,10 +35,9 @@ impl Command {
             | Self::LinkPut { .. }
             | Self::LinkRemove { .. }
             | Self::ExportPut { .. }
+            | Self::ConfigVersionDelete { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
-            | Self::ConfigVersionDelete { .. } => true,
-            Self::ReleasePut { fix, .. } => *fix,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,
             Self::TaskQueue { kind: TaskKind::Deploy { options, .. }, .. } => {
                 options.configs.is_some() || options.created_before.is_some()

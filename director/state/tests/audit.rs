@@ -38,6 +38,7 @@ fn by(command: &Command) -> By {
         | SettingPut { .. }
         | ConfigPut { .. }
         | ConfigDelete { .. }
+        | ConfigVersionDelete { .. }
         | TaskCancel { .. }
         | InstanceIgnore { .. }
         | LeakClear { .. }
@@ -119,6 +120,7 @@ fn changes(world: &World) -> Vec<Command> {
         Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
         config("one"),
         Command::ForTeams { teams: vec!["red".into()], only_theirs: true, command: Box::new(config("two")) },
+        Command::ConfigVersionDelete { id: ConfigId(2) },
         Command::ConfigDelete { kind: "x".into(), name: "one".into() },
         Command::InstanceIgnore { instance: "i1".into(), ignore: true },
         Command::LeakClear { id: world.state().leaks()[0].id },
@@ -161,6 +163,7 @@ fn every_change_that_somebody_makes_is_an_audit_event() {
         pause resurrection all
         create config/x one
         create config/x two
+        delete config/x two
         delete config/x one
         ignore instance api/i1
         clear leak a VM

@@ -438,7 +438,7 @@ proptest! {
 fn random_logs_get_somewhere() {
     let mut runner = TestRunner::deterministic();
     let mut accepted: BTreeMap<&str, u32> = BTreeMap::new();
-    for _ in 0..60 {
+    for _ in 0..90 {
         let log = log().new_tree(&mut runner).unwrap().current();
         let outcomes = replay(&mut MemoryKv::new(), &log, 0);
         for (entry, outcome) in log.iter().zip(outcomes) {
