@@ -51,6 +51,9 @@ pub fn orphaned_vms_to_delete(state: &State<'_>) -> Vec<AgentId> {
 /// The longest URL, and the longest digest text: those with signatures have some thousand bytes.
 const LOCATION_BYTES_MAX: usize = 16 << 10;
 
+/// Seals a value for a name.
+pub type Seal = Box<dyn Fn(&str, &Value) -> Sealed + Send + Sync>;
+
 /// An archive that is to be fetched.
 pub struct Wanted {
     /// Its URL.
@@ -58,7 +61,7 @@ pub struct Wanted {
     /// What its content must have.
     pub digest: Option<String>,
     /// Seals a text for a name: the URL may hold what opens the place where it lies.
-    pub seal: Box<dyn Fn(&str, &Value) -> Sealed + Send + Sync>,
+    pub seal: Seal,
 }
 
 impl Wanted {
