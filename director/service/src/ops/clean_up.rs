@@ -65,7 +65,7 @@ impl LeftoverRows {
                 .collect(),
             stemcells: stemcells.into_iter().filter(|row| old.contains(&version_of(row))).collect(),
             disks: disks.into_iter().take(AT_A_TIME).collect(),
-            vms: state.orphaned_vms().into_iter().take(AT_A_TIME).collect(),
+            vms: oldest(state.orphaned_vms()),
             exports: state.exports().into_iter().map(|(digest, _)| digest).take(AT_A_TIME).collect(),
         }
     }
@@ -80,6 +80,13 @@ impl LeftoverRows {
             exports: self.exports,
         }
     }
+}
+
+/// Returns the orphans that have waited longest, in that order.
+fn oldest(mut orphans: Vec<OrphanedVm>) -> Vec<OrphanedVm> {
+    orphans.sort_by(|a, b| (a.orphaned_at, &a.vm.agent).cmp(&(b.orphaned_at, &b.vm.agent)));
+    orphans.truncate(AT_A_TIME);
+    orphans
 }
 
 fn version_of(row: &StemcellRecord) -> (String, Version) {
