@@ -414,14 +414,14 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
     check(
         &plan,
         expect![[r#"
-        delete smoke/0 az=z1 ip=10.0.0.3
-        delete web/0 az=z1 ip=10.0.0.2 disk=1024M
-        Deleting instances
-          #0 smoke/0: delete_instance
-          #1 web/0: run_script drain stop run_script delete_vm orphan_disk delete_instance
-        (silent)
-          #2 p: delete_deployment
-    "#]],
+            delete smoke/0 az=z1 ip=10.0.0.3
+            delete web/0 az=z1 ip=10.0.0.2 disk=1024M
+            Deleting instances
+              #0 web/0: run_script drain stop run_script delete_vm orphan_disk delete_instance
+              #1 smoke/0: delete_instance
+            (silent)
+              #2 p: delete_deployment
+        "#]],
     );
     let forced =
         scheduler::plan_delete_deployment(&world.director, &facts.facts(), Deletion::Forced).unwrap();

@@ -69,10 +69,12 @@ async fn a_change_that_was_deployed_by_half_is_not_carried_on() {
     let world = deployed().await;
     world.fail_at("drain", Shape { port: json!(9090), ..Shape::default() }.deploy()).await;
     let before = instances(&world);
-    let last = before.last().unwrap().0.clone();
+    // The deploy broke off in the first one's turn.
+    let all = world.read(|state| state.instances(&"p".into()));
+    let second = all.into_iter().find(|i| i.spec.group.as_str() == "web" && i.spec.index == 1).unwrap();
     let kind = TaskKind::ChangeInstance {
         change: StateChange::Restart,
-        instance: last,
+        instance: second.spec.id,
         skip_drain: true,
         fix: false,
     };
