@@ -78,10 +78,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 impl<T: DeserializeOwned> JsonBody<T> {
     /// Reads one that is needed as bytes, too.
     pub fn of(body: &[u8]) -> Result<Self, Failure> {
-        let parsed = serde_json::from_slice(body);
+        let parsed = object(body);
         parsed.map(Self).map_err(|error| {
             told(ErrorCode::BadRequest, format!("the body is not the JSON that is asked for: {error}"))
         })
+    }
+}
+
+/// Reads an object. A structure would be read from an array, too, field by field: `[true]` would pause resurrection.
+pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => Err(serde::de::Error::custom("an object is expected, not an array")),
+        _ => serde_json::from_slice(body),
     }
 }
 

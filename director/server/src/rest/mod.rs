@@ -225,6 +225,8 @@ pub(crate) fn paths() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
+mod bodies_tests;
+#[cfg(test)]
 mod history_tests;
 #[cfg(test)]
 mod links_tests;
