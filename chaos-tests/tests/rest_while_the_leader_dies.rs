@@ -3,20 +3,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use chaos_tests::bosh::{Bosh, Request};
 use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
 use chaos_tests::needs::{self, Need};
-use chaos_tests::rest::{Answer, Client};
 use chaos_tests::workload::{Hello, Net, upload_hello};
 use cpi_sim::{Chances, Knobs, Span};
 use proto::v1::follow_task_request::Kind as Output;
-use serde_json::Value;
-
-const USER: &str = "operator";
-const PASSWORD: &str = "a password of the test";
-
-/// So often the CLI sends a request that got no answer, half a second apart.
-const SENT_MAX: usize = 6;
 
 /// Between two looks at a task; the CLI takes half a second.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,51 +34,6 @@ fn knobs() -> Knobs {
     }
 }
 
-/// A CLI that is pointed at one replica.
-struct Cli(Client);
-
-impl Cli {
-    async fn at(cluster: &Cluster, replica: usize) -> Result<Self> {
-        Ok(Self(Client::new(cluster.api(replica), cluster.credentials().authority_pem())?))
-    }
-
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
-        let mut sent = 0;
-        loop {
-            sent += 1;
-            match self.0.send(method, path, Some((USER, PASSWORD)), headers, body.as_bytes()).await {
-                Err(error) if sent < SENT_MAX => {
-                    println!("{method} {path}: {error:#}; again");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn deploy(&self, manifest: &str) -> Result<u64> {
-        let answer = self.send("POST", "/deployments", &[("Content-Type", "text/yaml")], manifest).await?;
-        let task = answer.header("location").and_then(|location| location.strip_prefix("/tasks/"));
-        task.with_context(|| format!("{answer:?}"))?.parse().context("a task's number")
-    }
-
-    /// Returns a task's state, and what there is of its events beyond what is known.
-    async fn look(&self, task: u64, known: usize) -> Result<(String, Vec<u8>)> {
-        let row = self.send("GET", &format!("/tasks/{task}"), &[], "").await?;
-        let row: Value = serde_json::from_slice(&row.body).with_context(|| format!("{row:?}"))?;
-        let range = format!("bytes={known}-");
-        let path = format!("/tasks/{task}/output?type=event");
-        let output = self.send("GET", &path, &[("Range", &range)], "").await?;
-        let state = row["state"].as_str().context("a state")?.to_owned();
-        match output.status {
-            206 => Ok((state, output.body)),
-            200 if known == 0 => Ok((state, output.body)),
-            204 | 416 => Ok((state, Vec::new())),
-            _ => bail!("{output:?}"),
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_bosh_cli_at_a_replica_that_stays_ends_well_whenever_the_leader_dies() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
@@ -93,10 +41,7 @@ async fn the_bosh_cli_at_a_replica_that_stays_ends_well_whenever_the_leader_dies
     }
     let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 3, knobs: knobs() }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
-    let file = cluster.folder().join("password");
-    std::fs::write(&file, PASSWORD)?;
-    let file = file.to_str().context("UTF-8")?.to_owned();
-    cluster.operate(&["user", "add", USER, "--new-password-file", &file, "--scope", "bosh.admin"]).await?;
+    Bosh::introduce(&cluster).await?;
     for (number, death) in
         [Death::AtOnce, Death::After(1), Death::After(2000), Death::After(4000)].into_iter().enumerate()
     {
@@ -122,18 +67,19 @@ async fn deploy(
     follower: usize,
     death: Death,
 ) -> Result<()> {
-    let (cli, manifest) = (Cli::at(cluster, follower).await?, hello.manifest());
+    let bosh = Bosh::at(cluster, follower)?;
+    let request = Request::yaml("POST", "/deployments", &hello.manifest());
     if matches!(death, Death::AtOnce) {
         cluster.kill(leader)?;
     }
     // Sent again, as if the answer had been lost on its way.
-    let (task, again) = (cli.deploy(&manifest).await?, cli.deploy(&manifest).await?);
+    let (task, again) = (bosh.start(&request).await?, bosh.start(&request).await?);
     ensure!(task == again, "{task} and {again} for one wish");
     let (mut events, mut is_killed) = (Vec::new(), matches!(death, Death::AtOnce));
     let followed = async {
         loop {
-            let (state, more) = cli.look(task, events.len()).await?;
-            events.extend(more);
+            let look = bosh.look(task, events.len()).await?;
+            events.extend(&look.events);
             if let Death::After(bytes) = death
                 && !is_killed
                 && events.len() >= bytes
@@ -141,10 +87,10 @@ async fn deploy(
                 cluster.kill(leader)?;
                 is_killed = true;
             }
-            if !["queued", "processing", "cancelling"].contains(&state.as_str()) {
+            if look.is_over() {
                 // As the CLI: once more after the end.
-                events.extend(cli.look(task, events.len()).await?.1);
-                return anyhow::Ok(state);
+                events.extend(bosh.look(task, events.len()).await?.events);
+                return anyhow::Ok(look.state);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

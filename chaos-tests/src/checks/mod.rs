@@ -17,7 +17,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use checkers::history::edn;
 use checkers::linearizable::register::{Call, Elle, Knossos};
 use checkers::{Report, deaths, history, linearizable, locks};
@@ -89,6 +89,19 @@ pub async fn all(cluster: &Cluster, observed: &Observed) -> Result<Verdict> {
     reports.push(deaths::check(&observed.sightings.agents, rules).report("deaths"));
     reports.extend(cloud::check(cluster).await?);
     Ok(Verdict { reports, histories })
+}
+
+/// Judges what the cloud has and was asked for, beside what the fleet believes, of a fleet whose tasks have ended.
+///
+/// # Errors
+///
+/// If the fleet can't be asked, or with all that was found.
+pub async fn of_cloud(cluster: &Cluster) -> Result<()> {
+    let reports = cloud::check(cluster).await?;
+    let told = reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    println!("{told}");
+    ensure!(reports.iter().all(Report::holds), "{told}");
+    Ok(())
 }
 
 /// A deployment's lock is asked for when a task is queued; others, as of packages being compiled, on the way.
