@@ -93,6 +93,10 @@ text_ids! {
     DiskCid,
     /// Our UUID of a persistent disk, chosen by the plan before the cloud gives its own.
     DiskId,
+    /// The cloud's id of a snapshot of a persistent disk. Opaque.
+    SnapshotCid,
+    /// Our UUID of a snapshot, chosen by the plan before the cloud gives its own.
+    SnapshotId,
     /// The cloud's id of a stemcell. Opaque.
     StemcellCid,
     /// A CPI's name in the cpi-config; empty for the default one.

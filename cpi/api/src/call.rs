@@ -34,6 +34,9 @@ pub enum Call {
     DetachDisk(VmCid, DiskCid),
     SetDiskMetadata(DiskCid, Metadata),
     ResizeDisk(DiskCid, u64),
+    SnapshotDisk(SnapshotDisk),
+    FindSnapshot(SnapshotId),
+    DeleteSnapshot(SnapshotCid),
 }
 
 impl Call {
@@ -58,6 +61,9 @@ impl Call {
             Self::DetachDisk(..) => "detach_disk",
             Self::SetDiskMetadata(..) => "set_disk_metadata",
             Self::ResizeDisk(..) => "resize_disk",
+            Self::SnapshotDisk(_) => "snapshot_disk",
+            Self::FindSnapshot(_) => "find_snapshot",
+            Self::DeleteSnapshot(_) => "delete_snapshot",
         }
     }
 
@@ -79,6 +85,9 @@ impl Call {
             | Self::DetachDisk(_, cid)
             | Self::SetDiskMetadata(cid, _)
             | Self::ResizeDisk(cid, _) => cid.as_str(),
+            Self::SnapshotDisk(request) => request.snapshot_id.as_str(),
+            Self::FindSnapshot(snapshot) => snapshot.as_str(),
+            Self::DeleteSnapshot(cid) => cid.as_str(),
         }
     }
 }
@@ -202,5 +211,25 @@ impl<P: CallPort> Cpi for P {
         size_mib: u64,
     ) -> Result<(), CpiError> {
         ask(self, Some(context), Call::ResizeDisk(disk.clone(), size_mib)).await
+    }
+
+    async fn snapshot_disk(
+        &self,
+        context: &CallContext,
+        request: SnapshotDisk,
+    ) -> Result<SnapshotCid, CpiError> {
+        ask(self, Some(context), Call::SnapshotDisk(request)).await
+    }
+
+    async fn find_snapshot(
+        &self,
+        context: &CallContext,
+        snapshot: &SnapshotId,
+    ) -> Result<Found<SnapshotCid>, CpiError> {
+        ask(self, Some(context), Call::FindSnapshot(snapshot.clone())).await
+    }
+
+    async fn delete_snapshot(&self, context: &CallContext, cid: &SnapshotCid) -> Result<(), CpiError> {
+        ask(self, Some(context), Call::DeleteSnapshot(cid.clone())).await
     }
 }

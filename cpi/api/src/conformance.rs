@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::*;
 
-/// VMs and disks that one test may make, each kind numbered from 0; also how many addresses it may use.
+/// VMs, disks and snapshots that one test may make, each kind numbered from 0; also how many addresses it may use.
 const OBJECTS_MAX: u8 = 8;
 
 /// A cloud under test and what it needs to make VMs.
@@ -113,6 +113,13 @@ impl Bench {
         CreateDisk { disk_id, size_mib: 16, cloud_properties: json!({}), vm: None }
     }
 
+    /// Returns a request for the test's `n`-th snapshot.
+    pub fn snapshot(&self, n: u8, disk: &DiskCid) -> SnapshotDisk {
+        let snapshot_id = SnapshotId::new(format!("snapshot-id-{n}"));
+        let metadata = Metadata::from([("deployment".to_owned(), "web".to_owned())]);
+        SnapshotDisk { snapshot_id, disk: disk.clone(), metadata }
+    }
+
     async fn sweep(&self) {
         // Far above every epoch in the tests, so that cleaning up is never fenced.
         let context = self.context(1 << 40);
@@ -126,6 +133,15 @@ impl Bench {
             let found = self.cpi().find_disk(&context, &self.disk(n).disk_id).await;
             for cid in these(found) {
                 self.cpi().delete_disk(&context, &cid).await.expect("a disk of the test can be deleted");
+            }
+        }
+        for n in 0..OBJECTS_MAX {
+            let id = SnapshotId::new(format!("snapshot-id-{n}"));
+            for cid in these(self.cpi().find_snapshot(&context, &id).await) {
+                self.cpi()
+                    .delete_snapshot(&context, &cid)
+                    .await
+                    .expect("a snapshot of the test can be deleted");
             }
         }
         self.cpi().delete_stemcell(&context, &self.stemcell).await.expect("the stemcell can be deleted");
@@ -194,6 +210,8 @@ macro_rules! conformance {
             creating_a_disk_twice_makes_one
             deleting_a_disk_twice_is_fine
             a_disk_grows_and_never_shrinks
+            taking_a_snapshot_twice_takes_one
+            a_snapshot_outlives_vm_and_disk
             metadata_and_reboot_need_an_existing_vm
             an_older_epoch_is_refused
             a_search_fences_the_older_leader

@@ -2,7 +2,7 @@
 //!
 //! No caller asks which implementation it has. Not here: retries, rate limits and the recording of intents, which are
 //! the executor's. Beyond BOSH's contract the trait can find what a lost answer left behind
-//! ([`Cpi::find_vm`], [`Cpi::find_disk`]); an implementation that can't tell says so.
+//! ([`Cpi::find_vm`], [`Cpi::find_disk`], [`Cpi::find_snapshot`]); an implementation that can't tell says so.
 
 mod call;
 pub mod conformance;
@@ -89,4 +89,21 @@ pub trait Cpi: Send + Sync {
     /// Grows a detached disk. Idempotent. [`CpiErrorKind::NotImplemented`] makes the caller copy instead.
     async fn resize_disk(&self, context: &CallContext, disk: &DiskCid, size_mib: u64)
     -> Result<(), CpiError>;
+
+    /// Takes a snapshot of a disk, attached or not, tagged with `request.snapshot_id`. It outlives the disk. Of a disk that
+    /// is written to meanwhile it is what a power cut would have left, or less, as the cloud can.
+    /// [`CpiErrorKind::NotImplemented`] makes the caller go on without one.
+    async fn snapshot_disk(
+        &self,
+        context: &CallContext,
+        request: SnapshotDisk,
+    ) -> Result<SnapshotCid, CpiError>;
+    /// Looks for snapshots by the id they were taken with, and returns all of them.
+    async fn find_snapshot(
+        &self,
+        context: &CallContext,
+        snapshot: &SnapshotId,
+    ) -> Result<Found<SnapshotCid>, CpiError>;
+    /// Deletes a snapshot; one that is gone counts as deleted.
+    async fn delete_snapshot(&self, context: &CallContext, cid: &SnapshotCid) -> Result<(), CpiError>;
 }

@@ -10,7 +10,9 @@ use model::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateVm, Found, Metadata};
+use crate::{
+    Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateVm, Found, Metadata, SnapshotDisk,
+};
 
 /// A VM in memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct MemoryCloud {
     pub vms: BTreeMap<VmCid, MemoryVm>,
     /// Disks by cid.
     pub disks: BTreeMap<DiskCid, MemoryDisk>,
+    /// Snapshots by cid, with what they were taken with.
+    #[serde(default)]
+    pub snapshots: BTreeMap<SnapshotCid, SnapshotDisk>,
     /// VMs by address, for a quick look at create.
     addresses: BTreeMap<IpAddr, VmCid>,
     /// How many stemcells were ever registered: the source of their cids.
@@ -102,7 +107,7 @@ impl MemoryCloud {
     }
 
     /// Carries out a call of which its caller was told nothing, and which others have given up: under no epoch, and without
-    /// a look at what is there under the same id of ours. So a VM or a disk may come to be a second time.
+    /// a look at what is there under the same id of ours. So a VM, a disk or a snapshot may come to be a second time.
     pub fn perform_late(&mut self, call: Call) -> Result<Value, CpiError> {
         match call {
             Call::CreateVm(request) if self.vms.contains_key(&vm_cid(&request.agent_id)) => {
@@ -112,6 +117,12 @@ impl MemoryCloud {
             Call::CreateDisk(request) if self.disks.contains_key(&disk_cid(&request.disk_id)) => {
                 let cid = DiskCid::new(self.double(disk_cid(&request.disk_id).as_str()));
                 Ok(self.insert_disk(cid, request))
+            }
+            Call::SnapshotDisk(request)
+                if self.snapshots.contains_key(&snapshot_cid(&request.snapshot_id)) =>
+            {
+                let cid = SnapshotCid::new(self.double(snapshot_cid(&request.snapshot_id).as_str()));
+                self.snapshot(cid, request)
             }
             other => self.perform(None, other),
         }
@@ -149,6 +160,15 @@ impl MemoryCloud {
                 Ok(Value::Null)
             }
             Call::ResizeDisk(cid, size_mib) => self.resize(&cid, size_mib),
+            Call::SnapshotDisk(request) => self.snapshot(snapshot_cid(&request.snapshot_id), request),
+            Call::FindSnapshot(id) => {
+                let of_id = self.snapshots.iter().filter(|(_, taken)| taken.snapshot_id == id);
+                Ok(json!(Found::These(of_id.map(|(cid, _)| cid).collect())))
+            }
+            Call::DeleteSnapshot(cid) => {
+                self.snapshots.remove(&cid);
+                Ok(Value::Null)
+            }
             other => {
                 Err(CpiError::new(CpiErrorKind::NotImplemented, method, format!("no such call: {other:?}")))
             }
@@ -266,6 +286,14 @@ impl MemoryCloud {
         }
     }
 
+    fn snapshot(&mut self, cid: SnapshotCid, request: SnapshotDisk) -> Result<Value, CpiError> {
+        if !self.snapshots.contains_key(&cid) {
+            self.disk(&request.disk, "snapshot_disk")?;
+            self.snapshots.insert(cid.clone(), request);
+        }
+        Ok(json!(cid))
+    }
+
     fn resize(&mut self, cid: &DiskCid, size_mib: u64) -> Result<Value, CpiError> {
         let disk = self.disk(cid, "resize_disk")?;
         let refuse = |message: String| Err(CpiError::new(CpiErrorKind::NotSupported, "resize_disk", message));
@@ -290,4 +318,8 @@ fn vm_cid(agent: &AgentId) -> VmCid {
 
 fn disk_cid(disk: &DiskId) -> DiskCid {
     DiskCid::new(format!("disk-{disk}"))
+}
+
+fn snapshot_cid(snapshot: &SnapshotId) -> SnapshotCid {
+    SnapshotCid::new(format!("snapshot-{snapshot}"))
 }

@@ -202,6 +202,50 @@ pub async fn a_disk_grows_and_never_shrinks(bench: Arc<Bench>) {
     assert_eq!(absent.kind, CpiErrorKind::DiskNotFound);
 }
 
+/// Takes the bench's first snapshot of a disk; none where the cloud has no snapshots: there is nothing more to promise then.
+async fn taken(bench: &Bench, cpi: &dyn Cpi, disk: &DiskCid) -> Option<SnapshotCid> {
+    match cpi.snapshot_disk(&bench.context(1), bench.snapshot(1, disk)).await {
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => None,
+        taken => Some(taken.expect("taken")),
+    }
+}
+
+pub async fn taking_a_snapshot_twice_takes_one(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    let Some(first) = taken(&bench, &*cpi, &disk).await else { return };
+    let second = taken(&bench, &*bench.reopened(), &disk).await.expect("a repeat is answered");
+    assert_eq!(first, second);
+    let id = bench.snapshot(1, &disk).snapshot_id;
+    assert_eq!(cpi.find_snapshot(&bench.context(1), &id).await, Ok(Found::one(first.clone())));
+    let absent = cpi.snapshot_disk(&bench.context(1), bench.snapshot(2, &"disk-nowhere".into())).await;
+    assert_eq!(absent.expect_err("no such disk").kind, CpiErrorKind::DiskNotFound);
+    for _ in 0..2 {
+        cpi.delete_snapshot(&bench.context(1), &first).await.expect("deleted, or gone already");
+    }
+    assert_eq!(cpi.find_snapshot(&bench.context(1), &id).await, Ok(Found::none()));
+    assert!(
+        cpi.has_disk(&bench.context(1), &disk).await.expect("answers"),
+        "the disk went with its snapshot"
+    );
+}
+
+pub async fn a_snapshot_outlives_vm_and_disk(bench: Arc<Bench>) {
+    let cpi = bench.cpi();
+    let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
+    let disk = cpi.create_disk(&bench.context(1), bench.disk(1)).await.expect("created");
+    cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("attached");
+    let Some(snapshot) = taken(&bench, &*cpi, &disk).await else { return };
+    cpi.attach_disk(&bench.context(1), &vm, &disk).await.expect("it is still attached");
+    cpi.delete_vm(&bench.context(1), &vm).await.expect("deleted");
+    cpi.delete_disk(&bench.context(1), &disk).await.expect("deleted");
+    let id = bench.snapshot(1, &disk).snapshot_id;
+    let found = bench.reopened().find_snapshot(&bench.context(1), &id).await;
+    assert_eq!(found, Ok(Found::one(snapshot.clone())));
+    // A repeat of the call, long after, finds it without the disk.
+    assert_eq!(taken(&bench, &*cpi, &disk).await, Some(snapshot));
+}
+
 pub async fn metadata_and_reboot_need_an_existing_vm(bench: Arc<Bench>) {
     let cpi = bench.cpi();
     let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;
@@ -230,8 +274,9 @@ pub async fn an_older_epoch_is_refused(bench: Arc<Bench>) {
         old.create_vm(&late, bench.vm(2)).await.map(drop).expect_err("fenced").kind,
         old.delete_vm(&late, &vm).await.expect_err("fenced").kind,
         old.create_disk(&late, bench.disk(1)).await.map(drop).expect_err("fenced").kind,
+        old.snapshot_disk(&late, bench.snapshot(1, &"d".into())).await.map(drop).expect_err("fenced").kind,
     ];
-    assert_eq!(kinds, [CpiErrorKind::Fenced; 3]);
+    assert_eq!(kinds, [CpiErrorKind::Fenced; 4]);
     assert!(new.has_vm(&bench.context(5), &vm).await.expect("answers"), "the old leader deleted a VM");
     assert_eq!(new.find_vm(&bench.context(5), &bench.vm(2).agent_id).await, Ok(Found::none()));
 }

@@ -32,7 +32,7 @@ pub struct CpiInfo {
     pub stemcell_formats: Vec<String>,
 }
 
-/// Tags for VMs and disks.
+/// Tags for VMs, disks and snapshots.
 pub type Metadata = BTreeMap<String, String>;
 
 /// Result of a search by our own id.
@@ -144,6 +144,17 @@ pub struct CreateDisk {
     pub cloud_properties: Value,
     /// The VM it will be attached to, for locality.
     pub vm: Option<VmCid>,
+}
+
+/// A snapshot to take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotDisk {
+    /// Our id, by which it is found again.
+    pub snapshot_id: SnapshotId,
+    /// The disk.
+    pub disk: DiskCid,
+    /// Whose disk it is.
+    pub metadata: Metadata,
 }
 
 /// Where the agent finds an attached disk: text or a map, passed on untouched.

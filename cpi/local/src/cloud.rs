@@ -9,8 +9,8 @@ use crate::error::LocalError;
 use crate::network::out_of_reach;
 use crate::rung::{Isolation, Rung};
 use crate::scope::Scope;
-use crate::store::{Durability, Store, disk_cid, read_json, vm_cid, write_json};
-use crate::{LocalOptions, OpenError, disk, stemcell, vm};
+use crate::store::{Durability, Store, disk_cid, read_json, snapshot_cid, vm_cid, write_json};
+use crate::{LocalOptions, OpenError, disk, snapshot, stemcell, vm};
 
 /// The CPI contract that this cloud keeps.
 const API_VERSION: u32 = 2;
@@ -67,6 +67,12 @@ impl Cloud {
             Call::DetachDisk(vm, disk) => disk::detach(self, scope, &vm, &disk).map(done),
             Call::SetDiskMetadata(cid, metadata) => disk::set_metadata(self, scope, &cid, metadata).map(done),
             Call::ResizeDisk(cid, size_mib) => disk::resize(self, scope, &cid, size_mib).map(done),
+            Call::SnapshotDisk(request) => snapshot::take(self, scope, request).map(|cid| json!(cid)),
+            Call::FindSnapshot(id) => {
+                let cid = snapshot_cid(&id);
+                Ok(json!(if snapshot::exists(self, scope, &cid)? { Found::one(cid) } else { Found::none() }))
+            }
+            Call::DeleteSnapshot(cid) => snapshot::delete(self, scope, &cid).map(done),
         }
     }
 

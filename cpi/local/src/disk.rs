@@ -162,17 +162,21 @@ pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result
     Ok(())
 }
 
-fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, LocalError> {
+pub(crate) fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, LocalError> {
     let missing = || LocalError::refused(CpiErrorKind::DiskNotFound, format!("disk `{cid}` does not exist"));
     cloud.store.disk(cid)?.ok_or_else(missing)
 }
 
-fn content(cloud: &Cloud, disk: &DiskRecord) -> PathBuf {
-    let name = match disk.kind {
+pub(crate) fn content(cloud: &Cloud, disk: &DiskRecord) -> PathBuf {
+    cloud.store.disk_dir(&disk.cid).join(content_name(disk.kind))
+}
+
+/// Returns what the content of a disk, or of a copy of it, is called in its folder.
+pub(crate) fn content_name(kind: DiskKind) -> &'static str {
+    match kind {
         DiskKind::Directory => "data",
         DiskKind::Image => "image",
-    };
-    cloud.store.disk_dir(&disk.cid).join(name)
+    }
 }
 
 /// Makes a disk visible in a VM and returns where. Idempotent.

@@ -56,6 +56,19 @@ pub(crate) fn offer(image: &Path, scope: &Scope) -> Result<u32, LocalError> {
     })
 }
 
+/// Copies the file to `copy`, sharing blocks with it where the file system can, and mends the file system in the copy: it is
+/// whole then, or there is no copy. `image` may be in use.
+pub(crate) fn copy(image: &Path, copy: &Path) -> Result<(), LocalError> {
+    run("cp", &["--reflink=auto", "--sparse=always", &image.to_string_lossy()], copy)?;
+    run("e2fsck", &["-f", "-p"], copy)?;
+    File::open(copy).and_then(|file| file.sync_all()).map_err(LocalError::os("sync", copy))
+}
+
+/// Returns the numbers of the loop devices that the file is behind.
+pub(crate) fn loop_numbers(image: &Path) -> Result<Vec<u32>, LocalError> {
+    Ok(devices_of(image)?.into_iter().map(|(number, _)| number).collect())
+}
+
 /// Takes the file from behind its loop device and waits until nobody uses that any more.
 pub(crate) fn free(image: &Path, scope: &Scope) -> Result<(), LocalError> {
     for (_, path) in devices_of(image)? {

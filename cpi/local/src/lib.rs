@@ -28,6 +28,7 @@ mod record;
 mod rung;
 mod scope;
 mod settings;
+mod snapshot;
 mod stemcell;
 mod store;
 mod vm;
@@ -87,7 +88,11 @@ impl Default for LockWaits {
 impl LockWaits {
     fn of(self, call: &Call) -> Duration {
         match call {
-            Call::FindVm(_) | Call::HasVm(_) | Call::FindDisk(_) | Call::HasDisk(_) => self.to_look,
+            Call::FindVm(_)
+            | Call::HasVm(_)
+            | Call::FindDisk(_)
+            | Call::HasDisk(_)
+            | Call::FindSnapshot(_) => self.to_look,
             _ => self.to_act,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cpi_api::Metadata;
-use model::{AgentId, DiskCid, DiskId, StemcellCid, VmCid};
+use model::{AgentId, DiskCid, DiskId, SnapshotCid, SnapshotId, StemcellCid, VmCid};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
@@ -96,6 +96,17 @@ pub(crate) enum DiskKind {
     Directory,
     /// A file with an ext4 file system, offered as a loop device.
     Image,
+}
+
+/// A copy of a disk as it once was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotRecord {
+    pub cid: SnapshotCid,
+    pub id: SnapshotId,
+    /// The disk, which may be gone.
+    pub disk: DiskCid,
+    pub kind: DiskKind,
+    pub metadata: Metadata,
 }
 
 /// A stemcell.

@@ -6,6 +6,7 @@
 //!      stemcells/CID/        stemcell.json, rootfs/
 //!      vms/CID/              vm.json, launch.json, console.log, vcap/ (the VM's /var/vcap), upper/, work/
 //!      disks/CID/            disk.json, data/ or image
+//!      snapshots/CID/        snapshot.json, data/ or image
 //!      trash/                what is being removed
 //! ```
 //! Invariant: a record is replaced in one step or not at all, and whoever changes one holds its object's lock.
@@ -16,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cpi_api::CpiErrorKind;
-use model::{AgentId, DiskCid, DiskId, Epoch, StemcellCid, VmCid};
+use model::{AgentId, DiskCid, DiskId, Epoch, SnapshotCid, SnapshotId, StemcellCid, VmCid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::LocalError;
 use crate::lock::NamedLock;
-use crate::record::{DiskRecord, StemcellRecord, VmRecord};
+use crate::record::{DiskRecord, SnapshotRecord, StemcellRecord, VmRecord};
 use crate::scope::Scope;
 
 /// Whether a write must survive a power cut.
@@ -45,7 +46,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the directory, making what is missing.
     pub fn open(root: &Path) -> Result<Self, LocalError> {
-        for folder in ["locks", "stemcells", "vms", "disks", "trash"] {
+        for folder in ["locks", "stemcells", "vms", "disks", "snapshots", "trash"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(LocalError::os("create", &path))?;
         }
@@ -66,6 +67,11 @@ impl Store {
     /// Returns a disk's folder.
     pub fn disk_dir(&self, cid: &DiskCid) -> PathBuf {
         self.root.join("disks").join(file_name(cid.as_str()))
+    }
+
+    /// Returns a snapshot's folder.
+    pub fn snapshot_dir(&self, cid: &SnapshotCid) -> PathBuf {
+        self.root.join("snapshots").join(file_name(cid.as_str()))
     }
 
     /// Returns a stemcell's folder.
@@ -151,6 +157,17 @@ impl Store {
         write_json(&self.disk_dir(&disk.cid).join("disk.json"), disk, Durability::Synced)
     }
 
+    /// Returns a snapshot's record.
+    pub fn snapshot(&self, cid: &SnapshotCid) -> Result<Option<SnapshotRecord>, LocalError> {
+        read_json(&self.snapshot_dir(cid).join("snapshot.json"))
+    }
+
+    /// Writes a snapshot's record.
+    pub fn put_snapshot(&self, snapshot: &SnapshotRecord) -> Result<(), LocalError> {
+        let path = self.snapshot_dir(&snapshot.cid).join("snapshot.json");
+        write_json(&path, snapshot, Durability::Synced)
+    }
+
     /// Returns a stemcell's record.
     pub fn stemcell(&self, cid: &StemcellCid) -> Result<Option<StemcellRecord>, LocalError> {
         read_json(&self.stemcell_dir(cid).join("stemcell.json"))
@@ -195,6 +212,11 @@ pub(crate) fn vm_cid(agent: &AgentId) -> VmCid {
 /// Returns the cid of a disk; see [`vm_cid`].
 pub(crate) fn disk_cid(disk: &DiskId) -> DiskCid {
     DiskCid::new(format!("disk-{disk}"))
+}
+
+/// Returns the cid of a snapshot; see [`vm_cid`].
+pub(crate) fn snapshot_cid(snapshot: &SnapshotId) -> SnapshotCid {
+    SnapshotCid::new(format!("snapshot-{snapshot}"))
 }
 
 /// Returns `id` as a file name: our own ids come out as they are, anything odd is escaped byte by byte.

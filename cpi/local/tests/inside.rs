@@ -121,6 +121,30 @@ async fn a_disk_keeps_its_content_when_it_moves_and_grows() {
 }
 
 #[tokio::test]
+async fn a_snapshot_of_a_mounted_disk_has_what_was_written_until_then() {
+    let agent = format!(
+        r#"until [ -b /dev/disk-d ]; do sleep 0.02; done
+           mkdir -p "/var/vcap/my store" && mount /dev/disk-d "/var/vcap/my store" &&
+           echo precious > "/var/vcap/my store/kept"; echo done > /var/vcap/done; {REST}"#
+    );
+    let Some(stage) = Stage::open(Rung::Namespaces, [10, 93, 8], &agent).await else { return };
+    let (cpi, now) = (&stage.cpi, context(1));
+    let request = CreateDisk { disk_id: "d".into(), size_mib: 16, cloud_properties: json!({}), vm: None };
+    let disk = cpi.create_disk(&now, request).await.unwrap();
+    let vm = stage.create(2, json!({})).await;
+    cpi.attach_disk(&now, &vm, &disk).await.unwrap();
+    stage.wait_for(2, "done", |text| text == "done\n").await;
+    let request = SnapshotDisk { snapshot_id: "s".into(), disk: disk.clone(), metadata: Metadata::new() };
+    let snapshot = cpi.snapshot_disk(&now, request).await.unwrap();
+    let copy = stage.dir.path().join("cloud/snapshots/snapshot-s/image");
+    let read = std::process::Command::new("debugfs").args(["-R", "cat /kept"]).arg(&copy).output().unwrap();
+    assert_eq!(String::from_utf8(read.stdout).unwrap(), "precious\n");
+    cpi.delete_snapshot(&now, &snapshot).await.unwrap();
+    assert!(!copy.exists());
+    stage.close(2).await;
+}
+
+#[tokio::test]
 async fn limits_bound_what_a_vm_takes() {
     let agent = format!(
         r#"for n in $(seq 60); do sleep 1000000 & done 2>/dev/null; ls -d /proc/[0-9]* | wc -l > /var/vcap/processes; {REST}"#
