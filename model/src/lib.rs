@@ -24,6 +24,8 @@ pub mod problem;
 pub mod release;
 pub mod runtime_config;
 pub mod sealed;
+pub mod snapshot;
+mod ssh;
 pub mod stemcell;
 pub mod step;
 pub mod task;

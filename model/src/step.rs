@@ -213,6 +213,11 @@ pub enum Action {
     /// Makes a VM that was made ahead the one that its instance works with, and an orphan of the one before, unless that
     /// has been deleted. Both in one record: there is never a moment with two, or with none. Changes the state only.
     ElectVm { instance: InstanceId, agent: AgentId, instead_of: Option<AgentId> },
+
+    /// Takes a snapshot of a disk, `clean` if jobs have been stopped. A cloud that has no snapshots is passed over.
+    SnapshotDisk { instance: InstanceId, disk: DiskId, snapshot: SnapshotId, clean: bool },
+    /// Deletes a snapshot; one that is already gone counts as deleted.
+    DeleteSnapshot { snapshot: SnapshotId },
 }
 
 macro_rules! kinds {
@@ -271,6 +276,8 @@ kinds! {
         DeleteForeignVm: "delete_foreign_vm",
         ConfirmProblem: "confirm_problem",
         RebootVm: "reboot_vm",
+        SnapshotDisk: "snapshot_disk",
+        DeleteSnapshot: "delete_snapshot",
     }
     records {
         OrphanDisk: "orphan_disk",
@@ -325,7 +332,10 @@ impl Action {
     /// Returns what to do with this step if it was started and nobody recorded how it ended.
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::CreateVm { .. } | Self::CreateDisk { .. } | Self::MigrateDisk { .. } => Recovery::Probe,
+            Self::CreateVm { .. }
+            | Self::CreateDisk { .. }
+            | Self::MigrateDisk { .. }
+            | Self::SnapshotDisk { .. } => Recovery::Probe,
             // Scripts are required to be idempotent, except errands; but the agent keeps a request's result
             // under its id, so a repeat is answered from the record. The executor attaches, it does not submit.
             Self::RunErrand { .. } => Recovery::Probe,
@@ -370,7 +380,8 @@ impl Action {
             | Self::RebootVm { instance, .. }
             | Self::ForgetVm { instance, .. }
             | Self::ActivateDisk { instance, .. }
-            | Self::ElectVm { instance, .. } => Some(instance),
+            | Self::ElectVm { instance, .. }
+            | Self::SnapshotDisk { instance, .. } => Some(instance),
             Self::CompilePackage { worker, .. } => Some(worker),
             Self::DeleteOrphanedDisk { .. }
             | Self::DeleteOrphanedVm { .. }
@@ -378,7 +389,8 @@ impl Action {
             | Self::SaveDeployment
             | Self::DeleteDeployment
             | Self::SaveErrand { .. }
-            | Self::CloseProblem { .. } => None,
+            | Self::CloseProblem { .. }
+            | Self::DeleteSnapshot { .. } => None,
         }
     }
 }
@@ -416,6 +428,8 @@ pub enum StepOutcome {
     MayHaveLeaked { what: String },
     /// The step failed, and its unit goes on without what it should have done.
     PassedOver { error: crate::task::TaskError },
+    /// `snapshot_disk` gave this snapshot.
+    SnapshotTaken { cid: SnapshotCid },
 }
 
 impl StepOutcome {

@@ -3,8 +3,8 @@
 //! A deploy is planned in two halves, because templates are Ruby and Ruby is not pure: [`draft`] validates, places
 //! instances and reserves addresses; the caller renders [`Draft::to_render`]; [`plan`] then sees what changed and
 //! orders the work. A change of state is a deploy of [`stored_manifest`]. Other tasks ([`plan_delete_deployment`],
-//! [`plan_errand`], [`plan_resurrection`], [`plan_resolutions`], [`plan_orphaned_disks`], [`plan_orphaned_vms`]) use stored
-//! specs and need no rendering, nor does [`plan_export`], which is about workers alone.
+//! [`plan_errand`], [`plan_resurrection`], [`plan_resolutions`], [`plan_orphaned_disks`], [`plan_orphaned_vms`],
+//! [`plan_taking_snapshots`]) use stored specs and need no rendering, nor does [`plan_export`], which is about workers alone.
 //!
 //! Deliberately *not* here: reading state, rendering, secrets, clocks. Invariant: identical input gives an identical
 //! plan, and a plan leaves no choice open.
@@ -43,6 +43,7 @@ mod references;
 mod repairs;
 mod resurrection;
 mod sizes;
+mod snapshots;
 mod state_change;
 mod statics;
 mod steps;
@@ -67,4 +68,5 @@ pub use orphans::{OrphanOfDisk, OrphanOfVm, plan_orphaned_disks, plan_orphaned_v
 pub use references::References;
 pub use resurrection::plan_resurrection;
 pub use sizes::vm_sizes;
+pub use snapshots::{CurrentDisks, plan_deleting_snapshots, plan_taking_snapshots, with_snapshots};
 pub use state_change::stored_manifest;

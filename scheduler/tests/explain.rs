@@ -258,6 +258,38 @@ fn a_recreate_of_one_instance_moves_its_disk() {
 }
 
 #[test]
+fn a_snapshot_is_taken_once_jobs_have_stopped_and_of_nobody_who_goes() {
+    let mut world = deployed(2);
+    let (filter, facts) = (one(), view(&mut world));
+    let plan = changed(&world, &facts, &change(StateChange::Recreate, &filter)).unwrap();
+    check(
+        &world.with_snapshots(plan),
+        expect![[r#"
+        recreate web/0 az=z1 ip=10.0.0.2 disk=1024M because of recreate
+        Updating instance [web]
+          #0 web/0 (canary): begin_update run_script drain stop run_script snapshot_disk check_disks unmount_disk detach_disk delete_vm create_vm set_vm_metadata await_agent attach_disk set_disk_metadata mount_disk update_settings bind_vm check_disks release_addresses apply save_instance run_script start watch run_script complete_update
+        (silent)
+          #1 web/0: run_script
+          #2 web/1: run_script
+    "#]],
+    );
+    let plan = scheduler::plan_taking_snapshots(&facts.facts(), None).unwrap();
+    check(
+        &plan,
+        expect![[r#"
+        (silent)
+          #0 web/1: snapshot_disk
+          #1 web/0: snapshot_disk
+    "#]],
+    );
+    let smoke = &world.instances.iter().find(|i| i.spec.group.as_str() == "smoke").unwrap().spec.id;
+    assert!(scheduler::plan_taking_snapshots(&facts.facts(), Some(smoke)).is_none(), "it has no disk");
+    let scaled_down = deploy(&mut world, &manifest(1, 1), &DeployOptions::default()).unwrap();
+    let text = scheduler::explain(&world.with_snapshots(scaled_down));
+    assert!(text.contains("delete_instance") && !text.contains("snapshot_disk"), "{text}");
+}
+
+#[test]
 fn a_state_change_of_an_ignored_or_unknown_instance_is_refused() {
     let mut world = deployed(1);
     world.instances.iter_mut().for_each(|i| i.ignore = true);

@@ -147,7 +147,9 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         | TaskKind::DeleteOrphanedVms { .. }
         | TaskKind::OrphanDisk { .. }
         | TaskKind::AttachDisk { .. }
-        | TaskKind::DeleteVm { .. } => planned(context).await,
+        | TaskKind::DeleteVm { .. }
+        | TaskKind::TakeSnapshots { .. }
+        | TaskKind::DeleteSnapshots { .. } => planned(context).await,
     }
 }
 

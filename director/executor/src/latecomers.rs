@@ -157,6 +157,10 @@ fn known(ports: &Ports, sought: &Sought) -> Option<Vec<String>> {
             let own = state.disk(id).map(|disk| disk.cid.map(|cid| cid.to_string()));
             (own, orphans.map(|cid| cid.to_string()).collect())
         }
+        Sought::Snapshot(id) => {
+            let own = state.snapshot(id).map(|snapshot| snapshot.cid.map(|cid| cid.to_string()));
+            (own, Vec::new())
+        }
     };
     match own {
         Some(None) => None,

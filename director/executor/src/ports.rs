@@ -161,6 +161,16 @@ impl Templates for Renderer {
     }
 }
 
+/// Whether the director takes snapshots of disks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Snapshots {
+    /// It takes none, whoever asks for one.
+    #[default]
+    Off,
+    /// It takes one before each update, and when it is asked for one.
+    On,
+}
+
 /// Numbers that the executor is run with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -174,6 +184,8 @@ pub struct Options {
     pub agent_wait: Duration,
     /// How long a cloud may take to carry out a call of which nobody heard any more: for so long it is looked for.
     pub late_calls: Duration,
+    /// Whether snapshots of disks are taken.
+    pub snapshots: Snapshots,
     /// How tasks are traced.
     pub spans: TaskSpans,
 }
@@ -187,6 +199,7 @@ impl Default for Options {
             agent_wait: Duration::from_secs(600),
             // As long as the CPI contract gives a call.
             late_calls: Duration::from_secs(3600),
+            snapshots: Snapshots::Off,
             spans: TaskSpans::default(),
         }
     }

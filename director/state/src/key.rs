@@ -105,6 +105,7 @@ text_keys!(
     PackageName,
     ReleaseName,
     RequestId,
+    SnapshotId,
     UserName,
     VariableName,
     Version,
@@ -225,12 +226,17 @@ impl Key for Sought {
                 out.push(2);
                 disk.encode(out);
             }
+            Self::Snapshot(snapshot) => {
+                out.push(3);
+                snapshot.encode(out);
+            }
         }
     }
     fn decode(input: &mut &[u8]) -> Option<Self> {
         match take::<1>(input)? {
             [1] => Key::decode(input).map(Self::Vm),
             [2] => Key::decode(input).map(Self::Disk),
+            [3] => Key::decode(input).map(Self::Snapshot),
             _ => None,
         }
     }
@@ -238,6 +244,7 @@ impl Key for Sought {
         match self {
             Self::Vm(agent) => format!("vm/{agent}"),
             Self::Disk(disk) => format!("disk/{disk}"),
+            Self::Snapshot(snapshot) => format!("snapshot/{snapshot}"),
         }
     }
 }

@@ -60,7 +60,9 @@ impl Command {
                     | TaskKind::ChangeInstance { .. }
                     | TaskKind::ExportRelease { .. }
                     | TaskKind::FetchRelease { .. }
-                    | TaskKind::FetchStemcell { .. },
+                    | TaskKind::FetchStemcell { .. }
+                    | TaskKind::TakeSnapshots { .. }
+                    | TaskKind::DeleteSnapshots { .. },
                 ..
             } => true,
             Self::TaskQueue { kind: TaskKind::ScanAndFix { unknown, .. }, .. } => !unknown.is_empty(),
@@ -87,7 +89,7 @@ fn is_second_plan(plan: &Plan) -> bool {
 }
 
 /// Units that need not all end well, steps that may fail, errands that are remembered, VMs that are made ahead or
-/// deleted later, and what is done about problems.
+/// deleted later, what is done about problems, and snapshots.
 fn is_second_unit(unit: &Unit) -> bool {
     let is_second = |step: &Step| {
         step.on_failure != OnFailure::Stop
@@ -104,6 +106,8 @@ fn is_second_unit(unit: &Unit) -> bool {
                     | Action::ForgetVm { .. }
                     | Action::ActivateDisk { .. }
                     | Action::ElectVm { .. }
+                    | Action::SnapshotDisk { .. }
+                    | Action::DeleteSnapshot { .. }
                     | Action::CreateVm { role: VmRole::Spare, .. }
             )
     };

@@ -68,6 +68,8 @@ pub(crate) enum TaskClass {
     ApplyResolutions,
     ChangeInstance,
     ExportRelease,
+    TakeSnapshots,
+    DeleteSnapshots,
 }
 
 impl TaskClass {
@@ -97,6 +99,8 @@ impl TaskClass {
             TaskKind::ApplyResolutions { .. } => Self::ApplyResolutions,
             TaskKind::ChangeInstance { .. } => Self::ChangeInstance,
             TaskKind::ExportRelease { .. } => Self::ExportRelease,
+            TaskKind::TakeSnapshots { .. } => Self::TakeSnapshots,
+            TaskKind::DeleteSnapshots { .. } => Self::DeleteSnapshots,
         }
     }
 
@@ -126,6 +130,8 @@ impl TaskClass {
             Self::ApplyResolutions => 20,
             Self::ChangeInstance => 22,
             Self::ExportRelease => 24,
+            Self::TakeSnapshots => 31,
+            Self::DeleteSnapshots => 32,
         }
     }
 }

@@ -7,6 +7,7 @@ use model::instance::{Disk, Instance, Vm};
 use model::plan::{DeploymentRecord, Target};
 use model::problem::Problem;
 use model::release::{CompiledPackage, ReleaseVersion};
+use model::snapshot::Snapshot;
 use model::stemcell::StemcellRecord;
 use model::step::PackageRefKey;
 use model::task::{OutputKind, TaskKind};
@@ -164,6 +165,11 @@ tables! {
     LINKS: LinkId => Link = 0x62, "links", Shown;
     /// The numbers of all of a deployment's.
     LINKS_OF: DeploymentName => LinkNumbers = 0x63, "links_of", Hidden;
+
+    /// Snapshots of disks, orphaned ones included, by our id.
+    SNAPSHOTS: SnapshotId => Snapshot = 0x66, "snapshots", Shown;
+    /// Snapshots of a disk.
+    SNAPSHOTS_OF: (DiskId, SnapshotId) => () = 0x67, "snapshots_of", Hidden;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

@@ -39,7 +39,7 @@ fn epoch() -> impl Strategy<Value = Epoch> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (0..30u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
+    (0..34u32, name("i"), name("a"), name("d"), name("d")).prop_map(|(sort, i, a, d, e)| {
         let (instance, agent, disk) = (InstanceId::from(i), AgentId::from(a), DiskId::from(d));
         match sort {
             0..=2 => Action::CreateVm { instance, agent, role: VmRole::Current },
@@ -66,6 +66,11 @@ fn action() -> impl Strategy<Value = Action> {
             26 | 27 => Action::CreateVm { instance, agent, role: VmRole::Spare },
             28 => Action::ElectVm { instance, agent, instead_of: None },
             29 => Action::ElectVm { instance, agent, instead_of: Some(e.replace('d', "a").into()) },
+            30 | 31 => {
+                let snapshot = SnapshotId::from(e.replace('d', "s"));
+                Action::SnapshotDisk { instance, disk, snapshot, clean: true }
+            }
+            32 => Action::DeleteSnapshot { snapshot: e.replace('d', "s").into() },
             24 => Action::ConfirmProblem { problem: ProblemId(1), instance, resolution: "ignore".into() },
             _ => Action::CompilePackage {
                 worker: instance,
@@ -92,6 +97,7 @@ fn outcome() -> impl Strategy<Value = StepOutcome> {
             result_line: Some("{}".into()),
         }),
         1 => Just(StepOutcome::PassedOver { error: TaskError { code: 1, message: "no".into() } }),
+        1 => name("snap-").prop_map(|cid| StepOutcome::SnapshotTaken { cid: cid.into() }),
         1 => Just(StepOutcome::MayHaveLeaked { what: "something".into() }),
     ]
 }

@@ -86,6 +86,7 @@ pub fn outcome(
         compare_events(labels, recorded, ours, &own_reasons, sequence)?;
     }
     compare_created_vms(recorded, ours)?;
+    compare_snapshots(recorded, ours)?;
     compare_agent_calls(before, labels, recorded, ours, !own_reasons.is_empty())?;
     adopt::addresses(world, labels, deployment, recorded)?;
     adopt::ranks(world, labels, recorded);
@@ -409,6 +410,12 @@ fn compare_created_vms(recorded: &Value, ours: &Outcome) -> Verdict {
         return Ok(());
     }
     same("create_vm calls", created, wanted)
+}
+
+/// The recordings do not say of which disk each was.
+fn compare_snapshots(recorded: &Value, ours: &Outcome) -> Verdict {
+    let taken = list(&recorded["cpi_calls"]).iter().filter(|call| call["method"] == "snapshot_disk").count();
+    if recorded["error"].is_null() { same("snapshots", ours.performed.snapshots, taken) } else { Ok(()) }
 }
 
 /// Calls by instance, the old VM's before the new one's; those to compile workers under `worker`.

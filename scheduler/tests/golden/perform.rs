@@ -30,6 +30,7 @@ pub struct Performed {
     /// Requests by agent.
     pub agent_calls: BTreeMap<AgentId, Vec<String>>,
     pub created_vms: Vec<Value>,
+    pub snapshots: usize,
     pub error: Option<TaskError>,
     /// Which instance each agent belonged to.
     pub owners: BTreeMap<AgentId, InstanceId>,
@@ -252,7 +253,8 @@ impl Run<'_> {
 
     fn disk_step(&mut self, action: &Action) -> bool {
         match action {
-            Action::AttachDisk { disk, .. }
+            Action::SnapshotDisk { disk, .. }
+            | Action::AttachDisk { disk, .. }
             | Action::SetDiskMetadata { disk, .. }
             | Action::UnmountDisk { disk, .. }
             | Action::DetachDisk { disk, .. }
@@ -276,6 +278,7 @@ impl Run<'_> {
                     variable_set: VariableSetId(0),
                 });
             }
+            Action::SnapshotDisk { .. } => self.done.snapshots += 1,
             Action::AttachDisk { agent, .. } => self.say(agent, "add_persistent_disk"),
             Action::MountDisk { instance, agent, disk } => {
                 self.say(agent, format!("mount_disk {disk}"));

@@ -145,6 +145,7 @@ fn run_step(world: &mut World, labels: &mut Labels, step: &Value, action: &str) 
     let outcome = match plan(world, &view, step, &request) {
         Ok(plan) if request.options.dry_run => Outcome { plan: Some(plan), ..Outcome::default() },
         Ok(plan) => {
+            let plan = world.with_snapshots(plan);
             let performed = perform(world, &plan, &trouble.faults);
             Outcome { error: performed.error.clone(), plan: Some(plan), performed }
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
-use model::plan::DeploymentRecord;
+use model::plan::{DeploymentRecord, Plan};
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::DeployOptions;
@@ -72,6 +72,13 @@ impl World {
             vm_properties: VmProperties::new(),
             seed: 0,
         }
+    }
+
+    /// Adds the snapshots that a director takes which is to take some, as that of the recordings was.
+    pub fn with_snapshots(&self, plan: Plan) -> Plan {
+        let current = self.disks.iter().filter(|disk| disk.active);
+        let disks = current.map(|disk| (disk.instance.clone(), disk.id.clone())).collect();
+        scheduler::with_snapshots(plan, &disks, Seed([self.seed; 32]))
     }
 
     /// Stores a new version of a config.

@@ -14,6 +14,7 @@ mod observe;
 mod scan;
 mod second_look;
 mod sizes;
+mod snapshots;
 
 use model::plan::Plan;
 use model::step::Action;
@@ -120,9 +121,12 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
             let mut facts = Facts::read(context);
             facts.observe_one(context, instance).await?;
             let plan = scheduler::plan_isolated_change(&facts.deployment(), &wanted);
-            Ok(plan.map(|plan| plan.map_or_else(|| Prepared::Nothing(result_of(context)), boxed)))
+            let planned = |plan| boxed(snapshots::added(context, plan));
+            Ok(plan.map(|plan| plan.map_or_else(|| Prepared::Nothing(result_of(context)), planned)))
         }
         TaskKind::ExportRelease { export } => export::compile(context, export).await,
+        TaskKind::TakeSnapshots { instance } => Ok(snapshots::take(context, instance.as_ref())),
+        TaskKind::DeleteSnapshots { cid } => Ok(snapshots::delete(context, cid.as_ref())),
         TaskKind::UploadRelease { .. }
         | TaskKind::FetchRelease { .. }
         | TaskKind::FetchStemcell { .. }
@@ -165,6 +169,7 @@ pub fn result_of(context: &TaskContext) -> Option<String> {
             let view = context.view();
             State::new(&*view).instance(instance).map(|instance| instance.slug())
         }
+        TaskKind::TakeSnapshots { .. } | TaskKind::DeleteSnapshots { .. } => snapshots::told(context),
         TaskKind::ScanAndFix { .. } => Some(SCAN_AND_FIX_COMPLETE.into()),
         TaskKind::ApplyResolutions { .. } => Some(format!("{} resolved", resolved(context))),
         _ => context.task.deployment.as_ref().map(|name| format!("/deployments/{name}")),
@@ -234,7 +239,7 @@ async fn run_errand(context: &TaskContext) -> Result<Result<Prepared, TaskError>
         };
         let plan = scheduler::plan_errand(&facts.director, &facts.deployment(), &facts.releases, &request)?;
         let unchanged = || Prepared::Nothing(Some("skipped - no changes detected".into()));
-        Ok(plan.map_or_else(unchanged, boxed))
+        Ok(plan.map_or_else(unchanged, |plan| boxed(snapshots::added(context, plan))))
     });
     let prepared = match planned.await? {
         Ok(prepared) => prepared,
@@ -328,7 +333,7 @@ async fn render_and_plan(
     };
     let planned = scheduler::plan(&facts.plan_input(wish), draft, &rendered);
     let plan = match planned {
-        Ok(plan) => plan,
+        Ok(plan) => snapshots::added(context, plan),
         Err(error) => return lines.failed("Preparing deployment", "Rendering templates", 2, error).await,
     };
     lines.finished("Preparing deployment", "Rendering templates", 2).await?;

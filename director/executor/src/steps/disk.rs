@@ -13,6 +13,7 @@ use state::records::Sought;
 
 use super::calls::{INSTALL, QUICK, SCRIPT};
 use super::once::{self, Search};
+use super::snapshot;
 use super::vm::{base_metadata, optional};
 use crate::context::StepContext;
 use crate::error::StepError;
@@ -24,7 +25,7 @@ fn row(cx: &StepContext, disk: &DiskId) -> Result<Disk, StepError> {
     State::new(&*view).disk(disk).ok_or_else(|| StepError::plain(format!("disk {disk} is not known")))
 }
 
-fn row_with_cid(cx: &StepContext, disk: &DiskId) -> Result<(Disk, DiskCid), StepError> {
+pub(super) fn row_with_cid(cx: &StepContext, disk: &DiskId) -> Result<(Disk, DiskCid), StepError> {
     let row = row(cx, disk)?;
     let cid = row.cid.clone().ok_or_else(|| StepError::plain(format!("disk {disk} was never created")))?;
     Ok((row, cid))
@@ -243,7 +244,7 @@ pub async fn detach(
     }
 }
 
-/// Deletes an orphaned disk for good.
+/// Deletes an orphaned disk for good, its snapshots first: they are kept as long as it is.
 pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutcome, StepError> {
     let orphan = {
         let view = cx.task.view();
@@ -252,6 +253,7 @@ pub async fn delete_orphaned(cx: &StepContext, disk: &DiskId) -> Result<StepOutc
     let Some(orphan) = orphan else {
         return Ok(StepOutcome::Done);
     };
+    snapshot::delete_all_of(cx, disk).await?;
     let cids = match orphan.disk.cid {
         Some(cid) => vec![cid],
         // Its creation was broken off, and nobody could be asked what came of it.

@@ -9,6 +9,7 @@ mod errand;
 mod jobs;
 mod once;
 mod problem;
+mod snapshot;
 mod spec;
 mod vm;
 mod watch;
@@ -71,6 +72,10 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::UnmountDisk { instance, agent, disk } => disk::unmount(cx, instance, agent, disk).await,
         Action::DetachDisk { instance, agent, disk } => disk::detach(cx, instance, agent, disk).await,
         Action::DeleteOrphanedDisk { disk } => disk::delete_orphaned(cx, disk).await,
+        Action::SnapshotDisk { instance, disk, snapshot, clean: _ } => {
+            snapshot::take(cx, instance, disk, snapshot).await
+        }
+        Action::DeleteSnapshot { snapshot } => snapshot::delete(cx, snapshot).await,
         Action::Prepare { instance, agent } => jobs::prepare(cx, instance, agent).await,
         Action::RunScript { instance, agent, script, intent } => {
             jobs::run_script(cx, instance, agent, *script, *intent).await

@@ -129,6 +129,7 @@ impl Search<'_> {
         let part = match self.sought {
             Sought::Vm(_) => "find-vm",
             Sought::Disk(_) => "find-disk",
+            Sought::Snapshot(_) => "find-snapshot",
         };
         let answer = cx
             .cloud_raw(self.cpi, part, None, |cpi, call| async move {

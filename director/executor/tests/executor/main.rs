@@ -33,6 +33,7 @@ mod rendering;
 mod repairs;
 mod scenes;
 mod secrets;
+mod snapshots;
 mod ssh;
 mod stemcells;
 mod stopping;

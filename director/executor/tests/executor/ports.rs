@@ -122,6 +122,9 @@ impl Outside {
             Call::CreateDisk(request) => {
                 cloud.disks.values().any(|disk| disk.request.disk_id == request.disk_id)
             }
+            Call::SnapshotDisk(request) => {
+                cloud.snapshots.values().any(|taken| taken.snapshot_id == request.snapshot_id)
+            }
             _ => false,
         };
         if is_there {
@@ -262,7 +265,7 @@ impl CallPort for Outside {
                 if is_mute && matches!(call, Call::HasVm(_)) {
                     return std::future::pending().await;
                 }
-                let searches = matches!(call, Call::FindVm(_) | Call::FindDisk(_));
+                let searches = matches!(call, Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_));
                 if searches && *self.deaf.lock().unwrap() {
                     return Err(CpiError::new(CpiErrorKind::Other, method, "socket restarted"));
                 }

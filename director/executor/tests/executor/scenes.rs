@@ -40,9 +40,11 @@ pub enum Scene {
     ActivateDisk,
     HotSwap,
     Export,
+    UpdateWithSnapshots,
+    DeleteSnapshots,
 }
 
-pub const ALL: [Scene; 23] = [
+pub const ALL: [Scene; 25] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -66,6 +68,8 @@ pub const ALL: [Scene; 23] = [
     Scene::ActivateDisk,
     Scene::HotSwap,
     Scene::Export,
+    Scene::UpdateWithSnapshots,
+    Scene::DeleteSnapshots,
 ];
 
 impl Scene {
@@ -82,6 +86,9 @@ impl Scene {
             exports::with_compiled_archives(&world).await;
             exports::with_other_stemcell(&world).await;
         }
+        if matches!(self, Self::UpdateWithSnapshots | Self::DeleteSnapshots) {
+            world.take_snapshots().await;
+        }
         let shape = if self == Self::HotSwap { Shape::swapped() } else { Shape::default() };
         world.run(shape.deploy()).await.done();
         match self {
@@ -97,6 +104,9 @@ impl Scene {
             Self::AttachDisk => {
                 world.run(Self::LargerDisk.task(&world)).await.done();
                 world.run(Self::HardStop.task(&world)).await.done();
+            }
+            Self::DeleteSnapshots => {
+                world.run(TaskKind::TakeSnapshots { instance: None }).await.done();
             }
             Self::Reboot => cloud_check::hushed(&world).await,
             Self::ForgetVm => cloud_check::killed(&world).await,
@@ -137,7 +147,9 @@ impl Scene {
     pub fn task(self, world: &TestWorld) -> TaskKind {
         match self {
             Self::FreshDeploy | Self::LeaveWorkers => Shape::default().deploy(),
-            Self::ChangedProperty => Shape { port: json!(9090), ..Shape::default() }.deploy(),
+            Self::ChangedProperty | Self::UpdateWithSnapshots => {
+                Shape { port: json!(9090), ..Shape::default() }.deploy()
+            }
             Self::ChangedTags => Shape { tags: json!({"team": "blue"}), ..Shape::default() }.deploy(),
             Self::LargerDisk => Shape { disk_mib: 2048, ..Shape::default() }.deploy(),
             Self::NoDisk => Shape { disk_mib: 0, ..Shape::default() }.deploy(),
@@ -173,6 +185,7 @@ impl Scene {
             Self::ForgetVm => cloud_check::resolve_all(world, "delete_vm_reference"),
             Self::ActivateDisk => cloud_check::resolve_all(world, "activate_disk"),
             Self::Export => exports::export_for(exports::OTHER),
+            Self::DeleteSnapshots => TaskKind::DeleteSnapshots { cid: None },
         }
     }
 

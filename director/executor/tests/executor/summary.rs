@@ -44,6 +44,9 @@ pub fn summary(world: &TestWorld) -> String {
         cloud.stemcells.len()
     )
     .unwrap();
+    if !cloud.snapshots.is_empty() {
+        writeln!(out, "snapshots {}", cloud.snapshots.len()).unwrap();
+    }
     out
 }
 

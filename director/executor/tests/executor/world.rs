@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::release::blobstore::LocalBlobs;
 use ::release::render::{RenderOptions, Renderer};
+use executor::ports::Snapshots;
 use executor::{Options, Ports};
 use model::task::{OutputKind, Task, TaskKind};
 use model::{
@@ -46,6 +47,8 @@ pub struct TestWorld {
     pub agent_wait: Mutex<Duration>,
     /// How long the cloud may take for what nobody waits for.
     pub late_calls: Mutex<Duration>,
+    /// Whether whoever leads next takes snapshots.
+    pub snapshots: Mutex<Snapshots>,
     leader: Mutex<Option<Leader>>,
     /// Leaders that others have followed without their knowing.
     outlived: Mutex<Vec<Leader>>,
@@ -96,6 +99,7 @@ impl TestWorld {
             ports,
             agent_wait: Mutex::new(Duration::from_millis(300)),
             late_calls: Mutex::new(Options::default().late_calls),
+            snapshots: Mutex::new(Snapshots::Off),
             leader,
             outlived: Mutex::default(),
             epoch,
@@ -158,10 +162,18 @@ impl TestWorld {
         ports.lease = lease.clone();
         ports.options.agent_wait = *self.agent_wait.lock().unwrap();
         ports.options.late_calls = *self.late_calls.lock().unwrap();
+        ports.options.snapshots = *self.snapshots.lock().unwrap();
         owner.spawn("runner", OnExit::Ignore, move |_| {
             executor::runner::run(ports, inner, Duration::ZERO, token)
         });
         *self.leader.lock().unwrap() = Some(Leader { owner, stop, lease });
+    }
+
+    /// Has somebody lead who takes snapshots.
+    pub async fn take_snapshots(&self) {
+        *self.snapshots.lock().unwrap() = Snapshots::On;
+        self.depose().await;
+        self.lead();
     }
 
     /// Takes the leader away: what it waits for never comes, what it would do next is not done.
@@ -314,19 +326,29 @@ impl TestWorld {
         first.unwrap().spec.id.clone()
     }
 
-    /// Fails unless the state knows every VM and disk of the cloud, and the cloud everything that the state knows.
+    /// Fails unless the state knows every VM, disk and snapshot of the cloud, and the cloud everything that the state knows.
     #[track_caller]
     pub fn assert_consistent(&self) {
         let cloud = self.outside.cloud.cloud();
-        let (vms, disks) = self.read(|state| {
+        let (vms, disks, snapshots) = self.read(|state| {
             let instances: Vec<_> =
                 state.deployments().iter().flat_map(|d| state.instances(&d.name)).collect();
             let vms = instances.iter().flat_map(|i| state.vms(&i.spec.id)).filter_map(|vm| vm.cid);
             let vms = vms.chain(state.orphaned_vms().into_iter().filter_map(|o| o.vm.cid));
             let disks = instances.iter().flat_map(|i| state.disks(&i.spec.id)).filter_map(|disk| disk.cid);
             let orphans = state.orphaned_disks().into_iter().filter_map(|o| o.disk.cid);
-            (vms.collect::<BTreeSet<_>>(), disks.chain(orphans).collect::<BTreeSet<_>>())
+            let ids = instances.iter().flat_map(|i| state.disks(&i.spec.id)).map(|disk| disk.id);
+            let ids = ids.chain(state.orphaned_disks().into_iter().map(|o| o.disk.id));
+            let snapshots =
+                ids.flat_map(|disk| state.snapshots_of(&disk)).filter_map(|snapshot| snapshot.cid);
+            (
+                vms.collect::<BTreeSet<_>>(),
+                disks.chain(orphans).collect::<BTreeSet<_>>(),
+                snapshots.collect::<BTreeSet<_>>(),
+            )
         });
+        let taken: BTreeSet<_> = cloud.snapshots.keys().cloned().collect();
+        assert_eq!(taken, snapshots, "snapshots\n{}", self.debug());
         assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());
         assert_eq!(cloud.disks.keys().cloned().collect::<BTreeSet<_>>(), disks, "disks\n{}", self.debug());
     }

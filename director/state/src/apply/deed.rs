@@ -6,6 +6,7 @@ use model::step::{Action, Left, StepOutcome};
 use model::*;
 
 use super::event::{Audit, audit, report_leak};
+use super::snapshot::{self, Taking};
 use super::tx::{Tx, invalid};
 use super::{deployment, disk, errand, instance, line, lock, problem, release, task, vm};
 use crate::command::Refusal;
@@ -51,6 +52,9 @@ pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>,
             vm::begin_create(tx, deed, (instance, *role), agent)?;
         }
         Action::CreateDisk { instance, disk, .. } => disk::begin_create(tx, deed, instance, disk)?,
+        Action::SnapshotDisk { instance, disk, snapshot, clean } => {
+            snapshot::begin(tx, Taking { instance, disk, snapshot, clean: *clean })?;
+        }
         // One task compiles it; others that want it too wait for what comes of that.
         Action::CompilePackage { package, .. } => lock::join(tx, deed.task.id, &[package.lock()]),
         _ => {}
@@ -90,6 +94,7 @@ pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str, left: Left) 
     match (deed.action, left) {
         (Action::CreateVm { agent, .. }, Left::Nothing) => vm::not_created(tx, agent),
         (Action::CreateDisk { disk, .. }, Left::Nothing) => disk::not_created(tx, disk),
+        (Action::SnapshotDisk { snapshot, .. }, Left::Nothing) => snapshot::not_taken(tx, snapshot),
         // What was wrong is not so any more, or can't be mended like this: it is not asked about again.
         (Action::ConfirmProblem { problem, .. }, _) => problem::close(tx, deed.task, *problem),
         _ => {}
@@ -128,7 +133,13 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::MigrateDisk { to, .. }, O::Done) => disk::migrated(tx, to)?,
         (A::OrphanDisk { disk, .. }, O::Done) => disk::give_up(tx, disk),
         (A::DeleteOrphanedDisk { disk }, O::Done | O::MayHaveLeaked { .. }) => {
-            tx.delete(&ORPHANED_DISKS, disk)
+            tx.delete(&ORPHANED_DISKS, disk);
+            snapshot::forget_all(tx, deed, disk);
+        }
+        (A::SnapshotDisk { snapshot, .. }, O::SnapshotTaken { cid }) => snapshot::taken(tx, snapshot, cid)?,
+        (A::SnapshotDisk { snapshot, .. }, O::Done) => snapshot::not_taken(tx, snapshot),
+        (A::DeleteSnapshot { snapshot }, O::Done | O::MayHaveLeaked { .. }) => {
+            snapshot::forget(tx, snapshot);
         }
         (A::AdoptDisk { instance, disk, cid, foreign, at_once }, O::Done) => {
             let adopted = disk::Adopted { id: disk, cid, foreign: foreign.as_ref(), at_once: *at_once };
@@ -203,6 +214,8 @@ fn audited(action: &Action) -> Option<(&'static str, &'static str)> {
         Action::OrphanDisk { .. } => Some(("orphan", "disk")),
         Action::DeleteOrphanedDisk { .. } => Some(("delete", "disk")),
         Action::RunErrand { .. } => Some(("run", "errand")),
+        Action::SnapshotDisk { .. } => Some(("create", "snapshot")),
+        Action::DeleteSnapshot { .. } => Some(("delete", "snapshot")),
         _ => None,
     }
 }
@@ -212,6 +225,10 @@ fn object_name(tx: &Tx<'_>, action: &Action, outcome: Option<&StepOutcome>) -> O
     match (action, outcome) {
         (Action::CreateVm { .. }, Some(StepOutcome::VmCreated { cid })) => Some(cid.to_string()),
         (Action::CreateDisk { .. }, Some(StepOutcome::DiskCreated { cid })) => Some(cid.to_string()),
+        (Action::SnapshotDisk { .. }, Some(StepOutcome::SnapshotTaken { cid })) => Some(cid.to_string()),
+        (Action::DeleteSnapshot { snapshot }, _) => {
+            tx.get(&SNAPSHOTS, snapshot)?.cid.map(|cid| cid.to_string())
+        }
         (
             Action::DeleteVm { agent, .. }
             | Action::OrphanVm { agent, .. }

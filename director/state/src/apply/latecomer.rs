@@ -2,12 +2,13 @@
 //! as an orphan once it is there and nobody has a claim on it. When to look is the executor's business.
 
 use model::instance::{Disk, Vm};
+use model::snapshot::Snapshot;
 use model::*;
 
-use super::event::{Audit, audit};
+use super::event::{Audit, audit, report_leak};
 use super::task::working;
 use super::tx::Tx;
-use super::{disk, vm};
+use super::{disk, snapshot, vm};
 use crate::command::{Outcome, Refusal};
 use crate::records::{Latecomer, Orphan, OrphanedDisk, OrphanedVm, Sought};
 use crate::tables::*;
@@ -23,6 +24,7 @@ pub(super) fn put(
     let orphan = match sought {
         Sought::Vm(agent) => Orphan::Vm(Box::new(as_vm(tx, agent)?)),
         Sought::Disk(disk) => Orphan::Disk(Box::new(as_disk(tx, disk)?)),
+        Sought::Snapshot(id) => Orphan::Snapshot(Box::new(tx.need(&SNAPSHOTS, id, "snapshot")?)),
     };
     let row = match tx.get(&LATECOMERS, sought) {
         Some(known) => Latecomer { left_ms: known.left_ms.max(look_for_ms), task: task.id, orphan, ..known },
@@ -59,7 +61,10 @@ pub(super) fn looked(
             (Sought::Disk(disk), Orphan::Disk(orphan)) => {
                 file_disk(tx, &row, disk, orphan, DiskCid::new(cid));
             }
-            (Sought::Vm(_), Orphan::Disk(_)) | (Sought::Disk(_), Orphan::Vm(_)) => {}
+            (Sought::Snapshot(id), Orphan::Snapshot(taken)) => {
+                file_snapshot(tx, &row, id, taken, SnapshotCid::new(cid));
+            }
+            (Sought::Vm(_) | Sought::Disk(_) | Sought::Snapshot(_), _) => {}
         }
     }
     let (before, after) = left_ms;
@@ -101,6 +106,7 @@ fn kind(sought: &Sought) -> &'static str {
     match sought {
         Sought::Vm(_) => "vm",
         Sought::Disk(_) => "disk",
+        Sought::Snapshot(_) => "snapshot",
     }
 }
 
@@ -153,6 +159,27 @@ fn file_disk(tx: &mut Tx<'_>, row: &Latecomer, id: &DiskId, orphan: &OrphanedDis
     about(tx, row, "orphan", cid.to_string());
     let disk = Disk { id: id.clone(), cid: Some(cid), ..orphan.disk.clone() };
     tx.put(&ORPHANED_DISKS, &id, &OrphanedDisk { disk, orphaned_at: tx.at, ..orphan.clone() });
+}
+
+/// Files a snapshot that has appeared with the others of its disk, with which it goes. Where that is gone, nobody would delete
+/// it: then it is a leak.
+fn file_snapshot(tx: &mut Tx<'_>, row: &Latecomer, id: &SnapshotId, taken: &Snapshot, cid: SnapshotCid) {
+    let claimed = tx.get(&SNAPSHOTS, id).map(|snapshot| snapshot.cid);
+    let double = SnapshotId::new(format!("{id}.{cid}"));
+    if may_be(claimed.as_ref(), &cid) || tx.has(&SNAPSHOTS, &double) {
+        return;
+    }
+    if !tx.has(&DISKS, &taken.disk) && !tx.has(&ORPHANED_DISKS, &taken.disk) {
+        let what = format!("snapshot {cid} of a disk of '{}' that is gone, which was taken late", taken.slug);
+        let known = tx.rows(&LEAKS).any(|(_, leak)| leak.what == what);
+        if !known {
+            report_leak(tx, None, Some(row.task), &what);
+        }
+        return;
+    }
+    about(tx, row, "orphan", cid.to_string());
+    let id = if claimed.is_some() { double } else { id.clone() };
+    snapshot::put(tx, &Snapshot { id, cid: Some(cid), ..taken.clone() });
 }
 
 /// Returns whether an instance's row stands for this thing, or may: one without an id of the cloud's does not know yet.

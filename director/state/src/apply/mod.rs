@@ -27,6 +27,7 @@ mod output;
 mod plan;
 mod problem;
 mod release;
+mod snapshot;
 mod stemcell;
 mod step;
 mod task;

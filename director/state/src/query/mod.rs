@@ -15,6 +15,7 @@ mod history;
 mod instance;
 mod link;
 mod problem;
+mod snapshot;
 mod task;
 mod variable;
 

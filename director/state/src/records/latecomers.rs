@@ -1,5 +1,6 @@
-//! VMs and disks that may still appear, although whoever asked for them was told nothing and looked for them in vain.
+//! VMs, disks and snapshots that may still appear, although whoever asked for them was told nothing and looked for them in vain.
 
+use model::snapshot::Snapshot;
 use model::*;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ pub enum Sought {
     Vm(AgentId),
     /// A disk, by our id.
     Disk(DiskId),
+    /// A snapshot, by our id.
+    Snapshot(SnapshotId),
 }
 
 impl std::fmt::Display for Sought {
@@ -20,6 +23,7 @@ impl std::fmt::Display for Sought {
         match self {
             Self::Vm(agent) => write!(f, "VM with agent id {agent}"),
             Self::Disk(disk) => write!(f, "disk with disk id {disk}"),
+            Self::Snapshot(snapshot) => write!(f, "snapshot with snapshot id {snapshot}"),
         }
     }
 }
@@ -49,6 +53,8 @@ pub enum Orphan {
     Vm(Box<OrphanedVm>),
     /// A disk.
     Disk(Box<OrphanedDisk>),
+    /// A snapshot: it goes to the others of its disk.
+    Snapshot(Box<Snapshot>),
 }
 
 impl Latecomer {
@@ -57,6 +63,7 @@ impl Latecomer {
         match &self.orphan {
             Orphan::Vm(orphan) => &orphan.vm.cpi,
             Orphan::Disk(orphan) => &orphan.disk.cpi,
+            Orphan::Snapshot(snapshot) => &snapshot.cpi,
         }
     }
 
@@ -65,6 +72,7 @@ impl Latecomer {
         let slug = match &self.orphan {
             Orphan::Vm(orphan) => &orphan.slug,
             Orphan::Disk(orphan) => &orphan.slug,
+            Orphan::Snapshot(snapshot) => &snapshot.slug,
         };
         let what = format!(
             "{} of '{slug}' may still appear: the call that was to create it was not answered. The director looks for it",

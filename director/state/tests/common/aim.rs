@@ -140,6 +140,9 @@ fn natural(action: &Action, guess: StepOutcome) -> StepOutcome {
     match action {
         Action::CreateVm { agent, .. } => super::vm_created(&format!("vm-{agent}")),
         Action::CreateDisk { disk, .. } => super::disk_created(&format!("disk-{disk}")),
+        Action::SnapshotDisk { snapshot, .. } => {
+            StepOutcome::SnapshotTaken { cid: format!("snap-{snapshot}").into() }
+        }
         Action::Apply { .. } => {
             StepOutcome::Applied { configuration_hash: "h".into(), template_hashes: Default::default() }
         }
