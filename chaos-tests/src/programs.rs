@@ -24,6 +24,11 @@ pub fn sim_cloud() -> PathBuf {
     beside_us("chaos-sim-cloud")
 }
 
+/// Returns the path of `sim-cpi`.
+pub fn sim_cpi() -> PathBuf {
+    beside_us("chaos-sim-cpi")
+}
+
 /// Builds them, if it is cargo that runs us: `cargo run` has built only the program that it runs.
 pub fn build() -> Result<()> {
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };

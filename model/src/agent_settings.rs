@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::ids::{AgentId, DiskCid};
+use crate::instance::{NetworkKind, NetworkSettings};
 
 /// The DNS name that every director's certificate carries, whatever address an agent dials.
 ///
@@ -91,9 +92,64 @@ impl std::fmt::Debug for AgentSettings {
     }
 }
 
+/// Returns a network as BOSH's contracts have it: CPIs and agents are told this.
+pub fn network(network: &NetworkSettings) -> Map<String, Value> {
+    let mut out = Map::new();
+    let kind = match network.kind {
+        NetworkKind::Manual => "manual",
+        NetworkKind::Dynamic => "dynamic",
+        NetworkKind::Vip => "vip",
+    };
+    out.insert("type".into(), json!(kind));
+    if let Some(ip) = network.ip {
+        out.insert("ip".into(), json!(ip));
+    }
+    out.insert("prefix".into(), json!(network.prefix));
+    if let Some(netmask) = &network.netmask {
+        out.insert("netmask".into(), json!(netmask));
+    }
+    out.insert("cloud_properties".into(), network.cloud_properties.clone());
+    if network.kind != NetworkKind::Vip {
+        out.insert("default".into(), json!(network.defaults));
+    }
+    if !network.dns.is_empty() {
+        out.insert("dns".into(), json!(network.dns));
+    }
+    if let Some(gateway) = network.gateway {
+        out.insert("gateway".into(), json!(gateway));
+    }
+    if let Some(card) = &network.nic_group {
+        out.insert("nic_group".into(), json!(card));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_see_which_networks_share_a_card_and_how_long_their_block_is() {
+        let settings = NetworkSettings {
+            name: "a".into(),
+            kind: NetworkKind::Vip,
+            ip: Some("1.1.1.16".parse().unwrap()),
+            address: crate::instance::AddressKind::Automatic,
+            prefix: "28".into(),
+            netmask: None,
+            gateway: None,
+            dns: Vec::new(),
+            defaults: Vec::new(),
+            cloud_properties: json!({}),
+            nic_group: Some("front".into()),
+        };
+        let wanted = json!({
+            "type": "vip", "ip": "1.1.1.16", "prefix": "28", "cloud_properties": {}, "nic_group": "front",
+        });
+        assert_eq!(Value::Object(network(&settings)), wanted);
+        let alone = network(&NetworkSettings { nic_group: None, ..settings });
+        assert_eq!(alone.get("nic_group"), None);
+    }
 
     #[test]
     fn reads_the_least_that_a_cpi_must_write() {

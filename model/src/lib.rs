@@ -9,6 +9,7 @@
 pub mod agent_settings;
 pub mod cloud_config;
 pub mod config;
+pub mod cpi_config;
 pub mod dns;
 pub mod error_code;
 pub mod export;

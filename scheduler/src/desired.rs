@@ -124,7 +124,8 @@ fn stemcell(
     let stock = Stock { releases: input.releases, stemcells: input.stemcells };
     let wanted = documents.manifest.stemcells.iter().find(|s| s.alias == group.stemcell);
     let records = wanted.map(|s| stock.stemcells(s)).transpose()?.unwrap_or_default();
-    records.into_iter().find(|s| s.cpi == *cpi).cloned().ok_or_else(|| {
+    let own = records.iter().find(|s| s.cpi == *cpi);
+    own.or_else(|| records.iter().find(|s| documents.cpis.is_same(cpi, &s.cpi))).map(|s| (*s).clone()).ok_or_else(|| {
         TaskError::new(
             ErrorCode::StemcellNotFound,
             format!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use model::cloud_config::{self, CloudConfig};
 use model::config::StoredConfig;
+use model::cpi_config::CpiConfigs;
 use model::interpolate::{self, CLOUD_LATER, MANIFEST_LATER, Pattern, RUNTIME_LATER};
 use model::manifest::addon::{Addon, Candidate};
 use model::manifest::variable::{VariableSpec, absolute_name};
@@ -22,6 +23,7 @@ pub(crate) struct Documents {
     pub(crate) posted: Map<String, Value>,
     pub(crate) manifest: Manifest,
     pub(crate) cloud: CloudConfig,
+    pub(crate) cpis: CpiConfigs,
     /// Variables of the manifest and of all runtime configs.
     pub(crate) variables: Vec<VariableSpec>,
     /// Tags of runtime configs below those of the manifest.
@@ -53,7 +55,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     let posted = yaml::parse_mapping(input.manifest_text)?;
     let name = manifest::name(&posted)?;
     manifest::check_forbidden_keys(&posted)?;
-    refuse_cpi_configs(input.configs)?;
+    let cpis = CpiConfigs::parse(of_kind(input.configs, "cpi").iter().map(|config| config.content.as_str()))?;
     let mut early = BTreeSet::new();
     let mut resolve = |map: &Map<String, Value>, later, names| {
         early.extend(interpolate::names(map, later).iter().filter_map(|used| {
@@ -75,6 +77,7 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     };
     let mut manifest = Manifest::parse(&document, &Context { cloud: &cloud, stock, overrides })?;
     refuse_names(input, &manifest)?;
+    check_zones(&cpis, &cloud, &manifest)?;
     let runtime_configs = of_kind(input.configs, "runtime");
     let mut parsed = Vec::with_capacity(runtime_configs.len());
     for config in &runtime_configs {
@@ -91,18 +94,14 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
     let mut tags: Vec<(String, String)> = runtime.iter().flat_map(|r| r.tags.clone()).collect();
     tags.extend(manifest.tags.clone());
     let configs = cloud_configs.iter().chain(&runtime_configs).map(|c| c.id).collect();
-    Ok(Documents { posted, manifest, cloud, variables, tags, configs, early })
+    Ok(Documents { posted, manifest, cloud, cpis, variables, tags, configs, early })
 }
 
-/// What this release cannot do is said by name, not passed over.
-fn refuse_cpi_configs(configs: &[StoredConfig]) -> Result<(), TaskError> {
-    match of_kind(configs, "cpi").first() {
-        Some(config) => Err(TaskError::plain(format!(
-            "CPI config '{}' cannot be used: CPI configs are not supported by this release",
-            config.name
-        ))),
-        None => Ok(()),
-    }
+/// Zones that groups and compilation use name clouds that there are.
+fn check_zones(cpis: &CpiConfigs, cloud: &CloudConfig, manifest: &Manifest) -> Result<(), TaskError> {
+    let groups = manifest.groups.iter().flat_map(|group| &group.azs);
+    let used: BTreeSet<&AzName> = groups.chain(&cloud.compilation.az).collect();
+    used.into_iter().filter_map(|az| cloud.azs.get(az)).try_for_each(|az| cpis.check_zone(az))
 }
 
 /// Names that nobody resolves are of no use, and short ones need numbers that are unique in the director.

@@ -7,6 +7,7 @@ use cpi_api::Cpi;
 use directord::fleet::log::RaftLog;
 use directord::janitor;
 use executor::Ports;
+use executor::clouds::NoCloud;
 use executor::ports::Cpis;
 use model::{CpiName, NodeId, Revision};
 use owned_tasks::{OnExit, OwnedTasks};
@@ -129,8 +130,8 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
 struct OneCloud(Arc<dyn Cpi>);
 
 impl Cpis for OneCloud {
-    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
-        name.as_str().is_empty().then(|| self.0.clone())
+    fn get(&self, name: &CpiName) -> Result<Arc<dyn Cpi>, NoCloud> {
+        name.as_str().is_empty().then(|| self.0.clone()).ok_or_else(|| NoCloud::Unknown(name.clone()))
     }
 
     fn names(&self) -> Vec<CpiName> {

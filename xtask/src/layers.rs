@@ -71,6 +71,7 @@ pub const LAYERS: &[Layer] = &[
     row("agent-api", "agent/api", Library, Only(&["model"])),
     row("agent-client-grpc", "agent/client-grpc", Library, Only(&["agent-api", "model", "proto"])),
     row("cpi-api", "cpi/api", Library, Only(&["model"])),
+    row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
     row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "model"])),
     // Simulated VMs run the real agent's code against a dummy platform, hence the two extra arrows.
     row("cpi-sim", "cpi/sim", Library, Only(&["cpi-api", "dagent", "model", "proto"])),

@@ -219,7 +219,7 @@ pub struct UpdateConfig {
     pub overlay: Overlay,
 }
 
-/// `update-cloud-config`, `update-runtime-config`
+/// `update-cloud-config`, `update-runtime-config`, `update-cpi-config`
 #[derive(Debug, Args)]
 pub struct UpdateTypedConfig {
     /// The config

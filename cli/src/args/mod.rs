@@ -100,6 +100,8 @@ pub enum Command {
     UpdateCloudConfig(UpdateTypedConfig),
     /// Store a runtime config
     UpdateRuntimeConfig(UpdateTypedConfig),
+    /// Store a CPI config: which clouds there are
+    UpdateCpiConfig(UpdateTypedConfig),
     /// List configs
     Configs(ListConfigs),
     /// Show a config

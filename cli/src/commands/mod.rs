@@ -81,6 +81,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::UpdateConfig(args) => configs::update(context, args).await,
         Command::UpdateCloudConfig(args) => configs::update_typed(context, "cloud", args).await,
         Command::UpdateRuntimeConfig(args) => configs::update_typed(context, "runtime", args).await,
+        Command::UpdateCpiConfig(args) => configs::update_typed(context, "cpi", args).await,
         Command::Configs(args) => configs::list(context, args).await,
         Command::Config(args) => configs::show(context, args).await,
         Command::DeleteConfig(args) => configs::delete(context, args).await,

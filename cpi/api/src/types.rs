@@ -1,6 +1,7 @@
 //! What goes into and comes out of a [`crate::Cpi`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::instance::NetworkSettings;
@@ -21,6 +22,42 @@ pub struct CallContext {
     pub stemcell_api_version: Option<u32>,
     /// How long the caller will wait.
     pub timeout: Duration,
+    /// Where the cloud may tell what it does; it stays with the caller.
+    #[serde(skip)]
+    pub log: CallLog,
+}
+
+/// Where a cloud may tell what it does: the `cpi` output of a task. Best effort, and never a secret.
+#[derive(Clone, Default)]
+pub struct CallLog(Option<Arc<Write>>);
+
+type Write = dyn Fn(&str) + Send + Sync;
+
+impl CallLog {
+    /// Makes one out of what takes a line.
+    pub fn new(write: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(write)))
+    }
+
+    /// Tells a line.
+    pub fn write(&self, line: &str) {
+        if let Some(write) = &self.0 {
+            write(line);
+        }
+    }
+}
+
+/// Two calls are the same, whoever listens.
+impl PartialEq for CallLog {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl std::fmt::Debug for CallLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CallLog")
+    }
 }
 
 /// What a cloud says of itself.
@@ -107,6 +144,26 @@ pub struct AgentBootstrap {
     pub authorities_pem: String,
     /// Single-use token bound to the agent id.
     pub token: String,
+}
+
+/// Where, below `env.bosh`, a VM finds what our agent needs if its cloud knows only BOSH's contract: it hands `env` on.
+const BOOTSTRAP_KEY: &str = "directorate";
+
+impl AgentBootstrap {
+    /// Returns an env with this in it.
+    pub fn into_env(&self, env: &Value) -> Value {
+        let mut env = env.as_object().cloned().unwrap_or_default();
+        let bosh = env.entry("bosh").or_insert_with(|| Value::Object(Default::default()));
+        if let Value::Object(bosh) = bosh {
+            bosh.insert(BOOTSTRAP_KEY.into(), serde_json::to_value(self).unwrap_or_default());
+        }
+        env.into()
+    }
+
+    /// Reads it out of an env.
+    pub fn in_env(env: &Value) -> Option<Self> {
+        serde_json::from_value(env["bosh"][BOOTSTRAP_KEY].clone()).ok()
+    }
 }
 
 impl std::fmt::Debug for AgentBootstrap {

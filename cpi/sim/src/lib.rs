@@ -5,12 +5,15 @@
 //! dagent's own code over a machine in memory: what they say on the wire is what real ones say. That is why this crate,
 //! alone among the clouds, imports `dagent`.
 //!
+//! `sim-cpi` is the same cloud behind the contract of BOSH's CPIs ([`contract`]): a process for each call.
+//!
 //! Deliberately *not* here: any record on disk. When the process ends, the cloud has never been.
 //!
 //! Read next: [`Knobs`], then [`SimCloud`].
 
 mod client;
 mod cloud;
+pub mod contract;
 mod fleet;
 mod knobs;
 mod machine;

@@ -214,6 +214,7 @@ fn context() -> CallContext {
         epoch: Epoch(1),
         stemcell_api_version: None,
         timeout: Duration::from_secs(60),
+        log: Default::default(),
     }
 }
 

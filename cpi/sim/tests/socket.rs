@@ -41,6 +41,7 @@ fn context(timeout: Duration) -> CallContext {
         epoch: Epoch(1),
         stemcell_api_version: None,
         timeout,
+        log: Default::default(),
     }
 }
 

@@ -171,10 +171,7 @@ fn known(ports: &Ports, sought: &Sought) -> Option<Vec<String>> {
 
 async fn search(ports: &Ports, fence: &Fence, row: &Latecomer) -> Result<Vec<String>, CpiError> {
     let failed = |kind, why: String| CpiError::new(kind, "find", why);
-    let cpi = row.cpi();
-    let cloud = ports.cpis.get(cpi).ok_or_else(|| {
-        failed(CpiErrorKind::Other, format!("CPI '{cpi}' is not configured on this director"))
-    })?;
+    let cloud = ports.cpis.get(row.cpi()).map_err(|none| failed(CpiErrorKind::Other, none.to_string()))?;
     let director_uuid = {
         let view = ports.log.view();
         State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default()
@@ -185,6 +182,7 @@ async fn search(ports: &Ports, fence: &Fence, row: &Latecomer) -> Result<Vec<Str
         epoch: fence.epoch(),
         stemcell_api_version: None,
         timeout: SEARCH,
+        log: Default::default(),
     };
     fence.check().map_err(|lost| failed(CpiErrorKind::Fenced, lost.to_string()))?;
     let answer = tokio::select! {

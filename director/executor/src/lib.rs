@@ -8,6 +8,7 @@
 //! an open step), [`steps`] (the deeds).
 
 pub mod blobs;
+pub mod clouds;
 pub mod context;
 mod dns;
 pub mod driver;

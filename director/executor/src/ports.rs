@@ -17,13 +17,14 @@ use state::log::CommandLog;
 use state::records::Sealed;
 use tokio::io::AsyncRead;
 
+use crate::clouds::NoCloud;
 use crate::lease::Lease;
 
 /// The configured CPIs by name.
 pub trait Cpis: Send + Sync {
-    /// Returns the CPI of this name; the default one has the empty name.
-    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>>;
-    /// Returns all names.
+    /// Returns the CPI of this name, or of one that was called so before; the default one has the empty name.
+    fn get(&self, name: &CpiName) -> Result<Arc<dyn Cpi>, NoCloud>;
+    /// Returns all names: of what is configured now.
     fn names(&self) -> Vec<CpiName>;
 }
 

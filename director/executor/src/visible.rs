@@ -1,10 +1,9 @@
 //! What templates see of their instance.
 
+use model::agent_settings;
 use model::fields::canonical;
 use model::instance::{InstanceSpec, JobSpec, NetworkKind, NetworkSettings};
 use serde_json::{Map, Value, json};
-
-use crate::steps::network_for_agents;
 
 /// The root of DNS names.
 const DOMAIN: &str = "bosh";
@@ -37,7 +36,7 @@ pub fn spec(spec: &InstanceSpec, job: &JobSpec, properties: Value, links: Map<St
 }
 
 fn network(spec: &InstanceSpec, settings: &NetworkSettings) -> Map<String, Value> {
-    let mut seen = network_for_agents(settings);
+    let mut seen = agent_settings::network(settings);
     if is_unknown(settings) {
         for part in ["ip", "netmask", "gateway"] {
             seen.insert(part.into(), json!(UNKNOWN));

@@ -50,6 +50,8 @@ pub enum Cpi {
     Local(LocalCpi),
     /// Simulated VMs in a process of their own, reached through this socket.
     Sim(SimCpi),
+    /// Whatever an executable made for BOSH's director serves.
+    External(ExternalCpi),
 }
 
 impl Cpi {
@@ -58,6 +60,7 @@ impl Cpi {
         match self {
             Self::Local(_) => "local",
             Self::Sim(_) => "sim",
+            Self::External(_) => "external",
         }
     }
 }
@@ -71,6 +74,13 @@ pub struct LocalCpi {
     pub isolation: String,
     /// The agent's program.
     pub agent: PathBuf,
+}
+
+/// A CPI made for BOSH's director.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalCpi {
+    /// The wrapper that its job installs, on every replica.
+    pub program: PathBuf,
 }
 
 /// What blobs may take of a replica's disk.

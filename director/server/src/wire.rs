@@ -402,11 +402,11 @@ impl Replica {
     async fn executor_ports(&self, outputs: Arc<Outputs>) -> anyhow::Result<Ports> {
         let renderer =
             Renderer::start(RenderOptions::default()).await.context("start the template renderer")?;
-        let clouds = Arc::new(Clouds::open(&self.config).await?);
+        let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
+        let clouds = Arc::new(Clouds::open(&self.config, Arc::new(self.log.clone()), vault.clone()).await?);
         let (announcing, log) = (clouds.clone(), self.log.clone());
         self.doors
             .spawn("announcements", OnExit::Ignore, move |stop| announcing.announce_replicas(log, stop));
-        let vault: Arc<dyn Vault> = Arc::new(KekVault::new(self.kek.clone()));
         Ok(Ports {
             log: Arc::new(self.log.clone()),
             lease: Arc::new(self.log.clone()),

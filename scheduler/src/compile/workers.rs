@@ -175,7 +175,7 @@ fn worker(
         jobs: Vec::new(),
         packages: Vec::new(),
         networks,
-        stemcell: stemcell_for(input, wanted, &cpi)?,
+        stemcell: stemcell_for(input, documents, wanted, &cpi)?,
         cpi,
         vm_type: compilation.vm_type.clone(),
         cloud_properties: Value::Object(cloud_properties),
@@ -192,11 +192,15 @@ fn worker(
 
 fn stemcell_for(
     input: &PlanInput<'_>,
+    documents: &Documents,
     wanted: &StemcellVersion,
     cpi: &CpiName,
 ) -> Result<StemcellRef, TaskError> {
-    let fits = |s: &&StemcellRef| s.os == wanted.os && s.version == wanted.version && s.cpi == *cpi;
-    input.stemcells.iter().map(|s| &s.stemcell).find(fits).cloned().ok_or_else(|| {
+    let fits = |s: &&StemcellRef| s.os == wanted.os && s.version == wanted.version;
+    let all: Vec<&StemcellRef> = input.stemcells.iter().map(|s| &s.stemcell).filter(fits).collect();
+    let own = all.iter().find(|s| s.cpi == *cpi);
+    let own = own.or_else(|| all.iter().find(|s| documents.cpis.is_same(cpi, &s.cpi)));
+    own.map(|s| (*s).clone()).ok_or_else(|| {
         TaskError::new(
             ErrorCode::StemcellNotFound,
             format!(

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "the world is shared with the golden tests, which use all of it")]
 
 mod addresses;
+mod clouds;
 mod compiling;
 mod director;
 mod exports;

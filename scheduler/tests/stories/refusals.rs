@@ -72,15 +72,3 @@ fn dns_aliases_of_links_are_refused() {
     let told = director.complaint(&addons).1;
     assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
 }
-
-#[test]
-fn cpi_configs_are_refused() {
-    let mut director = Director::new(&cloud_config());
-    let config = json!({"cpis": [{"name": "east", "type": "google"}]});
-    director.world.put_config("cpi", "clouds", config.to_string());
-    let told = director.complaint(&manifest(&[group(1)])).1;
-    assert!(told.contains("CPI config 'clouds'"), "{told}");
-    let config = director.world.configs.iter_mut().find(|c| c.kind == "cpi").unwrap();
-    config.deleted = true;
-    director.plan(&manifest(&[group(1)])).unwrap();
-}

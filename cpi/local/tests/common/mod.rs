@@ -192,5 +192,6 @@ pub fn context(epoch: u64) -> CallContext {
         epoch: Epoch(epoch),
         stemcell_api_version: Some(3),
         timeout: Duration::from_secs(30),
+        log: Default::default(),
     }
 }

@@ -10,7 +10,7 @@ use scheduler::AttachRequest;
 use state::State;
 
 use super::facts::Facts;
-use super::{Lines, Prepared, boxed, second_look};
+use super::{Lines, Prepared, boxed};
 use crate::context::TaskContext;
 use crate::error::{Interrupted, StepError};
 
@@ -131,11 +131,11 @@ async fn must_exist(
     cpi: &CpiName,
     cid: &DiskCid,
 ) -> Result<Result<(), TaskError>, Interrupted> {
-    let Some(cloud) = context.ports.cpis.get(cpi) else {
-        let text = format!("CPI '{cpi}' is not configured on this director");
-        return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, text)));
+    let cloud = match context.cloud(cpi) {
+        Ok(cloud) => cloud,
+        Err(none) => return Ok(Err(none)),
     };
-    let call = second_look::look(context, ANSWERED_WITHIN);
+    let call = context.call("look", ANSWERED_WITHIN);
     context.fence.check()?;
     let answer = tokio::select! {
         answer = tokio::time::timeout(ANSWERED_WITHIN, cloud.has_disk(&call, cid)) => answer,

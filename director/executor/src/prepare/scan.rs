@@ -286,10 +286,8 @@ fn summary_of_disks(states: &[DiskState]) -> String {
 }
 
 async fn exists(context: &TaskContext, disk: &Disk, cid: &DiskCid) -> Result<bool, StepError> {
-    let Some(cloud) = context.ports.cpis.get(&disk.cpi) else {
-        return Err(StepError::plain(format!("CPI '{}' is not configured on this director", disk.cpi)));
-    };
-    let call = second_look::look(context, CLOUDS_ANSWER_WITHIN);
+    let cloud = context.cloud(&disk.cpi).map_err(StepError::Failed)?;
+    let call = context.call("look", CLOUDS_ANSWER_WITHIN);
     let answer = tokio::time::timeout(CLOUDS_ANSWER_WITHIN, cloud.has_disk(&call, cid)).await;
     match answer {
         Ok(Ok(there)) => Ok(there),

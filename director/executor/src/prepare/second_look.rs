@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cpi_api::{CallContext, CpiError, CpiErrorKind};
+use cpi_api::{CpiError, CpiErrorKind};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use model::instance::Vm;
-use model::{AgentId, Epoch, RequestId};
-use state::State;
+use model::{AgentId, Epoch};
 
 use crate::context::TaskContext;
 use crate::error::Interrupted;
@@ -76,21 +75,9 @@ enum Answer {
 
 async fn ask<'v>(context: &TaskContext, vm: &'v Vm, within: Duration) -> (&'v Vm, Answer) {
     let Some(cid) = &vm.cid else { return (vm, Answer::NeverLearned) };
-    let Some(cloud) = context.ports.cpis.get(&vm.cpi) else { return (vm, Answer::NoSuchCloud) };
-    let call = look(context, within);
+    let Ok(cloud) = context.cloud(&vm.cpi) else { return (vm, Answer::NoSuchCloud) };
+    let call = context.call("look", within);
     (vm, Answer::Cloud(cloud.has_vm(&call, cid).await))
-}
-
-/// Returns the context of a call that only looks.
-pub fn look(context: &TaskContext, within: Duration) -> CallContext {
-    let view = context.view();
-    CallContext {
-        director_uuid: State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default(),
-        request_id: RequestId::new(format!("t{}-look-{}", context.id(), uuid::Uuid::new_v4())),
-        epoch: context.fence.epoch(),
-        stemcell_api_version: None,
-        timeout: within,
-    }
 }
 
 fn told(vm: &Vm, answer: &Answer) -> String {

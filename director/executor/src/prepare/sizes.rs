@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cpi_api::{CallContext, CpiError, CpiErrorKind, VmSizes};
+use cpi_api::{CpiError, CpiErrorKind, VmSizes};
+use model::CpiName;
 use model::cloud_config::VmResources;
 use model::task::TaskError;
-use model::{CpiName, ErrorCode, RequestId};
 use scheduler::input::VmProperties;
 use serde_json::Value;
-use state::State;
 
 use crate::context::TaskContext;
 use crate::error::{Interrupted, StepError};
@@ -35,22 +34,9 @@ pub async fn ask(
 }
 
 async fn ask_one(context: &TaskContext, cpi: &CpiName, resources: VmResources) -> Result<Value, StepError> {
-    let cloud = context.ports.cpis.get(cpi).ok_or_else(|| {
-        StepError::coded(ErrorCode::CpiNotFound, format!("CPI '{cpi}' is not configured on this director"))
-    })?;
-    let director_uuid = {
-        let view = context.view();
-        State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default()
-    };
-    let request_id = RequestId::new(format!("t{}-size-{}", context.id(), uuid::Uuid::new_v4()));
-    let epoch = context.fence.epoch();
-    let call = CallContext {
-        director_uuid,
-        request_id: request_id.clone(),
-        epoch,
-        stemcell_api_version: None,
-        timeout: CALCULATION,
-    };
+    let cloud = context.cloud(cpi).map_err(StepError::Failed)?;
+    let call = context.call("size", CALCULATION);
+    let (request_id, epoch) = (call.request_id.clone(), call.epoch);
     let sizes = VmSizes {
         cpu: resources.cpu,
         ram_mib: resources.ram_mib,

@@ -157,22 +157,9 @@ impl StepContext {
     where
         F: Future<Output = Result<T, CpiError>>,
     {
-        let handle = self.task.ports.cpis.get(cpi).ok_or_else(|| {
-            StepError::coded(
-                ErrorCode::CpiNotFound,
-                format!("CPI '{cpi}' is not configured on this director"),
-            )
-        })?;
-        let view = self.task.view();
-        let director_uuid = State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default();
+        let handle = self.task.cloud(cpi).map_err(StepError::Failed)?;
         let request_id = self.request_id(part);
-        let context = CallContext {
-            director_uuid,
-            request_id: request_id.clone(),
-            epoch: self.task.fence.epoch(),
-            stemcell_api_version,
-            timeout: CLOUD,
-        };
+        let context = self.task.call_of(request_id.clone(), stemcell_api_version, CLOUD);
         let answer = self.fenced(tokio::time::timeout(CLOUD, call(handle, context))).await?;
         let late = || CpiError::new(CpiErrorKind::TimedOut, "call", "no answer within an hour");
         Ok(answer.unwrap_or_else(|_| Err(late())).map_err(|e| e.for_request(&request_id)))

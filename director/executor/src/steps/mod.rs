@@ -13,11 +13,10 @@ mod snapshot;
 mod spec;
 mod vm;
 mod watch;
+mod witness;
 
 use model::step::{Action, StepOutcome};
 use model::task::TaskError;
-
-pub use spec::network as network_for_agents;
 
 use crate::context::StepContext;
 use crate::error::StepError;

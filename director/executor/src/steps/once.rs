@@ -15,6 +15,7 @@ use state::command::Command;
 use state::log::{LogError, Proposal};
 use state::records::Sought;
 
+use super::witness;
 use crate::context::StepContext;
 use crate::error::{Interrupted, StepError, leaves_open};
 use crate::sought;
@@ -47,7 +48,9 @@ pub(super) async fn make<T: std::fmt::Display>(
     if !leaves_open(&error) {
         return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
     }
-    let mut found = search.look(cx).await?;
+    let Some(mut found) = search.look(cx).await? else {
+        return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
+    };
     match found.pop() {
         None => {
             may_appear(cx, &search.sought).await?;
@@ -85,7 +88,7 @@ pub(super) async fn may_appear(cx: &StepContext, sought: &Sought) -> Result<(), 
 impl Search<'_> {
     /// Returns what an earlier call has made, if it is certain that there was only one.
     async fn made_before(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
-        let mut found = self.look(cx).await?;
+        let Some(mut found) = self.look(cx).await? else { return Ok(None) };
         if found.len() == 1 && !self.is_expected(cx) {
             return Ok(found.pop());
         }
@@ -124,7 +127,7 @@ impl Search<'_> {
 
     /// Looks for it. Where nobody can ever tell, it is remembered as a possible leak; where nobody answers just now, that
     /// is tried again, and what may exist keeps its row.
-    async fn look(&self, cx: &StepContext) -> Result<Vec<String>, StepError> {
+    async fn look(&self, cx: &StepContext) -> Result<Option<Vec<String>>, StepError> {
         let may_exist = format!("{} may have been created by a call whose answer was lost", self.what);
         let part = match self.sought {
             Sought::Vm(_) => "find-vm",
@@ -137,13 +140,8 @@ impl Search<'_> {
             })
             .await?;
         match answer {
-            Ok(Found::These(found)) => Ok(found),
-            Ok(Found::CannotTell) => {
-                let what = format!(
-                    "{may_exist}, and its cloud can't search for it: look for it by that id, then run the command again"
-                );
-                Err(cx.leaked(what).await)
-            }
+            Ok(Found::These(found)) => Ok(Some(found)),
+            Ok(Found::CannotTell) => self.look_without_search(cx, may_exist).await,
             Err(error) if error.kind == CpiErrorKind::Fenced => {
                 Err(StepError::from_cpi(error, cx.task.fence.epoch()))
             }
@@ -151,6 +149,30 @@ impl Search<'_> {
                 "{may_exist}, and its cloud did not answer when it was searched for: {error}. The next command that \
                  works on it looks for it again"
             )))),
+        }
+    }
+
+    /// A VM's agent tells of it. Without, there may be one that has the address, so no other is made. A disk or a
+    /// snapshot that nobody knows is in nobody's way.
+    async fn look_without_search(
+        &self,
+        cx: &StepContext,
+        may_exist: String,
+    ) -> Result<Option<Vec<String>>, StepError> {
+        let what = format!("{may_exist}, and its cloud can't search for it");
+        match &self.sought {
+            Sought::Vm(agent) => match witness::vm_of(cx, self.cpi, agent).await? {
+                Some(cid) => Ok(Some(vec![cid.to_string()])),
+                None => {
+                    let what = format!("{what}: look for it by that id, then run the command again");
+                    Err(cx.leaked(what).await)
+                }
+            },
+            Sought::Disk(_) | Sought::Snapshot(_) => {
+                let told = cx.leaked(format!("{what}: look for it by that id")).await;
+                cx.task.debug(&told.to_string());
+                Ok(None)
+            }
         }
     }
 }

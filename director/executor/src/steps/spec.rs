@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use model::instance::{InstanceSpec, NetworkKind, NetworkSettings};
+use model::agent_settings;
+use model::instance::InstanceSpec;
 use model::release::CompiledPackage;
 use serde_json::{Map, Value, json};
 
@@ -64,67 +65,7 @@ pub fn full_spec(
 
 /// Networks by name, as agents see them.
 fn networks(spec: &InstanceSpec) -> Value {
-    Value::Object(spec.networks.iter().map(|n| (n.name.to_string(), network(n).into())).collect())
-}
-
-/// A network as agents see it.
-pub fn network(network: &NetworkSettings) -> Map<String, Value> {
-    let mut out = Map::new();
-    let kind = match network.kind {
-        NetworkKind::Manual => "manual",
-        NetworkKind::Dynamic => "dynamic",
-        NetworkKind::Vip => "vip",
-    };
-    out.insert("type".into(), json!(kind));
-    if let Some(ip) = network.ip {
-        out.insert("ip".into(), json!(ip));
-    }
-    out.insert("prefix".into(), json!(network.prefix));
-    if let Some(netmask) = &network.netmask {
-        out.insert("netmask".into(), json!(netmask));
-    }
-    out.insert("cloud_properties".into(), network.cloud_properties.clone());
-    if network.kind != NetworkKind::Vip {
-        out.insert("default".into(), json!(network.defaults));
-    }
-    if !network.dns.is_empty() {
-        out.insert("dns".into(), json!(network.dns));
-    }
-    if let Some(gateway) = network.gateway {
-        out.insert("gateway".into(), json!(gateway));
-    }
-    if let Some(card) = &network.nic_group {
-        out.insert("nic_group".into(), json!(card));
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use model::instance::AddressKind;
-
-    use super::*;
-
-    #[test]
-    fn agents_see_which_networks_share_a_card_and_how_long_their_block_is() {
-        let settings = NetworkSettings {
-            name: "a".into(),
-            kind: NetworkKind::Vip,
-            ip: Some("1.1.1.16".parse().unwrap()),
-            address: AddressKind::Automatic,
-            prefix: "28".into(),
-            netmask: None,
-            gateway: None,
-            dns: Vec::new(),
-            defaults: Vec::new(),
-            cloud_properties: json!({}),
-            nic_group: Some("front".into()),
-        };
-        let wanted = json!({
-            "type": "vip", "ip": "1.1.1.16", "prefix": "28", "cloud_properties": {}, "nic_group": "front",
-        });
-        assert_eq!(Value::Object(network(&settings)), wanted);
-        let alone = network(&NetworkSettings { nic_group: None, ..settings });
-        assert_eq!(alone.get("nic_group"), None);
-    }
+    Value::Object(
+        spec.networks.iter().map(|n| (n.name.to_string(), agent_settings::network(n).into())).collect(),
+    )
 }

@@ -25,11 +25,11 @@ use crate::rfc3339::rfc3339;
 use crate::variables::Resolver;
 
 /// Pause between two pings of a new agent.
-const PING_PAUSE: Policy =
+pub(super) const PING_PAUSE: Policy =
     Policy { initial: Duration::from_millis(50), max: Duration::from_secs(1), total: None };
 
 /// How long one ping may take.
-const PING: Duration = Duration::from_secs(1);
+pub(super) const PING: Duration = Duration::from_secs(1);
 
 /// Creates the VM, or adopts the one that an earlier leader's call made.
 pub async fn create(

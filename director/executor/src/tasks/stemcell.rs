@@ -1,6 +1,6 @@
 //! Handing stemcells to clouds and taking them back.
 
-use cpi_api::{CallContext, CpiError, CpiErrorKind, CreateStemcell};
+use cpi_api::{CpiError, CpiErrorKind, CreateStemcell};
 use model::instance::StemcellRef;
 use model::stemcell::StemcellRecord;
 use model::task::TaskError;
@@ -205,17 +205,6 @@ fn filed(context: &TaskContext, imported: &ImportedStemcell, cpi: &CpiName) -> O
     State::new(&*view).stemcell(&imported.manifest.name, &imported.manifest.version, cpi)
 }
 
-fn call_context(context: &TaskContext, part: &str) -> CallContext {
-    let view = context.view();
-    CallContext {
-        director_uuid: State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default(),
-        request_id: RequestId::new(format!("t{}-{part}-{}", context.id(), uuid::Uuid::new_v4())),
-        epoch: context.fence.epoch(),
-        stemcell_api_version: None,
-        timeout: CLOUD,
-    }
-}
-
 fn told(error: &CpiError) -> TaskError {
     TaskError::plain(error.to_string())
 }
@@ -225,8 +214,9 @@ async fn hand_over(
     imported: &ImportedStemcell,
     cpi: &CpiName,
 ) -> Result<Result<StemcellCid, TaskError>, Interrupted> {
-    let Some(handle) = context.ports.cpis.get(cpi) else {
-        return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, format!("CPI '{cpi}' is not configured"))));
+    let handle = match context.cloud(cpi) {
+        Ok(handle) => handle,
+        Err(none) => return Ok(Err(none)),
     };
     let formats = match handle.info().await {
         Ok(info) => info.stemcell_formats,
@@ -252,7 +242,7 @@ async fn hand_over(
         tags: Default::default(),
     };
     context.fence.check()?;
-    let call = call_context(context, "create-stemcell");
+    let call = context.call("create-stemcell", CLOUD);
     let created = tokio::select! {
         created = handle.create_stemcell(&call, stemcell) => created,
         lost = context.fence.lost() => return Err(lost.into()),
@@ -368,12 +358,12 @@ async fn take_back(
     context: &TaskContext,
     stemcell: &StemcellRef,
 ) -> Result<Result<(), TaskError>, Interrupted> {
-    let Some(handle) = context.ports.cpis.get(&stemcell.cpi) else {
-        let message = format!("CPI '{}' is not configured", stemcell.cpi);
-        return Ok(Err(TaskError::new(ErrorCode::CpiNotFound, message)));
+    let handle = match context.cloud(&stemcell.cpi) {
+        Ok(handle) => handle,
+        Err(none) => return Ok(Err(none)),
     };
     context.fence.check()?;
-    let call = call_context(context, "delete-stemcell");
+    let call = context.call("delete-stemcell", CLOUD);
     let deleted = tokio::select! {
         deleted = handle.delete_stemcell(&call, &stemcell.cid) => deleted,
         lost = context.fence.lost() => return Err(lost.into()),

@@ -10,6 +10,7 @@ use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::fake::FakeCpi;
 use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, CreateVm, Found};
+use executor::clouds::NoCloud;
 use executor::lease::{Held, Lease};
 use executor::ports::{Cpis, Enrollment, OutputSink, Vault, VaultError};
 use model::task::OutputKind;
@@ -38,6 +39,8 @@ pub struct Outside {
     answers: Mutex<BTreeMap<&'static str, Behaviour>>,
     /// The cloud can't be searched.
     pub blind: Mutex<bool>,
+    /// Agents know what the cloud calls their VM.
+    pub name_vms: Mutex<bool>,
     /// The cloud answers no search.
     pub deaf: Mutex<bool>,
     /// The cloud never says whether a VM is there.
@@ -69,6 +72,7 @@ impl Outside {
             failing: Mutex::default(),
             answers: Mutex::default(),
             blind: Mutex::new(false),
+            name_vms: Mutex::new(false),
             deaf: Mutex::new(false),
             mute: Mutex::new(false),
             doubles: Mutex::default(),
@@ -304,7 +308,14 @@ impl Agents for Outside {
             request.id = RequestId::new(format!("{}-again-{}", request.id, request.epoch));
         }
         let names = ["agent".to_owned(), format!("agent:{method}")];
-        self.gate.pass(&names, self.agents.call(agent, request)).await
+        let asks_state = matches!(request.method, Method::GetState { .. });
+        let mut reply = self.gate.pass(&names, self.agents.call(agent, request)).await?;
+        if asks_state && *self.name_vms.lock().unwrap() {
+            let vms = self.cloud.cloud().vms;
+            let own = vms.iter().find(|(_, vm)| vm.request.agent_id == *agent);
+            reply.0["vm"] = serde_json::json!({ "name": own.map(|(cid, _)| cid) });
+        }
+        Ok(reply)
     }
 
     async fn cancel(&self, agent: &AgentId, request: &RequestId, epoch: Epoch) -> Result<bool, AgentError> {
@@ -316,8 +327,9 @@ impl Agents for Outside {
 pub struct OneCloud(pub Arc<Outside>);
 
 impl Cpis for OneCloud {
-    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
-        name.as_str().is_empty().then(|| self.0.clone() as Arc<dyn Cpi>)
+    fn get(&self, name: &CpiName) -> Result<Arc<dyn Cpi>, NoCloud> {
+        let cloud = name.as_str().is_empty().then(|| self.0.clone() as Arc<dyn Cpi>);
+        cloud.ok_or_else(|| NoCloud::Unknown(name.clone()))
     }
 
     fn names(&self) -> Vec<CpiName> {

@@ -383,6 +383,7 @@ impl TestWorld {
                 epoch: cloud.epoch,
                 stemcell_api_version: None,
                 timeout: PATIENCE,
+                log: Default::default(),
             };
             cloud.perform(Some(&context), cpi_api::Call::DeleteVm(cid)).unwrap();
         });

@@ -259,6 +259,11 @@ fn port(mut section: Section) -> Option<Port> {
 fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
     let mut section = section?;
     let (kind, local, sim) = (section.needed("kind"), section.section("local"), section.section("sim"));
+    let external = section.section("external").map(|mut external| {
+        let program = external.needed("program");
+        external.end();
+        program.map(|program| ExternalCpi { program: base.join(program) })
+    });
     let local = local.map(|mut local| {
         let (root, isolation, agent) = (local.needed("root"), local.text("isolation"), local.text("agent"));
         let isolation = isolation.unwrap_or_else(|| "auto".into());
@@ -281,15 +286,20 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
         section.end();
         return None;
     };
-    let cpi = match (kind.as_str(), local, sim) {
-        ("local", Some(local), _) => local.map(Cpi::Local),
-        ("sim", _, Some(sim)) => sim.map(Cpi::Sim),
-        ("local" | "sim", ..) => {
-            section.complain("kind", &kind, "explained by a section [cpi.local] or [cpi.sim]");
+    let cpi = match (kind.as_str(), local, sim, external) {
+        ("local", Some(local), ..) => local.map(Cpi::Local),
+        ("sim", _, Some(sim), _) => sim.map(Cpi::Sim),
+        ("external", _, _, Some(external)) => external.map(Cpi::External),
+        ("local" | "sim" | "external", ..) => {
+            section.complain(
+                "kind",
+                &kind,
+                "explained by a section [cpi.local], [cpi.sim] or [cpi.external]",
+            );
             None
         }
         _ => {
-            section.complain("kind", &kind, "`local` or `sim`");
+            section.complain("kind", &kind, "`local`, `sim` or `external`");
             None
         }
     };

@@ -1,5 +1,8 @@
-//! The configured cloud.
+//! The clouds: the default one, which the configuration names, and those of the CPI configs ([`external`]).
 
+mod external;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +10,16 @@ use anyhow::Context as _;
 use cpi_api::Cpi;
 use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 use cpi_sim::SimCpi;
-use executor::ports::Cpis;
+use executor::clouds::NoCloud;
+use executor::ports::{Cpis, Vault};
 use model::CpiName;
+use serde_json::Map;
 use state::State;
-use state::log::CommandLog as _;
+use state::log::CommandLog;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::external::External;
 use crate::config::{self, Config};
 use crate::fleet::log::RaftLog;
 
@@ -22,16 +28,36 @@ const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The CPIs by name.
 pub struct Clouds {
-    default: Arc<dyn Cpi>,
+    default: Standard,
+    external: External,
     /// The default one, if it is the local cloud, whose VMs are told where the replicas are.
     local: Option<LocalCpi>,
 }
 
+/// The cloud under the empty name.
+enum Standard {
+    /// Opened once.
+    BuiltIn(Arc<dyn Cpi>),
+    /// An executable.
+    Program(PathBuf),
+}
+
 impl Clouds {
     /// Opens the cloud that the configuration names, under the empty name.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(
+        config: &Config,
+        log: Arc<dyn CommandLog>,
+        vault: Arc<dyn Vault>,
+    ) -> anyhow::Result<Self> {
+        let external = External::new(log, vault);
         match &config.cpi {
-            config::Cpi::Sim(sim) => Ok(Self { default: Arc::new(SimCpi::new(&sim.socket)), local: None }),
+            config::Cpi::Sim(sim) => {
+                let default = Standard::BuiltIn(Arc::new(SimCpi::new(&sim.socket)));
+                Ok(Self { default, external, local: None })
+            }
+            config::Cpi::External(cpi) => {
+                Ok(Self { default: Standard::Program(cpi.program.clone()), external, local: None })
+            }
             config::Cpi::Local(local) => {
                 let mut options = LocalOptions::new(&local.root, &local.agent);
                 options.isolation = isolation(&local.isolation)
@@ -42,7 +68,7 @@ impl Clouds {
                 let cloud =
                     opened.with_context(|| format!("open the local cloud in {}", local.root.display()))?;
                 tracing::info!(rung = %cloud.rung(), "local cloud");
-                Ok(Self { default: Arc::new(cloud.clone()), local: Some(cloud) })
+                Ok(Self { default: Standard::BuiltIn(Arc::new(cloud.clone())), external, local: Some(cloud) })
             }
         }
     }
@@ -99,12 +125,23 @@ pub fn isolation(name: &str) -> Result<Isolation, String> {
 }
 
 impl Cpis for Clouds {
-    fn get(&self, name: &CpiName) -> Option<Arc<dyn Cpi>> {
-        name.as_str().is_empty().then(|| self.default.clone())
+    fn get(&self, name: &CpiName) -> Result<Arc<dyn Cpi>, NoCloud> {
+        // One that says it was the default one before has what the default one has made.
+        match self.external.get(name) {
+            Some(cloud) => Ok(Arc::new(cloud?)),
+            None if !name.as_str().is_empty() => Err(NoCloud::Unknown(name.clone())),
+            None => Ok(match &self.default {
+                Standard::BuiltIn(cloud) => cloud.clone(),
+                Standard::Program(path) => Arc::new(self.external.cloud(name, path.clone(), Map::new())),
+            }),
+        }
     }
 
     fn names(&self) -> Vec<CpiName> {
-        vec![CpiName::default()]
+        match self.external.names() {
+            none if none.is_empty() => vec![CpiName::default()],
+            names => names,
+        }
     }
 }
 
@@ -114,6 +151,7 @@ mod tests {
     use state::command::Command;
 
     use super::*;
+    use crate::secrets::KekVault;
     use crate::test_support::replica::Replica;
     use crate::test_support::state::member;
 
@@ -123,7 +161,10 @@ mod tests {
         let mut options = LocalOptions::new(folder.path(), "/no/agent");
         options.isolation = Isolation::Exactly(Rung::Process);
         let local = LocalCpi::open(options).unwrap();
-        let clouds = Clouds { default: Arc::new(local.clone()), local: Some(local) };
+        let vault = Arc::new(KekVault::new(replica.kek.clone()));
+        let external = External::new(Arc::new(replica.log.clone()), vault);
+        let clouds =
+            Clouds { default: Standard::BuiltIn(Arc::new(local.clone())), external, local: Some(local) };
         let (tasks, log) = (OwnedTasks::new(), replica.log.clone());
         tasks.spawn("announcements", OnExit::Ignore, |stop| clouds.announce_replicas(log, stop));
         let told = || {

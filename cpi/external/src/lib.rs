@@ -1,0 +1,196 @@
+//! Clouds through the executables that are made for BOSH's director: one process for each call, a line of JSON in, a
+//! document of JSON out, contracts 2 and 3.
+//!
+//! What such an executable cannot do, we do not pretend: it has no way to look for what a lost answer left behind, so
+//! [`Cpi::find_vm`](cpi_api::Cpi::find_vm) and `find_disk` cannot tell. Not here: which cloud serves which zone, retries,
+//! and intents, which are the director's.
+//!
+//! Invariants: an executable never outlives the call that it was started for, nor do its children in the same process
+//! group; nothing that it says takes more memory than [`Limits`] allow; what is secret in a request is not in a log.
+//!
+//! Read next: [`request`] (what is sent), [`response`] (what may come back), [`process`].
+
+mod process;
+mod redact;
+pub mod request;
+pub mod response;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind, CpiInfo, Found};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+pub use process::Limits;
+use process::{Fingerprint, Said};
+use redact::Secrets;
+use request::Envelope;
+
+/// The newest contract that we speak.
+pub const VERSION_MAX: u32 = 3;
+
+/// The oldest: before it, VMs found their settings in a registry that is no more.
+pub const VERSION_MIN: u32 = 2;
+
+/// How long an executable may take to say which contract it speaks.
+const INFO_WITHIN: Duration = Duration::from_secs(60);
+
+/// Calls that one cloud gets side by side. Only the leader calls, so this holds for the fleet.
+const CALLS_MAX: usize = 32;
+
+/// An executable, and what it is told with every call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// The wrapper that a CPI's job installs.
+    pub path: PathBuf,
+    /// The fleet's uuid.
+    pub director_uuid: String,
+    /// Properties of the CPI config, resolved: they are secret.
+    pub properties: Map<String, Value>,
+}
+
+/// A cloud behind an executable. Clones share what was learned of it.
+#[derive(Clone)]
+pub struct ExternalCpi {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    program: Program,
+    limits: Limits,
+    slots: Semaphore,
+    learned: Mutex<Learned>,
+    /// Held while an executable is asked what it speaks: calls that come together ask once.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What was learned of an executable, for as long as it is the same file.
+#[derive(Default)]
+struct Learned {
+    of: Option<Fingerprint>,
+    info: Option<CpiInfo>,
+    /// Methods that have worked. Some CPIs call everything unknown when they cannot read their configuration: that is
+    /// not believed of these.
+    worked: BTreeSet<&'static str>,
+}
+
+impl ExternalCpi {
+    /// Prepares for an executable; nothing is started yet.
+    pub fn new(program: Program, limits: Limits) -> Self {
+        let (slots, learned, asking) = (Semaphore::new(CALLS_MAX), Mutex::default(), Default::default());
+        Self { inner: Arc::new(Inner { program, limits, slots, learned, asking }) }
+    }
+
+    /// Returns what it was made for.
+    pub fn program(&self) -> &Program {
+        &self.inner.program
+    }
+
+    fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {
+        self.inner.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns which contract is spoken: asked once of each executable, and again when its file is another.
+    async fn negotiate(&self, context: Option<&CallContext>) -> Result<CpiInfo, CpiError> {
+        let _asking = self.inner.asking.lock().await;
+        let fingerprint = process::fingerprint(&self.inner.program.path);
+        {
+            let mut learned = self.learned();
+            if learned.of != fingerprint {
+                *learned = Learned { of: fingerprint, ..Learned::default() };
+            }
+            if let Some(info) = &learned.info {
+                return Ok(info.clone());
+            }
+        }
+        let answer = self.ask(context, &Call::Info, None, INFO_WITHIN).await?;
+        let info = response::info(&answer)?;
+        self.learned().info = Some(info.clone());
+        Ok(info)
+    }
+
+    async fn ask(
+        &self,
+        context: Option<&CallContext>,
+        call: &Call,
+        version: Option<u32>,
+        within: Duration,
+    ) -> Result<Value, CpiError> {
+        let (program, method) = (&self.inner.program, call.method());
+        let envelope = Envelope::new(program, context, call, version);
+        let failed = |kind, why: String| CpiError {
+            request_id: envelope.request_id.clone(),
+            ..CpiError::new(kind, method, why)
+        };
+        let secrets = Secrets::of(program, call);
+        let log = context.map(|context| context.log.clone()).unwrap_or_default();
+        log.write(&secrets.hide(&envelope.shown()));
+        let _slot = self.inner.slots.acquire().await;
+        let told = |line: &str| log.write(&secrets.hide(line));
+        let line = envelope.line();
+        let running = process::run(&program.path, &line, self.inner.limits, &told);
+        let said = match tokio::time::timeout(within, running).await {
+            Ok(said) => said.map_err(|why| failed(CpiErrorKind::Other, why))?,
+            Err(_) => {
+                let why = format!("no answer within {} s; the process was ended", within.as_secs());
+                return Err(failed(CpiErrorKind::TimedOut, why));
+            }
+        };
+        let answer = match said {
+            Said::All(stdout) => response::parse(&stdout, method),
+            Said::TooMuch => Err(CpiError::new(
+                CpiErrorKind::InvalidResponse,
+                method,
+                format!("Invalid CPI response - more than {} bytes", self.inner.limits.answer_bytes_max),
+            )),
+        };
+        let answer = answer.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })?;
+        if !answer.log.is_empty() {
+            told(&answer.log);
+        }
+        told(&format!("{}: {}", envelope.request_id, answer.summary()));
+        answer.outcome.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })
+    }
+
+    /// A method that has worked is not unknown: its CPI has lost its configuration, or its mind.
+    fn doubted(&self, error: CpiError) -> CpiError {
+        let is_known = self.learned().worked.contains(error.method);
+        match error.kind {
+            CpiErrorKind::NotImplemented if is_known => CpiError { kind: CpiErrorKind::Other, ..error },
+            _ => error,
+        }
+    }
+}
+
+#[async_trait]
+impl CallPort for ExternalCpi {
+    async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
+        let cannot_tell = serde_json::to_value(Found::<String>::CannotTell).unwrap_or_default();
+        match &call {
+            Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) => return Ok(cannot_tell),
+            Call::Info => {
+                let info = self.negotiate(context).await?;
+                return Ok(serde_json::to_value(info).unwrap_or_default());
+            }
+            _ => {}
+        }
+        let version = self.negotiate(context).await?.api_version;
+        let within = context.map_or(INFO_WITHIN, |context| context.timeout);
+        let answer = match self.ask(context, &call, Some(version), within).await {
+            Ok(answer) => answer,
+            Err(error) if response::is_gone(&call, &error) => Value::Null,
+            Err(error) => return Err(self.doubted(error)),
+        };
+        let named = |error: CpiError| match context {
+            Some(context) => error.for_request(&context.request_id),
+            None => error,
+        };
+        let result = response::result(&call, answer).map_err(named)?;
+        self.learned().worked.insert(call.method());
+        Ok(result)
+    }
+}
