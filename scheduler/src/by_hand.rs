@@ -57,6 +57,20 @@ pub fn plan_orphan_disk(deployment: &DeploymentFacts<'_>, cid: &DiskCid) -> Resu
     Ok(Some(of_one(deployment, known, Some("Orphan disk"), cid.to_string(), steps)))
 }
 
+/// Plans nothing but to tell something.
+pub fn plan_warning(text: String) -> Plan {
+    Plan {
+        deployment: None,
+        generation: 0,
+        targets: Vec::new(),
+        reservations: Vec::new(),
+        phases: Vec::new(),
+        record: None,
+        warnings: vec![text],
+        dns_subjects: Vec::new(),
+    }
+}
+
 /// Plans that an instance gets a disk, and gives up the one that it has; none if it is that one.
 pub fn plan_attach_disk(
     deployment: &DeploymentFacts<'_>,

@@ -53,7 +53,7 @@ mod variables;
 mod zones;
 
 pub use by_hand::{
-    AttachRequest, plan_attach_disk, plan_delete_foreign_vm, plan_delete_vm, plan_orphan_disk,
+    AttachRequest, plan_attach_disk, plan_delete_foreign_vm, plan_delete_vm, plan_orphan_disk, plan_warning,
 };
 pub use cloud_check::{DecidedBy, Decision, plan_resolutions};
 pub use deletion::plan_delete_deployment;

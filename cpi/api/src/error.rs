@@ -94,7 +94,10 @@ impl CpiError {
     /// Names the call that failed.
     #[must_use]
     pub fn for_request(mut self, request_id: &model::RequestId) -> Self {
-        self.request_id = request_id.to_string();
+        // Who called it may have named it already, as its cloud knows it.
+        if self.request_id.is_empty() {
+            self.request_id = request_id.to_string();
+        }
         self
     }
 }

@@ -30,7 +30,7 @@ pub fn told(kind: &TaskKind, deployment: Option<&DeploymentName>) -> Option<Stri
     }
 }
 
-/// Plans `orphan-disk`. A disk that no instance has is passed over, as in BOSH.
+/// Plans `orphan-disk`. A disk that no instance has is passed over with a warning, as in BOSH.
 pub async fn orphan_disk(
     context: &TaskContext,
     cid: &DiskCid,
@@ -40,8 +40,7 @@ pub async fn orphan_disk(
         Ok(Some(plan)) => Ok(Ok(boxed(plan))),
         Ok(None) => {
             Lines::new(context).done("Orphan disk", cid.as_str(), 1).await?;
-            context.debug(&format!("disk {cid} is no instance's: nothing to orphan"));
-            Ok(Ok(Prepared::Nothing(told(&context.task.kind, None))))
+            Ok(Ok(boxed(scheduler::plan_warning(format!("Disk {cid} does not exist. Orphaning is skipped")))))
         }
         Err(error) => Ok(Err(error)),
     }

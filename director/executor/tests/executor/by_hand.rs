@@ -121,7 +121,11 @@ async fn a_disk_is_given_up_but_not_from_under_running_jobs() {
     assert_eq!(told.task.result, Some(format!("disk {cid} orphaned")));
     assert_eq!(orphans(&world), std::slice::from_ref(&cid));
     // Once more, as the CLI may: nobody has it.
-    world.run(orphan).await.done();
+    let again = world.run(orphan).await.done();
+    assert_eq!(again.task.result, Some(format!("disk {cid} orphaned")));
+    let warning =
+        format!("\"type\":\"warning\",\"message\":\"Disk {cid} does not exist. Orphaning is skipped\"");
+    assert!(again.events.contains(&warning), "{}", again.events);
     world.run(become_state(InstanceState::Started)).await.done();
     assert_ne!(disk(&world).1, cid, "a start makes a new one");
     world.assert_consistent();
