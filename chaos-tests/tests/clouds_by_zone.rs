@@ -12,6 +12,7 @@ use chaos_tests::needs::{self, Need};
 use chaos_tests::workload::{Hello, Net, cloud_config, upload_hello, write_file};
 use chaos_tests::{programs, wait};
 use cpi_sim::{Chances, Knobs, Span};
+use nix::unistd::{Pid, getpgid};
 use proto::v1::follow_task_request::Kind as Output;
 use serde_json::Value;
 
@@ -39,6 +40,30 @@ impl Cpi {
 
     fn program(&self) -> PathBuf {
         self.folder.join("cpi")
+    }
+
+    /// Has a method do what it should, and never answer; a child of it hangs, too.
+    fn hang(&self, method: &str) -> Result<()> {
+        let fault = serde_json::json!({ "hang": true, "with_child": true });
+        Ok(std::fs::write(self.folder.join(format!("{method}.json")), fault.to_string())?)
+    }
+
+    fn recover(&self, method: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.folder.join(format!("{method}.json")))?)
+    }
+
+    /// Returns the process group of a call that is under way.
+    fn process_group(&self) -> Result<Option<i32>> {
+        let script = self.folder.to_str().context("UTF-8")?;
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if line.contains(&format!("--script {script}")) {
+                return Ok(getpgid(Some(Pid::from_raw(pid))).ok().map(Pid::as_raw));
+            }
+        }
+        Ok(None)
     }
 
     fn calls(&self, method: &str) -> Result<Vec<Value>> {
@@ -110,17 +135,19 @@ async fn each_zone_is_served_by_its_cloud_while_the_leader_dies() -> Result<()> 
     cluster.finish().await
 }
 
-/// Kills the leader while the clouds make all four VMs: nobody hears the answers, and these clouds can't be searched. Returns
-/// the task.
+/// Kills the leader when the clouds have made all four VMs: nobody hears the answers, and these clouds can't be searched.
+/// Returns the task.
 async fn deploy_while_the_leader_dies(cluster: &mut Cluster, file: &str, clouds: [&Cpi; 2]) -> Result<u64> {
     let leader = cluster.leader().await?;
+    clouds.iter().try_for_each(|cloud| cloud.hang("create_vm"))?;
     let deploying = Deploying::start(cluster, "hello", file)?;
-    wait::until_true("four VMs are being made", SETTLE, async || {
-        let made = clouds.iter().map(|cloud| Ok(cloud.objects("create_vm")?.len()));
-        Ok(made.sum::<Result<usize>>()? == 4)
+    // One more was made before.
+    wait::until_true("four VMs are made", SETTLE, async || {
+        Ok(cluster.sim().control().statistics().await?.vms == 5)
     })
     .await?;
     cluster.kill(leader)?;
+    clouds.iter().try_for_each(|cloud| cloud.recover("create_vm"))?;
     let deployed = deploying.end().await?;
     ensure!(deployed.exit == Some(0), "{deployed:?}");
     cluster.run(leader)?;
@@ -166,4 +193,53 @@ async fn check_secret(cluster: &Cluster, east: &Cpi, task: u64) -> Result<()> {
         ensure!(!cluster.log_of(number)?.contains(key), "the secret is in the log of director-{number}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_cpi_does_not_outlive_its_director() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 22, knobs: slow() }).await?;
+    let cpi = Cpi::install(&cluster, "only")?;
+    let config = format!("cpis: [{{name: only, type: sim, exec_path: {}}}]\n", cpi.program().display());
+    let config = write_file(&cluster, "cpi.yml", &config)?;
+    cluster.operate(&["update-cpi-config", &config]).await?;
+    upload_hello(&cluster, Net::Simulated).await?;
+    let clouds = cloud_config(Net::Simulated).replace("{name: z1}", "{name: z1, cpi: only}");
+    let clouds = write_file(&cluster, "clouds.yml", &clouds.replace("{name: z2}", "{name: z2, cpi: only}"))?;
+    cluster.operate(&["update-cloud-config", &clouds]).await?;
+
+    cpi.hang("create_vm")?;
+    let (leader, client) = (cluster.leader().await?, cluster.client()?);
+    let hello = Hello { instances: 1, ..Hello::default() };
+    let task = client.deploy(&hello.manifest(), "the-deploy").await?;
+    let group = wait::until("the CPI hangs, with a child", SETTLE, async || {
+        let group = cpi.process_group()?;
+        Ok(group.filter(|group| members(*group).len() >= 3))
+    })
+    .await?;
+    cluster.kill(leader)?;
+    wait::until_true("nothing is left of the CPI", SETTLE, async || Ok(members(group).is_empty())).await?;
+
+    // The next leader waits for the agent of a VM that it cannot look for; whoever is tired of that cancels.
+    cpi.recover("create_vm")?;
+    cluster.operate(&["cancel-task", &task.to_string()]).await?;
+    let ended = cluster.client()?.ended(task, SETTLE * 2).await?;
+    ensure!(ended.state == "cancelled", "{ended:?}");
+    cluster.run(leader)?;
+    cluster.wait_for_voter(leader).await?;
+    cluster.finish().await
+}
+
+/// Returns the processes of a group that have not ended.
+fn members(group: i32) -> Vec<String> {
+    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let is_member = |stat: &String| {
+        // After the name in parentheses: state, parent, group.
+        let rest: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        rest.first() != Some(&"Z") && rest.get(2) == Some(&group.to_string().as_str())
+    };
+    stats.filter(is_member).collect()
 }

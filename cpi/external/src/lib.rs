@@ -5,17 +5,19 @@
 //! [`Cpi::find_vm`](cpi_api::Cpi::find_vm) and `find_disk` cannot tell. Not here: which cloud serves which zone, retries,
 //! and intents, which are the director's.
 //!
-//! Invariants: an executable never outlives the call that it was started for, nor do its children in the same process
-//! group; nothing that it says takes more memory than [`Limits`] allow; what is secret in a request is not in a log.
+//! Invariants: an executable never outlives the call that it was started for, nor the director if there is a [`guard`], nor
+//! do its children in the same process group; nothing that it says takes more memory than [`Limits`] allow; what is secret in a request is not in a log.
 //!
 //! Read next: [`request`] (what is sent), [`response`] (what may come back), [`process`].
 
+pub mod guard;
 mod process;
 mod redact;
 pub mod request;
 pub mod response;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,6 +49,8 @@ const CALLS_MAX: usize = 32;
 pub struct Program {
     /// The wrapper that a CPI's job installs.
     pub path: PathBuf,
+    /// What runs it, and ends it when we are gone ([`guard`]): a program and its arguments, to which the path is added.
+    pub guard: Vec<OsString>,
     /// The fleet's uuid.
     pub director_uuid: String,
     /// Properties of the CPI config, resolved: they are secret.
@@ -132,7 +136,7 @@ impl ExternalCpi {
         let _slot = self.inner.slots.acquire().await;
         let told = |line: &str| log.write(&secrets.hide(line));
         let line = envelope.line();
-        let running = process::run(&program.path, &line, self.inner.limits, &told);
+        let running = process::run(program, &line, self.inner.limits, &told);
         let said = match tokio::time::timeout(within, running).await {
             Ok(said) => said.map_err(|why| failed(CpiErrorKind::Other, why))?,
             Err(_) => {

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
+
+use crate::Program;
 
 /// All that a CPI finds in its environment, beside HOME and TMPDIR.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,12 +63,24 @@ impl Drop for Group {
 ///
 /// If it can't be started, in the contract's words.
 pub async fn run(
-    program: &Path,
+    program: &Program,
     line: &str,
     limits: Limits,
     log: &(dyn Fn(&str) + Sync),
 ) -> Result<Said, String> {
-    let mut command = Command::new(program);
+    let Program { path, guard, .. } = program;
+    let not_executable = || format!("Failed to run cpi: '{}' is not executable", path.display());
+    if !path.is_file() || access(path, AccessFlags::X_OK).is_err() {
+        return Err(not_executable());
+    }
+    let mut command = match guard.split_first() {
+        Some((guard, arguments)) => {
+            let mut command = Command::new(guard);
+            command.args(arguments).arg(path);
+            command
+        }
+        None => Command::new(path),
+    };
     command.env_clear().env("PATH", PATH);
     for kept in ["HOME", "TMPDIR"] {
         if let Some(value) = std::env::var_os(kept) {
@@ -75,27 +89,24 @@ pub async fn run(
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    let not_started = |why: std::io::Error| match why.kind() {
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
-            format!("Failed to run cpi: '{}' is not executable", program.display())
-        }
-        _ => format!("Failed to run cpi: '{}': {why}", program.display()),
-    };
+    let not_started = |why: std::io::Error| format!("Failed to run cpi: '{}': {why}", path.display());
     let mut child = command.spawn().map_err(not_started)?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or("Failed to run cpi: no process")?;
     let group = Group(Pid::from_raw(pid));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let is_guarded = !guard.is_empty();
     let write = async move {
+        let mut stdin = stdin?;
         // One that does not read has nothing to be told; its answer counts.
-        if let Some(mut stdin) = stdin {
-            let _ = stdin.write_all(line.as_bytes()).await;
-        }
+        let _ = stdin.write_all(line.as_bytes()).await;
+        // Its end tells the guard that we are gone; an executable without a guard waits for it.
+        is_guarded.then_some(stdin)
     };
     let read = async move {
         let Some(stdout) = stdout else { return Ok(Said::All(Vec::new())) };
         let mut bytes = Vec::new();
         let read = stdout.take(limits.answer_bytes_max + 1).read_to_end(&mut bytes).await;
-        read.map_err(|why| format!("can't read the answer of '{}': {why}", program.display()))?;
+        read.map_err(|why| format!("can't read the answer of '{}': {why}", path.display()))?;
         match bytes.len() as u64 > limits.answer_bytes_max {
             true => Ok(Said::TooMuch),
             false => Ok(Said::All(bytes)),
@@ -108,12 +119,12 @@ pub async fn run(
     };
     // Who has said too much is not listened to until its end.
     let said = async {
-        let (said, ()) = tokio::join!(read, write);
-        said
+        let (said, stdin) = tokio::join!(read, write);
+        (said, stdin)
     };
     tokio::pin!(said, listen);
     let mut heard = None;
-    let said = tokio::select! {
+    let (said, _stdin) = tokio::select! {
         said = &mut said => said,
         () = &mut listen => { heard = Some(()); said.await }
     };

@@ -77,6 +77,7 @@ mod tests {
         let properties = json!({ "key": "s3cr3t-\"quoted\"", "nested": [{ "pem": "BEGIN\nEND" }], "n": 5 });
         let program = Program {
             path: "/cpi".into(),
+            guard: Vec::new(),
             director_uuid: "d".into(),
             properties: properties.as_object().cloned().unwrap_or_default(),
         };

@@ -36,7 +36,10 @@ fn cpi_with(dir: &Path, properties: &Value, limits: Limits) -> ExternalCpi {
     let path = dir.join("cpi");
     let path = if path.exists() { path } else { wrapper(dir, "") };
     let properties = properties.as_object().unwrap().clone();
-    ExternalCpi::new(Program { path, director_uuid: "a-director".into(), properties }, limits)
+    ExternalCpi::new(
+        Program { path, guard: Vec::new(), director_uuid: "a-director".into(), properties },
+        limits,
+    )
 }
 
 cpi_api::conformance!(bosh | dir | Ok(Subject::new(cpi(dir))));
@@ -232,8 +235,12 @@ async fn secrets_are_not_told_whoever_repeats_them() {
 async fn an_executable_that_is_none_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("nothing");
-    let program =
-        Program { path: path.clone(), director_uuid: String::new(), properties: Default::default() };
+    let program = Program {
+        path: path.clone(),
+        guard: Vec::new(),
+        director_uuid: String::new(),
+        properties: Default::default(),
+    };
     let cpi = ExternalCpi::new(program, Limits::default());
     for _ in 0..2 {
         let error = cpi.info().await.unwrap_err();

@@ -92,6 +92,10 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|a| a == "local-vm") {
         return cpi_local::helper::main(&args[1..]);
     }
+    // So are those that stand between us and CPIs: many, and gone in a moment.
+    if args.first().is_some_and(|a| a == cpi_external::guard::NAME) {
+        return cpi_external::guard::main(&args[1..]);
+    }
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,6 +5,7 @@
 //! is kept for as long as it is told the same.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,7 +61,7 @@ impl External {
     pub fn cloud(&self, name: &CpiName, path: PathBuf, properties: Map<String, Value>) -> ExternalCpi {
         let view = self.log.view();
         let director_uuid = State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default();
-        let program = Program { path, director_uuid, properties };
+        let program = Program { path, guard: guard(), director_uuid, properties };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(name) {
             Some(cloud) if *cloud.program() == program => cloud.clone(),
@@ -99,6 +100,12 @@ impl External {
             _ => Ok(Map::new()),
         }
     }
+}
+
+/// We ourselves, under another name.
+fn guard() -> Vec<OsString> {
+    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    vec![own.into(), cpi_external::guard::NAME.into()]
 }
 
 #[cfg(test)]
