@@ -399,6 +399,7 @@ fn is_deed(call: &Call) -> bool {
             | Call::HasVm(_)
             | Call::FindDisk(_)
             | Call::HasDisk(_)
+            | Call::FindSnapshot(_)
             | Call::CalculateVmCloudProperties(_)
     )
 }

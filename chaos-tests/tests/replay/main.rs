@@ -49,7 +49,8 @@ fn folder() -> PathBuf {
 async fn fleet() -> Result<(Cluster, Client)> {
     let action = Span { min_ms: 1, max_ms: 1 };
     let cloud = CloudKind::Sim { seed: 7, knobs: Knobs { action, ..Knobs::default() } };
-    let cluster = Cluster::start(1, cloud).await?;
+    // As their director was.
+    let cluster = Cluster::start_with(1, cloud, "[disks]\nenable_snapshots = true\n").await?;
     let file = cluster.folder().join("password");
     std::fs::write(&file, PASSWORD)?;
     let file = file.to_str().context("UTF-8")?;

@@ -345,6 +345,21 @@ pub struct AttachDisk {
     pub copy_properties: bool,
 }
 
+/// `snapshots`, `take-snapshot`
+#[derive(Debug, Args)]
+pub struct SnapshotsOf {
+    /// Only of this instance's disks
+    #[arg(value_name = "GROUP/ID")]
+    pub instance: Option<InstanceSlug>,
+}
+
+/// `delete-snapshot`
+#[derive(Debug, Args)]
+pub struct DeleteSnapshot {
+    /// The snapshot's CID, as `snapshots` shows it
+    pub cid: String,
+}
+
 /// `delete-vm`
 #[derive(Debug, Args)]
 pub struct DeleteVm {

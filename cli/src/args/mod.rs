@@ -178,6 +178,14 @@ pub enum Command {
     DeleteVm(DeleteVm),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
+    /// List snapshots of disks
+    Snapshots(SnapshotsOf),
+    /// Take snapshots of a deployment's disks, or of one instance's, while jobs run on
+    TakeSnapshot(SnapshotsOf),
+    /// Delete a snapshot
+    DeleteSnapshot(DeleteSnapshot),
+    /// Delete all snapshots of a deployment's disks
+    DeleteSnapshots,
     /// Look for problems with VMs and disks, and do something about them
     #[command(visible_alias = "cck")]
     CloudCheck(CloudCheck),

@@ -16,6 +16,7 @@ mod links;
 mod logs;
 mod releases;
 mod snapshot;
+mod snapshots;
 mod staged;
 mod stemcells;
 mod tasks;
@@ -122,6 +123,10 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::AttachDisk(args) => by_hand::attach_disk(context, args).await,
         Command::DeleteVm(args) => by_hand::delete_vm(context, args.cid).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
+        Command::Snapshots(args) => snapshots::list(context, args.instance).await,
+        Command::TakeSnapshot(args) => snapshots::take(context, args.instance).await,
+        Command::DeleteSnapshot(args) => snapshots::delete(context, args.cid).await,
+        Command::DeleteSnapshots => snapshots::delete_all(context).await,
         Command::CloudCheck(args) => cloud_check::check(context, args).await,
         Command::Resurrect(args) => cloud_check::resurrect(context, args).await,
         Command::CleanUp(arguments) => leftovers::clean_up(context, arguments).await,

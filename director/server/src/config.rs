@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use executor::ports::Snapshots;
+
 mod read;
 
 /// What is logged unless said otherwise. The consensus engine tells every vote at `info` and every heartbeat to a dead
@@ -92,6 +94,15 @@ pub struct BlobLimits {
     pub keep_free_bytes: u64,
 }
 
+/// Which snapshots of persistent disks are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// Whether any are: before updates, and when somebody asks for one.
+    pub taken: Snapshots,
+    /// When one is taken of each disk every day, as the time since midnight, UTC.
+    pub daily_at: Option<Duration>,
+}
+
 /// Simulated VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimCpi {
@@ -147,6 +158,8 @@ pub struct Config {
     pub late_calls: Duration,
     /// What blobs may take.
     pub blobs: BlobLimits,
+    /// Snapshots of persistent disks.
+    pub snapshots: SnapshotConfig,
     /// The key-encryption key.
     pub kek_file: PathBuf,
     /// Whose tokens are accepted, too.

@@ -29,6 +29,8 @@ pub struct Door {
     pub blobs: Arc<FleetBlobs>,
     /// The largest blob that may be uploaded.
     pub upload_bytes_max: u64,
+    /// Whether snapshots of disks are taken, for whoever asks what this director can do.
+    pub takes_snapshots: bool,
     /// Agents, for vitals.
     pub agents: Arc<dyn Agents>,
     /// What agents said last.

@@ -19,6 +19,7 @@ pub mod clouds;
 pub mod commands;
 pub mod config;
 pub mod contact;
+pub mod daily_snapshots;
 pub mod damage;
 pub mod deadline;
 pub mod door;

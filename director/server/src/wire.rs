@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::middleware::from_fn;
 use executor::Ports;
-use executor::ports::Vault;
+use executor::ports::{Snapshots, Vault};
 use health::watcher::Ears;
 use owned_tasks::{OnExit, OwnedTasks};
 use proto::peer::v1::blob_copies_server::BlobCopiesServer;
@@ -34,6 +34,7 @@ use crate::clouds::Clouds;
 use crate::commands::member_of;
 use crate::config::{Config, TimingProfile};
 use crate::contact;
+use crate::daily_snapshots;
 use crate::damage::{advised, check_presence, end_the_process};
 use crate::deadline;
 use crate::door::Door;
@@ -311,6 +312,12 @@ impl Replica {
         let (node, log) = (self.node.clone(), self.log.clone());
         let rounds = janitor::Rounds::default();
         self.doors.spawn("janitor", OnExit::StopNode, move |stop| janitor::run(node, log, rounds, stop));
+        if let Some(at) = self.config.snapshots.daily_at {
+            let (node, log) = (self.node.clone(), self.log.clone());
+            self.doors.spawn("daily snapshots", OnExit::StopNode, move |stop| {
+                daily_snapshots::run(node, log, at, stop)
+            });
+        }
         let (node, log) = (self.node.clone(), self.log.clone());
         self.doors.spawn("removals", OnExit::StopNode, |stop| finish_removals(node, log, stop));
         let (node, log) = (self.node.clone(), self.log.clone());
@@ -356,6 +363,7 @@ impl Replica {
             service,
             blobs: self.blobs.clone(),
             upload_bytes_max: self.config.blobs.upload_bytes_max,
+            takes_snapshots: self.config.snapshots.taken == Snapshots::On,
             agents: Arc::new(self.agents.clone()),
             reports: self.agents.clone(),
             vault: Arc::new(KekVault::new(self.kek.clone())),
@@ -424,6 +432,7 @@ impl Replica {
             options: executor::Options {
                 node: self.identity.node,
                 late_calls: self.config.late_calls,
+                snapshots: self.config.snapshots.taken,
                 spans: task_spans(self.identity.cluster_id.clone()),
                 ..executor::Options::default()
             },

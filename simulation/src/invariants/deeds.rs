@@ -96,6 +96,8 @@ impl EachDeedOnce {
                 | Call::DeleteDisk(_)
                 | Call::AttachDisk(..)
                 | Call::DetachDisk(..)
+                | Call::SnapshotDisk(_)
+                | Call::DeleteSnapshot(_)
         );
         // The cloud refuses what is of an older epoch; a cloud that can't compare would not.
         if !is_judged || context.epoch < self.newest {

@@ -199,6 +199,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         .map_or(LATE_CALLS_SECONDS, |clouds| clouds.number("late_calls_seconds", LATE_CALLS_SECONDS));
     let cpi = cpi(clouds, base);
     let blobs = blobs(root.optional_section("blobs"));
+    let snapshots = disks(root.optional_section("disks"));
     let kek_file = root.needed_section("secrets").and_then(|mut secrets| {
         let kek_file = secrets.needed("kek_file");
         secrets.end();
@@ -223,6 +224,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         cpi: cpi?,
         late_calls: Duration::from_secs(late_calls.into()),
         blobs,
+        snapshots,
         kek_file: base.join(kek_file?),
         uaa,
         log_format,
@@ -231,6 +233,33 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         otlp,
         feature_level: state::command::FEATURE_LEVEL,
     })
+}
+
+fn disks(mut section: Section) -> SnapshotConfig {
+    let enabled = section.flag("enable_snapshots", false);
+    let text = section.text("daily_snapshots_at");
+    let daily_at = text.as_deref().and_then(time_of_day);
+    match &text {
+        Some(text) if daily_at.is_none() => {
+            section.complain("daily_snapshots_at", text, "a time of day, UTC, like 03:30");
+        }
+        Some(text) if !enabled => {
+            let wanted = "left out, since `enable_snapshots` is not `true`";
+            section.complain("daily_snapshots_at", text, wanted);
+        }
+        _ => {}
+    }
+    section.end();
+    SnapshotConfig { taken: if enabled { Snapshots::On } else { Snapshots::Off }, daily_at }
+}
+
+/// Reads hours and minutes; none if that is not what it is.
+fn time_of_day(text: &str) -> Option<Duration> {
+    let (hours, minutes) = text.split_once(':')?;
+    let two_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let [hours, minutes]: [u64; 2] =
+        [hours, minutes].map(|part| if two_digits(part) { part.parse().unwrap_or(99) } else { 99 });
+    (hours < 24 && minutes < 60).then(|| Duration::from_secs((hours * 60 + minutes) * 60))
 }
 
 fn port(mut section: Section) -> Option<Port> {

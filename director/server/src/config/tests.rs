@@ -72,6 +72,22 @@ fn whatever_a_part_of_us_would_refuse_later_is_refused_here() {
 }
 
 #[test]
+fn snapshots_are_off_unless_said_otherwise() {
+    let disks = |text: &str| parse(&format!("{GOOD}\n{text}")).map(|config| config.snapshots);
+    assert_eq!(disks("").unwrap(), SnapshotConfig { taken: Snapshots::Off, daily_at: None });
+    let on = "[disks]\nenable_snapshots = true\n";
+    assert_eq!(disks(on).unwrap(), SnapshotConfig { taken: Snapshots::On, daily_at: None });
+    let daily = disks(&format!("{on}daily_snapshots_at = \"23:05\"\n")).unwrap().daily_at;
+    assert_eq!(daily, Some(Duration::from_secs((23 * 60 + 5) * 60)));
+    for wrong in ["24:00", "3:30", "12:60", "+1:30", "noon", ""] {
+        let error = disks(&format!("{on}daily_snapshots_at = \"{wrong}\"\n")).unwrap_err().to_string();
+        assert!(error.contains("disks.daily_snapshots_at: ") && error.contains("a time of day"), "{error}");
+    }
+    let error = disks("[disks]\ndaily_snapshots_at = \"03:30\"\n").unwrap_err().to_string();
+    assert!(error.contains("since `enable_snapshots` is not `true`"), "{error}");
+}
+
+#[test]
 fn what_is_missing_is_named_together() {
     let error = parse("name = \"d1\"\n[api]\n").unwrap_err().to_string();
     for expected in
@@ -96,7 +112,7 @@ fn all_complaints_come_together() {
 /// Every key that is read, as complaints about strange ones list them, by section.
 fn known_keys() -> BTreeSet<String> {
     let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
-                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
     let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
     let listed = |line: &String| {
         let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;

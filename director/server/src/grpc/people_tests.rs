@@ -89,6 +89,8 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Releases/Inspect", &[], "R TA"),
     ("Releases/List", &[], "R TA"),
     ("Releases/Upload", &[], "UR"),
+    ("Snapshots/List", WEB, "DA"),
+    ("Snapshots/Take", WEB, "DA"),
     ("Stemcells/Delete", &[], "A"),
     ("Stemcells/List", &[], "R TA"),
     ("Stemcells/Upload", &[], "US"),
@@ -104,6 +106,7 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Variables/List", WEB, "DA"),
     ("Watch/Watch", &[], "R"),
     ("Configs/Delete", &[("type", "x"), ("name", "one")], "DA"),
+    ("Snapshots/Delete", WEB, "DA"),
     ("Deployments/Delete", WEB, "DA"),
     ("Tasks/Cancel", TASK, "A"),
 ];

@@ -35,7 +35,7 @@ pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answ
         "features": {
             "config_server": { "status": false, "extras": { "urls": [] } },
             "local_dns": { "status": false, "extras": { "domain_name": "bosh" } },
-            "snapshots": { "status": false },
+            "snapshots": { "status": rest.door.takes_snapshots },
         },
     }))
     .into_response())

@@ -21,6 +21,7 @@ mod links;
 mod login;
 mod logs;
 mod repeats;
+mod snapshots;
 mod ssh;
 mod tasks;
 mod times;
@@ -126,6 +127,15 @@ fn of_instances() -> Table {
         ("/deployments/{deployment}/jobs/{group}/{instance}/logs", get(logs::fetch)),
         ("/resources/{id}", get(logs::resource)),
         ("/deployments/{deployment}/ssh", json(post(ssh::ssh))),
+        (
+            "/deployments/{deployment}/snapshots",
+            get(snapshots::list).post(snapshots::take).delete(snapshots::delete_all),
+        ),
+        ("/deployments/{deployment}/snapshots/{cid}", delete(snapshots::delete_one)),
+        (
+            "/deployments/{deployment}/jobs/{group}/{instance}/snapshots",
+            get(snapshots::list_one).post(snapshots::take_one),
+        ),
         ("/orphaned_vms", get(instances::orphaned_vms)),
     ]
 }

@@ -93,6 +93,7 @@ impl Replica {
             service,
             blobs,
             upload_bytes_max: 1 << 20,
+            takes_snapshots: true,
             agents: Arc::new(reports.clone()),
             reports,
             vault: Arc::new(KekVault::new(kek.clone())),

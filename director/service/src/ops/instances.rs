@@ -121,7 +121,7 @@ impl Service {
     }
 }
 
-fn find_instance(
+pub(super) fn find_instance(
     state: &State<'_>,
     deployment: &DeploymentName,
     group: &str,

@@ -14,5 +14,6 @@ mod names;
 #[path = "../../../state/tests/common/mod.rs"]
 mod nouns;
 mod repeats;
+mod snapshots;
 mod users;
 mod watches;
