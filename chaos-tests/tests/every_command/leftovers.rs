@@ -1,5 +1,7 @@
 //! What is left over: disks, VMs, and the clean-up.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::bosh::Request;
 use chaos_tests::needs::{self, Need};
@@ -50,6 +52,38 @@ async fn disks_and_vms_are_given_up_and_taken_back_while_leaders_die() -> Result
         ensure!(story.list(list).await?.is_empty(), "{list}");
     }
     story.end().await
+}
+
+#[tokio::test]
+async fn snapshots_are_taken_and_deleted_while_leaders_die() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut story = Story::begin_with_web(19).await?;
+    let all = "/deployments/web/snapshots";
+    story.task("take-snapshot", Death::Begun, &Request::new("POST", all)).await?;
+    let taken = Request::new("POST", "/deployments/web/jobs/api/0/snapshots");
+    let told = story.task("take-snapshot of one", Death::Begun, &taken).await?;
+    let listed = story.list(all).await?;
+    let newest = listed.last().and_then(|row| row["snapshot_cid"].as_str()).context("a snapshot")?;
+    ensure!(told["result"] == format!("snapshot(s) {newest} created"), "{told}");
+    // One of each disk, and one more: none was taken twice, and none is there that nobody knows.
+    ensure!(listed.len() == 3 && in_cloud(&story).await? == cids(&listed), "{listed:?}");
+    let one = Request::new("DELETE", format!("{all}/{newest}"));
+    story.task("delete-snapshot", Death::AtOnce, &one).await?;
+    ensure!(cids(&story.list(all).await?) == in_cloud(&story).await?);
+    story.task("delete-snapshots", Death::Begun, &Request::new("DELETE", all)).await?;
+    ensure!(story.list(all).await?.is_empty() && in_cloud(&story).await?.is_empty());
+    story.end().await
+}
+
+fn cids(listed: &[Value]) -> BTreeSet<String> {
+    listed.iter().filter_map(|row| Some(row["snapshot_cid"].as_str()?.to_owned())).collect()
+}
+
+async fn in_cloud(story: &Story) -> Result<BTreeSet<String>> {
+    let record = story.cluster.sim().control().record().await?;
+    Ok(record.snapshots.keys().map(ToString::to_string).collect())
 }
 
 async fn orphans(story: &Story) -> Result<Vec<String>> {

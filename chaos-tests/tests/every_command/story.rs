@@ -72,7 +72,8 @@ pub fn manifest(greeting: &str) -> String {
 impl Story {
     /// Begins with an empty fleet.
     pub async fn begin(seed: u64) -> Result<Self> {
-        let cluster = Cluster::start(3, CloudKind::Sim { seed, knobs: knobs() }).await?;
+        let cloud = CloudKind::Sim { seed, knobs: knobs() };
+        let cluster = Cluster::start_with(3, cloud, "[disks]\nenable_snapshots = true\n").await?;
         Bosh::introduce(&cluster).await?;
         Ok(Self { cluster })
     }

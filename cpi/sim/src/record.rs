@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CallContext, CpiError, CpiErrorKind};
-use model::{AgentId, DiskCid, DiskId, Epoch, RequestId, VmCid};
+use model::{AgentId, DiskCid, DiskId, Epoch, RequestId, SnapshotCid, SnapshotId, VmCid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -61,6 +61,9 @@ pub struct Record {
     pub vms: BTreeMap<VmCid, AgentId>,
     /// The disks that are there, with our own name for each.
     pub disks: BTreeMap<DiskCid, DiskId>,
+    /// The snapshots that are there, with our own name for each.
+    #[serde(default)]
+    pub snapshots: BTreeMap<SnapshotCid, SnapshotId>,
 }
 
 /// The calls until now.
@@ -79,7 +82,14 @@ impl Recorder {
     pub(crate) fn record(&self, cloud: &MemoryCloud) -> Record {
         let vms = cloud.vms.iter().map(|(cid, vm)| (cid.clone(), vm.request.agent_id.clone()));
         let disks = cloud.disks.iter().map(|(cid, disk)| (cid.clone(), disk.request.disk_id.clone()));
-        Record { entries: self.entries.clone(), lost: self.lost, vms: vms.collect(), disks: disks.collect() }
+        let snapshots = cloud.snapshots.iter().map(|(cid, taken)| (cid.clone(), taken.snapshot_id.clone()));
+        Record {
+            entries: self.entries.clone(),
+            lost: self.lost,
+            vms: vms.collect(),
+            disks: disks.collect(),
+            snapshots: snapshots.collect(),
+        }
     }
 
     /// Lets a call take effect, and notes which it had.

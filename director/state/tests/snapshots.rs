@@ -6,7 +6,7 @@ use common::*;
 use expect_test::expect;
 use model::snapshot::Snapshot;
 use model::step::{Action, Left, StepOutcome};
-use model::task::TaskError;
+use model::task::{TaskError, TaskKind};
 use model::*;
 use state::command::*;
 use state::records::{Orphan, Sought};
@@ -175,4 +175,30 @@ fn a_snapshot_that_comes_late_goes_to_the_others_of_its_disk_or_is_a_leak() {
     }
     let leaks: Vec<String> = world.state().leaks().into_iter().map(|leak| leak.what).collect();
     assert_eq!(leaks, ["snapshot snap-1 of a disk of 'api/i1' that is gone, which was taken late"]);
+}
+
+#[test]
+fn those_that_the_fleet_could_not_take_are_an_alert_and_a_users_are_not() {
+    let failed = |world: &mut World, task: TaskId| {
+        world.must(Command::TaskTake { task, epoch: EPOCH });
+        let error = TaskError::plain("the cloud is closed");
+        world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Error(error) });
+    };
+    let alerts = |world: &World| world.audit().lines().filter(|line| line.contains(" alert ")).count();
+    let mut world = World::new();
+    world.deploying();
+    let kind = TaskKind::TakeSnapshots { instance: None };
+    let task = world.queue(kind.clone(), &[]);
+    failed(&mut world, task);
+    assert_eq!(alerts(&world), 0, "{}", world.audit());
+    let entry = Entry { actor: own(), ..entry(None, world.now + 1000, queue(kind, vec![])) };
+    let applied = state::apply(&mut world.kv, Revision(1000), &entry).outcome;
+    let Outcome::TaskQueued(task) = applied else { panic!("{applied:?}") };
+    failed(&mut world, task);
+    assert_eq!(alerts(&world), 1, "{}", world.audit());
+}
+
+/// The fleet itself.
+fn own() -> Actor {
+    Actor { user: state::log::FLEET_USER.into(), node: NodeId(1) }
 }

@@ -45,6 +45,7 @@ pub(super) const READS: &[&str] = &[
     "Locks/List",
     "Releases/Inspect",
     "Releases/List",
+    "Snapshots/List",
     "Stemcells/List",
     "Tasks/Follow",
     "Tasks/Get",

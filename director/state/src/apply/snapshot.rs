@@ -1,12 +1,15 @@
 //! Snapshots of disks. Their rows come before the snapshots, and stay with the disk: also when that becomes an orphan.
 
 use model::snapshot::Snapshot;
+use model::task::TaskError;
 use model::*;
 
 use super::deed::Deed;
 use super::event::{Audit, audit};
 use super::tx::{Tx, invalid};
 use crate::command::Refusal;
+use crate::log::FLEET_USER;
+use crate::rows::TaskRow;
 use crate::tables::*;
 
 /// What `SnapshotDisk` is to take.
@@ -80,4 +83,22 @@ pub(super) fn forget_all(tx: &mut Tx<'_>, deed: &Deed<'_>, disk: &DiskId) {
         };
         audit(tx, event);
     }
+}
+
+/// A task that was to take snapshots has failed. Nobody waits for those that the fleet takes by itself: that is an alert, with
+/// the title that BOSH's director gives it.
+pub(super) fn alert(tx: &mut Tx<'_>, task: &TaskRow, error: &TaskError) {
+    if task.user.as_str() != FLEET_USER {
+        return;
+    }
+    let message = format!("director - snapshot failure. Severity 3: {}", error.message);
+    let event = Audit {
+        task: Some(task),
+        action: "create",
+        object_type: "alert",
+        object_name: Some("director".into()),
+        context: [("message".to_owned(), message.into())].into(),
+        ..Audit::default()
+    };
+    audit(tx, event);
 }

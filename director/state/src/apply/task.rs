@@ -5,7 +5,7 @@ use model::*;
 
 use super::event::{Audit, audit};
 use super::tx::{Tx, invalid};
-use super::{deployment, line, lock, output, plan};
+use super::{deployment, line, lock, output, plan, snapshot};
 use crate::command::{Outcome, Refusal, SECOND_LEVEL, TaskEnd};
 use crate::rows::{TaskAudit, TaskClass, TaskRow};
 use crate::tables::*;
@@ -195,6 +195,9 @@ pub(super) fn finish(tx: &mut Tx<'_>, by: (TaskId, Epoch), how: &TaskEnd) -> Res
     let task = working(tx, by)?;
     audit_end(tx, &task, how);
     audit_locks(tx, &task, "release");
+    if let (TaskClass::TakeSnapshots, TaskEnd::Error(error)) = (task.class, how) {
+        snapshot::alert(tx, &task, error);
+    }
     end(tx, task, how);
     Ok(Outcome::Done)
 }
