@@ -180,7 +180,7 @@ async fn one_that_nobody_can_be_asked_about_is_a_leak() {
     *world.outside.blind.lock().unwrap() = true;
     world.outside.cloud.inject("snapshot_disk", Fault::LoseAnswer);
     let error = world.run(take_one(&world)).await.error();
-    assert!(error.contains("its cloud can't search for it"), "{error}");
+    assert!(error.contains("in 'snapshot_disk' CPI method"), "{error}");
     let leaks = world.read(|state| state.leaks());
     assert!(leaks.len() == 1 && leaks[0].what.contains("a snapshot of disk"), "{leaks:?}");
 }
