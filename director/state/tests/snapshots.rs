@@ -192,7 +192,9 @@ fn those_that_the_fleet_could_not_take_are_an_alert_and_a_users_are_not() {
     failed(&mut world, task);
     assert_eq!(alerts(&world), 0, "{}", world.audit());
     let entry = Entry { actor: own(), ..entry(None, world.now + 1000, queue(kind, vec![])) };
-    let applied = state::apply(&mut world.kv, Revision(1000), &entry).outcome;
+    world.log.push(entry.clone());
+    let revision = world.revision();
+    let applied = state::apply(&mut world.kv, revision, &entry).outcome;
     let Outcome::TaskQueued(task) = applied else { panic!("{applied:?}") };
     failed(&mut world, task);
     assert_eq!(alerts(&world), 1, "{}", world.audit());
