@@ -1,5 +1,6 @@
 //! What bodies may be, and what of them is told to whom.
 
+use axum::extract::Query;
 use axum::http::StatusCode;
 use model::TaskId;
 use model::task::TaskKind;
@@ -7,6 +8,7 @@ use serde_json::json;
 use state::State;
 use state::log::CommandLog as _;
 
+use super::deployments::named_in;
 use super::tests::Client;
 use crate::test_support::replica::Replica;
 
@@ -15,7 +17,13 @@ async fn an_array_is_no_object_with_its_fields_in_order() {
     let replica = Replica::start().await;
     let admin = Client::of(&replica, "admin");
     let json = [("content-type", "application/json")];
-    for (method, path, body) in [("PUT", "/resurrection", "[true]"), ("POST", "/cleanup", " []")] {
+    for (method, path, body) in [
+        ("PUT", "/resurrection", "[true]"),
+        ("POST", "/cleanup", " []"),
+        ("POST", "/tasks/cancel", "[null,[\"queued\"],null]"),
+        ("POST", "/deployments/web/errands/e/runs", "[true,true,[]]"),
+        ("PUT", "/deployments/web/problems", "[{}]"),
+    ] {
         let refused = admin.send_with(method, path, body, &json).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{method} {path}: {refused:?}");
     }
@@ -60,4 +68,27 @@ async fn archives_by_url_become_tasks_that_tell_nobody_the_url() {
             assert!(!answer.body.contains("secret"), "{answer:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_in_a_query_are_decoded() {
+    for (query, names) in [
+        ("deployment[]=web", vec!["web"]),
+        ("deployment%5B%5D=web", vec!["web"]),
+        ("deployment%5b%5d=%77eb", vec!["web"]),
+        ("deployment[]=none&deployment[]=web", vec!["none", "web"]),
+        ("deployment=web&%FF=web", vec![]),
+        ("", vec![]),
+    ] {
+        let Query(pairs) = Query::try_from_uri(&format!("/?{query}").parse().unwrap()).unwrap();
+        let read: Vec<String> = named_in(pairs).iter().map(ToString::to_string).collect();
+        assert_eq!(read, names, "{query}");
+    }
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    for broken in ["%FF", "%ZZ", "%", "%00"] {
+        let answer = admin.get(&format!("/deployment_configs?deployment[]={broken}")).await;
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!([])), "{broken}");
+    }
+    replica.stop().await;
 }

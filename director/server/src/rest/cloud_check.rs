@@ -17,7 +17,7 @@ use service::Access;
 use service::ops::Resolutions;
 
 use super::Rest;
-use super::answer::{Answer, Failure, JsonBody, see_task, told};
+use super::answer::{Answer, Failure, JsonBody, object, see_task, told};
 use super::deployments::all;
 use super::login::Login;
 use super::repeats;
@@ -83,7 +83,7 @@ pub(super) async fn resolve(
     let refused = |text: String| told(ErrorCode::CloudcheckInvalidResolutionFormat, text);
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, &body).await?;
-    let given: ResolveBody = serde_json::from_slice(&body)
+    let given: ResolveBody = object(&body)
         .map_err(|error| refused(format!("Invalid format for resolutions: {error}")))?;
     let mut resolutions = Resolutions::default();
     for (id, resolution) in given.resolutions {

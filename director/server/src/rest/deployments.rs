@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::{Path, Query, State};
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use model::config::StoredConfig;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use service::Read;
 use service::ops::{DeploymentSummary, DiffLine, ErrandRun, LineChange};
 
-use super::answer::{Answer, Failure, see_task, told};
+use super::answer::{Answer, Failure, object, see_task, told};
 use super::login::Login;
 use super::repeats;
 use super::tasks::context_id;
@@ -90,16 +90,20 @@ pub(super) async fn one(Login(caller): Login, State(rest): State<Rest>, Path(nam
 pub(super) async fn configs(
     Login(caller): Login,
     State(rest): State<Rest>,
-    RawQuery(query): RawQuery,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
-    let query = query.unwrap_or_default().replace("%5B", "[").replace("%5D", "]");
-    let names = query.split('&').filter_map(|pair| pair.strip_prefix("deployment[]="));
-    let found = rest.door.service.configs_in_use(&caller, names.map(DeploymentName::new).collect()).await?;
+    let found = rest.door.service.configs_in_use(&caller, named_in(query)).await?;
     let row = |(number, (deployment, config)): (usize, (DeploymentName, StoredConfig))| {
         let config = json!({ "id": config.id.0, "type": config.kind, "name": config.name });
         json!({ "id": number + 1, "deployment": deployment, "config": config })
     };
     Ok(Json(found.into_iter().enumerate().map(row).collect::<Vec<_>>()).into_response())
+}
+
+/// Returns the deployments that a query lists.
+pub(super) fn named_in(query: Vec<(String, String)>) -> Vec<DeploymentName> {
+    let listed = query.into_iter().filter(|(name, _)| name == "deployment[]");
+    listed.map(|(_, name)| DeploymentName::new(name)).collect()
 }
 
 #[derive(Deserialize)]
@@ -277,7 +281,7 @@ pub(super) async fn run_errand(
     let bad = |error: serde_json::Error| told(ErrorCode::BadRequest, error.to_string());
     let wish: ErrandWish = match body.is_empty() {
         true => ErrandWish::default(),
-        false => serde_json::from_slice(&body).map_err(bad)?,
+        false => object(&body).map_err(bad)?,
     };
     let instance = |wished: ErrandInstance| InstanceFilter {
         group: Some(wished.group.into()),

@@ -60,3 +60,18 @@ async fn a_context_id_that_is_too_long_is_refused_wherever_it_is_sent() {
     assert_eq!(taken.status, StatusCode::OK);
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_that_no_date_can_name_is_refused() {
+    let replica = Replica::start().await;
+    let admin = Client::of(&replica, "admin");
+    for (field, word) in [("after_time", "after"), ("before_time", "before")] {
+        for time in ["9223372036854775", "-9223372036854775", "99999999999999999999"] {
+            let answer = admin.get(&format!("/events?{field}={time}")).await;
+            let wanted = (StatusCode::BAD_REQUEST, format!("Invalid {word} parameter: '{time}' "));
+            assert_eq!((answer.status, answer.body), wanted);
+        }
+        assert_eq!(admin.get(&format!("/events?{field}=253402300799")).await.status, StatusCode::OK);
+    }
+    replica.stop().await;
+}

@@ -124,8 +124,8 @@ pub(super) async fn networks(
     if is_on(query.orphaned.as_ref()) {
         return Ok(Json(json!([])).into_response());
     }
-    // As in BOSH, to the letter.
-    Err(Failure::Text(StatusCode::INTERNAL_SERVER_ERROR, "listing active networks is not implemented".into()))
+    // BOSH's words, but no failure of the director's.
+    Err(Failure::Text(StatusCode::BAD_REQUEST, "listing active networks is not implemented".into()))
 }
 
 #[derive(Deserialize)]

@@ -17,7 +17,7 @@ use service::Read;
 use service::ops::{Output, TaskQuery};
 
 use super::Rest;
-use super::answer::{Answer, Failure, told};
+use super::answer::{Answer, Failure, object, told};
 use super::login::Login;
 
 /// Bytes of output that are read at once.
@@ -208,7 +208,7 @@ struct CancelWish {
 pub(super) async fn cancel_many(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
     rest.door.service.may_cancel(&caller)?;
     let bad = |error: serde_json::Error| Failure::Text(StatusCode::BAD_REQUEST, error.to_string());
-    let wish: CancelWish = serde_json::from_slice(&body).map_err(bad)?;
+    let wish: CancelWish = object(&body).map_err(bad)?;
     let names = wish.states.unwrap_or_else(|| vec!["queued".into()]);
     let known = BTreeMap::from([("queued", TaskState::Queued), ("processing", TaskState::Processing)]);
     let state = |name: &String| {

@@ -346,6 +346,7 @@ async fn what_nothing_uses_is_shown_and_deleted() {
     assert_eq!(admin.get("/disks").await.json(), json!([]));
     task(&admin.send("DELETE", "/disks/gone%2Falready", "").await);
     assert_eq!(admin.get("/networks?orphaned=true").await.json(), json!([]));
+    assert_eq!(admin.get("/networks").await.status, StatusCode::BAD_REQUEST, "nothing has failed");
     for (method, path, body) in [
         ("POST", "/cleanup", "no json"),
         ("POST", "/cleanup", r#"{"config":{"remove_all":"perhaps"}}"#),

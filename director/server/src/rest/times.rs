@@ -20,11 +20,12 @@ pub(super) fn dated(at: Timestamp) -> String {
 /// Reads a time: Unix seconds, RFC 3339, the date that BOSH writes, or as much of one as people type. What names no zone is
 /// UTC.
 pub(super) fn read(text: &str) -> Option<Timestamp> {
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Some(Timestamp(seconds.checked_mul(1000)?));
-    }
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| typed(text.trim()))?;
-    Some(Timestamp(at.unix_timestamp().checked_mul(1000)?))
+    let at = match text.parse::<i64>() {
+        // Within the years that a date can name: whatever is reckoned from it stays within bounds, too.
+        Ok(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok()?,
+        Err(_) => OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| typed(text.trim()))?,
+    };
+    Some(Timestamp(at.unix_timestamp() * 1000))
 }
 
 fn typed(text: &str) -> Option<OffsetDateTime> {
@@ -86,6 +87,8 @@ mod tests {
             "2015-12-25 25:00",
             "2015-12-25 +",
             "99999999999999999999",
+            "9223372036854775",
+            "-9223372036854775",
         ] {
             assert_eq!(read(text), None, "{text}");
         }
