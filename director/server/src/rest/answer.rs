@@ -1,26 +1,27 @@
-//! Answers that are no rows: errors in BOSH's shape, and the redirect to a task.
+//! Answers to what was not done: errors in BOSH's shape.
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::extract::Request;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use model::ErrorCode;
 use model::task::TaskError;
-use model::{ErrorCode, TaskId};
 use release::BlobError;
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use schemars::{JsonSchema, json_schema};
+use serde::Serialize;
 use service::{ACCESS_TASK, ServiceError};
 use state::command::Refusal;
 use state::log::LogError;
 
+use super::content::media;
+use super::outcome::{ByStatus, with};
 use crate::error_map::is_not_found;
-
-/// What a handler returns.
-pub(super) type Answer = Result<Response, Failure>;
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -52,50 +53,47 @@ impl From<BlobError> for Failure {
     }
 }
 
-impl From<QueryRejection> for Failure {
-    fn from(error: QueryRejection) -> Self {
-        told(ErrorCode::BadRequest, error.body_text())
-    }
-}
-
 impl From<BytesRejection> for Failure {
     fn from(error: BytesRejection) -> Self {
         Self::Text(error.status(), error.body_text())
     }
 }
 
-/// A body of JSON. One that is none, or that lacks something, is told as every other mistake is.
-pub(super) struct JsonBody<T>(pub T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        Self::of(&Bytes::from_request(request, state).await?)
-    }
-}
-
-impl<T: DeserializeOwned> JsonBody<T> {
-    /// Reads one that is needed as bytes, too.
-    pub fn of(body: &[u8]) -> Result<Self, Failure> {
-        let parsed = object(body);
-        parsed.map(Self).map_err(|error| {
-            told(ErrorCode::BadRequest, format!("the body is not the JSON that is asked for: {error}"))
-        })
-    }
-}
-
-/// Reads an object. A structure would be read from an array, too, field by field: `[true]` would pause resurrection.
-pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[') => Err(serde::de::Error::custom("an object is expected, not an array")),
-        _ => serde_json::from_slice(body),
-    }
-}
-
 /// Makes an error with one of BOSH's numbers.
 pub(super) fn told(code: ErrorCode, message: impl Into<String>) -> Failure {
     Failure::Service(ServiceError::told(code, message))
+}
+
+/// An error.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ErrorBody {
+    /// BOSH's number.
+    code: u32,
+    /// What is wrong.
+    description: String,
+}
+
+/// Returns an answer that is an error. BOSH tells some as a line of text.
+pub(super) fn error(ctx: &mut GenContext, about: &str) -> Described {
+    let mut answer = with(about, "application/json", ctx.schema.subschema_for::<ErrorBody>());
+    answer.content.insert("text/plain".into(), media(json_schema!({ "type": "string" })));
+    answer
+}
+
+/// What any operation may be answered with.
+impl OperationOutput for Failure {
+    type Inner = Self;
+
+    fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> ByStatus {
+        let all = [
+            (400, "The request makes no sense, or not now."),
+            (401, "Nobody has logged in, or somebody who may not: the scopes are named that are wanted."),
+            (404, "There is no such thing, or not for content of this type."),
+            (500, "Something here is broken."),
+            (503, "There is no leader just now. Asking again helps."),
+        ];
+        all.into_iter().map(|(status, about)| (Some(status), error(ctx, about))).collect()
+    }
 }
 
 impl IntoResponse for Failure {
@@ -180,7 +178,7 @@ fn status_of(code: u32) -> StatusCode {
 
 /// The CLI looks for `"code":` with no blank behind it, and for the code before the description.
 fn described(status: StatusCode, code: u32, description: &str) -> Response {
-    (status, Json(json!({ "code": code, "description": description }))).into_response()
+    (status, Json(ErrorBody { code, description: description.to_owned() })).into_response()
 }
 
 /// Nobody has proved who they are.
@@ -230,12 +228,16 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
 }
 
 /// Says so.
-pub(super) fn not_found_at(path: &str) -> Response {
-    let text = match path.split('/').nth(1) {
+fn not_found_at(path: &str) -> Response {
+    (StatusCode::NOT_FOUND, no_such_endpoint(path)).into_response()
+}
+
+/// Returns how it is said.
+pub(super) fn no_such_endpoint(path: &str) -> String {
+    match path.split('/').nth(1) {
         Some(noun) if NOUNS.contains(&noun) => format!("Endpoint '{path}' not found."),
         _ => format!("Not Found: {path}"),
-    };
-    (StatusCode::NOT_FOUND, text).into_response()
+    }
 }
 
 /// Lets pass what comes as YAML; in BOSH, other content is at a path that there is not.
@@ -255,10 +257,4 @@ async fn only(kind: &str, request: Request, next: Next) -> Response {
         return not_found_at(request.uri().path());
     }
     next.run(request).await
-}
-
-/// Sends the client to a task. With 302, which is followed with GET whatever the method was; relative, because the CLI
-/// goes on with the host that it was given.
-pub(super) fn see_task(task: TaskId) -> Response {
-    (StatusCode::FOUND, [(LOCATION, format!("/tasks/{task}"))]).into_response()
 }

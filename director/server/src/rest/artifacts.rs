@@ -4,54 +4,153 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use futures::TryStreamExt as _;
-use model::release::ReleaseVersion;
+use model::release::{JobInfo, ReleaseVersion};
 use model::stemcell::StemcellRecord;
-use model::{BlobDigest, DeploymentName, ErrorCode, Version};
+use model::{BlobDigest, DeploymentName, ErrorCode, PackageName, Version};
 use release::Blobstore as _;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service::{Caller, Right};
 use tokio_util::io::StreamReader;
 
-use super::answer::{Answer, Failure, see_task, told};
+use super::answer::{Failure, told};
+use super::content::{Archive, Query, Unread};
 use super::deployments::all;
 use super::login::Login;
+use super::outcome::{Answer, List, SeeTask};
 use super::repeats;
 use super::{Rest, is_on};
 use crate::door::at_most;
 
-/// `releases`
-pub(super) async fn releases(Login(caller): Login, State(rest): State<Rest>) -> Answer {
-    let service = &rest.door.service;
-    let mut by_name: BTreeMap<String, Vec<(Version, Value)>> = BTreeMap::new();
-    for (release, in_use) in all!(page => service.releases(&caller, &page)) {
-        let jobs: Vec<_> = release.jobs.iter().map(|job| job.name.to_string()).collect();
-        let version = json!({
-            "version": release.release.version,
-            "commit_hash": release.commit_hash,
-            "uncommitted_changes": release.uncommitted_changes,
-            "currently_deployed": in_use,
-            "job_names": jobs,
-        });
-        let name = release.release.name.to_string();
-        by_name.entry(name).or_default().push((release.release.version, version));
-    }
-    let row = |(name, versions): (String, Vec<(Version, Value)>)| {
-        let versions: Vec<Value> = versions.into_iter().map(|(_, version)| version).collect();
-        json!({ "name": name, "release_versions": versions })
-    };
-    Ok(Json(by_name.into_iter().map(row).collect::<Vec<_>>()).into_response())
+/// A release.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ReleaseRow {
+    name: String,
+    release_versions: Vec<ReleaseVersionRow>,
 }
 
-#[derive(Deserialize)]
+/// A version of a release.
+#[derive(JsonSchema, Serialize)]
+struct ReleaseVersionRow {
+    version: String,
+    commit_hash: String,
+    uncommitted_changes: bool,
+    currently_deployed: bool,
+    job_names: Vec<String>,
+}
+
+/// `releases`
+pub(super) async fn releases(Login(caller): Login, State(rest): State<Rest>) -> List<ReleaseRow> {
+    let service = &rest.door.service;
+    let mut by_name: BTreeMap<String, Vec<ReleaseVersionRow>> = BTreeMap::new();
+    for (release, in_use) in all!(page => service.releases(&caller, &page)) {
+        let version = ReleaseVersionRow {
+            version: release.release.version.to_string(),
+            commit_hash: release.commit_hash,
+            uncommitted_changes: release.uncommitted_changes,
+            currently_deployed: in_use,
+            job_names: release.jobs.iter().map(|job| job.name.to_string()).collect(),
+        };
+        by_name.entry(release.release.name.to_string()).or_default().push(version);
+    }
+    let row = |(name, release_versions)| ReleaseRow { name, release_versions };
+    Ok(Json(by_name.into_iter().map(row).collect()))
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ReleaseQuery {
     version: Option<String>,
+}
+
+/// A version of a release, if one is asked for; else what all of them have.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+pub(super) enum ReleaseAnswer {
+    /// One version.
+    One(Inspected),
+    /// All of them.
+    All(AllVersions),
+}
+
+/// What is in a version of a release.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Inspected {
+    jobs: Vec<InspectedJob>,
+    packages: Vec<InspectedPackage>,
+}
+
+/// A job of a version of a release.
+#[derive(JsonSchema, Serialize)]
+struct InspectedJob {
+    name: String,
+    blobstore_id: String,
+    sha1: String,
+    fingerprint: String,
+    consumes: Vec<InspectedLink>,
+    provides: Vec<InspectedLink>,
+}
+
+/// A link that a job offers or wants.
+#[derive(JsonSchema, Serialize)]
+struct InspectedLink {
+    name: String,
+    r#type: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    optional: bool,
+}
+
+/// A package of a version of a release.
+#[derive(JsonSchema, Serialize)]
+struct InspectedPackage {
+    name: String,
+    /// Where its source is; null in a compiled release.
+    blobstore_id: Option<String>,
+    sha1: String,
+    fingerprint: String,
+    compiled_packages: Vec<InspectedCompiled>,
+}
+
+/// A package that is compiled.
+#[derive(JsonSchema, Serialize)]
+struct InspectedCompiled {
+    /// `OS/VERSION`
+    stemcell: String,
+    sha1: String,
+    blobstore_id: String,
+}
+
+/// What all versions of a release have.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct AllVersions {
+    packages: Vec<PackageOfSome>,
+    jobs: Vec<JobOfSome>,
+    versions: Vec<String>,
+}
+
+/// A package of some versions.
+#[derive(JsonSchema, Serialize)]
+struct PackageOfSome {
+    name: String,
+    sha1: String,
+    version: String,
+    dependencies: Vec<String>,
+}
+
+/// A job of some versions.
+#[derive(JsonSchema, Serialize)]
+struct JobOfSome {
+    name: String,
+    sha1: String,
+    version: String,
+    packages: Vec<String>,
 }
 
 /// `inspect-release`
@@ -60,52 +159,59 @@ pub(super) async fn release(
     State(rest): State<Rest>,
     Path(name): Path<String>,
     Query(query): Query<ReleaseQuery>,
-) -> Answer {
+) -> Answer<Json<ReleaseAnswer>> {
     let service = &rest.door.service;
     let Some(version) = query.version.filter(|version| !version.is_empty()) else {
-        return all_versions(&rest, &caller, &name).await;
+        return Ok(Json(ReleaseAnswer::All(all_versions(&rest, &caller, &name).await?)));
     };
     let (release, compiled) = service.release(&caller, &name.into(), &version.into()).await?;
-    let jobs = release.jobs.iter().map(|job| {
-        let provides = job.provides.iter().map(|link| {
-            let mut row = json!({ "name": link.name, "type": link.kind });
-            if !link.properties.is_empty() {
-                row["properties"] = json!(link.properties);
-            }
-            row
-        });
-        let consumes = job.consumes.iter().map(|link| {
-            let mut row = json!({ "name": link.name, "type": link.kind });
-            if link.optional {
-                row["optional"] = json!(true);
-            }
-            row
-        });
-        json!({
-            "name": job.name, "blobstore_id": job.blob, "sha1": job.digest, "fingerprint": job.fingerprint,
-            "consumes": consumes.collect::<Vec<_>>(), "provides": provides.collect::<Vec<_>>(),
-        })
-    });
+    let jobs = release.jobs.iter().map(InspectedJob::from).collect();
     let packages = release.packages.iter().map(|package| {
         let of_this = compiled
             .iter()
             .filter(|c| c.key.name == package.name && c.key.fingerprint == package.fingerprint);
-        let compiled: Vec<Value> = of_this
-            .map(|c| {
-                let stemcell = format!("{}/{}", c.key.os, c.key.stemcell_version);
-                json!({ "stemcell": stemcell, "sha1": c.digest, "blobstore_id": c.blob })
-            })
-            .collect();
-        json!({
-            "name": package.name, "blobstore_id": package.source, "sha1": package.digest,
-            "fingerprint": package.fingerprint, "compiled_packages": compiled,
-        })
+        let compiled = of_this.map(|c| InspectedCompiled {
+            stemcell: format!("{}/{}", c.key.os, c.key.stemcell_version),
+            sha1: c.digest.clone(),
+            blobstore_id: c.blob.to_string(),
+        });
+        InspectedPackage {
+            name: package.name.to_string(),
+            blobstore_id: package.source.as_ref().map(ToString::to_string),
+            sha1: package.digest.clone(),
+            fingerprint: package.fingerprint.to_string(),
+            compiled_packages: compiled.collect(),
+        }
     });
-    let body = json!({ "jobs": jobs.collect::<Vec<_>>(), "packages": packages.collect::<Vec<_>>() });
-    Ok(Json(body).into_response())
+    Ok(Json(ReleaseAnswer::One(Inspected { jobs, packages: packages.collect() })))
 }
 
-async fn all_versions(rest: &Rest, caller: &Caller, name: &str) -> Answer {
+impl From<&JobInfo> for InspectedJob {
+    fn from(job: &JobInfo) -> Self {
+        let provides = job.provides.iter().map(|link| InspectedLink {
+            name: link.name.clone(),
+            r#type: link.kind.clone(),
+            properties: link.properties.clone(),
+            optional: false,
+        });
+        let consumes = job.consumes.iter().map(|link| InspectedLink {
+            name: link.name.clone(),
+            r#type: link.kind.clone(),
+            properties: Vec::new(),
+            optional: link.optional,
+        });
+        Self {
+            name: job.name.to_string(),
+            blobstore_id: job.blob.to_string(),
+            sha1: job.digest.clone(),
+            fingerprint: job.fingerprint.to_string(),
+            consumes: consumes.collect(),
+            provides: provides.collect(),
+        }
+    }
+}
+
+async fn all_versions(rest: &Rest, caller: &Caller, name: &str) -> Answer<AllVersions> {
     let service = &rest.door.service;
     let found = all!(page => service.releases(caller, &page));
     let versions: Vec<ReleaseVersion> =
@@ -113,32 +219,40 @@ async fn all_versions(rest: &Rest, caller: &Caller, name: &str) -> Answer {
     if versions.is_empty() {
         return Err(told(ErrorCode::ReleaseNotFound, format!("Release '{name}' doesn't exist")));
     }
+    let texts = |names: &[PackageName]| names.iter().map(ToString::to_string).collect();
     // What several versions have in common is told once.
-    let packages = versions.iter().flat_map(|v| &v.packages).map(|p| {
-        let row = json!({
-            "name": p.name, "sha1": p.digest, "version": p.fingerprint, "dependencies": p.dependencies,
-        });
-        ((p.name.clone(), p.fingerprint.clone()), row)
+    let packages = versions.iter().flat_map(|v| &v.packages).map(|p| PackageOfSome {
+        name: p.name.to_string(),
+        sha1: p.digest.clone(),
+        version: p.fingerprint.to_string(),
+        dependencies: texts(&p.dependencies),
     });
-    let jobs = versions.iter().flat_map(|v| &v.jobs).map(|j| {
-        let row =
-            json!({ "name": j.name, "sha1": j.digest, "version": j.fingerprint, "packages": j.packages });
-        ((j.name.clone(), j.fingerprint.clone()), row)
+    let jobs = versions.iter().flat_map(|v| &v.jobs).map(|j| JobOfSome {
+        name: j.name.to_string(),
+        sha1: j.digest.clone(),
+        version: j.fingerprint.to_string(),
+        packages: texts(&j.packages),
     });
-    let numbers: Vec<&Version> = versions.iter().map(|v| &v.release.version).collect();
-    let (packages, jobs) = (distinct(packages), distinct(jobs));
-    Ok(Json(json!({ "packages": packages, "jobs": jobs, "versions": numbers })).into_response())
+    Ok(AllVersions {
+        packages: distinct(packages, |p| (p.name.clone(), p.version.clone())),
+        jobs: distinct(jobs, |j| (j.name.clone(), j.version.clone())),
+        versions: versions.iter().map(|v| v.release.version.to_string()).collect(),
+    })
 }
 
 /// Returns rows as they come, of those with the same key the first.
-fn distinct<K: Ord>(rows: impl Iterator<Item = (K, Value)>) -> Vec<Value> {
+fn distinct<T, K: Ord>(rows: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
     let mut seen = BTreeSet::new();
-    rows.filter_map(|(key, row)| seen.insert(key).then_some(row)).collect()
+    rows.filter(|row| seen.insert(key(row))).collect()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct UploadQuery {
+    /// To count the version of a release on.
+    #[schemars(with = "Option<bool>")]
     rebase: Option<String>,
+    /// To replace what is there.
+    #[schemars(with = "Option<bool>")]
     fix: Option<String>,
 }
 
@@ -207,13 +321,13 @@ pub(super) async fn upload_release(
     State(rest): State<Rest>,
     Query(query): Query<UploadQuery>,
     parts: Parts,
-    body: Body,
-) -> Answer {
+    Archive(body): Archive,
+) -> Answer<SeeTask> {
     let (service, brought) =
         (&rest.door.service, archive(&rest, (&caller, Right::UploadReleases), &parts, body).await?);
     let key = Some(repeats::key(service, &caller, &parts, brought.content()).await?);
     let (rebase, fix) = (is_on(query.rebase.as_ref()), is_on(query.fix.as_ref()));
-    Ok(see_task(match brought {
+    Ok(SeeTask(match brought {
         Brought::Blob(blob) => service.upload_release(&caller, key, blob, rebase, fix).await?,
         Brought::Url { location, digest, .. } => {
             let wanted = rest.door.wanted(location, digest);
@@ -222,9 +336,11 @@ pub(super) async fn upload_release(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct DeleteQuery {
+    /// Only this one of a release.
     version: Option<String>,
+    #[schemars(with = "Option<bool>")]
     force: Option<String>,
 }
 
@@ -235,37 +351,62 @@ pub(super) async fn delete_release(
     Path(name): Path<String>,
     Query(query): Query<DeleteQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
     let version = query.version.filter(|version| !version.is_empty()).map(Version::from);
-    Ok(see_task(service.delete_release(&caller, Some(key), name.into(), version).await?))
+    Ok(SeeTask(service.delete_release(&caller, Some(key), name.into(), version).await?))
+}
+
+/// A stemcell in a cloud.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct StemcellRow {
+    /// Its place in the list: there is no such number here.
+    id: usize,
+    name: String,
+    operating_system: String,
+    version: String,
+    cid: String,
+    cpi: String,
+    api_version: u32,
+    /// Who uses it.
+    deployments: Vec<StemcellUser>,
+}
+
+/// A deployment that uses a stemcell.
+#[derive(JsonSchema, Serialize)]
+struct StemcellUser {
+    name: String,
+}
+
+impl StemcellRow {
+    /// Returns the row at a place in the list.
+    pub fn new(number: usize, record: StemcellRecord, users: &[DeploymentName]) -> Self {
+        let stemcell = record.stemcell;
+        Self {
+            id: number + 1,
+            name: stemcell.name,
+            operating_system: stemcell.os,
+            version: stemcell.version.to_string(),
+            cid: stemcell.cid.to_string(),
+            cpi: stemcell.cpi.to_string(),
+            api_version: stemcell.api_version,
+            deployments: users.iter().map(|name| StemcellUser { name: name.to_string() }).collect(),
+        }
+    }
 }
 
 /// `stemcells`
-pub(super) async fn stemcells(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+pub(super) async fn stemcells(Login(caller): Login, State(rest): State<Rest>) -> List<StemcellRow> {
     let service = &rest.door.service;
     let found = all!(page => service.stemcells(&caller, &page));
     let users = service.stemcell_users(&caller).await?;
     let row = |(number, (record, _)): (usize, (StemcellRecord, bool))| {
         let key = (record.stemcell.name.clone(), record.stemcell.version.clone());
         let users = users.get(&key).map(Vec::as_slice).unwrap_or_default();
-        stemcell_row(number, record, users)
+        StemcellRow::new(number, record, users)
     };
-    Ok(Json(found.into_iter().enumerate().map(row).collect::<Vec<_>>()).into_response())
-}
-
-/// `number` is its place in the list.
-pub(super) fn stemcell_row(number: usize, record: StemcellRecord, users: &[DeploymentName]) -> Value {
-    let stemcell = record.stemcell;
-    let deployments: Vec<Value> = users.iter().map(|name| json!({ "name": name })).collect();
-    json!({
-        // There is no such number here; lists show none.
-        "id": number + 1,
-        "name": stemcell.name, "operating_system": stemcell.os, "version": stemcell.version,
-        "cid": stemcell.cid, "cpi": stemcell.cpi, "api_version": stemcell.api_version,
-        "deployments": deployments,
-    })
+    Ok(Json(found.into_iter().enumerate().map(row).collect()))
 }
 
 /// `upload-stemcell`
@@ -274,13 +415,13 @@ pub(super) async fn upload_stemcell(
     State(rest): State<Rest>,
     Query(query): Query<UploadQuery>,
     parts: Parts,
-    body: Body,
-) -> Answer {
+    Archive(body): Archive,
+) -> Answer<SeeTask> {
     let (service, brought) =
         (&rest.door.service, archive(&rest, (&caller, Right::UploadStemcells), &parts, body).await?);
     let key = Some(repeats::key(service, &caller, &parts, brought.content()).await?);
     let fix = is_on(query.fix.as_ref());
-    Ok(see_task(match brought {
+    Ok(SeeTask(match brought {
         Brought::Blob(blob) => service.upload_stemcell(&caller, key, blob, fix).await?,
         Brought::Url { location, digest, .. } => {
             let wanted = rest.door.wanted(location, digest);
@@ -289,17 +430,38 @@ pub(super) async fn upload_stemcell(
     }))
 }
 
+/// Which stemcell is asked for.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone: what is missing is told field by field")]
+pub(super) struct StemcellQuestion {
+    stemcell: StemcellName,
+}
+
+/// A stemcell.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+struct StemcellName {
+    name: String,
+    version: String,
+}
+
+/// Whether it is to be uploaded.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct StemcellNeed {
+    needed: bool,
+}
+
 /// Whether a stemcell is still to be uploaded.
 pub(super) async fn is_stemcell_needed(
     Login(caller): Login,
     State(rest): State<Rest>,
-    body: Bytes,
-) -> Answer {
+    body: Unread<StemcellQuestion>,
+) -> Answer<Json<StemcellNeed>> {
     let service = &rest.door.service;
     let found = all!(page => service.stemcells(&caller, &page));
     let bad =
         |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
-    let wish: Value = serde_json::from_slice(&body).map_err(bad)?;
+    let wish: Value = serde_json::from_slice(&body.bytes).map_err(bad)?;
     let missing = |field| move || told(ErrorCode::ValidationMissingField, format!("Missing '{field}' field"));
     let stemcell = wish.get("stemcell").ok_or_else(missing("stemcell"))?;
     let part = |field| stemcell.get(field).and_then(Value::as_str).ok_or_else(missing(field));
@@ -307,7 +469,7 @@ pub(super) async fn is_stemcell_needed(
     let is_there = found
         .iter()
         .any(|(record, _)| record.stemcell.name == name && record.stemcell.version.as_str() == version);
-    Ok(Json(json!({ "needed": !is_there })).into_response())
+    Ok(Json(StemcellNeed { needed: !is_there }))
 }
 
 /// `delete-stemcell`
@@ -317,9 +479,9 @@ pub(super) async fn delete_stemcell(
     Path((name, version)): Path<(String, String)>,
     Query(query): Query<DeleteQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
     let force = is_on(query.force.as_ref());
-    Ok(see_task(service.delete_stemcell(&caller, Some(key), name, version.into(), force).await?))
+    Ok(SeeTask(service.delete_stemcell(&caller, Some(key), name, version.into(), force).await?))
 }

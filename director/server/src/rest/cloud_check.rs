@@ -3,23 +3,24 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
-use model::problem::Standing;
+use model::problem::{Resolution, Standing};
 use model::task::{Choice, InstanceFilter};
 use model::{DeploymentName, ErrorCode, ProblemId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service::Access;
 use service::ops::Resolutions;
 
 use super::Rest;
-use super::answer::{Answer, Failure, JsonBody, object, see_task, told};
+use super::answer::{Failure, told};
+use super::content::{JsonBody, NoJson, Unread};
 use super::deployments::all;
 use super::login::Login;
+use super::outcome::{Answer, List, Never, SeeTask};
 use super::repeats;
 use super::tasks::context_id;
 
@@ -29,11 +30,12 @@ pub(super) async fn scan(
     State(rest): State<Rest>,
     Path(name): Path<String>,
     parts: Parts,
-) -> Answer {
+    _: NoJson,
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
     let name = DeploymentName::new(name);
-    Ok(see_task(service.scan_cloud(&caller, Some(key), &name, context_id(&parts)).await?))
+    Ok(SeeTask(service.scan_cloud(&caller, Some(key), &name, context_id(&parts)).await?))
 }
 
 /// What was found.
@@ -41,33 +43,57 @@ pub(super) async fn problems(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path(name): Path<String>,
-) -> Answer {
+) -> List<ProblemRow> {
     let (service, name) = (&rest.door.service, DeploymentName::new(name));
     let found = all!(page => service.problems(&caller, name.clone(), &page));
-    Ok(Json(found.iter().map(problem_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.iter().map(ProblemRow::from).collect()))
 }
 
-fn problem_row(standing: &Standing) -> Value {
-    let problem = &standing.problem;
-    let fault = &problem.finding.fault;
-    let resolution = |resolution: &model::problem::Resolution| {
-        json!({
-            "name": resolution.name(), "plan": fault.plan(*resolution),
-        })
-    };
-    json!({
-        "id": problem.id,
-        "type": fault.type_name(),
-        "data": {},
-        "description": standing.description(),
-        "resolutions": standing.resolutions().iter().map(resolution).collect::<Vec<_>>(),
-        "instance_group": problem.finding.group,
-    })
+/// A problem, and what can be done about it.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ProblemRow {
+    id: u64,
+    /// `missing_vm`, `unresponsive_agent` …
+    r#type: &'static str,
+    /// Nothing.
+    data: BTreeMap<String, Value>,
+    description: String,
+    resolutions: Vec<ResolutionRow>,
+    instance_group: String,
 }
 
-#[derive(Deserialize)]
-struct ResolveBody {
+/// What can be done about a problem.
+#[derive(JsonSchema, Serialize)]
+struct ResolutionRow {
+    name: &'static str,
+    /// In words.
+    plan: &'static str,
+}
+
+impl From<&Standing> for ProblemRow {
+    fn from(standing: &Standing) -> Self {
+        let problem = &standing.problem;
+        let fault = &problem.finding.fault;
+        let resolution = |resolution: &Resolution| ResolutionRow {
+            name: resolution.name(),
+            plan: fault.plan(*resolution),
+        };
+        Self {
+            id: problem.id.0,
+            r#type: fault.type_name(),
+            data: BTreeMap::new(),
+            description: standing.description(),
+            resolutions: standing.resolutions().iter().map(resolution).collect(),
+            instance_group: problem.finding.group.to_string(),
+        }
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ResolveBody {
+    /// What to do, by the problems' ids; null stands for what is done by default.
     resolutions: BTreeMap<String, Option<String>>,
+    /// By group, numbers or percentages.
     #[serde(default)]
     max_in_flight_overrides: Option<BTreeMap<String, Value>>,
 }
@@ -78,13 +104,12 @@ pub(super) async fn resolve(
     State(rest): State<Rest>,
     Path(name): Path<String>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    body: Unread<ResolveBody>,
+) -> Answer<SeeTask> {
     let refused = |text: String| told(ErrorCode::CloudcheckInvalidResolutionFormat, text);
     let service = &rest.door.service;
-    let key = repeats::key(service, &caller, &parts, &body).await?;
-    let given: ResolveBody = object(&body)
-        .map_err(|error| refused(format!("Invalid format for resolutions: {error}")))?;
+    let key = repeats::key(service, &caller, &parts, &body.bytes).await?;
+    let given = body.object().map_err(|error| refused(format!("Invalid format for resolutions: {error}")))?;
     let mut resolutions = Resolutions::default();
     for (id, resolution) in given.resolutions {
         let id = id.parse().map_err(|_| refused(format!("Invalid problem id '{id}'")))?;
@@ -100,11 +125,12 @@ pub(super) async fn resolve(
     }
     let name = DeploymentName::new(name);
     let task = service.resolve_problems(&caller, Some(key), &name, resolutions, context_id(&parts)).await?;
-    Ok(see_task(task))
+    Ok(SeeTask(task))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct FixBody {
+    /// Ids or indexes of instances, by group.
     jobs: BTreeMap<String, Vec<Value>>,
 }
 
@@ -115,7 +141,7 @@ pub(super) async fn scan_and_fix(
     Path(name): Path<String>,
     parts: Parts,
     JsonBody(body): JsonBody<FixBody>,
-) -> Answer {
+) -> Answer<SeeTask> {
     let mut wanted = Vec::new();
     for (group, ids) in &body.jobs {
         for id in ids {
@@ -128,7 +154,7 @@ pub(super) async fn scan_and_fix(
     let key = repeats::key(service, &caller, &parts, content.as_bytes()).await?;
     let name = DeploymentName::new(name);
     let task = service.scan_and_fix(&caller, Some(key), &name, &wanted, context_id(&parts)).await?;
-    Ok(see_task(task))
+    Ok(SeeTask(task))
 }
 
 /// Resurrection of one instance can't be paused any more, in BOSH neither.
@@ -136,7 +162,8 @@ pub(super) async fn resurrection(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path((name, _, _)): Path<(String, String, String)>,
-) -> Answer {
+    _: NoJson,
+) -> Answer<Never> {
     let name = DeploymentName::new(name);
     rest.door.service.may_access_deployment(&caller, &name, Access::Admin).await?;
     let text = "This endpoint has been removed. Please use \

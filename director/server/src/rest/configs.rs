@@ -1,43 +1,69 @@
 //! Configs: the generic paths, and those of cloud, runtime and CPI configs that the CLI's typed commands use.
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::Operation;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse, Response};
 use model::config::StoredConfig;
 use model::{ConfigId, ErrorCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service::ops::{ConfigSide, PutConfig};
 use service::{Caller, ServiceError};
 use state::command::Refusal;
 
 use super::Rest;
-use super::answer::{Answer, Failure, not_found_at, told};
-use super::deployments::{all, lines, text};
+use super::answer::{self, ErrorBody, Failure, no_such_endpoint, told};
+use super::content::{Query, Unread, Yaml, media};
+use super::deployments::{Line, all, lines};
 use super::login::Login;
+use super::outcome::{self, Answer, ByStatus, Done, List, Stored};
 use super::times;
 
-fn row(config: &StoredConfig, current: bool) -> Value {
-    json!({
-        // Ids of configs are text, as in BOSH.
-        "id": config.id.0.to_string(),
-        "type": config.kind,
-        "name": config.name,
-        "content": config.content,
-        "created_at": times::dated(config.created_at),
-        "team": config.team,
-        "current": current,
-    })
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct ListQuery {
+/// A version of a config.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ConfigRow {
+    /// Ids of configs are text, as in BOSH.
+    id: String,
     r#type: String,
     name: String,
+    /// As it was sent.
+    content: String,
+    created_at: String,
+    /// Who owns it.
+    team: Option<String>,
+    /// Whether it is the newest.
+    current: bool,
+}
+
+impl ConfigRow {
+    fn new(config: StoredConfig, current: bool) -> Self {
+        Self {
+            id: config.id.0.to_string(),
+            r#type: config.kind,
+            name: config.name,
+            content: config.content,
+            created_at: times::dated(config.created_at),
+            team: config.team,
+            current,
+        }
+    }
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(super) struct ListQuery {
+    /// `cloud`, `runtime`, `cpi`, or any other.
+    r#type: String,
+    name: String,
+    /// How many versions of each; 1, if neither this nor `latest` is said.
     limit: Option<String>,
+    /// `false` for all versions.
+    #[schemars(with = "Option<bool>")]
     latest: Option<String>,
 }
 
@@ -92,10 +118,10 @@ pub(super) async fn list(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(query): Query<ListQuery>,
-) -> Answer {
+) -> List<ConfigRow> {
     let versions = query.versions()?;
     let found = newest(&rest, &caller, &query, versions).await?;
-    Ok(Json(found.iter().map(|(config, current)| row(config, *current)).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.into_iter().map(|(config, current)| ConfigRow::new(config, current)).collect()))
 }
 
 fn config_id(text: &str) -> Result<ConfigId, Failure> {
@@ -104,23 +130,30 @@ fn config_id(text: &str) -> Result<ConfigId, Failure> {
 }
 
 /// `config ID`
-pub(super) async fn one(Login(caller): Login, State(rest): State<Rest>, Path(id): Path<String>) -> Answer {
+pub(super) async fn one(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+) -> Answer<Json<ConfigRow>> {
     let (config, current) = rest.door.service.config(&caller, Some(config_id(&id)?), "", "").await?;
-    Ok(Json(row(&config, current)).into_response())
+    Ok(Json(ConfigRow::new(config, current)))
 }
 
-#[derive(Deserialize)]
-struct PutWish {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct PutWish {
     r#type: Option<String>,
     name: Option<String>,
+    /// YAML in a text.
+    #[schemars(with = "Option<String>")]
     content: Option<Value>,
+    /// The newest version that was seen; 0 for none.
     expected_latest_id: Option<String>,
 }
 
-fn json_of<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+fn json_of<T: serde::de::DeserializeOwned>(body: &Unread<T>) -> Result<T, Failure> {
     let bad =
         |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
-    let value: Value = serde_json::from_slice(body).map_err(bad)?;
+    let value: Value = serde_json::from_slice(&body.bytes).map_err(bad)?;
     if !value.is_object() {
         return Err(told(ErrorCode::BadRequest, "JSON object expected"));
     }
@@ -141,9 +174,53 @@ fn required(value: Option<String>, name: &str) -> Result<String, Failure> {
     value.filter(|text| !text.is_empty()).ok_or_else(missing)
 }
 
+/// What became of a config that was sent.
+pub(super) enum PutAnswer {
+    /// It is stored, or was there already.
+    Stored(ConfigRow),
+    /// It is not: there is a newer one than was seen.
+    Moved(ConfigMoved),
+}
+
+/// That there is a newer version than was seen.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ConfigMoved {
+    latest_id: String,
+    expected_latest_id: String,
+    description: String,
+}
+
+impl IntoResponse for PutAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Stored(row) => (StatusCode::CREATED, Json(row)).into_response(),
+            Self::Moved(moved) => (StatusCode::PRECONDITION_FAILED, Json(moved)).into_response(),
+        }
+    }
+}
+
+impl OperationOutput for PutAnswer {
+    type Inner = Self;
+
+    fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> ByStatus {
+        let (row, moved) =
+            (ctx.schema.subschema_for::<ConfigRow>(), ctx.schema.subschema_for::<ConfigMoved>());
+        vec![
+            (Some(201), outcome::with("It is stored, or was there already.", JSON, row)),
+            (Some(412), outcome::with("There is a newer one than was seen.", JSON, moved)),
+        ]
+    }
+}
+
+const JSON: &str = "application/json";
+
 /// `update-config`
-pub(super) async fn put(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
-    let wish: PutWish = json_of(&body)?;
+pub(super) async fn put(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    body: Unread<PutWish>,
+) -> Answer<PutAnswer> {
+    let wish = json_of(&body)?;
     let expected = wish.expected_latest_id.filter(|id| !id.is_empty());
     let put = PutConfig {
         kind: required(wish.r#type, "type")?,
@@ -154,19 +231,19 @@ pub(super) async fn put(Login(caller): Login, State(rest): State<Rest>, body: By
     let stored = rest.door.service.put_config(&caller, None, put).await;
     let (id, _) = match stored {
         Err(ServiceError::Refused(Refusal::ConfigMoved { latest, .. })) => {
-            let (latest, expected) = (latest.0.to_string(), expected.unwrap_or_default());
-            let text = format!("Latest Id: '{latest}' does not match expected latest id");
-            let body = json!({ "latest_id": latest, "expected_latest_id": expected, "description": text });
-            return Ok((StatusCode::PRECONDITION_FAILED, Json(body)).into_response());
+            let latest_id = latest.0.to_string();
+            let description = format!("Latest Id: '{latest_id}' does not match expected latest id");
+            let expected_latest_id = expected.unwrap_or_default();
+            return Ok(PutAnswer::Moved(ConfigMoved { latest_id, expected_latest_id, description }));
         }
         other => other?,
     };
     let (config, current) = rest.door.service.own_config(&caller, id).await?;
-    Ok((StatusCode::CREATED, Json(row(&config, current))).into_response())
+    Ok(PutAnswer::Stored(ConfigRow::new(config, current)))
 }
 
-#[derive(Deserialize)]
-struct DiffWish {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct DiffWish {
     r#type: Option<String>,
     name: Option<String>,
     content: Option<String>,
@@ -174,7 +251,7 @@ struct DiffWish {
     to: Option<DiffSide>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct DiffSide {
     id: String,
@@ -191,11 +268,15 @@ impl DiffSide {
 }
 
 /// `diff-config`, and what `update-config` shows first.
-pub(super) async fn diff(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
+pub(super) async fn diff(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    body: Unread<DiffWish>,
+) -> Answer<DiffAnswer> {
     const FORMATS: &str = "The following request formats are allowed:\n\
         1. {\"from\":<config>,\"to\":<config>} where <config> is either {\"id\":\"<id>\"} or {\"content\":\"<content>\"}\n\
         2. {\"type\":\"<type>\",\"name\":\"<name>\",\"content\":\"<content>\"}";
-    let wish: DiffWish = json_of(&body)?;
+    let wish = json_of(&body)?;
     let is_latest = wish.from.is_none();
     let (from, to) = match (wish.from, wish.to, wish.r#type, wish.name, wish.content) {
         (Some(from), Some(to), None, None, None) => (from.side()?, to.side()?),
@@ -206,18 +287,76 @@ pub(super) async fn diff(Login(caller): Login, State(rest): State<Rest>, body: B
     };
     match rest.door.service.diff_configs(&caller, from, to).await {
         Ok((found, id)) => {
-            let mut answer = json!({ "diff": lines(found) });
             // The CLI says with `expected_latest_id` which version it has compared with.
-            if is_latest {
-                answer["from"] = json!({ "id": id.map_or(0, |id| id.0).to_string() });
-            }
-            Ok(Json(answer).into_response())
+            let from = is_latest.then(|| ConfigVersion { id: id.map_or(0, |id| id.0).to_string() });
+            Ok(DiffAnswer::Diff(ConfigDiff { diff: lines(found), from }))
         }
         Err(ServiceError::Told(error)) if error.code != ErrorCode::ConfigNotFound.number() => {
-            let text = format!("Unable to diff config content: {}", error.message);
-            Ok((StatusCode::BAD_REQUEST, Json(json!({ "diff": [], "error": text }))).into_response())
+            let error = format!("Unable to diff config content: {}", error.message);
+            Ok(DiffAnswer::None(NoDiff { diff: Vec::new(), error }))
         }
         Err(other) => Err(other.into()),
+    }
+}
+
+/// What a config would change, or why that can't be told.
+pub(super) enum DiffAnswer {
+    /// What.
+    Diff(ConfigDiff),
+    /// Why not.
+    None(NoDiff),
+}
+
+/// What a config would change.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ConfigDiff {
+    diff: Vec<Line>,
+    /// What it was compared with, if that was the newest version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<ConfigVersion>,
+}
+
+/// A version of a config; 0 if there is none.
+#[derive(JsonSchema, Serialize)]
+struct ConfigVersion {
+    id: String,
+}
+
+/// Why there is no difference.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct NoDiff {
+    /// Empty.
+    diff: Vec<Line>,
+    error: String,
+}
+
+impl IntoResponse for DiffAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Diff(diff) => Json(diff).into_response(),
+            Self::None(none) => (StatusCode::BAD_REQUEST, Json(none)).into_response(),
+        }
+    }
+}
+
+/// The answer of 400 without a difference; errors have it, too.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "for its description alone")]
+enum NoDiffOrError {
+    NoDiff(NoDiff),
+    Error(ErrorBody),
+}
+
+impl OperationOutput for DiffAnswer {
+    type Inner = Self;
+
+    fn inferred_responses(ctx: &mut GenContext, _: &mut Operation) -> ByStatus {
+        let (diff, none) =
+            (ctx.schema.subschema_for::<ConfigDiff>(), ctx.schema.subschema_for::<NoDiffOrError>());
+        let mut refused = answer::error(ctx, "One of the two is no YAML, or the request makes no sense.");
+        refused.content.insert(JSON.into(), media(none));
+        vec![(Some(200), outcome::with("The lines.", JSON, diff)), (Some(400), refused)]
     }
 }
 
@@ -225,13 +364,13 @@ pub(super) async fn diff(Login(caller): Login, State(rest): State<Rest>, body: B
 pub(super) async fn delete(
     Login(caller): Login,
     State(rest): State<Rest>,
-    Query(query): Query<ListQuery>,
-) -> Answer {
-    let kind = required(Some(query.r#type), "type")?;
-    let name = required(Some(query.name), "name")?;
+    Query(query): Query<NameQuery>,
+) -> Answer<Done> {
+    let kind = required(query.r#type, "type")?;
+    let name = required(query.name, "name")?;
     match rest.door.service.delete_config(&caller, None, &kind, &name).await? {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Ok(not_found_at("/configs")),
+        true => Ok(Done),
+        false => Err(Failure::Text(StatusCode::NOT_FOUND, no_such_endpoint("/configs"))),
     }
 }
 
@@ -240,9 +379,45 @@ pub(super) async fn delete_one(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path(id): Path<String>,
-) -> Answer {
+) -> Answer<Done> {
     rest.door.service.delete_config_version(&caller, None, config_id(&id)?).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(Done)
+}
+
+/// Which config.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct NameQuery {
+    r#type: Option<String>,
+    name: Option<String>,
+}
+
+/// Which of the configs of a type.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct TypedQuery {
+    /// `default`, if it is not said.
+    #[serde(default)]
+    name: String,
+    /// How many versions.
+    limit: Option<String>,
+}
+
+impl TypedQuery {
+    fn name(self) -> String {
+        if self.name.is_empty() { "default".into() } else { self.name }
+    }
+}
+
+/// A version of a config of a type.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct TypedRow {
+    properties: String,
+    created_at: String,
+}
+
+/// What a config of a type would change.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct TypedDiff {
+    diff: Vec<Line>,
 }
 
 /// Makes the three handlers of a type of config with paths of its own.
@@ -252,34 +427,33 @@ macro_rules! typed {
         pub(super) async fn $list(
             Login(caller): Login,
             State(rest): State<Rest>,
-            Query(query): Query<ListQuery>,
-        ) -> Answer {
-            let query = ListQuery { r#type: $kind.into(), ..query };
-            list_typed(&rest, &caller, query).await
+            Query(query): Query<TypedQuery>,
+        ) -> List<TypedRow> {
+            list_typed(&rest, &caller, $kind, query).await
         }
 
         #[doc = concat!("`update-", $kind, "-config`")]
         pub(super) async fn $put(
             Login(caller): Login,
             State(rest): State<Rest>,
-            Query(query): Query<ListQuery>,
-            body: Bytes,
-        ) -> Answer {
-            put_typed(&rest, &caller, $kind, query.name, &body).await
+            Query(query): Query<TypedQuery>,
+            body: Yaml,
+        ) -> Answer<Stored> {
+            put_typed(&rest, &caller, $kind, query.name(), &body).await
         }
 
         #[doc = concat!("What `update-", $kind, "-config` shows first.")]
         pub(super) async fn $diff(
             Login(caller): Login,
             State(rest): State<Rest>,
-            Query(query): Query<ListQuery>,
-            body: Bytes,
-        ) -> Answer {
+            Query(query): Query<TypedQuery>,
+            body: Yaml,
+        ) -> Answer<Json<TypedDiff>> {
             rest.door.service.may_change_typed(&caller)?;
-            let from = ConfigSide::Latest { kind: $kind.into(), name: or_default(query.name) };
+            let from = ConfigSide::Latest { kind: $kind.into(), name: query.name() };
             let to = ConfigSide::Text(document(&body)?);
             let (found, _) = rest.door.service.diff_configs(&caller, from, to).await?;
-            Ok(Json(json!({ "diff": lines(found) })).into_response())
+            Ok(Json(TypedDiff { diff: lines(found) }))
         }
     };
 }
@@ -289,34 +463,31 @@ typed!("runtime", list_runtime, put_runtime, diff_runtime);
 typed!("cpi", list_cpi, put_cpi, diff_cpi);
 
 /// Reads a body that must be a document. These paths complain about it as about a manifest.
-fn document(body: &Bytes) -> Result<String, Failure> {
-    let content = text(body)?;
+fn document(body: &Yaml) -> Result<String, Failure> {
+    let content = body.text()?;
     model::yaml::parse_mapping(&content).map_err(|error| Failure::Service(ServiceError::Told(error)))?;
     Ok(content)
 }
 
-fn or_default(name: String) -> String {
-    if name.is_empty() { "default".into() } else { name }
-}
-
-async fn list_typed(rest: &Rest, caller: &Caller, query: ListQuery) -> Answer {
-    rest.door.service.may_read_typed(caller, &query.r#type)?;
+async fn list_typed(rest: &Rest, caller: &Caller, kind: &str, query: TypedQuery) -> List<TypedRow> {
+    rest.door.service.may_read_typed(caller, kind)?;
     let bad = |text: String| Failure::Text(StatusCode::BAD_REQUEST, text);
-    let limit = query.limit.as_deref().ok_or_else(|| bad("limit is required".into()))?;
+    let limit = query.limit.clone().ok_or_else(|| bad("limit is required".into()))?;
     if limit.parse::<usize>().is_err() {
         return Err(bad(format!("limit is invalid: '{limit}' is not an integer")));
     }
-    let versions = query.versions()?;
-    let query = ListQuery { name: or_default(query.name), ..query };
-    let found = newest(rest, caller, &query, versions).await?;
-    let row = |(config, _): &(StoredConfig, bool)| json!({ "properties": config.content, "created_at": times::dated(config.created_at) });
-    Ok(Json(found.iter().map(row).collect::<Vec<_>>()).into_response())
+    let query = ListQuery { r#type: kind.into(), name: query.name(), limit: Some(limit), latest: None };
+    let found = newest(rest, caller, &query, query.versions()?).await?;
+    let row = |(config, _): (StoredConfig, bool)| TypedRow {
+        properties: config.content,
+        created_at: times::dated(config.created_at),
+    };
+    Ok(Json(found.into_iter().map(row).collect()))
 }
 
-async fn put_typed(rest: &Rest, caller: &Caller, kind: &str, name: String, body: &Bytes) -> Answer {
+async fn put_typed(rest: &Rest, caller: &Caller, kind: &str, name: String, body: &Yaml) -> Answer<Stored> {
     rest.door.service.may_change_typed(caller)?;
-    let (kind, name) = (kind.to_owned(), or_default(name));
-    let put = PutConfig { kind, name, content: document(body)?, expected_latest: None };
+    let put = PutConfig { kind: kind.to_owned(), name, content: document(body)?, expected_latest: None };
     rest.door.service.put_config(caller, None, put).await?;
-    Ok(StatusCode::CREATED.into_response())
+    Ok(Stored)
 }

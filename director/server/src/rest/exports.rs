@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use model::instance::ReleaseRef;
 use model::stemcell::StemcellVersion;
 use model::step::PackageRefKey;
@@ -15,30 +13,38 @@ use model::task::{DigestKind, ReleaseExport};
 use model::{DeploymentName, ErrorCode, Fingerprint, JobName, PackageName, ReleaseName, Version};
 use release::archive::ReleaseManifest;
 use release::archive::dependencies::dependency_key;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use service::ServiceError;
 
-use super::answer::{Answer, Failure, JsonBody, see_task, told};
-use super::deployments::text;
+use super::answer::{Failure, told};
+use super::content::{Unread, Yaml};
 use super::login::Login;
+use super::outcome::{Answer, List, SeeTask};
 use super::{Rest, repeats};
 
-#[derive(Deserialize)]
-struct ExportBody {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ExportBody {
+    #[schemars(with = "String")]
     deployment_name: DeploymentName,
+    #[schemars(with = "String")]
     release_name: ReleaseName,
+    #[schemars(with = "String")]
     release_version: Version,
     stemcell_os: String,
+    #[schemars(with = "String")]
     stemcell_version: Version,
+    /// Whether its digest is a SHA-256.
     #[serde(default)]
     sha2: bool,
     #[serde(default)]
     jobs: Vec<ExportJob>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct ExportJob {
+    #[schemars(with = "String")]
     name: JobName,
 }
 
@@ -48,14 +54,14 @@ pub(super) async fn export(
     State(rest): State<Rest>,
     Path(name): Path<String>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    body: Unread<ExportBody>,
+) -> Answer<SeeTask> {
     rest.door.service.may_export(&caller)?;
     if name != "export" {
         let text = format!("Endpoint '{}' not found.", parts.uri.path());
         return Err(Failure::Text(StatusCode::NOT_FOUND, text));
     }
-    let JsonBody(wish) = JsonBody::<ExportBody>::of(&body)?;
+    let wish = body.read()?;
     let export = ReleaseExport {
         release: ReleaseRef { name: wish.release_name, version: wish.release_version },
         stemcell: StemcellVersion { os: wish.stemcell_os, version: wish.stemcell_version },
@@ -63,12 +69,30 @@ pub(super) async fn export(
         digest: if wish.sha2 { DigestKind::Sha256 } else { DigestKind::Sha1 },
     };
     let service = &rest.door.service;
-    let key = repeats::key(service, &caller, &parts, &body).await?;
-    Ok(see_task(service.export_release(&caller, Some(key), &wish.deployment_name, export).await?))
+    let key = repeats::key(service, &caller, &parts, &body.bytes).await?;
+    Ok(SeeTask(service.export_release(&caller, Some(key), &wish.deployment_name, export).await?))
+}
+
+/// A release's manifest, of which only the packages count.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+pub(super) struct SourcesDocument {
+    packages: Vec<Value>,
+}
+
+/// That of a compiled release.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+pub(super) struct CompiledDocument {
+    compiled_packages: Vec<Value>,
 }
 
 /// Which packages of a release need not be uploaded, because their source is here.
-pub(super) async fn matches(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
+pub(super) async fn matches(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    body: Yaml<SourcesDocument>,
+) -> List<String> {
     rest.door.service.may_match_packages(&caller)?;
     let manifest = with_packages(&body, "packages")?;
     let field = |package: &Value, name| package.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -77,16 +101,21 @@ pub(super) async fn matches(Login(caller): Login, State(rest): State<Rest>, body
         .flatten()
         .filter_map(|package| Some((field(package, "name")?.into(), field(package, "fingerprint")?.into())))
         .collect();
-    Ok(Json(rest.door.service.sources_here(&caller, &packages).await?).into_response())
+    let here = rest.door.service.sources_here(&caller, &packages).await?;
+    Ok(Json(here.iter().map(ToString::to_string).collect()))
 }
 
 /// The same of a compiled release: those that are compiled for the same stemcell, with the same dependencies. A manifest that
 /// an upload would refuse is refused there, where it is told why: here nothing of it is known.
-pub(super) async fn matches_compiled(Login(caller): Login, State(rest): State<Rest>, body: Bytes) -> Answer {
+pub(super) async fn matches_compiled(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    body: Yaml<CompiledDocument>,
+) -> List<String> {
     rest.door.service.may_match_packages(&caller)?;
     with_packages(&body, "compiled_packages")?;
-    let Ok(manifest) = ReleaseManifest::parse(&body) else {
-        return Ok(Json(Vec::<Fingerprint>::new()).into_response());
+    let Ok(manifest) = ReleaseManifest::parse(&body.bytes) else {
+        return Ok(Json(Vec::new()));
     };
     let keys: Vec<PackageRefKey> = manifest.packages.iter().filter_map(|row| key(&manifest, row)).collect();
     let here = rest.door.service.compiled_here(&caller, &keys).await?;
@@ -97,7 +126,7 @@ pub(super) async fn matches_compiled(Login(caller): Login, State(rest): State<Re
         count(&mut here.iter(), print) == count(&mut keys.iter().map(|key| &key.fingerprint), print)
     };
     let matches: BTreeSet<&Fingerprint> = here.iter().filter(all_here).collect();
-    Ok(Json(matches).into_response())
+    Ok(Json(matches.into_iter().map(ToString::to_string).collect()))
 }
 
 fn key(manifest: &ReleaseManifest, row: &release::archive::PackageRow) -> Option<PackageRefKey> {
@@ -111,8 +140,8 @@ fn key(manifest: &ReleaseManifest, row: &release::archive::PackageRow) -> Option
     })
 }
 
-fn with_packages(body: &Bytes, section: &str) -> Result<Map<String, Value>, Failure> {
-    let manifest = model::yaml::parse_mapping(&text(body)?);
+fn with_packages<T>(body: &Yaml<T>, section: &str) -> Result<Map<String, Value>, Failure> {
+    let manifest = model::yaml::parse_mapping(&body.text()?);
     let manifest = manifest.map_err(|error| Failure::Service(ServiceError::Told(error)))?;
     if !manifest.get(section).is_some_and(Value::is_array) {
         return Err(told(ErrorCode::InvalidManifest, "Manifest doesn't have a usable packages section"));

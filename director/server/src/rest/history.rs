@@ -1,83 +1,126 @@
 //! Events and locks.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use model::{DeploymentName, ErrorCode, EventId, TaskId};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service::Page;
 use state::command::NewEvent;
 use state::query::{EventFilter, LockView};
 use state::records::Event;
 
 use super::Rest;
-use super::answer::{Answer, Failure, JsonBody, told};
+use super::answer::{Failure, told};
+use super::content::{Query, Unread};
 use super::deployments::all;
 use super::login::Login;
+use super::outcome::{Answer, IsSet, List};
 use super::repeats;
 use super::times;
 
 /// Events in an answer, as in BOSH.
 const EVENTS_MAX: usize = 200;
 
+/// A lock that somebody holds.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct LockRow {
+    /// `deployment`, `release` …
+    r#type: String,
+    /// Which of them.
+    resource: Vec<String>,
+    /// Since when, in Unix seconds: locks here have no lease that runs out, they end with their task.
+    timeout: String,
+    /// Whose it is.
+    task_id: String,
+}
+
 /// `locks`
-pub(super) async fn locks(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+pub(super) async fn locks(Login(caller): Login, State(rest): State<Rest>) -> List<LockRow> {
     let service = &rest.door.service;
     let found = all!(page => service.locks(&caller, &page));
     let row = |lock: LockView| {
         let name = lock.name.to_string();
         let mut parts = name.split(':').skip(1).map(str::to_owned);
         let kind = parts.next().unwrap_or_default();
-        json!({
-            "type": kind,
-            "resource": parts.collect::<Vec<_>>(),
-            // Locks here have no lease that runs out: they end with their task.
-            "timeout": format!("{}.0", lock.held_since.seconds()),
-            "task_id": lock.holder.to_string(),
-        })
-    };
-    Ok(Json(found.into_iter().map(row).collect::<Vec<_>>()).into_response())
-}
-
-/// Returns an event as BOSH shows it: what it has not got has no key.
-fn event_row(event: &Event) -> Value {
-    let mut row = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            row.insert(key.to_owned(), value);
+        LockRow {
+            r#type: kind,
+            resource: parts.collect(),
+            timeout: format!("{}.0", lock.held_since.seconds()),
+            task_id: lock.holder.to_string(),
         }
     };
-    put("id", Some(json!(event.id.to_string())));
-    put("parent_id", event.parent.map(|id| json!(id.to_string())));
-    put("timestamp", Some(json!(event.at.seconds())));
-    put("user", Some(json!(event.user)));
-    put("action", Some(json!(event.action)));
-    put("object_type", Some(json!(event.object_type)));
-    put("object_name", event.object_name.as_ref().map(|name| json!(name)));
-    put("task", event.task.map(|task| json!(task.to_string())));
-    put("deployment", event.deployment.as_ref().map(|name| json!(name)));
-    put("instance", event.instance.as_ref().map(|name| json!(name)));
-    put("context", Some(json!(event.context)));
-    put("error", event.error.as_ref().map(|error| json!(error)));
-    Value::Object(row)
+    Ok(Json(found.into_iter().map(row).collect()))
 }
 
-#[derive(Default, Deserialize)]
+/// An event, as BOSH shows it: what it has not got has no key.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct EventRow {
+    id: String,
+    /// The event that this one ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<String>,
+    /// Unix seconds.
+    timestamp: i64,
+    user: String,
+    /// `create`, `update`, `delete` …
+    action: String,
+    /// `deployment`, `instance`, `vm` …
+    object_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    context: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl From<Event> for EventRow {
+    fn from(event: Event) -> Self {
+        Self {
+            id: event.id.to_string(),
+            parent_id: event.parent.map(|id| id.to_string()),
+            timestamp: event.at.seconds(),
+            user: event.user.to_string(),
+            action: event.action,
+            object_type: event.object_type,
+            object_name: event.object_name,
+            task: event.task.map(|task| task.to_string()),
+            deployment: event.deployment.map(|name| name.to_string()),
+            instance: event.instance,
+            context: event.context,
+            error: event.error,
+        }
+    }
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct EventQuery {
+    /// Only older ones than this.
     before_id: Option<u64>,
+    /// Only those of a task.
     task: Option<u64>,
     deployment: Option<String>,
+    /// `GROUP/UUID`
     instance: Option<String>,
     user: Option<String>,
     action: Option<String>,
     object_type: Option<String>,
     object_name: Option<String>,
+    /// Only earlier ones: Unix seconds, or a date.
     before_time: Option<String>,
+    /// Only later ones, by a second at least.
     after_time: Option<String>,
 }
 
@@ -86,7 +129,7 @@ pub(super) async fn events(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(query): Query<EventQuery>,
-) -> Answer {
+) -> List<EventRow> {
     let time = |text: &Option<String>, word: &str| match text {
         None => Ok(None),
         Some(text) => match times::read(text) {
@@ -119,15 +162,16 @@ pub(super) async fn events(
         page.token = list.next_page_token;
     }
     found.truncate(EVENTS_MAX);
-    Ok(Json(found.iter().map(event_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.into_iter().map(EventRow::from).collect()))
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct EventBody {
     action: String,
     object_type: String,
     object_name: String,
+    /// Unix seconds, or a date.
     timestamp: Option<Value>,
     deployment: Option<String>,
     instance: Option<String>,
@@ -136,10 +180,15 @@ pub(super) struct EventBody {
 }
 
 /// Notes an event of somebody else: what health monitors and scripts did.
-pub(super) async fn add(Login(caller): Login, State(rest): State<Rest>, parts: Parts, body: Bytes) -> Answer {
+pub(super) async fn add(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    parts: Parts,
+    body: Unread<EventBody>,
+) -> Answer<IsSet> {
     let service = &rest.door.service;
     service.may_add_events(&caller)?;
-    let JsonBody(wish) = JsonBody::<EventBody>::of(&body)?;
+    let wish = body.read()?;
     if wish.object_name.is_empty() {
         return Err(told(
             ErrorCode::ValidationInvalidType,
@@ -171,15 +220,19 @@ pub(super) async fn add(Login(caller): Login, State(rest): State<Rest>, parts: P
         context,
         error: wish.error,
     };
-    let key = repeats::key(service, &caller, &parts, &body).await?;
+    let key = repeats::key(service, &caller, &parts, &body.bytes).await?;
     service.add_event(&caller, Some(key), event).await?;
-    Ok(StatusCode::OK.into_response())
+    Ok(IsSet)
 }
 
 /// `event ID`
-pub(super) async fn event(Login(caller): Login, State(rest): State<Rest>, Path(id): Path<String>) -> Answer {
+pub(super) async fn event(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+) -> Answer<Json<EventRow>> {
     let not_found = || Failure::Text(StatusCode::NOT_FOUND, "Event not found".into());
     let id = id.parse().map(EventId).map_err(|_| not_found())?;
     let found = rest.door.service.event(&caller, id).await?.ok_or_else(not_found)?;
-    Ok(Json(event_row(&found)).into_response())
+    Ok(Json(found.into()))
 }

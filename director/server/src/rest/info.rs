@@ -3,51 +3,123 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use service::ServiceError;
 
 use super::Rest;
-use super::answer::{Answer, JsonBody};
-use super::login::Login;
+use super::content::JsonBody;
+use super::login::{Login, Visitor};
+use super::outcome::{Answer, IsSet};
+
+/// What this director is.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Info {
+    name: String,
+    uuid: String,
+    version: String,
+    /// Who asks, if they have logged in.
+    user: Option<String>,
+    cpi: &'static str,
+    /// Empty: no stemcell is under a replica.
+    stemcell_os: &'static str,
+    /// Empty, too.
+    stemcell_version: &'static str,
+    user_authentication: Authentication,
+    features: Features,
+}
+
+/// How to log in.
+#[derive(JsonSchema, Serialize)]
+#[serde(tag = "type", content = "options", rename_all = "lowercase")]
+enum Authentication {
+    /// With a password of the director's.
+    Basic {},
+    /// With a token of a UAA.
+    Uaa {
+        /// The first of them.
+        url: String,
+        /// All that are one.
+        urls: Vec<String>,
+    },
+}
+
+/// What this director can do, in BOSH's words.
+#[derive(JsonSchema, Serialize)]
+struct Features {
+    config_server: Feature<Servers>,
+    local_dns: Feature<Domain>,
+    snapshots: Feature<()>,
+}
+
+/// Whether something is on.
+#[derive(JsonSchema, Serialize)]
+struct Feature<T> {
+    status: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extras: Option<T>,
+}
+
+/// Config servers.
+#[derive(JsonSchema, Serialize)]
+struct Servers {
+    urls: Vec<String>,
+}
+
+/// A domain.
+#[derive(JsonSchema, Serialize)]
+struct Domain {
+    domain_name: &'static str,
+}
+
+/// What there is in `/info` of what this director can do.
+fn features(takes_snapshots: bool) -> Features {
+    Features {
+        config_server: Feature { status: false, extras: Some(Servers { urls: Vec::new() }) },
+        local_dns: Feature { status: false, extras: Some(Domain { domain_name: "bosh" }) },
+        snapshots: Feature { status: takes_snapshots, extras: None },
+    }
+}
 
 /// Tells what this director is, and who is asking as far as that is known.
-pub(super) async fn info(State(rest): State<Rest>, login: Option<Login>) -> Answer {
+pub(super) async fn info(State(rest): State<Rest>, Visitor(visitor): Visitor) -> Answer<Json<Info>> {
     let Some(cluster) = rest.door.service.info() else { return Err(ServiceError::NoState.into()) };
-    let login_at = match rest.door.doorkeeper.uaa() {
+    let user_authentication = match rest.door.doorkeeper.uaa() {
         Some(uaa) => {
-            let urls = uaa.urls();
-            json!({ "type": "uaa", "options": { "url": urls.first(), "urls": urls } })
+            let urls = uaa.urls().to_vec();
+            Authentication::Uaa { url: urls.first().cloned().unwrap_or_default(), urls }
         }
-        None => json!({ "type": "basic", "options": {} }),
+        None => Authentication::Basic {},
     };
-    Ok(Json(json!({
-        "name": cluster.director_name,
-        "uuid": cluster.director_uuid,
-        "version": format!("{} (directorate)", env!("CARGO_PKG_VERSION")),
-        "user": login.map(|Login(caller)| caller.user.to_string()),
-        "cpi": rest.cpi,
-        "stemcell_os": "",
-        "stemcell_version": "",
-        "user_authentication": login_at,
-        "features": {
-            "config_server": { "status": false, "extras": { "urls": [] } },
-            "local_dns": { "status": false, "extras": { "domain_name": "bosh" } },
-            "snapshots": { "status": rest.door.takes_snapshots },
-        },
+    Ok(Json(Info {
+        name: cluster.director_name,
+        uuid: cluster.director_uuid,
+        version: format!("{} (directorate)", env!("CARGO_PKG_VERSION")),
+        user: visitor.map(|caller| caller.user.to_string()),
+        cpi: rest.cpi,
+        stemcell_os: "",
+        stemcell_version: "",
+        user_authentication,
+        features: features(rest.door.takes_snapshots),
     }))
-    .into_response())
 }
 
 /// Whether the dead are given new VMs.
-pub(super) async fn resurrection(Login(caller): Login, State(rest): State<Rest>) -> Answer {
-    let paused = rest.door.service.resurrection_paused(&caller).await?;
-    Ok(Json(json!({ "resurrection": !paused })).into_response())
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Resurrection {
+    resurrection: bool,
 }
 
-#[derive(Deserialize)]
+/// Whether the dead are given new VMs.
+pub(super) async fn resurrection(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+) -> Answer<Json<Resurrection>> {
+    let paused = rest.door.service.resurrection_paused(&caller).await?;
+    Ok(Json(Resurrection { resurrection: !paused }))
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ResurrectionBody {
     resurrection_paused: bool,
 }
@@ -57,7 +129,7 @@ pub(super) async fn set_resurrection(
     Login(caller): Login,
     State(rest): State<Rest>,
     JsonBody(body): JsonBody<ResurrectionBody>,
-) -> Answer {
+) -> Answer<IsSet> {
     rest.door.service.set_resurrection(&caller, None, body.resurrection_paused).await?;
-    Ok(StatusCode::OK.into_response())
+    Ok(IsSet)
 }

@@ -1,46 +1,80 @@
 //! Instances and their VMs.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, State};
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use model::instance::{InstanceState, Lifecycle};
 use model::task::{InstanceFilter, StateChange};
 use model::{DeploymentName, ErrorCode};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use service::ops::{ChangeWish, InstanceRow, InstanceWish};
 use service::{Access, Read};
 use state::records::OrphanedVm;
 
-use super::answer::{Answer, JsonBody, see_task, told};
+use super::answer::told;
+use super::content::{JsonBody, NoYaml, Query};
 use super::deployments::all;
 use super::login::Login;
+use super::outcome::{Answer, IsSet, List, RowsOrTask, SeeTask};
 use super::repeats;
 use super::times;
 use super::{Rest, is_on};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct FormatQuery {
+    /// `full` asks all agents.
     format: Option<String>,
 }
 
-fn row(row: &InstanceRow) -> Value {
-    let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
-    // What is reserved for a VM that is not there is nobody's address.
-    let networks = vm.into_iter().flat_map(|vm| &vm.networks);
-    json!({
-        "agent_id": vm.map(|vm| &vm.agent),
-        "cid": vm.and_then(|vm| vm.cid.as_ref()),
-        "job": spec.group,
-        "index": spec.index,
-        "id": spec.id,
-        "az": spec.az,
-        "ips": networks.filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
-        "vm_created_at": vm.map(|vm| times::written(vm.created_at)),
-    })
+/// An instance and its VM.
+#[derive(JsonSchema, Serialize)]
+struct Place {
+    agent_id: Option<String>,
+    cid: Option<String>,
+    /// Its group.
+    job: String,
+    index: u32,
+    id: String,
+    az: Option<String>,
+    ips: Vec<String>,
+    /// RFC 3339.
+    vm_created_at: Option<String>,
+}
+
+impl From<&InstanceRow> for Place {
+    fn from(row: &InstanceRow) -> Self {
+        let (spec, vm) = (&row.instance.spec, row.vm.as_ref());
+        // What is reserved for a VM that is not there is nobody's address.
+        let networks = vm.into_iter().flat_map(|vm| &vm.networks);
+        Self {
+            agent_id: vm.map(|vm| vm.agent.to_string()),
+            cid: vm.and_then(|vm| vm.cid.as_ref()).map(ToString::to_string),
+            job: spec.group.to_string(),
+            index: spec.index,
+            id: spec.id.to_string(),
+            az: spec.az.as_ref().map(ToString::to_string),
+            ips: networks.filter_map(|n| n.ip).map(|ip| ip.to_string()).collect(),
+            vm_created_at: vm.map(|vm| times::written(vm.created_at)),
+        }
+    }
+}
+
+/// An instance.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct InstancePlace {
+    #[serde(flatten)]
+    place: Place,
+    expects_vm: bool,
+}
+
+/// A VM.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct VmPlace {
+    #[serde(flatten)]
+    place: Place,
+    active: bool,
+    permanent_nats_credentials: bool,
 }
 
 /// `instances`
@@ -50,13 +84,12 @@ pub(super) async fn instances(
     name: Path<String>,
     query: Query<FormatQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<RowsOrTask<InstancePlace>> {
     let expecting = |found: &InstanceRow| {
         let instance = &found.instance;
         let is_service = instance.spec.lifecycle == Lifecycle::Service;
-        let mut row = row(found);
-        row["expects_vm"] = json!(is_service && instance.state != InstanceState::Detached);
-        Some(row)
+        let expects_vm = is_service && instance.state != InstanceState::Detached;
+        Some(InstancePlace { place: found.into(), expects_vm })
     };
     listed(login, rest, name, query, parts, false, expecting).await
 }
@@ -68,34 +101,45 @@ pub(super) async fn vms(
     name: Path<String>,
     query: Query<FormatQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<RowsOrTask<VmPlace>> {
     let active = |found: &InstanceRow| {
         found.vm.as_ref()?;
-        let mut row = row(found);
-        row["active"] = json!(true);
-        row["permanent_nats_credentials"] = json!(false);
-        Some(row)
+        Some(VmPlace { place: found.into(), active: true, permanent_nats_credentials: false })
     };
     listed(login, rest, name, query, parts, true, active).await
 }
 
 /// Lists what the state knows; or, in full, sends to a task that asks all agents.
-async fn listed(
+async fn listed<T>(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path(name): Path<String>,
     Query(query): Query<FormatQuery>,
     parts: Parts,
     vms: bool,
-    row: impl Fn(&InstanceRow) -> Option<Value>,
-) -> Answer {
+    row: impl Fn(&InstanceRow) -> Option<T>,
+) -> Answer<RowsOrTask<T>> {
     let (service, name) = (&rest.door.service, DeploymentName::new(name));
     if query.format.as_deref() == Some("full") {
         let key = repeats::key(service, &caller, &parts, b"").await?;
-        return Ok(see_task(service.inspect(&caller, Some(key), &name, vms).await?));
+        return Ok(RowsOrTask::Task(service.inspect(&caller, Some(key), &name, vms).await?));
     }
     let found = all!(page => service.instances(&caller, name.clone(), Read::Linearizable, &page));
-    Ok(Json(found.iter().filter_map(row).collect::<Vec<_>>()).into_response())
+    Ok(RowsOrTask::Rows(found.iter().filter_map(row).collect()))
+}
+
+/// An instance with its disks.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct InstanceWithDisks {
+    deployment: String,
+    /// Its group.
+    job: String,
+    index: u32,
+    id: String,
+    /// `started`, `stopped` or `detached`.
+    #[schemars(with = "String")]
+    state: InstanceState,
+    disks: Vec<String>,
 }
 
 /// One instance, with its disks.
@@ -103,7 +147,7 @@ pub(super) async fn one(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path((name, group, index)): Path<(String, String, String)>,
-) -> Answer {
+) -> Answer<Json<InstanceWithDisks>> {
     let (service, deployment) = (&rest.door.service, DeploymentName::new(name.clone()));
     service.may_access_deployment(&caller, &deployment, Access::Admin).await?;
     let found = all!(page => service.instances(&caller, deployment.clone(), Read::Linearizable, &page));
@@ -113,23 +157,29 @@ pub(super) async fn one(
     };
     let missing = || told(ErrorCode::InstanceNotFound, format!("'{name}/{group}/{index}' doesn't exist"));
     let row = found.iter().find(is_it).ok_or_else(missing)?;
-    let disks: Vec<_> =
-        row.disks.iter().filter(|disk| disk.active).filter_map(|disk| disk.cid.as_ref()).collect();
+    let active = row.disks.iter().filter(|disk| disk.active);
     let spec = &row.instance.spec;
-    Ok(Json(json!({
-        "deployment": name, "job": spec.group, "index": spec.index, "id": spec.id,
-        "state": row.instance.state, "disks": disks,
+    Ok(Json(InstanceWithDisks {
+        deployment: name,
+        job: spec.group.to_string(),
+        index: spec.index,
+        id: spec.id.to_string(),
+        state: row.instance.state,
+        disks: active.filter_map(|disk| disk.cid.as_ref()).map(ToString::to_string).collect(),
     }))
-    .into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ChangeQuery {
+    /// `started`, `stopped`, `detached`, `restart` or `recreate`.
     state: Option<String>,
+    #[schemars(with = "Option<bool>")]
     skip_drain: Option<String>,
     canaries: Option<String>,
     max_in_flight: Option<String>,
+    #[schemars(with = "Option<bool>")]
     dry_run: Option<String>,
+    /// With `recreate`, only older VMs.
     recreate_vms_created_before: Option<String>,
 }
 
@@ -140,8 +190,8 @@ pub(super) async fn change_group(
     Path((name, group)): Path<(String, String)>,
     query: Query<ChangeQuery>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    body: NoYaml,
+) -> Answer<SeeTask> {
     let group = Some(group).filter(|group| group != "*").map(Into::into);
     change(login, rest, name, InstanceFilter { group, id_or_index: None }, query, parts, body).await
 }
@@ -153,8 +203,8 @@ pub(super) async fn change_one(
     Path((name, group, instance)): Path<(String, String, String)>,
     query: Query<ChangeQuery>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    body: NoYaml,
+) -> Answer<SeeTask> {
     let filter = InstanceFilter { group: Some(group.into()), id_or_index: Some(instance) };
     change(login, rest, name, filter, query, parts, body).await
 }
@@ -166,8 +216,8 @@ async fn change(
     filter: InstanceFilter,
     Query(query): Query<ChangeQuery>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    NoYaml(body): NoYaml,
+) -> Answer<SeeTask> {
     if !body.is_empty() {
         let text = "a manifest beside a change of state is not taken: deploy it";
         return Err(told(ErrorCode::BadRequest, text));
@@ -206,13 +256,17 @@ async fn change(
             },
         )
         .await?;
-    Ok(see_task(task))
+    Ok(SeeTask(task))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ActionQuery {
+    /// To stop without keeping the VM.
+    #[schemars(with = "Option<bool>")]
     hard: Option<String>,
+    #[schemars(with = "Option<bool>")]
     skip_drain: Option<String>,
+    #[schemars(with = "Option<bool>")]
     ignore_unresponsive_agent: Option<String>,
 }
 
@@ -223,7 +277,8 @@ pub(super) async fn change_isolated(
     Path((name, group, instance, action)): Path<(String, String, String, String)>,
     Query(query): Query<ActionQuery>,
     parts: Parts,
-) -> Answer {
+    _: NoYaml,
+) -> Answer<SeeTask> {
     let (service, name) = (&rest.door.service, DeploymentName::new(name));
     service.may_access_deployment(&caller, &name, Access::Admin).await?;
     let change = match action.as_str() {
@@ -240,7 +295,20 @@ pub(super) async fn change_isolated(
     let skip_drain = is_on(query.skip_drain.as_ref());
     let wish = InstanceWish { change, skip_drain, fix: is_on(query.ignore_unresponsive_agent.as_ref()) };
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    Ok(see_task(service.change_instance(&caller, Some(key), &name, (&group, &instance), wish).await?))
+    Ok(SeeTask(service.change_instance(&caller, Some(key), &name, (&group, &instance), wish).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct IgnoreBody {
+    ignore: Wish,
+}
+
+/// BOSH takes text, too.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Wish {
+    Flag(bool),
+    Text(String),
 }
 
 /// `ignore`, `unignore`
@@ -248,34 +316,45 @@ pub(super) async fn ignore(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path((name, group, instance)): Path<(String, String, String)>,
-    JsonBody(body): JsonBody<Value>,
-) -> Answer {
-    // BOSH takes text, too.
-    let wish = match &body["ignore"] {
-        Value::Bool(flag) => *flag,
-        Value::String(text) => text == "true" || text == "yes",
-        _ => return Err(told(ErrorCode::BadRequest, "say `ignore`: true or false")),
+    JsonBody(body): JsonBody<IgnoreBody>,
+) -> Answer<IsSet> {
+    let wish = match &body.ignore {
+        Wish::Flag(flag) => *flag,
+        Wish::Text(text) => text == "true" || text == "yes",
     };
     let name = DeploymentName::new(name);
     rest.door.service.ignore_instance(&caller, None, &name, &group, &instance, wish).await?;
-    Ok(StatusCode::OK.into_response())
+    Ok(IsSet)
+}
+
+/// A VM that nothing uses any more.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct OrphanedVmRow {
+    az: Option<String>,
+    cid: Option<String>,
+    deployment_name: String,
+    instance_name: String,
+    ip_addresses: Vec<String>,
+    orphaned_at: String,
+}
+
+impl From<OrphanedVm> for OrphanedVmRow {
+    fn from(orphan: OrphanedVm) -> Self {
+        let ips = orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string());
+        Self {
+            ip_addresses: ips.collect(),
+            az: orphan.az.map(|az| az.to_string()),
+            cid: orphan.vm.cid.map(|cid| cid.to_string()),
+            deployment_name: orphan.deployment.to_string(),
+            instance_name: orphan.slug,
+            orphaned_at: times::dated(orphan.orphaned_at),
+        }
+    }
 }
 
 /// `orphaned-vms`
-pub(super) async fn orphaned_vms(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+pub(super) async fn orphaned_vms(Login(caller): Login, State(rest): State<Rest>) -> List<OrphanedVmRow> {
     let service = &rest.door.service;
     let found = all!(page => service.orphaned_vms(&caller, &page));
-    Ok(Json(found.into_iter().map(orphaned_vm_row).collect::<Vec<_>>()).into_response())
-}
-
-pub(super) fn orphaned_vm_row(orphan: OrphanedVm) -> Value {
-    let ips = orphan.vm.networks.iter().filter_map(|n| n.ip).map(|ip| ip.to_string());
-    json!({
-        "az": orphan.az,
-        "cid": orphan.vm.cid,
-        "deployment_name": orphan.deployment,
-        "instance_name": orphan.slug,
-        "ip_addresses": ips.collect::<Vec<_>>(),
-        "orphaned_at": times::dated(orphan.orphaned_at),
-    })
+    Ok(Json(found.into_iter().map(OrphanedVmRow::from).collect()))
 }

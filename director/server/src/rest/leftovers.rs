@@ -1,48 +1,67 @@
 //! Single disks and VMs, and what nothing uses any more: orphaned disks and networks, and clean-ups.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use model::ErrorCode;
 use model::task::InstanceFilter;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use service::ServiceError;
 use service::ops::{Attachment, CleanUp, LeftoverRows};
 use state::records::OrphanedDisk;
 
-use super::answer::{Answer, Failure, JsonBody, see_task};
-use super::artifacts::stemcell_row;
+use super::answer::Failure;
+use super::artifacts::StemcellRow;
+use super::content::{JsonBody, Query};
 use super::deployments::all;
-use super::instances::orphaned_vm_row;
+use super::instances::OrphanedVmRow;
 use super::login::Login;
+use super::outcome::{Answer, List, SeeTask};
 use super::repeats;
 use super::times;
 use super::{Rest, is_on};
 
-fn disk_row(orphan: &OrphanedDisk) -> Value {
-    json!({
-        "disk_cid": orphan.disk.cid,
-        "size": orphan.disk.spec.size_mib,
-        "az": orphan.az,
-        "deployment_name": orphan.deployment,
-        "instance_name": orphan.slug,
-        "cloud_properties": orphan.disk.spec.cloud_properties,
-        "orphaned_at": times::dated(orphan.orphaned_at),
-    })
+/// A disk that nothing uses any more.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct OrphanedDiskRow {
+    disk_cid: Option<String>,
+    /// In MiB.
+    size: u64,
+    az: Option<String>,
+    deployment_name: String,
+    instance_name: String,
+    cloud_properties: Value,
+    orphaned_at: String,
+}
+
+impl From<OrphanedDisk> for OrphanedDiskRow {
+    fn from(orphan: OrphanedDisk) -> Self {
+        Self {
+            disk_cid: orphan.disk.cid.map(|cid| cid.to_string()),
+            size: orphan.disk.spec.size_mib,
+            az: orphan.az.map(|az| az.to_string()),
+            deployment_name: orphan.deployment.to_string(),
+            instance_name: orphan.slug,
+            cloud_properties: orphan.disk.spec.cloud_properties,
+            orphaned_at: times::dated(orphan.orphaned_at),
+        }
+    }
 }
 
 /// `disks --orphaned`
-pub(super) async fn disks(Login(caller): Login, State(rest): State<Rest>) -> Answer {
+pub(super) async fn disks(Login(caller): Login, State(rest): State<Rest>) -> List<OrphanedDiskRow> {
     let service = &rest.door.service;
     let found = all!(page => service.orphaned_disks(&caller, &page));
-    Ok(Json(found.iter().map(disk_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.into_iter().map(OrphanedDiskRow::from).collect()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct DiskQuery {
+    /// To give an instance's disk up, instead of deleting an orphan.
+    #[schemars(with = "Option<bool>")]
     orphan: Option<String>,
 }
 
@@ -53,20 +72,21 @@ pub(super) async fn delete_disk(
     Path(cid): Path<String>,
     Query(query): Query<DiskQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    Ok(see_task(match is_on(query.orphan.as_ref()) {
+    Ok(SeeTask(match is_on(query.orphan.as_ref()) {
         true => service.orphan_disk(&caller, Some(key), &cid.into()).await?,
         false => service.delete_orphaned_disk(&caller, Some(key), &cid).await?,
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct AttachmentQuery {
     deployment: Option<String>,
     job: Option<String>,
     instance_id: Option<String>,
+    /// `copy`, to keep those of the disk that is there.
     disk_properties: Option<String>,
 }
 
@@ -77,7 +97,7 @@ pub(super) async fn attach_disk(
     Path(cid): Path<String>,
     Query(query): Query<AttachmentQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let copy_properties = match query.disk_properties.as_deref() {
         None | Some("") => false,
@@ -94,7 +114,7 @@ pub(super) async fn attach_disk(
         copy_properties,
     };
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    Ok(see_task(service.attach_disk(&caller, Some(key), attachment).await?))
+    Ok(SeeTask(service.attach_disk(&caller, Some(key), attachment).await?))
 }
 
 /// `delete-vm`
@@ -103,14 +123,16 @@ pub(super) async fn delete_vm(
     State(rest): State<Rest>,
     Path(cid): Path<String>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
-    Ok(see_task(service.delete_vm(&caller, Some(key), &cid.into()).await?))
+    Ok(SeeTask(service.delete_vm(&caller, Some(key), &cid.into()).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct NetworksQuery {
+    /// Must be so.
+    #[schemars(with = "Option<bool>")]
     orphaned: Option<String>,
 }
 
@@ -119,18 +141,20 @@ pub(super) async fn networks(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(query): Query<NetworksQuery>,
-) -> Answer {
+) -> List<String> {
     rest.door.service.may_list_networks(&caller)?;
     if is_on(query.orphaned.as_ref()) {
-        return Ok(Json(json!([])).into_response());
+        return Ok(Json(Vec::new()));
     }
     // BOSH's words, but no failure of the director's.
     Err(Failure::Text(StatusCode::BAD_REQUEST, "listing active networks is not implemented".into()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct CleanUpQuery {
+    #[schemars(with = "Option<bool>")]
     remove_all: Option<String>,
+    #[schemars(with = "Option<bool>")]
     keep_orphaned_disks: Option<String>,
 }
 
@@ -139,42 +163,61 @@ pub(super) async fn preview(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(query): Query<CleanUpQuery>,
-) -> Answer {
+) -> Answer<Json<Leftovers>> {
     let wish = CleanUp {
         all: is_on(query.remove_all.as_ref()),
         keep_orphaned_disks: is_on(query.keep_orphaned_disks.as_ref()),
     };
     let LeftoverRows { releases, stemcells, disks, vms, exports } =
         rest.door.service.leftovers(&caller, wish).await?;
-    let mut by_name: Vec<(String, Vec<String>)> = Vec::new();
+    let mut by_name: Vec<ReleaseLeftovers> = Vec::new();
     for release in releases {
         let (name, version) = (release.name.to_string(), release.version.to_string());
         match by_name.last_mut() {
-            Some((last, versions)) if *last == name => versions.push(version),
-            _ => by_name.push((name, vec![version])),
+            Some(last) if last.name == name => last.versions.push(version),
+            _ => by_name.push(ReleaseLeftovers { name, versions: vec![version] }),
         }
     }
-    let release = |(name, versions)| json!({ "name": name, "versions": versions });
-    let stemcell = |(number, row)| stemcell_row(number, row, &[]);
-    Ok(Json(json!({
-        "releases": by_name.into_iter().map(release).collect::<Vec<_>>(),
-        "stemcells": stemcells.into_iter().enumerate().map(stemcell).collect::<Vec<_>>(),
-        "compiled_packages": [],
-        "orphaned_disks": disks.iter().map(disk_row).collect::<Vec<_>>(),
-        "orphaned_vms": vms.into_iter().map(orphaned_vm_row).collect::<Vec<_>>(),
-        "exported_releases": exports,
-        "dns_blobs": [],
+    let stemcell = |(number, row)| StemcellRow::new(number, row, &[]);
+    Ok(Json(Leftovers {
+        releases: by_name,
+        stemcells: stemcells.into_iter().enumerate().map(stemcell).collect(),
+        compiled_packages: Vec::new(),
+        orphaned_disks: disks.into_iter().map(OrphanedDiskRow::from).collect(),
+        orphaned_vms: vms.into_iter().map(OrphanedVmRow::from).collect(),
+        exported_releases: exports.into_iter().map(|blob| blob.to_string()).collect(),
+        dns_blobs: Vec::new(),
     }))
-    .into_response())
 }
 
-#[derive(Deserialize)]
+/// What a clean-up would delete.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Leftovers {
+    releases: Vec<ReleaseLeftovers>,
+    stemcells: Vec<StemcellRow>,
+    /// Empty: they go with their releases.
+    compiled_packages: Vec<String>,
+    orphaned_disks: Vec<OrphanedDiskRow>,
+    orphaned_vms: Vec<OrphanedVmRow>,
+    exported_releases: Vec<String>,
+    /// Empty: there are none.
+    dns_blobs: Vec<String>,
+}
+
+/// Versions of a release.
+#[derive(JsonSchema, Serialize)]
+struct ReleaseLeftovers {
+    name: String,
+    versions: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct CleanUpBody {
     #[serde(default)]
     config: CleanUpConfig,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct CleanUpConfig {
     #[serde(default)]
     remove_all: bool,
@@ -188,10 +231,10 @@ pub(super) async fn clean_up(
     State(rest): State<Rest>,
     parts: Parts,
     JsonBody(body): JsonBody<CleanUpBody>,
-) -> Answer {
+) -> Answer<SeeTask> {
     let CleanUpConfig { remove_all, keep_orphaned_disks } = body.config;
     let (service, wish) = (&rest.door.service, CleanUp { all: remove_all, keep_orphaned_disks });
     let content = [u8::from(remove_all), u8::from(keep_orphaned_disks)];
     let key = repeats::key(service, &caller, &parts, &content).await?;
-    Ok(see_task(service.clean_up(&caller, Some(key), wish).await?))
+    Ok(SeeTask(service.clean_up(&caller, Some(key), wish).await?))
 }

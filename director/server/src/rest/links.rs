@@ -1,26 +1,30 @@
 //! Links: no command of the CLI is about them, so they are asked for with `bosh curl`. Numbers are text here, as in BOSH.
 
+use std::borrow::Cow;
+
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
+use axum::extract::{Path, State};
 use model::link::{LinkOwner, LinkOwnerKind};
 use model::{DeploymentName, ErrorCode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use service::ops::{AddressWish, NewLink};
 use state::records::{Link, LinkConsumer, LinkProvider};
 
 use super::Rest;
-use super::answer::{Answer, Failure, JsonBody, told};
+use super::answer::{Failure, told};
+use super::content::{Pairs, Query, Unread};
 use super::deployments::all;
 use super::login::Login;
+use super::outcome::{Answer, Done, List};
 use super::times;
 
 /// Which deployment's links are asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct ListQuery {
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     deployment: DeploymentName,
 }
 
@@ -29,10 +33,10 @@ pub(super) async fn providers(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(ListQuery { deployment }): Query<ListQuery>,
-) -> Answer {
+) -> List<ProviderRow> {
     let service = &rest.door.service;
     let found = all!(page => service.link_providers(&caller, &deployment, &page));
-    Ok(Json(found.iter().map(provider_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.iter().map(ProviderRow::from).collect()))
 }
 
 /// `GET /link_consumers`
@@ -40,10 +44,10 @@ pub(super) async fn consumers(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(ListQuery { deployment }): Query<ListQuery>,
-) -> Answer {
+) -> List<ConsumerRow> {
     let service = &rest.door.service;
     let found = all!(page => service.link_consumers(&caller, &deployment, &page));
-    Ok(Json(found.iter().map(consumer_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.iter().map(ConsumerRow::from).collect()))
 }
 
 /// `GET /links`
@@ -51,43 +55,101 @@ pub(super) async fn list(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(ListQuery { deployment }): Query<ListQuery>,
-) -> Answer {
+) -> List<LinkRow> {
     let service = &rest.door.service;
     let found = all!(page => service.links(&caller, &deployment, &page));
-    Ok(Json(found.iter().map(link_row).collect::<Vec<_>>()).into_response())
+    Ok(Json(found.iter().map(LinkRow::from).collect()))
+}
+
+/// Who is to be connected to what; `LinkCreation` says what is read of it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct LinkBody(Map<String, Value>);
+
+impl JsonSchema for LinkBody {
+    fn schema_name() -> Cow<'static, str> {
+        LinkCreation::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        LinkCreation::json_schema(generator)
+    }
+}
+
+/// Who is to be connected to what.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone: what is missing is told in BOSH's order and words")]
+struct LinkCreation {
+    link_provider_id: String,
+    link_consumer: ExternalConsumer,
+    network: Option<String>,
+}
+
+/// Somebody outside.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+struct ExternalConsumer {
+    owner_object: ExternalOwner,
+}
+
+/// Who that is.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+struct ExternalOwner {
+    /// `external`
+    r#type: String,
+    name: String,
 }
 
 /// `POST /links`. Whoever asks again gets the same link, so that a repeat needs no key.
 pub(super) async fn create(
     Login(caller): Login,
     State(rest): State<Rest>,
-    JsonBody(body): JsonBody<Value>,
-) -> Answer {
+    body: Unread<LinkBody>,
+) -> Answer<Json<LinkRow>> {
     let service = &rest.door.service;
     service.may_create_links(&caller)?;
-    let made = service.create_link(&caller, None, new_link(&body)?).await?;
-    Ok(Json(link_row(&made)).into_response())
+    let body = body.read()?;
+    let made = service.create_link(&caller, None, new_link(&Value::Object(body.0))?).await?;
+    Ok(Json(LinkRow::from(&made)))
 }
 
 /// `DELETE /links/:id`
-pub(super) async fn delete(Login(caller): Login, State(rest): State<Rest>, Path(id): Path<String>) -> Answer {
+pub(super) async fn delete(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(id): Path<String>,
+) -> Answer<Done> {
     rest.door.service.delete_link(&caller, None, &id).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(Done)
 }
 
 /// `GET /link_address`
 pub(super) async fn address(
     Login(caller): Login,
     State(rest): State<Rest>,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Answer {
-    let (service, (wish, has_other_azs)) = (&rest.door.service, wish(query));
+    query: Pairs<AddressQuery>,
+) -> Answer<Json<AddressAnswer>> {
+    let (service, (wish, has_other_azs)) = (&rest.door.service, wish(query.pairs));
     service.may_ask_for_addresses(&caller, wish.deployment.as_ref()).await?;
     if has_other_azs && wish.link.is_some() {
         return Err(told(ErrorCode::LinkInvalidAzs, "`azs` param must be array type: `azs[]=`"));
     }
     let address = service.link_address(&caller, &wish).await?;
-    Ok(Json(json!({ "address": address })).into_response())
+    Ok(Json(AddressAnswer { address }))
+}
+
+/// What can be asked for an address of.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "for its description alone")]
+pub(super) struct AddressQuery {
+    link_id: Option<String>,
+    deployment: Option<String>,
+    /// Only instances in these zones.
+    #[serde(rename = "azs[]", default)]
+    azs: Vec<String>,
+    /// `healthy`, `unhealthy`, `all` or `default`.
+    status: Option<String>,
 }
 
 /// Reads what is asked for an address of, and whether zones are asked for otherwise than as a list (`azs[]`).
@@ -134,60 +196,130 @@ fn new_link(body: &Value) -> Result<NewLink, Failure> {
     Ok(NewLink { provider, consumer, network })
 }
 
-fn provider_row(row: &LinkProvider) -> Value {
-    let (owner, mut info) = (&row.offer.owner, Map::new());
-    // Only jobs are said to be in a group; the others have a blank one.
-    let group = owner.group.as_ref().filter(|_| owner.kind == LinkOwnerKind::Job);
-    info.insert("instance_group".into(), json!(group.map_or("", |group| group.as_str())));
-    json!({
-        "id": row.id.to_string(),
-        "name": row.offer.alias,
-        "shared": row.offer.shared,
-        "deployment": row.deployment,
-        "link_provider_definition": { "type": row.offer.kind, "name": row.offer.name },
-        "owner_object": owner_object(owner, Some(info)),
-    })
+/// Who offers a link.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ProviderRow {
+    id: String,
+    /// What others call it by.
+    name: String,
+    shared: bool,
+    deployment: String,
+    link_provider_definition: Definition,
+    owner_object: OwnerObject,
 }
 
-fn consumer_row(row: &LinkConsumer) -> Value {
-    let in_group = |group| Map::from_iter([("instance_group".to_owned(), json!(group))]);
-    json!({
-        "id": row.id.to_string(),
-        "name": row.alias,
-        "optional": row.optional,
-        "deployment": row.deployment,
-        "owner_object": owner_object(&row.owner, row.owner.group.as_ref().map(in_group)),
-        "link_consumer_definition": { "name": row.name, "type": row.kind },
-    })
+/// Who wants a link.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct ConsumerRow {
+    id: String,
+    name: String,
+    optional: bool,
+    deployment: String,
+    owner_object: OwnerObject,
+    link_consumer_definition: Definition,
 }
 
-fn owner_object(owner: &LinkOwner, info: Option<Map<String, Value>>) -> Value {
-    let mut object = json!({ "type": owner.kind.name(), "name": owner.name });
-    if let Some(info) = info {
-        object["info"] = Value::Object(info);
+/// A link, as its job's spec has it.
+#[derive(JsonSchema, Serialize)]
+struct Definition {
+    r#type: String,
+    name: String,
+}
+
+/// What a link belongs to.
+#[derive(JsonSchema, Serialize)]
+struct OwnerObject {
+    /// `job`, `disk`, `manual`, `variable` or `external`.
+    r#type: &'static str,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<OwnerInfo>,
+}
+
+/// Where it is.
+#[derive(JsonSchema, Serialize)]
+struct OwnerInfo {
+    /// Only jobs are said to be in a group; the others have a blank one.
+    instance_group: String,
+}
+
+/// A link between two.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct LinkRow {
+    id: String,
+    name: String,
+    link_consumer_id: String,
+    link_provider_id: Option<String>,
+    created_at: String,
+}
+
+/// Where a link leads.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct AddressAnswer {
+    /// Null where a manual link has none.
+    address: Option<String>,
+}
+
+impl From<&LinkProvider> for ProviderRow {
+    fn from(row: &LinkProvider) -> Self {
+        let owner = &row.offer.owner;
+        let group = owner.group.as_ref().filter(|_| owner.kind == LinkOwnerKind::Job);
+        let info = OwnerInfo { instance_group: group.map(ToString::to_string).unwrap_or_default() };
+        Self {
+            id: row.id.to_string(),
+            name: row.offer.alias.to_string(),
+            shared: row.offer.shared,
+            deployment: row.deployment.to_string(),
+            link_provider_definition: Definition {
+                r#type: row.offer.kind.to_string(),
+                name: row.offer.name.to_string(),
+            },
+            owner_object: owner_object(owner, Some(info)),
+        }
     }
-    object
 }
 
-fn link_row(row: &Link) -> Value {
-    json!({
-        "id": row.id.to_string(),
-        "name": row.name,
-        "link_consumer_id": row.consumer.to_string(),
-        "link_provider_id": row.provider.map(|id| id.to_string()),
-        "created_at": times::dated(row.created_at),
-    })
+impl From<&LinkConsumer> for ConsumerRow {
+    fn from(row: &LinkConsumer) -> Self {
+        let info = row.owner.group.as_ref().map(|group| OwnerInfo { instance_group: group.to_string() });
+        Self {
+            id: row.id.to_string(),
+            name: row.alias.to_string(),
+            optional: row.optional,
+            deployment: row.deployment.to_string(),
+            owner_object: owner_object(&row.owner, info),
+            link_consumer_definition: Definition { r#type: row.kind.to_string(), name: row.name.to_string() },
+        }
+    }
+}
+
+fn owner_object(owner: &LinkOwner, info: Option<OwnerInfo>) -> OwnerObject {
+    OwnerObject { r#type: owner.kind.name(), name: owner.name.to_string(), info }
+}
+
+impl From<&Link> for LinkRow {
+    fn from(row: &Link) -> Self {
+        Self {
+            id: row.id.to_string(),
+            name: row.name.to_string(),
+            link_consumer_id: row.consumer.to_string(),
+            link_provider_id: row.provider.map(|id| id.to_string()),
+            created_at: times::dated(row.created_at),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn zones_are_a_list_and_nothing_else() {
         let read = |query: &str| {
             let uri = format!("/link_address?{query}").parse().unwrap();
-            let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).unwrap();
+            let axum::extract::Query(pairs) = axum::extract::Query::try_from_uri(&uri).unwrap();
             wish(pairs)
         };
         let (plain, has_other_azs) = read("link_id=2&azs%5B%5D=z1&azs[]=z2&status=all&deployment=d");

@@ -1,28 +1,31 @@
 //! Logs of instances, and the bytes that tasks leave.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::extract::{Path, State};
 use axum::http::request::Parts;
-use axum::response::IntoResponse as _;
 use model::task::InstanceFilter;
 use model::{BlobDigest, DeploymentName, ErrorCode};
 use release::{BlobError, Blobstore as _};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use service::ops::LogWish;
 use tokio_util::io::ReaderStream;
 
 use super::Rest;
-use super::answer::{Answer, see_task, told};
+use super::answer::told;
+use super::content::Query;
 use super::login::Login;
+use super::outcome::{Answer, Content, SeeTask};
 use super::repeats;
 
 /// Bytes in one piece of a body.
 const PIECE_BYTES: usize = 256 * 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct LogsQuery {
+    /// `job`, `agent`, `system`, or several with commas between them.
     r#type: Option<String>,
+    /// Globs, with commas between them.
     filters: Option<String>,
 }
 
@@ -33,7 +36,7 @@ pub(super) async fn fetch(
     Path((name, group, instance)): Path<(String, String, String)>,
     Query(query): Query<LogsQuery>,
     parts: Parts,
-) -> Answer {
+) -> Answer<SeeTask> {
     let service = &rest.door.service;
     let key = repeats::key(service, &caller, &parts, b"").await?;
     let given = |text: String| Some(text).filter(|text| text != "*");
@@ -41,7 +44,7 @@ pub(super) async fn fetch(
     let filters = query.filters.unwrap_or_default();
     let filters = filters.split([',', ' ']).filter(|glob| !glob.is_empty()).map(str::to_owned).collect();
     let wish = LogWish { instances, logs: query.r#type.unwrap_or_default(), filters };
-    Ok(see_task(service.fetch_logs(&caller, Some(key), &DeploymentName::new(name), wish).await?))
+    Ok(SeeTask(service.fetch_logs(&caller, Some(key), &DeploymentName::new(name), wish).await?))
 }
 
 /// What a task has left, whole.
@@ -49,7 +52,7 @@ pub(super) async fn resource(
     Login(caller): Login,
     State(rest): State<Rest>,
     Path(id): Path<String>,
-) -> Answer {
+) -> Answer<Content> {
     rest.door.service.may_download(&caller)?;
     let digest = BlobDigest::new(id.clone());
     let missing = || told(ErrorCode::ResourceNotFound, format!("Resource '{id}' not found in the blobstore"));
@@ -58,7 +61,6 @@ pub(super) async fn resource(
         Err(BlobError::NotFound { .. } | BlobError::InvalidDigest { .. }) => return Err(missing()),
         other => other?,
     };
-    let headers =
-        [(CONTENT_TYPE, "application/x-gzip".to_owned()), (CONTENT_LENGTH, record.size_bytes.to_string())];
-    Ok((headers, Body::from_stream(ReaderStream::with_capacity(reader, PIECE_BYTES))).into_response())
+    let body = Body::from_stream(ReaderStream::with_capacity(reader, PIECE_BYTES));
+    Ok(Content { size_bytes: record.size_bytes, body })
 }

@@ -1,20 +1,23 @@
 //! Operators' users on machines.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::request::Parts;
 use model::task::{SshCommand, SshTarget};
 use model::{DeploymentName, ErrorCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use service::Access;
 
 use super::Rest;
-use super::answer::{Answer, JsonBody, see_task, told};
+use super::answer::told;
+use super::content::Unread;
 use super::login::Login;
+use super::outcome::{Answer, SeeTask};
 use super::repeats;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct Wish {
+    /// `setup` or `cleanup`.
     command: Option<String>,
     #[serde(default)]
     params: Params,
@@ -22,14 +25,14 @@ pub(super) struct Wish {
     target: Target,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Params {
     user: Option<String>,
     public_key: Option<String>,
     user_regex: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Target {
     job: Option<String>,
     #[serde(default)]
@@ -39,7 +42,7 @@ struct Target {
 }
 
 /// The CLI sends text; numbers were always taken, too.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum IdOrIndex {
     Text(String),
@@ -61,12 +64,12 @@ pub(super) async fn ssh(
     State(rest): State<Rest>,
     Path(name): Path<String>,
     parts: Parts,
-    body: Bytes,
-) -> Answer {
+    body: Unread<Wish>,
+) -> Answer<SeeTask> {
     // Whether they may is told before what is wrong with the body.
     let (service, name) = (&rest.door.service, DeploymentName::new(name));
     service.may_access_deployment(&caller, &name, Access::Admin).await?;
-    let JsonBody(Wish { command, params, target }) = JsonBody::of(&body)?;
+    let Wish { command, params, target } = body.read()?;
     let missing = |what: &str| told(ErrorCode::BadRequest, format!("`params` lacks `{what}`"));
     let command = match command.as_deref() {
         Some("setup") => SshCommand::Setup {
@@ -84,7 +87,7 @@ pub(super) async fn ssh(
         ids: all(target.ids),
         indexes: all(target.indexes),
     };
-    let key = repeats::key(service, &caller, &parts, &body).await?;
+    let key = repeats::key(service, &caller, &parts, &body.bytes).await?;
     let task = service.ssh(&caller, Some(key), &name, command, target).await?;
-    Ok(see_task(task))
+    Ok(SeeTask(task))
 }

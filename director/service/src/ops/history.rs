@@ -40,6 +40,11 @@ impl Service {
         .await
     }
 
+    /// Fails unless the caller may see what can be asked for, and how: whoever has some business here.
+    pub fn may_see_description(&self, caller: &Caller) -> Result<(), ServiceError> {
+        caller.needs(Right::Any, "see the description of the API")
+    }
+
     /// Fails unless the caller may add audit events.
     pub fn may_add_events(&self, caller: &Caller) -> Result<(), ServiceError> {
         caller.needs(Right::Admin, "add events")
