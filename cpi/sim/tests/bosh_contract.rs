@@ -148,6 +148,29 @@ async fn requests_have_the_contracts_shape_and_properties_come_last() {
 }
 
 #[tokio::test]
+async fn a_cpi_has_nothing_but_one_line_and_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, seen) = (dir.path().join("cpi"), dir.path().join("seen"));
+    // Reads its input to the end, as most do: it must come.
+    let text = format!(
+        "#!/bin/sh\n{{ /usr/bin/env; echo lines; cat | wc -l; }} > {}\n\
+         echo '{{\"result\":{{\"api_version\":2}},\"error\":null,\"log\":\"\"}}'\n",
+        seen.display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    cpi(dir.path()).info().await.unwrap();
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let (environment, lines) = seen.split_once("lines\n").unwrap();
+    // The shell adds what it needs itself.
+    let known = ["PATH", "HOME", "TMPDIR", "PWD", "OLDPWD", "SHLVL", "_"];
+    let strange = environment.lines().filter(|line| !known.contains(&line.split('=').next().unwrap()));
+    assert_eq!(strange.collect::<Vec<_>>(), [] as [&str; 0]);
+    assert!(environment.contains("PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"), "{environment}");
+    assert_eq!(lines.trim(), "1");
+}
+
+#[tokio::test]
 async fn what_hangs_is_ended_with_its_children() {
     let dir = tempfile::tempdir().unwrap();
     let cpi = with_stemcell(cpi(dir.path())).await;
