@@ -10,7 +10,8 @@ set -euo pipefail
 # Compiling: Rust's linker, RocksDB where the system has none, and the packaging scripts of the sample releases.
 build=(gcc g++ make git ca-certificates)
 # Running: templates are rendered by Ruby; the local cloud makes networks, file systems and users.
-run=(ruby iproute2 nftables e2fsprogs uidmap procps)
+# … and Schemathesis, which fuzzes the REST API, lives in a Python environment of its own (deploy/schemathesis.sh).
+run=(ruby iproute2 nftables e2fsprogs uidmap procps python3 python3-venv)
 # `make bench` measures beside etcd.
 bench=(etcd-server)
 
