@@ -14,15 +14,15 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Bytes of each value that is written.
 pub const VALUE_BYTES: usize = 256;
 
-/// One client: writes a value that it has not written before.
+/// One client: writes a value that it has not written before, or reads.
 pub trait Writer {
-    /// Writes and waits for the answer.
+    /// Asks and waits for the answer.
     async fn write(&mut self, number: u64) -> Result<()>;
 }
 
 /// What a load gave.
 pub struct Load {
-    /// Writes per second.
+    /// Answers per second.
     pub rate: f64,
     middle: Duration,
     end: Duration,
@@ -31,7 +31,7 @@ pub struct Load {
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (middle, end) = (shown(self.middle), shown(self.end));
-        write!(f, "{:>7.0} writes/s   p50 {middle:>9}   p99 {end:>9}", self.rate)
+        write!(f, "{:>7.0}/s   p50 {middle:>9}   p99 {end:>9}", self.rate)
     }
 }
 

@@ -9,6 +9,7 @@ mod etcd;
 mod failover;
 mod interrupted;
 mod load;
+mod reads;
 mod table;
 mod writes;
 
@@ -50,6 +51,8 @@ enum Piece {
     Start,
     /// Small mutations from many clients, beside etcd.
     Writes,
+    /// Reads over REST, beside a bare TLS server; and a deploy that changes nothing.
+    Reads,
     /// Kill of the leader until the next accepted write; the pause of a planned hand-over, and of a planned stop.
     Failover,
     /// A deploy whose director dies when half of its VMs exist.
@@ -87,6 +90,9 @@ async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     }
     if options.wants(Piece::Writes) {
         writes::measure(options, table).await?;
+    }
+    if options.wants(Piece::Reads) {
+        reads::measure(options, table).await?;
     }
     if options.wants(Piece::Failover) {
         failover::measure(options, table).await?;
