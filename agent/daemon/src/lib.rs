@@ -30,7 +30,6 @@ mod layout;
 mod locks;
 mod machine;
 mod method;
-mod names;
 mod platform;
 mod proc;
 mod real;

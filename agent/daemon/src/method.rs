@@ -11,8 +11,6 @@ pub enum Resource {
     Packages,
     /// Users of operators.
     Users,
-    /// DNS records.
-    Names,
 }
 
 /// Whether a resource can be had together with others.
@@ -37,10 +35,7 @@ pub enum Keep {
 
 /// A method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "names, BOSH's where it has the method; the file of each action speaks for it"
-)]
+#[allow(missing_docs, reason = "BOSH's names; the file of each action speaks for it")]
 pub enum Method {
     Ping,
     Info,
@@ -63,12 +58,10 @@ pub enum Method {
     MigrateDisk,
     FetchLogs,
     Ssh,
-    SyncDns,
-    SyncDnsHealth,
 }
 
 impl Method {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 21] = [
         Self::Ping,
         Self::Info,
         Self::GetState,
@@ -90,8 +83,6 @@ impl Method {
         Self::MigrateDisk,
         Self::FetchLogs,
         Self::Ssh,
-        Self::SyncDns,
-        Self::SyncDnsHealth,
     ];
 
     /// Returns the method of that name.
@@ -99,7 +90,7 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
-    /// Returns its name.
+    /// Returns BOSH's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
@@ -123,14 +114,12 @@ impl Method {
             Self::MigrateDisk => "migrate_disk",
             Self::FetchLogs => "fetch_logs",
             Self::Ssh => "ssh",
-            Self::SyncDns => "sync_dns",
-            Self::SyncDnsHealth => "sync_dns_health",
         }
     }
 
     /// Returns what the action must have, in the one order in which everybody takes it.
     pub fn claims(self) -> &'static [(Resource, Share)] {
-        use Resource::{Disks, Jobs, Names, Packages, Users};
+        use Resource::{Disks, Jobs, Packages, Users};
         use Share::{Alone, Shared};
         match self {
             Self::Ping
@@ -146,7 +135,6 @@ impl Method {
             Self::RunErrand => &[(Jobs, Shared), (Packages, Shared)],
             Self::CompilePackage => &[(Packages, Alone)],
             Self::Ssh => &[(Users, Alone)],
-            Self::SyncDns | Self::SyncDnsHealth => &[(Names, Alone)],
             Self::UpdateSettings
             | Self::AddPersistentDisk
             | Self::RemovePersistentDisk
@@ -159,13 +147,7 @@ impl Method {
     /// Returns what of a request outlives it.
     pub fn keep(self) -> Keep {
         match self {
-            // What it does twice it does once: records that are there already are not fetched again.
-            Self::Ping
-            | Self::Info
-            | Self::GetState
-            | Self::ListDisk
-            | Self::SyncDns
-            | Self::SyncDnsHealth => Keep::Nothing,
+            Self::Ping | Self::Info | Self::GetState | Self::ListDisk => Keep::Nothing,
             Self::RunErrand => Keep::BeginningAndResult,
             _ => Keep::Result,
         }

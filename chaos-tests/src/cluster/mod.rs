@@ -34,7 +34,7 @@ const KEEP: &str = "CHAOS_KEEP";
 const LOG_LINES: usize = 25;
 
 enum Cloud {
-    Local { root: PathBuf, isolation: &'static str },
+    Process(PathBuf),
     Sim(SimCloud),
 }
 
@@ -94,10 +94,8 @@ impl Cluster {
 
     fn empty_on(mut ground: Ground) -> Result<Self> {
         let folder = ground.take_folder()?;
-        let local = |isolation| Cloud::Local { root: folder.path().join("cloud"), isolation };
         let cloud = match ground.cloud {
-            CloudKind::Process => local("process"),
-            CloudKind::Namespaces => local("namespaces"),
+            CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
         Ok(Self {
@@ -434,14 +432,14 @@ impl Cluster {
     pub fn sim(&self) -> &SimCloud {
         match &self.cloud {
             Cloud::Sim(sim) => sim,
-            Cloud::Local { .. } => panic!("this fleet's cloud is the local one"),
+            Cloud::Process(_) => panic!("this fleet's cloud is the local one"),
         }
     }
 
     /// Returns the local cloud's folder.
     pub fn cloud_root(&self) -> &Path {
         match &self.cloud {
-            Cloud::Local { root, .. } => root,
+            Cloud::Process(root) => root,
             Cloud::Sim(_) => panic!("this fleet's cloud is the simulated one"),
         }
     }

@@ -10,7 +10,7 @@
 pub mod blobs;
 pub mod clouds;
 pub mod context;
-pub mod dns;
+mod dns;
 pub mod driver;
 pub mod error;
 pub mod journal;

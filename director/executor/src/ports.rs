@@ -18,7 +18,6 @@ use state::records::Sealed;
 use tokio::io::AsyncRead;
 
 use crate::clouds::NoCloud;
-use crate::dns::Desk;
 use crate::lease::Lease;
 
 /// The configured CPIs by name.
@@ -190,8 +189,6 @@ pub struct Options {
     pub snapshots: Snapshots,
     /// How tasks are traced.
     pub spans: TaskSpans,
-    /// Whether agents are given DNS records, so that names can be used for addresses.
-    pub local_dns: bool,
 }
 
 impl Default for Options {
@@ -205,7 +202,6 @@ impl Default for Options {
             late_calls: Duration::from_secs(3600),
             snapshots: Snapshots::Off,
             spans: TaskSpans::default(),
-            local_dns: true,
         }
     }
 }
@@ -233,8 +229,6 @@ pub struct Ports {
     pub enrollment: Arc<dyn Enrollment>,
     /// Debug and CPI output.
     pub output: Arc<dyn OutputSink>,
-    /// Where those meet who have to do with DNS records.
-    pub dns: Arc<Desk>,
     /// Numbers.
     pub options: Options,
 }

@@ -19,7 +19,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::dns;
 use crate::driver;
 use crate::error::Interrupted;
 use crate::latecomers;
@@ -74,7 +73,7 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
         return;
     }
     waited.await;
-    let changed = [look_for_latecomers(ports, own, &fence), keep_names(ports, own, &fence)];
+    let changed = look_for_latecomers(ports, own, &fence);
     let running = Arc::new(Running::default());
     let mut revision = Revision(0);
     loop {
@@ -82,7 +81,7 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
             return;
         }
         start_runnable(ports, own, &fence, &running);
-        changed.iter().for_each(|changed| changed.notify_one());
+        changed.notify_one();
         tokio::select! {
             seen = ports.log.changed(revision) => revision = seen,
             () = running.ended.notified() => {}
@@ -102,22 +101,6 @@ fn look_for_latecomers(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<No
             () = latecomers::run(ports, fence, told) => {}
         }
     });
-    changed
-}
-
-/// Keeps agents' DNS records up to date while this replica leads, as [`look_for_latecomers`] does its part.
-fn keep_names(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<Notify> {
-    let (ports, fence, changed) = (ports.clone(), fence.clone(), Arc::new(Notify::new()));
-    let told = changed.clone();
-    if ports.options.local_dns {
-        own.spawn("dns", OnExit::Ignore, move |stop| async move {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = dns::run(ports, fence, told) => {}
-            }
-        });
-    }
     changed
 }
 

@@ -5,7 +5,8 @@ use model::fields::canonical;
 use model::instance::{InstanceSpec, JobSpec, NetworkKind, NetworkSettings};
 use serde_json::{Map, Value, json};
 
-use crate::dns::DOMAIN;
+/// The root of DNS names.
+const DOMAIN: &str = "bosh";
 
 /// What stands for an address that the cloud has yet to choose. Templates take addresses apart, so nothing would not do.
 const UNKNOWN: &str = "127.0.0.1";
@@ -27,7 +28,7 @@ pub fn spec(spec: &InstanceSpec, job: &JobSpec, properties: Value, links: Map<St
         "properties_need_filtering": true,
         "dns_domain_name": DOMAIN,
         "persistent_disk": spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib),
-        "address": spec.address.clone().map_or_else(|| json!(own.map(|n| address(spec, n))), Value::String),
+        "address": own.map(|n| address(spec, n)),
         "ip": own.map(ip),
         "properties": { job.name.as_str(): properties },
         "links": { job.name.as_str(): links },

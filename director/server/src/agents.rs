@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agent_api::JobState;
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Identity, IdentityError,
     IssuedCertificate, PeerAgent, Peers, Placement as _, Relay, StoredBlob, relay_over,
@@ -246,7 +245,6 @@ fn bounded(
 
 impl HeartbeatSink for AgentSide {
     fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
-        self.ears.jobs(&heartbeat.agent, heartbeat.job_state == JobState::Running);
         self.ears.heard(&heartbeat.agent);
     }
 

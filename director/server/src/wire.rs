@@ -429,7 +429,6 @@ impl Replica {
             vault,
             enrollment: self.agent_side.clone(),
             output: outputs,
-            dns: Arc::default(),
             options: executor::Options {
                 node: self.identity.node,
                 late_calls: self.config.late_calls,

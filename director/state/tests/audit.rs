@@ -84,11 +84,7 @@ fn by(command: &Command) -> By {
         | LeakPut { .. }
         | LatecomerLooked { .. }
         | BlobForget { .. }
-        | BundlesForget { .. }
-        | DnsNumber { .. }
-        | DnsPut { .. }
-        | DnsForget { .. }
-        | AgentsJobs { .. } => By::Fleet,
+        | BundlesForget { .. } => By::Fleet,
     }
 }
 

@@ -186,7 +186,6 @@ fn worker(
         tags: documents.tags.iter().cloned().collect(),
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
-        address: None,
         id,
     })
 }

@@ -52,7 +52,6 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
                     blocked: said.is_some_and(|p| p.blocked),
                     content: Vec::new(),
                     ips: Vec::new(),
-                    aliases: said.map(|p| p.aliases.clone()).unwrap_or_default(),
                 });
             }
         }

@@ -18,11 +18,6 @@ impl Platform for ProcessPlatform {
         Ok(())
     }
 
-    fn hosts(&self) -> Option<&'static Path> {
-        // Others live by it, too.
-        None
-    }
-
     fn credentials(
         &self,
         _user: Option<&str>,

@@ -300,7 +300,6 @@ pub fn spec(id: &str, ip: Option<&str>) -> InstanceSpec {
         tags: BTreeMap::new(),
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
-        address: None,
     }
 }
 
