@@ -112,7 +112,8 @@ async fn a_damaged_log_is_named_and_not_opened() {
     fill(&cluster.node(1), 0, 500).await;
     cluster.kill(1);
     let dir = cluster.dirs[&1].path().to_owned();
-    // Turn over some bytes in the middle of the write-ahead log.
+    // Turn over some bytes of an entry in the middle of the write-ahead log. Not of a record's length: a length that
+    // reaches beyond the file is what a write that was broken off looks like too.
     let wal = std::fs::read_dir(dir.join("log"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -120,8 +121,9 @@ async fn a_damaged_log_is_named_and_not_opened() {
         .max_by_key(|path| path.metadata().unwrap().len())
         .unwrap();
     let mut content = std::fs::read(&wal).unwrap();
-    let middle = content.len() / 2;
-    content[middle..middle + 16].iter_mut().for_each(|byte| *byte ^= 0xff);
+    let entry = b"r250 n250 v";
+    let at = content.windows(entry.len()).position(|bytes| bytes == entry).unwrap();
+    content[at..at + entry.len()].iter_mut().for_each(|byte| *byte ^= 0xff);
     std::fs::write(&wal, content).unwrap();
     let error = refusal(1, &dir).await;
     assert!(matches!(error, StartError::Database { database: "log", .. }), "{error:?}");
