@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
+
+use crate::programs;
+
 /// A program that not every machine has.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
@@ -53,5 +57,25 @@ pub fn met(needs: &[Need]) -> bool {
             false
         }
         None => true,
+    }
+}
+
+/// Returns whether VMs can have namespaces of their own here; prints why not, and that the story is skipped.
+pub fn namespaces() -> bool {
+    let probe = || {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let options = LocalOptions {
+            helper: vec![programs::directord().into(), "local-vm".into()],
+            isolation: Isolation::Exactly(Rung::Namespaces),
+            ..LocalOptions::new(folder.path().join("cloud"), programs::dagent())
+        };
+        LocalCpi::open(options).map(drop).map_err(|error| error.to_string())
+    };
+    match probe() {
+        Ok(()) => true,
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            false
+        }
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub leaderless: bool,
     /// Findings that were agreed on, and when.
     pub reports: Vec<(Instant, u64, Transition)>,
+    /// What was told of jobs, and agreed on.
+    pub jobs: Vec<(AgentId, bool)>,
     pub leads: bool,
     pub able: BTreeSet<NodeId>,
     pub maps: Vec<(u64, BTreeSet<NodeId>)>,
@@ -55,6 +57,7 @@ impl FakeWorld {
             asked_count: 0,
             leaderless: false,
             reports: Vec::new(),
+            jobs: Vec::new(),
             leads: true,
             able: own,
             maps: Vec::new(),
@@ -76,6 +79,7 @@ impl FakeWorld {
             deployment: "web".into(),
             agreed: Health::Alive,
             in_work: false,
+            jobs_run: None,
         };
         self.with(|w| w.watched = (0..count).map(agent).collect());
     }
@@ -132,6 +136,20 @@ impl World for FakeWorld {
                     agent.agreed = found.health;
                 }
                 w.reports.push((now, number, found));
+            }
+        });
+    }
+
+    async fn report_jobs(&self, _number: u64, jobs: Vec<(AgentId, bool)>) {
+        if self.with(|w| w.leaderless) {
+            std::future::pending::<()>().await;
+        }
+        self.with(|w| {
+            for (agent, run) in jobs {
+                if let Some(watched) = w.watched.iter_mut().find(|watched| watched.agent == agent) {
+                    watched.jobs_run = Some(run);
+                }
+                w.jobs.push((agent, run));
             }
         });
     }

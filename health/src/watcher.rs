@@ -48,6 +48,8 @@ const REPORT_MAX: usize = 500;
 #[derive(Default)]
 pub struct Ears {
     heard: Mutex<BTreeMap<AgentId, Instant>>,
+    /// Whether agents' jobs run, as each said last.
+    jobs_run: Mutex<BTreeMap<AgentId, bool>>,
 }
 
 impl Ears {
@@ -56,12 +58,32 @@ impl Ears {
         self.lock().insert(agent.clone(), Instant::now());
     }
 
+    /// Notes what an agent says of its jobs.
+    pub fn jobs(&self, agent: &AgentId, run: bool) {
+        self.jobs_run.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.clone(), run);
+    }
+
+    fn forget_jobs(&self) {
+        self.jobs_run.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Returns those of these agents that have said something else of their jobs than is known.
+    fn changed_jobs(&self, of: &[&Watched]) -> Vec<(AgentId, bool)> {
+        let said = self.jobs_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed =
+            |watched: &&&Watched| said.get(&watched.agent).is_some_and(|run| Some(*run) != watched.jobs_run);
+        let changed = of.iter().filter(changed);
+        changed.filter_map(|watched| Some((watched.agent.clone(), *said.get(&watched.agent)?))).collect()
+    }
+
     fn last(&self, agent: &AgentId) -> Option<Instant> {
         self.lock().get(agent).copied()
     }
 
     fn forget_all_but(&self, agents: &BTreeSet<&AgentId>) {
         self.lock().retain(|agent, _| agents.contains(agent));
+        let mut jobs_run = self.jobs_run.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs_run.retain(|agent, _| agents.contains(agent));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, Instant>> {
@@ -95,9 +117,13 @@ impl Listening {
         }
     }
 
+    fn is_of(&self, map: u64, epoch: u64) -> bool {
+        (map, epoch) == (self.map, self.epoch)
+    }
+
     /// Starts over for everybody when streams may have moved: after an election or a new map, silence proves nothing yet.
     fn note(&mut self, map: u64, epoch: u64, all: &[Watched], own: &[&Watched]) {
-        if (map, epoch) != (self.map, self.epoch) {
+        if !self.is_of(map, epoch) {
             (self.map, self.epoch) = (map, epoch);
             self.since.clear();
         }
@@ -153,6 +179,7 @@ pub async fn run(world: Arc<dyn World>, ears: Arc<Ears>, policy: Policy, stop: C
         policy,
         listening: Listening::new(),
         busy: BTreeMap::new(),
+        jobs_told: Told::Nothing,
         deeds: FuturesUnordered::new(),
     };
     tokio::select! {
@@ -178,6 +205,15 @@ enum Deed {
     Asked { agent: Watched, map: u64, answer: Answer },
     /// These were reported, or could not be.
     Reported { agents: Vec<AgentId> },
+    /// What agents said of their jobs was made known, or could not be.
+    JobsTold,
+}
+
+/// Whether it is just being made known what agents say of their jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    BeingTold,
 }
 
 /// Why an agent is not judged just now.
@@ -207,6 +243,8 @@ struct Watcher<'a> {
     listening: Listening,
     /// Agents that a deed is about; at most one each.
     busy: BTreeMap<AgentId, Busy>,
+    /// At most one such report is under way: what changes meanwhile is in the next.
+    jobs_told: Told,
     deeds: FuturesUnordered<BoxFuture<'a, Deed>>,
 }
 
@@ -242,8 +280,14 @@ impl Watcher<'_> {
             .iter()
             .filter(|w| shard_owner(&w.deployment, &watchers) == Some(self.world.node()))
             .collect();
-        self.listening.note(map, self.world.epoch(), &watched, &own);
+        let epoch = self.world.epoch();
+        if !self.listening.is_of(map, epoch) {
+            // Who was watched here before may have said otherwise elsewhere since.
+            self.ears.forget_jobs();
+        }
+        self.listening.note(map, epoch, &watched, &own);
         self.ears.forget_all_but(&watched.iter().map(|w| &w.agent).collect());
+        self.tell_jobs(map, &own);
         let now = self.listening.at(Instant::now());
         let (mut alive, mut silent, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
         for agent in own.into_iter().filter(|w| !w.in_work) {
@@ -263,6 +307,29 @@ impl Watcher<'_> {
         self.report(map, alive);
         self.suspect(map, &suspected);
         self.ask(map, silent);
+    }
+
+    /// Has it known what agents say of their jobs, also while a task works on them: names lead to those whose jobs run.
+    fn tell_jobs(&mut self, map: u64, own: &[&Watched]) {
+        if self.jobs_told == Told::BeingTold {
+            return;
+        }
+        let mut changed = self.ears.changed_jobs(own);
+        changed.truncate(REPORT_MAX);
+        if changed.is_empty() {
+            return;
+        }
+        self.jobs_told = Told::BeingTold;
+        let world = self.world;
+        self.deeds.push(
+            async move {
+                if tokio::time::timeout(REPORT_WITHIN, world.report_jobs(map, changed)).await.is_err() {
+                    debug!(map, "what agents say of their jobs could not be made known in time");
+                }
+                Deed::JobsTold
+            }
+            .boxed(),
+        );
     }
 
     /// Has it known that agents that are being asked are suspected, also if the question is older than the map: what a
@@ -319,6 +386,7 @@ impl Watcher<'_> {
                 Deed::Reported { agents } => agents.iter().for_each(|agent| {
                     self.busy.remove(agent);
                 }),
+                Deed::JobsTold => self.jobs_told = Told::Nothing,
                 Deed::Asked { agent, map, answer } => {
                     self.busy.remove(&agent.agent);
                     found.entry(map).or_default().extend(self.learned(&agent, answer));

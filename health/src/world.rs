@@ -30,6 +30,8 @@ pub struct Watched {
     pub agreed: Health,
     /// Whether a task is working on the deployment: VMs come and go then, and nobody is judged.
     pub in_work: bool,
+    /// Whether its jobs run, as the fleet knows it; none if that is not known yet.
+    pub jobs_run: Option<bool>,
 }
 
 /// A finding to be agreed on.
@@ -86,6 +88,8 @@ pub trait World: Send + Sync {
     /// Has findings agreed on, as the watcher of map `number`. Findings under an old map are refused, and that is fine.
     /// Safe to drop.
     async fn report(&self, number: u64, transitions: Vec<Transition>);
+    /// Has it known which agents' jobs run, and which ones' do not any more, as the watcher of map `number`. Safe to drop.
+    async fn report_jobs(&self, number: u64, jobs: Vec<(AgentId, bool)>);
 
     /// Returns whether this replica leads.
     fn leads(&self) -> bool;

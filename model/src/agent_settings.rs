@@ -46,6 +46,9 @@ pub struct AgentSettings {
     /// its own.
     #[serde(default)]
     pub path_rewrite: bool,
+    /// Where the agent answers names, for programs on the VM; none where they ask somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<std::net::SocketAddr>,
 }
 
 /// The VM that an agent lives in.

@@ -1,4 +1,9 @@
-//! What DNS names tell by number instead of by name: zones, networks, instance groups and links.
+//! What DNS names tell by number instead of by name: zones, networks, instance groups, links and instances; and the
+//! records that the names are answered from.
+
+mod records;
+
+pub use records::{Alias, Record, Records, UnreadableRecords};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +21,8 @@ pub enum DnsSubject {
     Group(DeploymentName, GroupName),
     /// A link that a deployment provides, by [`ProvidedName::group_name`].
     Link(DeploymentName, String),
+    /// An instance of a deployment.
+    Instance(DeploymentName, InstanceId),
 }
 
 /// A link by the name that consumers know it by.
@@ -25,6 +32,22 @@ pub struct ProvidedName {
     pub name: String,
     /// Its type.
     pub kind: String,
+}
+
+/// Another name for what a link leads to, as the manifest gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAlias {
+    /// The name; with a placeholder, its first label is `_`.
+    pub domain: String,
+    /// How those are to be that are answered with.
+    #[serde(default)]
+    pub health_filter: Option<String>,
+    /// Whether the first question waits for the instances' health.
+    #[serde(default)]
+    pub initial_health_check: Option<String>,
+    /// What stands for `_`.
+    #[serde(default)]
+    pub placeholder_type: Option<String>,
 }
 
 impl ProvidedName {

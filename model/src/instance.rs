@@ -237,6 +237,9 @@ pub struct InstanceSpec {
     pub configuration_hash: Option<String>,
     /// Hash over each job's rendered templates.
     pub template_hashes: BTreeMap<JobName, String>,
+    /// How others reach it, where they are to use a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// Returns the deployment that provides a link: names in it that are relative are relative to that one.

@@ -263,6 +263,9 @@ pub struct Leftovers {
     /// Archives that exports left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exports: Vec<BlobDigest>,
+    /// Old documents of DNS records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_blobs: Vec<BlobDigest>,
 }
 
 fn is_false(flag: &bool) -> bool {

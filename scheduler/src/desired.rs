@@ -16,6 +16,8 @@ use crate::bind::{BoundGroup, dig, plant};
 use crate::documents::Documents;
 use crate::draft::Seat;
 use crate::input::PlanInput;
+use crate::links::content::address;
+use crate::network::default_network;
 use crate::sizes;
 
 /// Builds the spec of one instance; `settle` gives it its networks.
@@ -47,7 +49,7 @@ pub(crate) fn spec(
     let networks = settle(&who)?;
     let mut tags: BTreeMap<String, String> = documents.tags.iter().cloned().collect();
     tags.extend(group.tags.iter().cloned());
-    Ok(InstanceSpec {
+    let mut spec = InstanceSpec {
         id: seat.id.clone(),
         deployment: input.deployment.name.clone(),
         group: group.name.clone(),
@@ -69,7 +71,25 @@ pub(crate) fn spec(
         tags,
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
-    })
+        address: None,
+    };
+    spec.address = name(input, documents, group, &spec)?;
+    Ok(spec)
+}
+
+/// Returns the name by which others reach an instance, where they are to use names.
+fn name(
+    input: &PlanInput<'_>,
+    documents: &Documents,
+    group: &InstanceGroup,
+    spec: &InstanceSpec,
+) -> Result<Option<String>, TaskError> {
+    let addressing = documents.addressing(input);
+    let network = default_network(&group.networks);
+    match network.filter(|_| addressing.uses_names() && input.director.local_dns) {
+        Some(network) => address(spec, &network.name, true, (None, &addressing)),
+        None => Ok(None),
+    }
 }
 
 /// Returns the group's env; a feature may add to it what the group does not say itself.

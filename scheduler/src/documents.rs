@@ -16,6 +16,7 @@ use model::{instance::Lifecycle, yaml, *};
 use serde_json::{Map, Value};
 
 use crate::input::PlanInput;
+use crate::links::content::Addressing;
 
 /// Everything that the documents say, checked.
 pub(crate) struct Documents {
@@ -40,6 +41,11 @@ impl Documents {
         let stock = Stock { releases: input.releases, stemcells: input.stemcells };
         let found = self.manifest.stemcells.iter().filter_map(|s| stock.stemcells(s).ok()).flatten();
         found.map(|s| (s.name.clone(), s.version.clone())).collect()
+    }
+
+    /// Returns how addresses are written.
+    pub(crate) fn addressing<'a>(&'a self, input: &PlanInput<'a>) -> Addressing<'a> {
+        Addressing { director: input.director, features: &self.manifest.features, numbers: input.dns_numbers }
     }
 }
 
@@ -104,17 +110,17 @@ fn check_zones(cpis: &CpiConfigs, cloud: &CloudConfig, manifest: &Manifest) -> R
     used.into_iter().filter_map(|az| cloud.azs.get(az)).try_for_each(|az| cpis.check_zone(az))
 }
 
-/// Names that nobody resolves are of no use, and short ones need numbers that are unique in the director.
+/// Names that nobody resolves are of no use.
 fn refuse_names(input: &PlanInput<'_>, manifest: &Manifest) -> Result<(), TaskError> {
     let features = &manifest.features;
     let asked = [
-        ("use_link_dns_names", features.use_link_dns_names, false),
-        ("use_short_dns_addresses", features.use_short_dns_addresses, false),
-        ("use_dns_addresses", features.use_dns_addresses, input.director.local_dns),
+        ("use_link_dns_names", features.use_link_dns_names),
+        ("use_short_dns_addresses", features.use_short_dns_addresses),
+        ("use_dns_addresses", features.use_dns_addresses),
     ];
-    match asked.into_iter().find(|(_, on, has_effect)| *on == Some(true) && !has_effect) {
-        Some((feature, ..)) => Err(TaskError::plain(format!(
-            "Feature '{feature}' is not supported by this release, whose agents have no local DNS"
+    match asked.into_iter().find(|(_, on)| *on == Some(true) && !input.director.local_dns) {
+        Some((feature, _)) => Err(TaskError::plain(format!(
+            "Feature '{feature}' needs local DNS, which agents do not have here"
         ))),
         None => Ok(()),
     }

@@ -91,6 +91,8 @@ pub struct Draft {
     pub warnings: Vec<String>,
     /// What DNS names tell by number, in the order in which what has none is given one.
     pub dns_subjects: Vec<DnsSubject>,
+    /// What would be in names of this draft if it had a number in DNS. Long names are there in their place.
+    pub unnumbered: Vec<DnsSubject>,
     /// Those of them whose group stays, and that group.
     pub(crate) surplus: BTreeMap<InstanceId, GroupName>,
     /// Groups as the manifest describes them.
@@ -117,7 +119,7 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     let connections = resolve::connect(input.deployment.name, &groups, &providers, input.others)?;
     check_agents(input)?;
     let mut placed = place_all(input, &documents, &groups)?;
-    let addressing = content::Addressing { director: input.director, features: &documents.manifest.features };
+    let addressing = documents.addressing(input);
     for bound in &groups {
         let members = order::in_turn(&bound.group.name, placed.instances.iter().map(|i| &i.spec));
         content::fill(&mut providers, bound, &members, &addressing)?;
@@ -136,7 +138,12 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         DeploymentRecord { planned_links: Some(Box::new(links)), ..record(input, &documents, providers) };
     let specs = placed.instances.iter().map(|i| &i.spec).chain(compile.workers());
     let references = References::of(input, documents.early.clone(), specs);
+    let unnumbered = match addressing.uses_short_names() {
+        true => unnumbered(input, &documents, &placed.instances),
+        false => Vec::new(),
+    };
     Ok(Draft {
+        unnumbered,
         dns_subjects: dns_subjects(input.deployment.name, &documents, &placed.instances),
         instances: placed.instances,
         obsolete: placed.obsolete,
@@ -342,6 +349,14 @@ fn dns_subjects(
     let links = links.map(|link| DnsSubject::Link(deployment.clone(), link.group_name()));
     let mut seen = BTreeSet::new();
     zones.chain(networks).chain(groups).chain(links).filter(|s| seen.insert(s.clone())).collect()
+}
+
+/// Returns what has no number yet, of all that short names tell.
+fn unnumbered(input: &PlanInput<'_>, documents: &Documents, instances: &[DraftInstance]) -> Vec<DnsSubject> {
+    let deployment = input.deployment.name;
+    let own = instances.iter().map(|i| DnsSubject::Instance(deployment.clone(), i.spec.id.clone()));
+    let all = dns_subjects(deployment, documents, instances).into_iter().chain(own);
+    all.filter(|subject| !input.dns_numbers.contains_key(subject)).collect()
 }
 
 type Links = BTreeMap<String, Value>;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use model::cloud_config::VmResources;
 use model::config::StoredConfig;
+use model::dns::DnsSubject;
 use model::instance::{AddressKind, Disk, Instance, Vm};
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
@@ -157,6 +158,8 @@ pub struct PlanInput<'a> {
     pub variables: &'a VariableFacts,
     /// What clouds said that [`crate::vm_sizes`] come to.
     pub vm_properties: &'a VmProperties,
+    /// Numbers in DNS names: of zones, networks, and the deployment's groups, links and instances.
+    pub dns_numbers: &'a BTreeMap<DnsSubject, u32>,
 }
 
 /// Cloud properties of VMs that should have certain resources, by the cloud that calculated them.

@@ -39,11 +39,6 @@ struct Different {
 
 const DIFFERENT: &[Different] = &[
     Different {
-        scenario: "dns-addresses",
-        why: "DNS aliases and short DNS names are refused by name in this release",
-        shows: "(100, \"DNS 'aliases' are not supported by this release for link 'endpoint'",
-    },
-    Different {
         scenario: "dry-run-rows",
         why: "a dry run of the reference leaves rows behind that block indexes; ours writes nothing",
         shows: "step 1 (real deploy of something else): instances",

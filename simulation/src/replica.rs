@@ -31,6 +31,7 @@ const LATE_CALLS: Duration = Duration::from_secs(30);
 
 /// How often orphans are deleted: worlds are short, and what appears late may have an address that is needed.
 const ROUNDS: janitor::Rounds = janitor::Rounds {
+    dns_blobs: Duration::from_secs(3600),
     bundles: Duration::from_secs(3600),
     disks: Duration::from_secs(3600),
     vms: Duration::from_secs(5),
@@ -111,6 +112,7 @@ pub async fn run(parts: Parts, tasks: OwnedTasks) {
         vault: Arc::new(BackwardsVault),
         enrollment: Arc::new(PlainTokens(log.clone())),
         output: Arc::new(NoOutput),
+        dns: Arc::default(),
         options: executor::Options {
             node: NodeId(me.process),
             late_calls: LATE_CALLS,

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admission::{self, Known, Stale};
-use crate::{AgentError, Agents, JobState, Method, Reply, Request};
+use crate::{AgentError, Agents, Fares, JobState, Method, Reply, Request};
 
 /// What an agent does with one request of a method.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +70,8 @@ struct Agent {
     job_state: Option<JobState>,
     hints: BTreeMap<String, Value>,
     mounted: Vec<String>,
+    dns_version: Option<u64>,
+    dns_health: Option<Fares>,
 }
 
 /// Agents in memory; see the module's header.
@@ -158,9 +160,35 @@ impl FakeAgents {
         self.with(agent, |agent| agent.job_state = Some(state));
     }
 
-    /// Returns what an agent was asked to do and began, in order; requests that only look are not among them.
+    /// Returns what an agent was asked to do and began, in order; requests that only look, or bring DNS records, are not
+    /// among them.
     pub fn deeds(&self, agent: &AgentId) -> Vec<Deed> {
         self.agents().get(agent).map(|agent| agent.deeds.clone()).unwrap_or_default()
+    }
+
+    /// Returns the version of the DNS records that an agent has.
+    pub fn dns_version(&self, agent: &AgentId) -> Option<u64> {
+        self.agents().get(agent).and_then(|agent| agent.dns_version)
+    }
+
+    /// Returns what an agent was told last of how instances fare.
+    pub fn dns_health(&self, agent: &AgentId) -> Option<Fares> {
+        self.agents().get(agent).and_then(|agent| agent.dns_health.clone())
+    }
+
+    /// Waits until an agent was told of how instances fare what `wanted` looks for.
+    pub async fn dns_health_like(&self, agent: &AgentId, wanted: impl Fn(&Fares) -> bool) {
+        let mut changes = self.changes.subscribe();
+        // The sender is ours.
+        let _ = changes.wait_for(|_| self.dns_health(agent).is_some_and(|health| wanted(&health))).await;
+    }
+
+    /// Waits until an agent has DNS records of this version or a newer one.
+    pub async fn dns_version_from(&self, agent: &AgentId, version: u64) {
+        let mut changes = self.changes.subscribe();
+        // The sender is ours.
+        let has = |agent: &AgentId| self.dns_version(agent).is_some_and(|has| has >= version);
+        let _ = changes.wait_for(|_| has(agent)).await;
     }
 
     /// Returns the cids of the disks that an agent has mounted.
@@ -182,9 +210,15 @@ impl FakeAgents {
     }
 
     fn standing(&self, id: &AgentId, request: &Request) -> Option<Standing> {
-        let mut agents = self.agents();
-        let agent = agents.get_mut(id).filter(|agent| !agent.away)?;
-        Some(agent.take(id, request))
+        let standing = {
+            let mut agents = self.agents();
+            let agent = agents.get_mut(id).filter(|agent| !agent.away)?;
+            agent.take(id, request)
+        };
+        if let Method::SyncDns { .. } | Method::SyncDnsHealth { .. } = request.method {
+            self.changed();
+        }
+        Some(standing)
     }
 }
 
@@ -293,14 +327,28 @@ impl Agent {
     }
 
     fn begin(&mut self, request: &Request) -> Standing {
-        if let Method::Ping | Method::GetState { .. } | Method::ListDisk = request.method {
+        if let Method::Ping
+        | Method::GetState { .. }
+        | Method::ListDisk
+        | Method::SyncDns { .. }
+        | Method::SyncDnsHealth { .. } = request.method
+        {
             return match self.behaviour(&request.method) {
                 Some(Behaviour::Fail(message)) => Standing::Ended(Ending::Failed(message)),
                 Some(Behaviour::Give(value)) => Standing::Ended(Ending::Value(value)),
                 Some(Behaviour::Hang { .. }) => Standing::Wait,
                 Some(Behaviour::LoseAnswer) => Standing::Lost,
                 Some(Behaviour::Restart) => Standing::Again,
-                None => Standing::Ended(Ending::Value(self.look(&request.method))),
+                None => {
+                    match &request.method {
+                        Method::SyncDns { version, .. } => {
+                            self.dns_version = self.dns_version.max(Some(*version));
+                        }
+                        Method::SyncDnsHealth { health } => self.dns_health = Some(health.clone()),
+                        _ => {}
+                    }
+                    Standing::Ended(Ending::Value(self.look(&request.method)))
+                }
             };
         }
         let behaviour = self.behaviour(&request.method);
@@ -355,6 +403,7 @@ impl Agent {
                 state["job_state"] = json!(self.job_state.unwrap_or(JobState::Running));
                 state
             }
+            Method::SyncDns { .. } | Method::SyncDnsHealth { .. } => json!("synced"),
             _ => json!("pong"),
         }
     }
@@ -412,7 +461,11 @@ impl Agent {
                 json!({})
             }
             Method::RunScript { .. } => json!({}),
-            Method::Ping | Method::GetState { .. } | Method::ListDisk => self.look(method),
+            Method::Ping
+            | Method::GetState { .. }
+            | Method::ListDisk
+            | Method::SyncDns { .. }
+            | Method::SyncDnsHealth { .. } => self.look(method),
         }
     }
 }

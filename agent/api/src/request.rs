@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::step::{DrainKind, Script};
 use model::*;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Whether an unknown request id means "do it" or "tell me you have lost it".
@@ -97,6 +98,55 @@ pub enum Method {
     SshSetup { user: String, public_key: String },
     /// Removes operators' users; result `{command, status}`.
     SshCleanup { user_regex: String },
+    /// Fetches DNS records, unless the agent has this version or a newer one.
+    SyncDns { blob: BlobDigest, digest: String, version: u64 },
+    /// Tells how the instances in DNS records fare, unless the agent knows it from this time or a later one. Not BOSH's, whose
+    /// agents ask each other.
+    SyncDnsHealth { health: Fares },
+}
+
+/// How the instances fare that are in a version of the DNS records. A letter for each agent: this is told to all of them, again and
+/// again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fares {
+    /// When that was so: a revision of the state.
+    pub version: u64,
+    /// Of which version of the records the agents are.
+    pub records: u64,
+    /// In the order of the agents' ids, see [`Fare::letter`].
+    pub letters: String,
+}
+
+/// How an instance fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fare {
+    /// Its jobs run.
+    Well,
+    /// They do not, or it is silent.
+    Badly,
+    /// Nothing has been heard of it yet.
+    #[default]
+    Unknown,
+}
+
+impl Fare {
+    /// Returns what stands for it.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Well => '+',
+            Self::Badly => '-',
+            Self::Unknown => '?',
+        }
+    }
+
+    /// Reads what stands for it. What a later version says that this one does not know is unknown.
+    pub fn of_letter(letter: char) -> Self {
+        match letter {
+            '+' => Self::Well,
+            '-' => Self::Badly,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl Method {
@@ -123,6 +173,8 @@ impl Method {
             Self::MigrateDisk { .. } => "migrate_disk",
             Self::FetchLogs { .. } => "fetch_logs",
             Self::SshSetup { .. } | Self::SshCleanup { .. } => "ssh",
+            Self::SyncDns { .. } => "sync_dns",
+            Self::SyncDnsHealth { .. } => "sync_dns_health",
         }
     }
 
@@ -176,6 +228,8 @@ impl Method {
                 vec![json!("setup"), json!({ "user": user, "public_key": public_key })]
             }
             Self::SshCleanup { user_regex } => vec![json!("cleanup"), json!({ "user_regex": user_regex })],
+            Self::SyncDns { blob, digest, version } => vec![json!(blob), json!(digest), json!(version)],
+            Self::SyncDnsHealth { health } => vec![json!(health)],
         }
     }
 }

@@ -73,6 +73,12 @@ impl World for OneAgent {
         answered
     }
 
+    async fn report_jobs(&self, _: u64, jobs: Vec<(AgentId, bool)>) {
+        for (_, run) in jobs {
+            self.watched.lock().unwrap().jobs_run = Some(run);
+        }
+    }
+
     async fn report(&self, _: u64, transitions: Vec<Transition>) {
         for found in transitions {
             self.watched.lock().unwrap().agreed = found.health;
@@ -101,7 +107,8 @@ impl World for OneAgent {
 
 /// Lets replica 0 watch an agent, until the tasks end.
 fn watch(fleet: &Fleet, agent: &AgentId, agreed: Health) -> (Arc<OneAgent>, OwnedTasks) {
-    let watched = Watched { agent: agent.clone(), deployment: "web".into(), agreed, in_work: false };
+    let watched =
+        Watched { agent: agent.clone(), deployment: "web".into(), agreed, in_work: false, jobs_run: None };
     let world = Arc::new(OneAgent {
         agents: fleet.replicas[0].agents.clone(),
         watched: Mutex::new(watched),

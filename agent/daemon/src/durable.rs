@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 pub enum Readers {
     /// Its owner only.
     Owner,
+    /// Its group, too.
+    Group,
     /// Everybody.
     All,
 }
@@ -23,6 +25,7 @@ pub fn write(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
     fs::create_dir_all(parent)?;
     let mode = match readers {
         Readers::Owner => 0o600,
+        Readers::Group => 0o640,
         Readers::All => 0o644,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -88,6 +88,10 @@ impl Layout {
         operators => "bosh_ssh",
         /// Who the instance is.
         instance => "instance",
+        /// The DNS records of all instances.
+        dns_records => "instance/dns/records.json",
+        /// How those instances fare.
+        dns_health => "instance/dns/health.json",
     }
 
     /// Returns where the files of a job are, through its link.

@@ -30,6 +30,7 @@ mod layout;
 mod locks;
 mod machine;
 mod method;
+mod names;
 mod platform;
 mod proc;
 mod real;

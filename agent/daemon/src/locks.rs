@@ -1,4 +1,4 @@
-//! Who may work on jobs, disks, packages and users: instead of BOSH's one worker, one lock each.
+//! Who may work on jobs, disks, packages, users and DNS records: instead of BOSH's one worker, one lock each.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ pub struct Locks {
     disks: Arc<RwLock<()>>,
     packages: Arc<RwLock<()>>,
     users: Arc<RwLock<()>>,
+    names: Arc<RwLock<()>>,
 }
 
 /// What one action holds; dropping it gives it back.
@@ -33,6 +34,7 @@ impl Locks {
                 Resource::Disks => self.disks.clone(),
                 Resource::Packages => self.packages.clone(),
                 Resource::Users => self.users.clone(),
+                Resource::Names => self.names.clone(),
             };
             match share {
                 Share::Shared => held._shared.push(lock.read_owned().await),

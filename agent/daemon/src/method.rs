@@ -11,6 +11,8 @@ pub enum Resource {
     Packages,
     /// Users of operators.
     Users,
+    /// DNS records.
+    Names,
 }
 
 /// Whether a resource can be had together with others.
@@ -35,7 +37,10 @@ pub enum Keep {
 
 /// A method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "BOSH's names; the file of each action speaks for it")]
+#[allow(
+    missing_docs,
+    reason = "names, BOSH's where it has the method; the file of each action speaks for it"
+)]
 pub enum Method {
     Ping,
     Info,
@@ -58,10 +63,12 @@ pub enum Method {
     MigrateDisk,
     FetchLogs,
     Ssh,
+    SyncDns,
+    SyncDnsHealth,
 }
 
 impl Method {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::Ping,
         Self::Info,
         Self::GetState,
@@ -83,6 +90,8 @@ impl Method {
         Self::MigrateDisk,
         Self::FetchLogs,
         Self::Ssh,
+        Self::SyncDns,
+        Self::SyncDnsHealth,
     ];
 
     /// Returns the method of that name.
@@ -90,7 +99,7 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
-    /// Returns BOSH's name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
@@ -114,12 +123,14 @@ impl Method {
             Self::MigrateDisk => "migrate_disk",
             Self::FetchLogs => "fetch_logs",
             Self::Ssh => "ssh",
+            Self::SyncDns => "sync_dns",
+            Self::SyncDnsHealth => "sync_dns_health",
         }
     }
 
     /// Returns what the action must have, in the one order in which everybody takes it.
     pub fn claims(self) -> &'static [(Resource, Share)] {
-        use Resource::{Disks, Jobs, Packages, Users};
+        use Resource::{Disks, Jobs, Names, Packages, Users};
         use Share::{Alone, Shared};
         match self {
             Self::Ping
@@ -135,6 +146,7 @@ impl Method {
             Self::RunErrand => &[(Jobs, Shared), (Packages, Shared)],
             Self::CompilePackage => &[(Packages, Alone)],
             Self::Ssh => &[(Users, Alone)],
+            Self::SyncDns | Self::SyncDnsHealth => &[(Names, Alone)],
             Self::UpdateSettings
             | Self::AddPersistentDisk
             | Self::RemovePersistentDisk
@@ -147,7 +159,13 @@ impl Method {
     /// Returns what of a request outlives it.
     pub fn keep(self) -> Keep {
         match self {
-            Self::Ping | Self::Info | Self::GetState | Self::ListDisk => Keep::Nothing,
+            // What it does twice it does once: records that are there already are not fetched again.
+            Self::Ping
+            | Self::Info
+            | Self::GetState
+            | Self::ListDisk
+            | Self::SyncDns
+            | Self::SyncDnsHealth => Keep::Nothing,
             Self::RunErrand => Keep::BeginningAndResult,
             _ => Keep::Result,
         }

@@ -19,6 +19,7 @@ use crate::durable::{self, Readers};
 use crate::error::ActionError;
 use crate::layout::{BASE_DIR, Layout};
 use crate::machine::{Machine, Notices, Order, Report, Work};
+use crate::names::{self, Names};
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::process::ProcessPlatform;
 use crate::platform::{FileSystem, Platform};
@@ -34,6 +35,7 @@ pub struct RealMachine {
     pub(crate) supervisor: Supervisor,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) disks: Disks,
+    pub(crate) names: Arc<Names>,
     vitals: Vitals,
 }
 
@@ -69,11 +71,13 @@ impl RealMachine {
             changes: watch::channel(0).0,
             memory: layout.looked_after(),
         };
+        let names = Arc::new(Names::remembered(&layout));
+        names::start(&settings, names.clone(), &tasks);
         let supervisor = Supervisor::new(surroundings, layout.stopped(), tasks);
         let initial =
             settings.disks.persistent.iter().map(|(cid, hint)| (cid.to_string(), hint.clone())).collect();
         let disks = Disks::new(layout.clone(), platform.clone(), file_system(&settings.env), initial);
-        Self { settings, layout, platform, supervisor, blobs, disks, vitals: Vitals::default() }
+        Self { settings, layout, platform, supervisor, blobs, disks, names, vitals: Vitals::default() }
     }
 
     /// Returns the stored apply spec; an empty one before any apply.
@@ -155,6 +159,7 @@ impl Machine for RealMachine {
     async fn report(&self) -> Report {
         let job_state = self.supervisor.job_state();
         self.mirror_health(job_state);
+        self.names.set_own(&self.settings.agent_id, job_state == JobState::Running);
         Report { job_state, vitals: self.vitals(), processes: self.supervisor.count() }
     }
 

@@ -132,6 +132,8 @@ impl SimulatedMachine {
                 json!({})
             }
             Method::RunScript => json!({}),
+            // Nothing runs there that would ask for a name.
+            Method::SyncDns | Method::SyncDnsHealth => json!("synced"),
             Method::Ping | Method::Info | Method::GetState | Method::ListDisk => Value::Null,
         })
     }

@@ -11,6 +11,8 @@ use crate::lab::Lab;
 pub enum CloudKind {
     /// The local cloud on its lowest rung, which works for everybody.
     Process,
+    /// The local cloud with namespaces for its VMs. Needs root, see [`crate::needs::namespaces`].
+    Namespaces,
     /// The simulated one.
     Sim {
         /// The source of its chance.

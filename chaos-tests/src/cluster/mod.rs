@@ -34,7 +34,7 @@ const KEEP: &str = "CHAOS_KEEP";
 const LOG_LINES: usize = 25;
 
 enum Cloud {
-    Process(PathBuf),
+    Local { root: PathBuf, isolation: &'static str },
     Sim(SimCloud),
 }
 
@@ -94,8 +94,10 @@ impl Cluster {
 
     fn empty_on(mut ground: Ground) -> Result<Self> {
         let folder = ground.take_folder()?;
+        let local = |isolation| Cloud::Local { root: folder.path().join("cloud"), isolation };
         let cloud = match ground.cloud {
-            CloudKind::Process => Cloud::Process(folder.path().join("cloud")),
+            CloudKind::Process => local("process"),
+            CloudKind::Namespaces => local("namespaces"),
             CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
         };
         Ok(Self {
@@ -432,14 +434,14 @@ impl Cluster {
     pub fn sim(&self) -> &SimCloud {
         match &self.cloud {
             Cloud::Sim(sim) => sim,
-            Cloud::Process(_) => panic!("this fleet's cloud is the local one"),
+            Cloud::Local { .. } => panic!("this fleet's cloud is the local one"),
         }
     }
 
     /// Returns the local cloud's folder.
     pub fn cloud_root(&self) -> &Path {
         match &self.cloud {
-            Cloud::Process(root) => root,
+            Cloud::Local { root, .. } => root,
             Cloud::Sim(_) => panic!("this fleet's cloud is the simulated one"),
         }
     }

@@ -52,8 +52,8 @@ impl Replica {
     pub fn config_text(&self, number: usize, timing: &str, cloud: &Cloud, extra: &str) -> String {
         let (host, [api, peer, agent, probes]) = (self.host, self.ports);
         let cloud = match cloud {
-            Cloud::Process(root) => format!(
-                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"process\"\nagent = \"{}\"",
+            Cloud::Local { root, isolation } => format!(
+                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"{isolation}\"\nagent = \"{}\"",
                 root.display(),
                 programs::dagent().display()
             ),

@@ -36,13 +36,20 @@ pub(super) async fn clean_up(context: &mut Context<'_>, wish: CleanUp) -> Result
 }
 
 fn rows(found: CleanUpPreviewResponse) -> Vec<(&'static str, String)> {
-    let CleanUpPreviewResponse { releases, stemcells, orphaned_vms, orphaned_disks, exported_releases } =
-        found;
+    let CleanUpPreviewResponse {
+        releases,
+        stemcells,
+        orphaned_vms,
+        orphaned_disks,
+        exported_releases,
+        dns_blobs,
+    } = found;
     let of = |kind, names: Vec<String>| names.into_iter().map(move |name| (kind, name));
     of("release", releases)
         .chain(of("stemcell", stemcells))
         .chain(of("orphaned VM", orphaned_vms))
         .chain(of("orphaned disk", orphaned_disks))
         .chain(of("exported release", exported_releases))
+        .chain(of("DNS records", dns_blobs))
         .collect()
 }

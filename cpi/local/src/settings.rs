@@ -1,6 +1,7 @@
 //! What the agent of a new VM finds in its settings file.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cpi_api::{CreateVm, DiskHint};
@@ -17,6 +18,14 @@ use crate::store::{Durability, read_json, write_json};
 
 /// Where the settings are below the VM's base directory.
 const SETTINGS: &str = "bosh/settings.json";
+
+/// Where the agent of a VM with a network of its own answers names; its `/etc/resolv.conf` says so.
+const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 53);
+
+/// Returns where the agent of a VM answers names. None for one that was made before agents did.
+pub(crate) fn resolver(base: &Path) -> Result<Option<SocketAddr>, LocalError> {
+    Ok(read_json::<AgentSettings>(&path(base))?.and_then(|settings| settings.resolver))
+}
 
 /// Writes the settings of a new VM below its base directory.
 pub(crate) fn write(
@@ -48,6 +57,7 @@ pub(crate) fn write(
         env: request.env.clone(),
         platform: if has_root { AgentPlatform::Linux } else { AgentPlatform::Process },
         path_rewrite: !has_root,
+        resolver: has_root.then_some(RESOLVER),
     };
     let path = path(base);
     let dir = path.parent().unwrap_or(base);

@@ -22,7 +22,7 @@ async fn a_vm_has_an_inside_of_its_own() {
            test -r /proc/self/environ && ls -d /proc/[0-9]* | wc -l > processes
            touch /etc/written-inside && test -s bosh/settings.json && test -c /dev/null && test -w /dev/shm &&
            ! echo 1 2>/dev/null > /proc/sys/vm/drop_caches && echo yes > usable
-           cat "$2" > arguments; echo done > done; {REST}"#
+           cat "$2" > arguments; cat /etc/resolv.conf > resolver; echo done > done; {REST}"#
     );
     let Some(stage) = Stage::open(Rung::Namespaces, [10, 93, 2], &agent).await else { return };
     stage.create(2, json!({})).await;
@@ -34,6 +34,7 @@ async fn a_vm_has_an_inside_of_its_own() {
     assert_eq!(read("hidden"), "/home:\nvcap\n\n/root:\n\n/tmp:\n");
     assert!(read("processes").trim().parse::<u32>().unwrap() < 10, "it sees processes of the host");
     assert!(!std::path::Path::new("/etc/written-inside").exists(), "it wrote on the host");
+    assert_eq!(read("resolver"), "nameserver 127.0.0.53\n", "the agent answers names");
     assert!(read("arguments").contains("\"agent_id\": \"agent-2\""));
     stage.close(2).await;
 }

@@ -10,7 +10,7 @@
 pub mod blobs;
 pub mod clouds;
 pub mod context;
-mod dns;
+pub mod dns;
 pub mod driver;
 pub mod error;
 pub mod journal;

@@ -18,6 +18,7 @@ use state::records::Sealed;
 use tokio::io::AsyncRead;
 
 use crate::clouds::NoCloud;
+use crate::dns::Desk;
 use crate::lease::Lease;
 
 /// The configured CPIs by name.
@@ -189,6 +190,8 @@ pub struct Options {
     pub snapshots: Snapshots,
     /// How tasks are traced.
     pub spans: TaskSpans,
+    /// Whether agents are given DNS records, so that names can be used for addresses.
+    pub local_dns: bool,
 }
 
 impl Default for Options {
@@ -202,6 +205,7 @@ impl Default for Options {
             late_calls: Duration::from_secs(3600),
             snapshots: Snapshots::Off,
             spans: TaskSpans::default(),
+            local_dns: true,
         }
     }
 }
@@ -229,6 +233,8 @@ pub struct Ports {
     pub enrollment: Arc<dyn Enrollment>,
     /// Debug and CPI output.
     pub output: Arc<dyn OutputSink>,
+    /// Where those meet who have to do with DNS records.
+    pub dns: Arc<Desk>,
     /// Numbers.
     pub options: Options,
 }

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::dns;
 use crate::driver;
 use crate::error::Interrupted;
 use crate::latecomers;
@@ -73,7 +74,7 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
         return;
     }
     waited.await;
-    let changed = look_for_latecomers(ports, own, &fence);
+    let changed = [look_for_latecomers(ports, own, &fence), keep_names(ports, own, &fence)];
     let running = Arc::new(Running::default());
     let mut revision = Revision(0);
     loop {
@@ -81,7 +82,7 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
             return;
         }
         start_runnable(ports, own, &fence, &running);
-        changed.notify_one();
+        changed.iter().for_each(|changed| changed.notify_one());
         tokio::select! {
             seen = ports.log.changed(revision) => revision = seen,
             () = running.ended.notified() => {}
@@ -101,6 +102,22 @@ fn look_for_latecomers(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<No
             () = latecomers::run(ports, fence, told) => {}
         }
     });
+    changed
+}
+
+/// Keeps agents' DNS records up to date while this replica leads, as [`look_for_latecomers`] does its part.
+fn keep_names(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<Notify> {
+    let (ports, fence, changed) = (ports.clone(), fence.clone(), Arc::new(Notify::new()));
+    let told = changed.clone();
+    if ports.options.local_dns {
+        own.spawn("dns", OnExit::Ignore, move |stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = dns::run(ports, fence, told) => {}
+            }
+        });
+    }
     changed
 }
 

@@ -5,8 +5,7 @@ use model::fields::canonical;
 use model::instance::{InstanceSpec, JobSpec, NetworkKind, NetworkSettings};
 use serde_json::{Map, Value, json};
 
-/// The root of DNS names.
-const DOMAIN: &str = "bosh";
+use crate::dns::DOMAIN;
 
 /// What stands for an address that the cloud has yet to choose. Templates take addresses apart, so nothing would not do.
 const UNKNOWN: &str = "127.0.0.1";
@@ -28,7 +27,7 @@ pub fn spec(spec: &InstanceSpec, job: &JobSpec, properties: Value, links: Map<St
         "properties_need_filtering": true,
         "dns_domain_name": DOMAIN,
         "persistent_disk": spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib),
-        "address": own.map(|n| address(spec, n)),
+        "address": spec.address.clone().map_or_else(|| json!(own.map(|n| address(spec, n))), Value::String),
         "ip": own.map(ip),
         "properties": { job.name.as_str(): properties },
         "links": { job.name.as_str(): links },

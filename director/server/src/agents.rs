@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use agent_api::JobState;
 use agent_client_grpc::{
     Alert, BlobAccess, BlobAccessError, BlobStream, HeartbeatSink, Identity, IdentityError,
     IssuedCertificate, PeerAgent, Peers, Placement as _, Relay, StoredBlob, relay_over,
@@ -245,6 +246,7 @@ fn bounded(
 
 impl HeartbeatSink for AgentSide {
     fn heartbeat(&self, heartbeat: agent_api::Heartbeat) {
+        self.ears.jobs(&heartbeat.agent, heartbeat.job_state == JobState::Running);
         self.ears.heard(&heartbeat.agent);
     }
 

@@ -1,12 +1,14 @@
 //! What the leader tidies up from time to time: disks that were given up days ago, VMs whose deletion nobody wanted
-//! to wait for, and what tasks left to be fetched.
+//! to wait for, what tasks left to be fetched, and old DNS records.
 
 use std::time::Duration;
 
 use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
-use service::ops::{bundles_to_forget, orphaned_vms_to_delete, orphans_lock, orphans_to_delete};
+use service::ops::{
+    bundles_to_forget, dns_blobs_to_forget, orphaned_vms_to_delete, orphans_lock, orphans_to_delete,
+};
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
@@ -27,6 +29,8 @@ pub struct Rounds {
     pub late_vms: Duration,
     /// For what tasks left to be fetched.
     pub bundles: Duration,
+    /// For old documents of DNS records.
+    pub dns_blobs: Duration,
 }
 
 impl Default for Rounds {
@@ -37,6 +41,7 @@ impl Default for Rounds {
             vms: Duration::from_secs(5 * 60),
             late_vms: Duration::from_secs(10),
             bundles: Duration::from_secs(3600),
+            dns_blobs: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -49,7 +54,7 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
         interval
     };
     let (mut disks, mut vms, mut late_vms) = (every(rounds.disks), every(rounds.vms), every(rounds.late_vms));
-    let mut bundles = every(rounds.bundles);
+    let (mut bundles, mut dns_blobs) = (every(rounds.bundles), every(rounds.dns_blobs));
     loop {
         let due = tokio::select! {
             biased;
@@ -58,6 +63,7 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
             _ = vms.tick() => vms_left_behind,
             _ = late_vms.tick() => late_vms_left_behind,
             _ = bundles.tick() => bundles_to_forget,
+            _ = dns_blobs.tick() => dns_blobs_to_forget,
         };
         if node.leadership().is_some_and(|l| l.holds()) {
             tidy(&log, due).await;
@@ -99,6 +105,7 @@ async fn tidy(log: &RaftLog, due: Due) {
     let Some(command) = command else { return };
     let what = match &command {
         Command::TaskQueue { kind, .. } => kind.description(),
+        Command::DnsForget { .. } => "forget old DNS records".to_owned(),
         _ => "forget what tasks left".to_owned(),
     };
     info!(task = what, "the leader tidies up");

@@ -429,6 +429,7 @@ impl Replica {
             vault,
             enrollment: self.agent_side.clone(),
             output: outputs,
+            dns: Arc::default(),
             options: executor::Options {
                 node: self.identity.node,
                 late_calls: self.config.late_calls,

@@ -13,9 +13,9 @@ use health::{Failed, Health, Transition, Unhealthy, Watched, World};
 use model::{AgentId, DeploymentName, InstanceId, NodeId, RequestId, Revision};
 use raft::Node;
 use state::State;
-use state::command::Command;
+use state::command::{Command, SECOND_LEVEL};
 use state::log::{CommandLog as _, Proposal};
-use state::records::{AgentHealth, AgentTransition, FailedShare, ShardMap};
+use state::records::{AgentHealth, AgentJobs, AgentTransition, FailedShare, ShardMap};
 use tracing::{debug, warn};
 
 use crate::fleet::log::RaftLog;
@@ -166,6 +166,18 @@ impl World for FleetWorld {
             .map(|t| AgentTransition { agent: t.agent, health: stored(t.health), reason: t.reason })
             .collect();
         self.own("health", Command::AgentTransitions { shard_epoch: number, transitions }).await;
+    }
+
+    async fn report_jobs(&self, number: u64, jobs: Vec<(AgentId, bool)>) {
+        let knows = {
+            let view = self.log.view();
+            State::new(&*view).feature_level().is_none_or(|level| level >= SECOND_LEVEL)
+        };
+        if !knows {
+            return;
+        }
+        let jobs = jobs.into_iter().map(|(agent, run)| AgentJobs { agent, run }).collect();
+        self.own("jobs", Command::AgentsJobs { shard_epoch: number, jobs }).await;
     }
 
     fn leads(&self) -> bool {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use model::dns::DnsSubject;
 use model::plan::{Phase, Plan, Reservation, Target, Unit};
 use model::problem::Finding;
 use model::release::{CompiledPackage, ReleaseVersion};
@@ -18,6 +19,9 @@ use crate::records::*;
 
 /// The format of entries that this version writes.
 pub const ENTRY_VERSION: u16 = 1;
+
+/// Documents of DNS records that are never forgotten, however old they are: agents may be about to fetch them.
+pub const DNS_BLOBS_KEPT: usize = 10;
 
 /// Who asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +211,14 @@ pub enum Command {
     ExportPut { task: TaskId, epoch: Epoch, digest: BlobDigest },
     /// Deletes one version of a config: the newest of those that are left is the current one.
     ConfigVersionDelete { id: ConfigId },
+    /// Gives numbers in DNS names to those that are there and have none yet.
+    DnsNumber { epoch: Epoch, subjects: Vec<DnsSubject> },
+    /// The DNS records have changed: agents fetch this document from now on. Refused unless its version follows the last one.
+    DnsPut { epoch: Epoch, version: u64, content: String, blob: BlobDigest },
+    /// Forgets documents of DNS records, but none of the newest [`DNS_BLOBS_KEPT`] and none that is newer than `before`.
+    DnsForget { blobs: Vec<BlobDigest>, before: Timestamp },
+    /// Agents say otherwise than before whether their jobs run. Under an old shard map it is refused.
+    AgentsJobs { shard_epoch: u64, jobs: Vec<AgentJobs> },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -35,7 +35,11 @@ impl Command {
             | Self::LinkPut { .. }
             | Self::LinkRemove { .. }
             | Self::ExportPut { .. }
-            | Self::ConfigVersionDelete { .. } => true,
+            | Self::ConfigVersionDelete { .. }
+            | Self::DnsNumber { .. }
+            | Self::DnsPut { .. }
+            | Self::DnsForget { .. }
+            | Self::AgentsJobs { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,

@@ -1,6 +1,7 @@
 //! Rows of the state's tables that are not nouns of the [`model`].
 
 mod agents;
+mod dns;
 mod latecomers;
 mod links;
 mod orphans;
@@ -15,7 +16,8 @@ use model::step::StepOutcome;
 use model::*;
 use serde::{Deserialize, Serialize};
 
-pub use agents::{AgentHealth, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
+pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
+pub use dns::DnsBlob;
 pub use latecomers::{Latecomer, Orphan, Sought};
 pub(crate) use links::LinkNumbers;
 pub use links::{Link, LinkConsumer, LinkProvider};

@@ -165,6 +165,8 @@ tables! {
     LINKS: LinkId => Link = 0x62, "links", Shown;
     /// The numbers of all of a deployment's.
     LINKS_OF: DeploymentName => LinkNumbers = 0x63, "links_of", Hidden;
+    /// Documents of DNS records, by version.
+    DNS_BLOBS: u64 => DnsBlob = 0x64, "dns_blobs", Hidden;
 
     /// Snapshots of disks, orphaned ones included, by our id.
     SNAPSHOTS: SnapshotId => Snapshot = 0x66, "snapshots", Shown;

@@ -84,7 +84,11 @@ fn by(command: &Command) -> By {
         | LeakPut { .. }
         | LatecomerLooked { .. }
         | BlobForget { .. }
-        | BundlesForget { .. } => By::Fleet,
+        | BundlesForget { .. }
+        | DnsNumber { .. }
+        | DnsPut { .. }
+        | DnsForget { .. }
+        | AgentsJobs { .. } => By::Fleet,
     }
 }
 

@@ -10,6 +10,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::*;
+use model::dns::DnsSubject;
 use model::plan::Fate;
 use model::problem::{Fault, Finding};
 use model::step::{Action, StepOutcome};
@@ -186,6 +187,10 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::LeakClear { id: EventId(3) },
         Command::BlobForget { digest: "b1".into() },
         Command::EventPut { event: Box::new(event) },
+        Command::DnsNumber { epoch, subjects: vec![DnsSubject::Instance("web".into(), "i1".into())] },
+        Command::DnsPut { epoch, version: 4, content: "c".into(), blob: "b1".into() },
+        Command::DnsForget { blobs: vec!["b1".into()], before: Timestamp(START) },
+        Command::AgentsJobs { shard_epoch: 2, jobs: vec![AgentJobs { agent: "a1".into(), run: false }] },
     ]
 }
 

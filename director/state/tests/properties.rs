@@ -8,6 +8,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
+use model::dns::DnsSubject;
 use model::plan::{DeploymentRecord, Fate, Plan};
 use model::problem::{Fault, Finding};
 use model::step::{Action, Left, StepOutcome, VmRole};
@@ -216,6 +217,24 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         (name("i"), any::<bool>())
             .prop_map(|(id, ignore)| Command::InstanceIgnore { instance: id.into(), ignore }),
         small().prop_map(|id| Command::LeakClear { id: EventId(id) }),
+        (small(), name("a"), any::<bool>()).prop_map(|(shard_epoch, agent, run)| Command::AgentsJobs {
+            shard_epoch,
+            jobs: vec![AgentJobs { agent: agent.into(), run }],
+        }),
+        (epoch(), name("i"), name("az")).prop_map(|(epoch, id, az)| Command::DnsNumber {
+            epoch,
+            subjects: vec![DnsSubject::Instance("web".into(), id.into()), DnsSubject::Zone(az.into())],
+        }),
+        (epoch(), small(), name("b")).prop_map(|(epoch, version, blob)| Command::DnsPut {
+            epoch,
+            version,
+            content: blob.clone(),
+            blob: blob.into(),
+        }),
+        (name("b"), small()).prop_map(|(blob, later)| Command::DnsForget {
+            blobs: vec![blob.into()],
+            before: Timestamp(START + later as i64 * 10_000),
+        }),
         (epoch(), prop::option::of(0..3u32)).prop_map(|(epoch, unhealthy)| Command::MeltdownPut {
             epoch,
             deployment: "web".into(),

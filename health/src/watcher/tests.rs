@@ -235,3 +235,36 @@ fn what_was_heard_of_agents_that_are_gone_is_forgotten() {
     ears.forget_all_but(&BTreeSet::from([&stays]));
     assert!(ears.last(&stays).is_some() && ears.last(&goes).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_agents_say_of_their_jobs_is_told_once_also_while_a_task_works_on_them() {
+    let (world, ears) = watching(2).await;
+    world.with(|w| w.watched[1].in_work = true);
+    let (idle, busy) = (AgentId::new("0"), AgentId::new("1"));
+    let say = |first: bool, second: bool| {
+        ears.jobs(&idle, first);
+        ears.jobs(&busy, second);
+    };
+    let told = || world.with(|w| std::mem::take(&mut w.jobs));
+    say(true, true);
+    seconds(3).await;
+    assert_eq!(told(), [(idle.clone(), true), (busy.clone(), true)]);
+    say(true, false);
+    seconds(3).await;
+    assert_eq!(told(), [(busy.clone(), false)], "only what has changed");
+    // Without a leader it is not forgotten.
+    world.with(|w| w.leaderless = true);
+    say(false, false);
+    seconds(5).await;
+    world.with(|w| w.leaderless = false);
+    seconds(5).await;
+    assert_eq!(told(), [(idle.clone(), false)]);
+    // Under a new map it counts from what is said then.
+    world.with(|w| w.watched[0].jobs_run = Some(true));
+    world.with(|w| w.map.0 += 1);
+    seconds(3).await;
+    assert_eq!(told(), []);
+    say(false, false);
+    seconds(3).await;
+    assert_eq!(told(), [(idle, false)]);
+}

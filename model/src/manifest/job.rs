@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::group::{Scope, duplicates};
+use crate::dns::LinkAlias;
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
@@ -61,6 +63,8 @@ pub struct Provide {
     pub alias: Option<String>,
     /// Whether other deployments may consume it.
     pub shared: bool,
+    /// Other names in DNS for what it leads to.
+    pub aliases: Vec<LinkAlias>,
 }
 
 /// Reads a group's `jobs`.
@@ -151,17 +155,26 @@ fn parse_provide(value: &Value) -> Result<Provide, &'static str> {
         Value::Object(map) if map.contains_key("name") || map.contains_key("type") => {
             Err("Cannot specify 'name' or 'type' properties in the manifest")
         }
-        Value::Object(map) if map.contains_key("aliases") => {
-            Err("DNS 'aliases' are not supported by this release")
-        }
         Value::Object(map) => Ok(Provide {
             blocked: false,
             alias: map.get("as").and_then(Value::as_str).map(str::to_owned),
             shared: map.get("shared").and_then(Value::as_bool).unwrap_or(false),
+            aliases: parse_aliases(map.get("aliases"))?,
         }),
         _ => Err("Provider should be specified as hash or string 'nil'"),
     }
 }
+
+fn parse_aliases(value: Option<&Value>) -> Result<Vec<LinkAlias>, &'static str> {
+    const WHY: &str = "DNS 'aliases' should be a list of hashes of texts, each with a 'domain'";
+    match value {
+        None => Ok(Vec::new()),
+        Some(list @ Value::Array(_)) => LinkAliases::deserialize(list).map_err(|_| WHY),
+        Some(_) => Err(WHY),
+    }
+}
+
+type LinkAliases = Vec<LinkAlias>;
 
 fn parse_consume(value: &Value) -> Result<Consume, &'static str> {
     let map = match value {

@@ -186,6 +186,7 @@ fn worker(
         tags: documents.tags.iter().cloned().collect(),
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
+        address: None,
         id,
     })
 }

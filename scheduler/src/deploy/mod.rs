@@ -91,6 +91,7 @@ fn with_identity_of(wanted: &InstanceSpec, before: &InstanceSpec) -> InstanceSpe
         index: wanted.index,
         az: wanted.az.clone(),
         bootstrap: wanted.bootstrap,
+        address: wanted.address.clone(),
         ..before.clone()
     }
 }

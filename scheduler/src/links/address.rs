@@ -122,6 +122,7 @@ mod tests {
             DnsSubject::Zone(az) => az.as_str().strip_prefix('z')?.parse().ok(),
             DnsSubject::Network(_) => Some(2),
             DnsSubject::Group(..) => Some(3),
+            DnsSubject::Instance(..) => None,
             DnsSubject::Link(_, link) => (link == "front-http").then_some(4),
         }
     }

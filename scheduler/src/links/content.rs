@@ -1,5 +1,8 @@
 //! What a consumer's templates see of a link.
 
+use std::collections::BTreeMap;
+
+use model::dns::DnsSubject;
 use model::instance::{InstanceSpec, NetworkKind};
 use model::manifest::Features;
 use model::task::TaskError;
@@ -18,12 +21,43 @@ use crate::network::default_network;
 pub(crate) struct Addressing<'a> {
     pub(crate) director: &'a Director,
     pub(crate) features: &'a Features,
+    /// Numbers in DNS names.
+    pub(crate) numbers: &'a BTreeMap<DnsSubject, u32>,
 }
 
 impl Addressing<'_> {
     /// Returns whether names are given instead of addresses, unless a consumer says otherwise.
     pub(crate) fn uses_names(&self) -> bool {
         self.features.use_dns_addresses.unwrap_or(self.director.use_dns_addresses)
+    }
+
+    /// Returns whether those names are short ones.
+    pub(crate) fn uses_short_names(&self) -> bool {
+        self.director.local_dns && self.features.use_short_dns_addresses == Some(true)
+    }
+
+    /// Returns an instance's short name in a network: of its group, or of the link that it is told about, where those are to have
+    /// names of their own. None as long as something in it has no number.
+    fn short_name(
+        &self,
+        spec: &InstanceSpec,
+        network: &NetworkName,
+        link: Option<&Provider>,
+    ) -> Option<String> {
+        let of = &spec.deployment;
+        let group = match link.filter(|_| self.features.use_link_dns_names == Some(true)) {
+            Some(link) => DnsSubject::Link(of.clone(), link.provided_name().group_name()),
+            None => DnsSubject::Group(of.clone(), spec.group.clone()),
+        };
+        let instance = DnsSubject::Instance(of.clone(), spec.id.clone());
+        let number = |subject: DnsSubject| self.numbers.get(&subject);
+        Some(format!(
+            "q-m{}n{}s0.q-g{}.{}",
+            number(instance)?,
+            number(DnsSubject::Network(network.clone()))?,
+            number(group)?,
+            self.director.dns_domain
+        ))
     }
 }
 
@@ -41,7 +75,7 @@ pub(crate) fn fill(
         }
         provider.content = content;
         if addressing.uses_names() {
-            provider.ips = ips(provider, instances, addressing.director)?;
+            provider.ips = ips(provider, instances, addressing)?;
         }
     }
     Ok(())
@@ -51,10 +85,10 @@ pub(crate) fn fill(
 fn ips(
     provider: &Provider,
     instances: &[&InstanceSpec],
-    director: &Director,
+    addressing: &Addressing<'_>,
 ) -> Result<Vec<Addresses>, TaskError> {
     let of = |network: &NetworkName| {
-        let all = instances.iter().map(|spec| address(spec, network, false, director));
+        let all = instances.iter().map(|spec| address(spec, network, false, (Some(provider), addressing)));
         Ok((network.clone(), all.collect::<Result<_, TaskError>>()?))
     };
     provider.networks.iter().map(of).collect()
@@ -76,7 +110,7 @@ fn describe(
             "index": spec.index,
             "bootstrap": spec.bootstrap,
             "az": spec.az,
-            "address": address(spec, network, addressing.uses_names(), addressing.director)?,
+            "address": address(spec, network, addressing.uses_names(), (Some(provider), addressing))?,
         }));
     }
     Ok(json!({
@@ -106,16 +140,21 @@ fn properties(provider: &Provider, bound: &BoundGroup<'_>) -> Value {
     Value::Object(out)
 }
 
-/// Returns an instance's address in a network: its IP, or its name where names are wanted and served, or where the
-/// cloud has yet to choose the IP.
+/// Returns an instance's address in a network, for the consumers of a link if there is one: its IP, or its name where names
+/// are wanted and served, or where the cloud has yet to choose the IP.
 pub(crate) fn address(
     spec: &InstanceSpec,
     network: &NetworkName,
     names: bool,
-    director: &Director,
+    (link, addressing): (Option<&Provider>, &Addressing<'_>),
 ) -> Result<Option<String>, TaskError> {
+    let director = addressing.director;
     let Some(settings) = spec.networks.iter().find(|n| n.name == *network) else { return Ok(None) };
     if settings.kind == NetworkKind::Dynamic || (names && director.local_dns) {
+        let short = addressing.uses_short_names().then(|| addressing.short_name(spec, network, link));
+        if let Some(Some(short)) = short {
+            return Ok(Some(short));
+        }
         let place = Place {
             group: spec.group.as_str(),
             network: network.as_str(),

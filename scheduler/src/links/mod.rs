@@ -9,7 +9,7 @@ pub(crate) mod content;
 pub(crate) mod listed;
 pub(crate) mod resolve;
 
-use model::dns::ProvidedName;
+use model::dns::{LinkAlias, ProvidedName};
 use model::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +37,9 @@ pub(crate) struct Provider {
     /// names. (Names can be made of what is in it.)
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ips: Vec<Addresses>,
+    /// Other names in DNS for what it leads to. The state reads them from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) aliases: Vec<LinkAlias>,
 }
 
 /// The addresses of a group's instances in a network.

@@ -52,6 +52,7 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
                     blocked: said.is_some_and(|p| p.blocked),
                     content: Vec::new(),
                     ips: Vec::new(),
+                    aliases: said.map(|p| p.aliases.clone()).unwrap_or_default(),
                 });
             }
         }

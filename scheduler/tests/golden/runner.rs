@@ -193,6 +193,9 @@ fn plan(world: &World, view: &View, step: &Value, request: &Request) -> Result<P
     let mut input = view.input(world, &manifest, &options);
     input.change = change.as_ref();
     let draft = scheduler::draft(&input)?;
+    let numbers = draft.unnumbered.iter().cloned().zip(1..).collect();
+    input.dns_numbers = &numbers;
+    let draft = if draft.unnumbered.is_empty() { draft } else { scheduler::draft(&input)? };
     let rendered = draft.to_render().map(|spec| (spec.id.clone(), render(spec, world))).collect();
     scheduler::plan(&input, &draft, &rendered)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::config::StoredConfig;
+use model::dns::DnsSubject;
 use model::instance::{Disk, Instance, Vm};
 use model::plan::{DeploymentRecord, Plan};
 use model::release::{CompiledPackage, ReleaseVersion};
@@ -33,6 +34,8 @@ pub struct World {
     pub stemcells: Vec<StemcellRecord>,
     pub variables: VariableFacts,
     pub vm_properties: VmProperties,
+    /// None: numbers are given as they are needed.
+    pub dns_numbers: BTreeMap<DnsSubject, u32>,
     pub seed: u8,
 }
 
@@ -70,6 +73,7 @@ impl World {
             stemcells: super::fixture::stemcells(),
             variables: VariableFacts::default(),
             vm_properties: VmProperties::new(),
+            dns_numbers: BTreeMap::new(),
             seed: 0,
         }
     }
@@ -242,6 +246,7 @@ impl View {
             others: &self.others,
             variables: &world.variables,
             vm_properties: &world.vm_properties,
+            dns_numbers: &world.dns_numbers,
         }
     }
 

@@ -1,5 +1,9 @@
 //! Links that are there, missing, or asked for in vain.
 
+use std::collections::BTreeMap;
+
+use model::dns::DnsSubject;
+use model::instance::InstanceSpec;
 use model::link::LinkPlace;
 use model::plan::Change;
 use model::task::DeployOptions;
@@ -275,4 +279,42 @@ fn trap_13_a_consumer_in_another_deployment_hears_of_it_at_its_own_next_deploy()
     grow(&mut director, 2);
     assert_eq!(changes_of_clients(&director.deploy(&consumer)), [Change::Configuration]);
     assert_eq!(changes_of_clients(&director.deploy(&consumer)), [], "it has heard of it");
+}
+
+#[test]
+fn short_names_tell_the_numbers_of_instance_network_and_group_or_link() {
+    for (features, link_group, own_group) in [
+        (json!({"use_dns_addresses": true, "use_short_dns_addresses": true}), "g", "g"),
+        (json!({"use_link_dns_names": true}), "front-http", "g"),
+    ] {
+        let mut director = Director::new(&two_networks());
+        director.world.director.local_dns = true;
+        let mut wanted = server_and_client(&json!({"from": "front"}));
+        wanted["features"] = features.clone();
+        // Until there are numbers the long names stand there.
+        let view = director.world.view(&"p".into(), &[]);
+        let (text, options) = (wanted.to_string(), DeployOptions::default());
+        let mut input = view.input(&director.world, &text, &options);
+        let draft = scheduler::draft(&input).unwrap();
+        let numbers: BTreeMap<DnsSubject, u32> = draft.unnumbered.iter().cloned().zip(11..).collect();
+        input.dns_numbers = &numbers;
+        let settled = scheduler::draft(&input).unwrap();
+        assert!(settled.unnumbered.is_empty());
+        let specs: Vec<&InstanceSpec> = settled.to_render().collect();
+        let of = |group: &str| specs.iter().find(|spec| spec.group.as_str() == group).unwrap();
+        let (server, client) = (of("g"), of("c"));
+        let number = |subject: DnsSubject| numbers[&subject];
+        let group = |name: &str| match name.contains('-') {
+            true => number(DnsSubject::Link("p".into(), name.into())),
+            false => number(DnsSubject::Group("p".into(), name.into())),
+        };
+        let name = |of: &str| {
+            let instance = number(DnsSubject::Instance("p".into(), server.id.clone()));
+            let network = number(DnsSubject::Network("a".into()));
+            format!("q-m{instance}n{network}s0.q-g{}.bosh", group(of))
+        };
+        let link = &client.jobs[0].links["endpoint"];
+        assert_eq!(link["instances"][0]["address"], json!(name(link_group)), "{features}");
+        assert_eq!(server.address, Some(name(own_group)), "{features}");
+    }
 }

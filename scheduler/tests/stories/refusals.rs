@@ -21,9 +21,11 @@ fn dns_names_need_local_dns() {
         director.plan(&off).unwrap();
     }
     director.world.director.local_dns = true;
-    let mut names = manifest(&[group(1)]);
-    names["features"] = json!({"use_dns_addresses": true});
-    director.plan(&names).unwrap();
+    for feature in ["use_dns_addresses", "use_short_dns_addresses", "use_link_dns_names"] {
+        let mut names = manifest(&[group(1)]);
+        names["features"] = json!({ feature: true });
+        director.plan(&names).unwrap();
+    }
 }
 
 #[test]
@@ -59,16 +61,11 @@ fn several_persistent_disks_are_refused() {
 }
 
 #[test]
-fn dns_aliases_of_links_are_refused() {
+fn dns_aliases_of_links_that_make_no_sense_are_refused() {
     let mut director = Director::new(&cloud_config());
-    let provides = json!({"endpoint": {"as": "api", "aliases": [{"domain": "api.internal"}]}});
-    let told = complaint(&mut director, "/instance_groups/0/jobs/0", "provides", provides.clone());
-    assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
-    let addon = json!({"name": "x", "jobs": [{"name": "server", "release": "golden", "provides": provides}]});
-    let mut other = group(1);
-    other["jobs"][0]["name"] = json!("store");
-    let mut addons = manifest(&[other]);
-    addons["addons"] = json!([addon]);
-    let told = director.complaint(&addons).1;
-    assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
+    for aliases in [json!("api.internal"), json!([{"health_filter": "all"}]), json!(["api.internal"])] {
+        let provides = json!({"endpoint": {"as": "api", "aliases": aliases}});
+        let told = complaint(&mut director, "/instance_groups/0/jobs/0", "provides", provides);
+        assert!(told.contains("'aliases'") && told.contains("link 'endpoint' in job 'server'"), "{told}");
+    }
 }

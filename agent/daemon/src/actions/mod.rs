@@ -13,6 +13,7 @@ mod run_script;
 mod ssh;
 mod start;
 mod stop;
+mod sync_dns;
 mod update_settings;
 mod upload_blob;
 
@@ -47,5 +48,7 @@ pub(crate) async fn perform(machine: &RealMachine, order: Order, work: &Work) ->
         Method::MigrateDisk => disks::migrate(machine, &order).await,
         Method::FetchLogs => fetch_logs::run(machine, &order, work).await,
         Method::Ssh => ssh::run(machine, &order).await,
+        Method::SyncDns => sync_dns::run(machine, &order).await,
+        Method::SyncDnsHealth => sync_dns::health(machine, &order).await,
     }
 }

@@ -51,6 +51,10 @@ impl Platform for LinuxPlatform {
         chown(path, Some(Uid::from_raw(0)), Some(Gid::from_raw(vcap.gid))).map_err(std::io::Error::from)
     }
 
+    fn hosts(&self) -> Option<&'static Path> {
+        Some(Path::new("/etc/hosts"))
+    }
+
     fn credentials(
         &self,
         user: Option<&str>,

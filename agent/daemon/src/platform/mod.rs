@@ -83,6 +83,9 @@ pub trait Platform: Send + Sync + 'static {
     /// Gives a file or directory to `root:vcap`: jobs may read what its mode allows, and not change it.
     fn give(&self, path: &Path) -> std::io::Result<()>;
 
+    /// Returns the file that names hosts, if it is this machine's own.
+    fn hosts(&self) -> Option<&'static Path>;
+
     /// Returns whom to run a program as; `None`: as the agent itself.
     fn credentials(
         &self,

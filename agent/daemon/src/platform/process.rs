@@ -18,6 +18,11 @@ impl Platform for ProcessPlatform {
         Ok(())
     }
 
+    fn hosts(&self) -> Option<&'static Path> {
+        // Others live by it, too.
+        None
+    }
+
     fn credentials(
         &self,
         _user: Option<&str>,

@@ -59,6 +59,7 @@ pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
         endpoints: PathBuf::new(),
         publish: vec![],
         address: None,
+        resolver: None,
     };
     for dir in [&inside.upper, &inside.work, &inside.mount_point] {
         fs::create_dir(dir).map_err(LocalError::os("create", dir))?;
@@ -145,6 +146,18 @@ fn settle(spec: &InsideSpec) -> Result<(), LocalError> {
     let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {name}\n");
     for (path, content) in [("/etc/hostname", format!("{name}\n")), ("/etc/hosts", hosts)] {
         fs::write(path, content).map_err(LocalError::os("write", path))?;
+    }
+    if let Some(resolver) = spec.resolver {
+        let path = Path::new("/etc/resolv.conf");
+        // A stemcell may have a link there that leads to where nobody has written yet.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LocalError::os("remove", path)(error));
+            }
+            _ => {
+                fs::write(path, format!("nameserver {resolver}\n")).map_err(LocalError::os("write", path))?
+            }
+        }
     }
     let accounts = [
         ("/etc/group", "vcap:x:1000:\n"),

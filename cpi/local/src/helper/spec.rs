@@ -51,6 +51,9 @@ pub(crate) struct InsideSpec {
     pub publish: Vec<Publish>,
     /// The VM's first address: where published ports lead.
     pub address: Option<std::net::IpAddr>,
+    /// Where programs in it ask for names; whoever the stemcell names, if absent.
+    #[serde(default)]
+    pub resolver: Option<std::net::IpAddr>,
 }
 
 /// A helper's first word: which processes hold the VM up now.

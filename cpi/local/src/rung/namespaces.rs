@@ -12,7 +12,7 @@ use crate::error::LocalError;
 use crate::helper::{AGENT_INSIDE, InsideSpec, VCAP};
 use crate::record::{StemcellKind, VmRecord};
 use crate::scope::Scope;
-use crate::{LocalOptions, cgroup, image, netns, vm};
+use crate::{LocalOptions, cgroup, image, netns, settings, vm};
 
 /// Major number of loop devices, for ever.
 const LOOP_MAJOR: u64 = 7;
@@ -61,6 +61,7 @@ pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalEr
         endpoints: cloud.endpoints_path(),
         publish: vm.publish.clone(),
         address: vm.addresses.first().copied(),
+        resolver: settings::resolver(&vm::base_dir(cloud, vm))?.map(|resolver| resolver.ip()),
     };
     for folder in [&spec.upper, &spec.work, &spec.mount_point] {
         fs::create_dir_all(folder).map_err(LocalError::os("create", folder))?;

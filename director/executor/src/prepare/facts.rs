@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use model::config::StoredConfig;
+use model::dns::DnsSubject;
 use model::instance::{Disk, Instance, Vm};
 use model::manifest::variable::absolute_name;
 use model::plan::DeploymentRecord;
@@ -18,9 +19,12 @@ use scheduler::input::{
 };
 use sha2::{Digest as _, Sha256};
 use state::State;
+use state::command::Command;
+use state::log::Proposal;
 
 use super::{observe, sizes};
 use crate::context::TaskContext;
+use crate::dns::{DOMAIN, NUMBERED_MAX};
 use crate::error::Interrupted;
 use crate::variables::{self, Sight, references};
 
@@ -48,6 +52,7 @@ pub struct Facts {
     others: Vec<DeploymentRecord>,
     variables: VariableFacts,
     vm_properties: VmProperties,
+    dns_numbers: BTreeMap<DnsSubject, u32>,
     /// Versions whose values the documents are read with.
     seen: BTreeMap<VariableName, u64>,
 }
@@ -91,6 +96,8 @@ impl Facts {
             uuid: cluster.map(|c| c.director_uuid).unwrap_or_default(),
             threads_max: context.ports.options.threads_max as u32,
             addresses: own_addresses(&state),
+            local_dns: context.ports.options.local_dns,
+            dns_domain: DOMAIN.into(),
             ..Director::default()
         };
         let others = state.deployments().into_iter().filter(|d| d.name != name).filter_map(|d| d.record);
@@ -99,6 +106,7 @@ impl Facts {
             exists: deployment.is_some(),
             releases: state.releases(),
             vm_properties: VmProperties::new(),
+            dns_numbers: state.dns_numbers(&name).into_iter().collect(),
             generation: deployment.as_ref().map_or(0, |d| d.generation),
             record: deployment.and_then(|d| d.record),
             vms: state.deployment_vms(&name),
@@ -247,6 +255,32 @@ impl Facts {
         Ok(sizes::ask(context, &wanted).await?.map(|properties| self.vm_properties = properties))
     }
 
+    /// Sees to it that what short names tell has numbers. A dry run, which leaves nothing behind, is told those that would be next.
+    pub async fn number(
+        &mut self,
+        context: &TaskContext,
+        subjects: &[DnsSubject],
+        is_dry_run: bool,
+    ) -> Result<Result<(), TaskError>, Interrupted> {
+        if is_dry_run {
+            let view = context.view();
+            self.dns_numbers.extend(State::new(&*view).dns_numbers_if_next(subjects));
+            return Ok(Ok(()));
+        }
+        if !context.knows_second_level() {
+            let text = "short DNS names can't be used until all members of the fleet are of this version";
+            return Ok(Err(TaskError::plain(text)));
+        }
+        let epoch = context.fence.epoch();
+        for subjects in subjects.chunks(NUMBERED_MAX) {
+            let number = Command::DnsNumber { epoch, subjects: subjects.to_vec() };
+            context.propose(Proposal::own(number)).await??;
+        }
+        let view = context.view();
+        self.dns_numbers = State::new(&*view).dns_numbers(&self.name).into_iter().collect();
+        Ok(Ok(()))
+    }
+
     /// Borrows everything.
     pub fn plan_input<'a>(&'a self, wish: Wish<'a>) -> PlanInput<'a> {
         PlanInput {
@@ -263,6 +297,7 @@ impl Facts {
             others: &self.others,
             variables: &self.variables,
             vm_properties: &self.vm_properties,
+            dns_numbers: &self.dns_numbers,
         }
     }
 }

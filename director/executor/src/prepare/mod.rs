@@ -271,7 +271,7 @@ async fn change_state(
     if let Err(error) = facts.ask_for_sizes(context, wish).await? {
         return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
     }
-    let draft = match scheduler::draft(&facts.plan_input(wish)) {
+    let draft = match draft(context, &mut facts, wish).await? {
         Ok(draft) => draft,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
@@ -299,7 +299,7 @@ async fn deploy(
     if let Err(error) = facts.ask_for_sizes(context, wish).await? {
         return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
     }
-    let draft = match scheduler::draft(&facts.plan_input(wish)) {
+    let draft = match draft(context, &mut facts, wish).await? {
         Ok(draft) => draft,
         Err(error) => return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await,
     };
@@ -315,6 +315,23 @@ async fn deploy(
 
     let sight = stand_ins.as_ref().map_or(Sight::Set(set), Sight::DryRun);
     render_and_plan(context, &facts, wish, &draft, sight).await
+}
+
+/// Drafts; where names are to be short and something in them has no number yet, once it has one.
+async fn draft(
+    context: &TaskContext,
+    facts: &mut Facts,
+    wish: Wish<'_>,
+) -> Result<Result<Draft, TaskError>, Interrupted> {
+    let draft = match scheduler::draft(&facts.plan_input(wish)) {
+        Ok(draft) if !draft.unnumbered.is_empty() => draft,
+        settled => return Ok(settled),
+    };
+    if let Err(error) = facts.number(context, &draft.unnumbered, wish.options.dry_run).await? {
+        return Ok(Err(error));
+    }
+    // The same chance again: ids and addresses are those that were given numbers.
+    Ok(scheduler::draft(&facts.plan_input(wish)))
 }
 
 /// The second half: templates are rendered, then the plan is made. A dry run ends with its explanation.

@@ -39,6 +39,10 @@ pub async fn apply(
 ) -> Result<StepOutcome, StepError> {
     let full = render_and_upload(cx, instance, agent).await?;
     cx.agent(agent, instance, "apply", Method::Apply { spec: full.spec }, INSTALL).await?;
+    // Before any script runs: pre-start scripts ask for names, too.
+    if let Err(error) = cx.task.ports.dns.bring(&cx.task.ports, &cx.task.fence, agent).await {
+        cx.task.debug(&format!("the jobs of agent {agent} start without the newest DNS records: {error}"));
+    }
     Ok(StepOutcome::Applied {
         configuration_hash: full.configuration_hash,
         template_hashes: full.template_hashes,

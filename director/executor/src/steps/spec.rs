@@ -7,6 +7,8 @@ use model::instance::InstanceSpec;
 use model::release::CompiledPackage;
 use serde_json::{Map, Value, json};
 
+use crate::dns::DOMAIN;
+
 /// What identifies an instance, without anything to install: the spec for a new VM.
 pub fn bind_spec(spec: &InstanceSpec) -> Value {
     json!({
@@ -58,7 +60,7 @@ pub fn full_spec(
     full["configuration_hash"] = json!(configuration_hash);
     full["template_hashes"] = json!(template_hashes);
     full["persistent_disk"] = json!(spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib));
-    full["dns_domain_name"] = json!("bosh");
+    full["dns_domain_name"] = json!(DOMAIN);
     full["rendered_templates_archive"] = json!({ "blobstore_id": archive.0, "sha1": archive.1 });
     full
 }

@@ -1,4 +1,4 @@
-//! The part of a clean-up that needs no plan: releases, stemcells, and archives that exports left. A new leader begins anew, and finds some gone.
+//! The part of a clean-up that needs no plan: releases, stemcells, archives that exports left, and old DNS records. A new leader begins anew, and finds some gone.
 
 use model::task::{Leftovers, TaskError};
 use model::{BlobDigest, ErrorCode};
@@ -17,6 +17,7 @@ use crate::prepare::Lines;
 const RELEASES: &str = "Deleting releases";
 const STEMCELLS: &str = "Deleting stemcells";
 const EXPORTS: &str = "Deleting exported releases";
+const DNS_BLOBS: &str = "Deleting dns blobs";
 
 /// How the deletion of one ended.
 enum End {
@@ -75,6 +76,13 @@ pub async fn clean_up(context: &TaskContext, leftovers: &Leftovers) -> Result<Op
             return Ok(Some(end));
         }
     }
+    let lines = Lines::of(context, count(leftovers.dns_blobs.len()));
+    for (number, digest) in leftovers.dns_blobs.iter().enumerate() {
+        let deletion = forget_dns_blob(context, digest);
+        if let Some(end) = told(&lines, DNS_BLOBS, digest.as_str(), count(number + 1), deletion).await? {
+            return Ok(Some(end));
+        }
+    }
     Ok(None)
 }
 
@@ -86,6 +94,17 @@ async fn forget_export(context: &TaskContext, digest: &BlobDigest) -> Result<End
     let view = context.view();
     let is_left = State::new(&*view).exports().iter().any(|(left, _)| left == digest);
     let text = || TaskError::plain(format!("archive {digest} has been exported again meanwhile"));
+    Ok(if is_left { End::InUse(text()) } else { End::Deleted })
+}
+
+/// Forgets a document of DNS records. Whoever asked has seen that it is old.
+async fn forget_dns_blob(context: &TaskContext, digest: &BlobDigest) -> Result<End, Interrupted> {
+    let before = context.task.queued_at;
+    let forget = Command::DnsForget { blobs: vec![digest.clone()], before };
+    context.propose(Proposal::own(forget)).await??;
+    let view = context.view();
+    let is_left = State::new(&*view).dns_blobs().iter().any(|row| row.blob == *digest);
+    let text = || TaskError::plain(format!("DNS records {digest} are among the newest"));
     Ok(if is_left { End::InUse(text()) } else { End::Deleted })
 }
 
@@ -116,8 +135,7 @@ async fn told(
     Ok(None)
 }
 
-/// Returns what was deleted, as BOSH words it. Of what it lists, compiled packages go with their releases here,
-/// and the rest there is not yet.
+/// Returns what was deleted, as BOSH words it. Of what it lists, compiled packages go with their releases here.
 pub fn cleaned_up(context: &TaskContext, of: &Leftovers) -> String {
     let view = context.view();
     let state = State::new(&*view);
@@ -127,14 +145,16 @@ pub fn cleaned_up(context: &TaskContext, of: &Leftovers) -> String {
     let stemcells =
         of.stemcells.iter().filter(|(name, version)| deleted(STEMCELLS, format!("{name}/{version}")));
     let exports = of.exports.iter().filter(|digest| deleted(EXPORTS, digest.to_string()));
+    let dns_blobs = of.dns_blobs.iter().filter(|digest| deleted(DNS_BLOBS, digest.to_string()));
     format!(
         "Deleted {} release(s), {} stemcell(s), 0 extra compiled package(s), {} orphaned disk(s), {} orphaned vm(s), \
-         {} exported release(s), 0 dns blob(s)",
+         {} exported release(s), {} dns blob(s)",
         releases.count(),
         stemcells.count(),
         of.disks.len(),
         of.vms.len(),
         exports.count(),
+        dns_blobs.count(),
     )
 }
 

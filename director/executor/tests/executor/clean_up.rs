@@ -30,6 +30,7 @@ async fn littered() -> (TestWorld, TaskKind) {
         disks: state.orphaned_disks().into_iter().map(|orphan| orphan.disk.id).collect(),
         vms: state.orphaned_vms().into_iter().map(|orphan| orphan.vm.agent).collect(),
         exports: Vec::new(),
+        dns_blobs: Vec::new(),
     });
     assert_eq!((leftovers.disks.len(), leftovers.vms.len()), (2, 1));
     (world, TaskKind::CleanUp { all: true, leftovers: Box::new(leftovers) })

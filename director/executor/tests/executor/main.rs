@@ -9,6 +9,7 @@ mod by_hand;
 mod cancelling;
 mod clean_up;
 mod cloud_check;
+mod dns;
 mod dry_run;
 mod errands;
 mod exports;

@@ -25,6 +25,10 @@ async fn with_release(world: &TestWorld, name: &str) {
 }
 
 fn deploy() -> TaskKind {
+    deploy_with(&json!({}))
+}
+
+fn deploy_with(features: &Value) -> TaskKind {
     let group = |name: &str| {
         json!({
             "name": name, "instances": 1, "azs": ["z1"], "vm_type": "small", "stemcell": "default",
@@ -36,7 +40,7 @@ fn deploy() -> TaskKind {
         "name": "p", "releases": [{"name": "linked", "version": "1"}],
         "stemcells": [{"alias": "default", "os": "toronto-os", "version": "1"}],
         "update": {"canaries": 1, "max_in_flight": 1, "canary_watch_time": 1, "update_watch_time": 1},
-        "instance_groups": groups,
+        "instance_groups": groups, "features": features,
     });
     TaskKind::Deploy { manifest_text: manifest.to_string(), options: DeployOptions::default() }
 }
@@ -89,4 +93,29 @@ async fn a_name_that_a_template_does_not_expect_fails_the_deploy() {
     assert!(told.contains("it is q-a1s0.site.a.p.bosh"), "{told}");
     assert!(world.read(|state| state.dns_numbers(&"p".into()).is_empty()), "nothing was accepted");
     assert_eq!(world.read(|state| state.link_providers(&"p".into()).count()), 0);
+}
+
+#[tokio::test]
+async fn what_short_names_tell_has_its_numbers_before_anything_is_rendered() {
+    let world = TestWorld::seed().await;
+    *world.local_dns.lock().unwrap() = true;
+    world.depose().await;
+    world.lead();
+    with_release(&world, "q-a1n1s0.q-g3.bosh").await;
+    world.run(deploy_with(&json!({"use_link_dns_names": true}))).await.done();
+    let (site, number, link) = world.read(|state| {
+        let all = state.instances(&"p".into());
+        let of = |group: &str| all.iter().find(|i| i.spec.group.as_str() == group).unwrap().spec.clone();
+        let subject = model::dns::DnsSubject::Instance("p".into(), of("site").id);
+        (of("site"), state.dns_number(&subject).unwrap(), of("client").jobs[0].links["front"].clone())
+    });
+    assert_eq!(site.address, Some(format!("q-m{number}n1s0.q-g1.bosh")), "by its group");
+    assert_eq!(link["instances"][0]["address"], json!(format!("q-m{number}n1s0.q-g3.bosh")), "by the link");
+    // The records say the same.
+    let records = world.until("there are records", |state| {
+        let found = state.dns_records("bosh");
+        (state.dns_blob().is_some() && found.unnumbered.is_empty()).then_some(found.records)
+    });
+    let record = records.await.into_iter().find(|record| record.group == "site").unwrap();
+    assert_eq!((record.num_id, record.group_ids), (Some(number.to_string()), vec!["1".into(), "3".into()]));
 }

@@ -49,6 +49,8 @@ pub struct TestWorld {
     pub late_calls: Mutex<Duration>,
     /// Whether whoever leads next takes snapshots.
     pub snapshots: Mutex<Snapshots>,
+    /// Whether leaders give agents DNS records.
+    pub local_dns: Mutex<bool>,
     leader: Mutex<Option<Leader>>,
     /// Leaders that others have followed without their knowing.
     outlived: Mutex<Vec<Leader>>,
@@ -87,6 +89,7 @@ impl TestWorld {
             vault: Arc::new(BackwardsVault),
             enrollment: Arc::new(PlainTokens(log.clone())),
             output: output.clone(),
+            dns: Arc::default(),
             options: Options::default(),
         };
         let (leader, epoch) = (Mutex::new(None), Mutex::new(0));
@@ -100,6 +103,8 @@ impl TestWorld {
             agent_wait: Mutex::new(Duration::from_millis(300)),
             late_calls: Mutex::new(Options::default().late_calls),
             snapshots: Mutex::new(Snapshots::Off),
+            // Most stories are about something else, and are not to be told in the middle of it.
+            local_dns: Mutex::new(false),
             leader,
             outlived: Mutex::default(),
             epoch,
@@ -163,6 +168,9 @@ impl TestWorld {
         ports.options.agent_wait = *self.agent_wait.lock().unwrap();
         ports.options.late_calls = *self.late_calls.lock().unwrap();
         ports.options.snapshots = *self.snapshots.lock().unwrap();
+        ports.options.local_dns = *self.local_dns.lock().unwrap();
+        // Every leader is a replica of its own.
+        ports.dns = Arc::default();
         owner.spawn("runner", OnExit::Ignore, move |_| {
             executor::runner::run(ports, inner, Duration::ZERO, token)
         });

@@ -9,13 +9,14 @@ use super::artifacts::started;
 use super::request_id;
 use crate::door::Door;
 use crate::error_map::status;
+use crate::fleet::log::now;
 
 #[tonic::async_trait]
 impl CleanUp for Door {
     async fn start(&self, request: Request<pb::CleanUpRequest>) -> Result<Response<pb::TaskStarted>, Status> {
         let caller = self.caller(&request).await?;
         let pb::CleanUpRequest { request_id: id, all, keep_orphaned_disks } = request.into_inner();
-        let wish = ops::CleanUp { all, keep_orphaned_disks };
+        let wish = ops::CleanUp { all, keep_orphaned_disks, now: now() };
         self.service.clean_up(&caller, request_id(&id), wish).await.map(started).map_err(status)
     }
 
@@ -25,8 +26,8 @@ impl CleanUp for Door {
     ) -> Result<Response<pb::CleanUpPreviewResponse>, Status> {
         let caller = self.caller(&request).await?;
         let pb::CleanUpPreviewRequest { all, keep_orphaned_disks } = request.into_inner();
-        let wish = ops::CleanUp { all, keep_orphaned_disks };
-        let LeftoverRows { releases, stemcells, disks, vms, exports } =
+        let wish = ops::CleanUp { all, keep_orphaned_disks, now: now() };
+        let LeftoverRows { releases, stemcells, disks, vms, exports, dns_blobs } =
             self.service.leftovers(&caller, wish).await.map_err(status)?;
         let of_stemcell =
             |row: &model::stemcell::StemcellRecord| format!("{}/{}", row.stemcell.name, row.stemcell.version);
@@ -45,6 +46,7 @@ impl CleanUp for Door {
                 .map(|o| o.disk.cid.map_or_else(|| o.disk.id.to_string(), |cid| cid.to_string()))
                 .collect(),
             exported_releases: exports.iter().map(ToString::to_string).collect(),
+            dns_blobs: dns_blobs.iter().map(ToString::to_string).collect(),
         }))
     }
 }

@@ -27,6 +27,7 @@ fn row(id: usize, health: AgentHealth) -> InstanceRow {
         }),
         disks: Vec::new(),
         agent: Some(AgentRecord {
+            jobs_run: None,
             agent: agent.as_str().into(),
             instance: name.as_str().into(),
             deployment: "web".into(),

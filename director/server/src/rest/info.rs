@@ -76,7 +76,7 @@ struct Domain {
 fn features(takes_snapshots: bool) -> Features {
     Features {
         config_server: Feature { status: false, extras: Some(Servers { urls: Vec::new() }) },
-        local_dns: Feature { status: false, extras: Some(Domain { domain_name: "bosh" }) },
+        local_dns: Feature { status: true, extras: Some(Domain { domain_name: "bosh" }) },
         snapshots: Feature { status: takes_snapshots, extras: None },
     }
 }

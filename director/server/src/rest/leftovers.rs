@@ -23,6 +23,7 @@ use super::outcome::{Answer, List, SeeTask};
 use super::repeats;
 use super::times;
 use super::{Rest, is_on};
+use crate::fleet::log::now;
 
 /// A disk that nothing uses any more.
 #[derive(JsonSchema, Serialize)]
@@ -167,8 +168,9 @@ pub(super) async fn preview(
     let wish = CleanUp {
         all: is_on(query.remove_all.as_ref()),
         keep_orphaned_disks: is_on(query.keep_orphaned_disks.as_ref()),
+        now: now(),
     };
-    let LeftoverRows { releases, stemcells, disks, vms, exports } =
+    let LeftoverRows { releases, stemcells, disks, vms, exports, dns_blobs } =
         rest.door.service.leftovers(&caller, wish).await?;
     let mut by_name: Vec<ReleaseLeftovers> = Vec::new();
     for release in releases {
@@ -186,7 +188,7 @@ pub(super) async fn preview(
         orphaned_disks: disks.into_iter().map(OrphanedDiskRow::from).collect(),
         orphaned_vms: vms.into_iter().map(OrphanedVmRow::from).collect(),
         exported_releases: exports.into_iter().map(|blob| blob.to_string()).collect(),
-        dns_blobs: Vec::new(),
+        dns_blobs: dns_blobs.into_iter().map(|blob| blob.to_string()).collect(),
     }))
 }
 
@@ -200,7 +202,7 @@ pub(super) struct Leftovers {
     orphaned_disks: Vec<OrphanedDiskRow>,
     orphaned_vms: Vec<OrphanedVmRow>,
     exported_releases: Vec<String>,
-    /// Empty: there are none.
+    /// Documents of DNS records that newer ones have replaced.
     dns_blobs: Vec<String>,
 }
 
@@ -233,7 +235,7 @@ pub(super) async fn clean_up(
     JsonBody(body): JsonBody<CleanUpBody>,
 ) -> Answer<SeeTask> {
     let CleanUpConfig { remove_all, keep_orphaned_disks } = body.config;
-    let (service, wish) = (&rest.door.service, CleanUp { all: remove_all, keep_orphaned_disks });
+    let (service, wish) = (&rest.door.service, CleanUp { all: remove_all, keep_orphaned_disks, now: now() });
     let content = [u8::from(remove_all), u8::from(keep_orphaned_disks)];
     let key = repeats::key(service, &caller, &parts, &content).await?;
     Ok(SeeTask(service.clean_up(&caller, Some(key), wish).await?))

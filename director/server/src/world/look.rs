@@ -40,6 +40,7 @@ pub(super) fn watched(state: &State<'_>) -> Vec<Watched> {
         in_work: busy.contains(&agent.deployment),
         deployment: agent.deployment,
         agreed: health_of(agent.health),
+        jobs_run: agent.jobs_run,
     };
     state.agents().into_iter().map(watched).collect()
 }

@@ -6,8 +6,9 @@ use model::instance::ReleaseRef;
 use model::runtime_config::RuntimeConfig;
 use model::stemcell::StemcellRecord;
 use model::task::{Leftovers, TaskKind};
-use model::{BlobDigest, LockName, RequestId, TaskId, Version, version};
+use model::{BlobDigest, LockName, RequestId, TaskId, Timestamp, Version, version};
 use state::State;
+use state::command::{Command, DNS_BLOBS_KEPT};
 use state::records::{OrphanedDisk, OrphanedVm};
 
 use super::by_hand::orphans_lock;
@@ -21,6 +22,9 @@ const KEPT: usize = 2;
 /// read by every list of tasks.
 const AT_A_TIME: usize = 1000;
 
+/// How long documents of DNS records are kept in any case, as in BOSH: an agent may be about to fetch one.
+const DNS_BLOBS_YOUNG_MS: i64 = 3600 * 1000;
+
 /// What a clean-up is to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleanUp {
@@ -28,6 +32,8 @@ pub struct CleanUp {
     pub all: bool,
     /// But no disks.
     pub keep_orphaned_disks: bool,
+    /// When it is asked for: what agents may be fetching just now is not taken.
+    pub now: Timestamp,
 }
 
 /// What a clean-up would delete, as lists show it.
@@ -43,6 +49,8 @@ pub struct LeftoverRows {
     pub vms: Vec<OrphanedVm>,
     /// Archives that exports left, the oldest first.
     pub exports: Vec<BlobDigest>,
+    /// Old documents of DNS records, the oldest first.
+    pub dns_blobs: Vec<BlobDigest>,
 }
 
 impl LeftoverRows {
@@ -67,6 +75,7 @@ impl LeftoverRows {
             disks: disks.into_iter().take(AT_A_TIME).collect(),
             vms: oldest(state.orphaned_vms()),
             exports: state.exports().into_iter().map(|(digest, _)| digest).take(AT_A_TIME).collect(),
+            dns_blobs: old_dns_blobs(state, wish.now),
         }
     }
 
@@ -78,8 +87,25 @@ impl LeftoverRows {
             disks: self.disks.into_iter().map(|orphan| orphan.disk.id).collect(),
             vms: self.vms.into_iter().map(|orphan| orphan.vm.agent).collect(),
             exports: self.exports,
+            dns_blobs: self.dns_blobs,
         }
     }
+}
+
+/// Returns the documents of DNS records that are neither among the newest nor young.
+fn old_dns_blobs(state: &State<'_>, now: Timestamp) -> Vec<BlobDigest> {
+    let all = state.dns_blobs();
+    let old = all.len().saturating_sub(DNS_BLOBS_KEPT);
+    let before = Timestamp(now.0 - DNS_BLOBS_YOUNG_MS);
+    let old = all.into_iter().take(old).filter(|row| row.at <= before);
+    old.map(|row| row.blob).take(AT_A_TIME).collect()
+}
+
+/// Returns the command that forgets old documents of DNS records, if there are any.
+pub fn dns_blobs_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
+    let blobs = old_dns_blobs(state, now);
+    let before = Timestamp(now.0 - DNS_BLOBS_YOUNG_MS);
+    (!blobs.is_empty()).then_some(Command::DnsForget { blobs, before })
 }
 
 /// Returns the orphans that have waited longest, in that order.

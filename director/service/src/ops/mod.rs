@@ -22,7 +22,7 @@ mod variables;
 
 pub use artifacts::{ListedLeak, ORPHANS_KEPT_MS, Wanted, orphaned_vms_to_delete, orphans_to_delete};
 pub use by_hand::{Attachment, orphans_lock};
-pub use clean_up::{CleanUp, LeftoverRows};
+pub use clean_up::{CleanUp, LeftoverRows, dns_blobs_to_forget};
 pub use cloud_check::Resolutions;
 pub use configs::PutConfig;
 pub use deployments::{ChangeWish, DeploymentSummary, ErrandRun, check_context_id};

@@ -103,7 +103,7 @@ async fn a_clean_up_takes_what_it_has_shown() {
     }
     let service = fleet.service();
     let newest_kept = CleanUp::default();
-    let all = CleanUp { all: true, keep_orphaned_disks: false };
+    let all = CleanUp { all: true, ..CleanUp::default() };
     for (wish, releases, disks) in
         [(newest_kept, 1, 0), (all, 3, 2), (CleanUp { keep_orphaned_disks: true, ..all }, 3, 0)]
     {

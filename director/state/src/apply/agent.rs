@@ -6,7 +6,7 @@ use super::event::{Audit, audit};
 use super::task::working;
 use super::tx::Tx;
 use crate::command::{Outcome, Refusal};
-use crate::records::{AgentHealth, AgentTransition, FailedShare, Meltdown, ShardMap};
+use crate::records::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
 use crate::tables::*;
 
 /// `AgentEnroll`. The first key wins; its holder may ask again.
@@ -100,6 +100,21 @@ fn transition(tx: &mut Tx<'_>, seen: &AgentTransition) {
         ..Audit::default()
     };
     audit(tx, death);
+}
+
+/// `AgentsJobs`. No event tells of it: jobs come and go with every deploy.
+pub(super) fn jobs(tx: &mut Tx<'_>, shard_epoch: u64, jobs: &[AgentJobs]) -> Result<Outcome, Refusal> {
+    let current = tx.state().shard_map().number;
+    if shard_epoch != current {
+        return Err(Refusal::StaleShardMap { given: shard_epoch, current });
+    }
+    for said in jobs {
+        let record = tx.get(&AGENTS, &said.agent).filter(|record| record.jobs_run != Some(said.run));
+        if let Some(record) = record {
+            tx.put(&AGENTS, &said.agent, &AgentRecord { jobs_run: Some(said.run), ..record });
+        }
+    }
+    Ok(Outcome::Done)
 }
 
 /// `MeltdownPut`. Its begin and its end are told; that more or less has failed meanwhile is only noted.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::deed::Deed;
 use super::event::{Audit, audit};
 use super::tx::Tx;
-use super::{address, deployment, disk, variable, vm};
+use super::{address, deployment, disk, dns, variable, vm};
 use crate::command::{Outcome, Refusal};
 use crate::tables::*;
 
@@ -153,6 +153,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, deed: &Deed<'_>, id: &InstanceId) -> Resul
         audit(tx, event);
     }
     address::release(tx, id, &BTreeSet::new());
+    dns::forget_instance(tx, &instance.spec.deployment, id);
     tx.delete(&INSTANCES_OF, &(instance.spec.deployment, id.clone()));
     tx.delete(&INSTANCES, id);
     Ok(())

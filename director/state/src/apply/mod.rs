@@ -205,6 +205,10 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         ForTeams { teams, only_theirs, command } => for_teams(tx, (teams, *only_theirs), command),
         LinkPut { provider, consumer, network } => link::put(tx, *provider, consumer, network.as_ref()),
         LinkRemove { id } => link::remove(tx, *id),
+        DnsNumber { epoch, subjects } => dns::number_those_there(tx, *epoch, subjects),
+        DnsPut { epoch, version, content, blob } => dns::put(tx, *epoch, (*version, content, blob)),
+        DnsForget { blobs, before } => dns::forget_blobs(tx, blobs, *before),
+        AgentsJobs { shard_epoch, jobs } => agent::jobs(tx, *shard_epoch, jobs),
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn begin_create(
         health_since: tx.at,
         token_generation: 0,
         bound: false,
+        jobs_run: None,
     };
     tx.put(&AGENTS, agent, &record);
     Ok(())

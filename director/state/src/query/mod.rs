@@ -20,6 +20,7 @@ mod task;
 mod variable;
 
 pub use deployment::InUse;
+pub use dns::DnsRecords;
 pub(crate) use dns::{dns_counter, dns_key};
 pub use health::{DeploymentHealth, Which};
 pub use history::{Compacted, EventFilter};

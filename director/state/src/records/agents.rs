@@ -28,6 +28,9 @@ pub struct AgentRecord {
     /// Whether its VM was introduced to the instance, as the VM's row says; here so that nobody needs to read that.
     #[serde(default = "is_bound")]
     pub bound: bool,
+    /// Whether all its jobs run, as it said last; none if it has said nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs_run: Option<bool>,
 }
 
 /// Rows of earlier versions do not say; most of their VMs are.
@@ -59,6 +62,15 @@ pub struct AgentTransition {
     pub health: AgentHealth,
     /// What the watcher saw, for the operator.
     pub reason: String,
+}
+
+/// What an agent says of its jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentJobs {
+    /// The agent.
+    pub agent: AgentId,
+    /// Whether all of them run.
+    pub run: bool,
 }
 
 /// Which replica watches which deployments' agents: rendezvous hashing over `watchers` under this number.

@@ -76,6 +76,11 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::LatecomerLooked { sought, found, left_ms, .. } => {
             Command::LatecomerLooked { epoch, sought, found, left_ms }
         }
+        Command::DnsNumber { subjects, .. } => Command::DnsNumber { epoch, subjects },
+        Command::DnsPut { content, blob, .. } => {
+            let version = state.dns_blob().map_or(0, |last| last.version) + 1;
+            Command::DnsPut { epoch, version, content, blob }
+        }
         Command::OutputSeal { task, kind, segment, .. } => {
             Command::OutputSeal { task: working(task), epoch, kind, segment }
         }

@@ -300,6 +300,7 @@ pub fn spec(id: &str, ip: Option<&str>) -> InstanceSpec {
         tags: BTreeMap::new(),
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
+        address: None,
     }
 }
 

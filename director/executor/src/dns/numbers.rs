@@ -12,7 +12,7 @@ use release::render::{DnsIds, GroupDnsId, LinkGroup};
 use state::State;
 
 /// Numbers by what has them.
-pub struct Numbers(BTreeMap<DnsSubject, u32>);
+pub(crate) struct Numbers(BTreeMap<DnsSubject, u32>);
 
 impl Numbers {
     /// Reads what the templates of these instances may ask for; `planned` are subjects that have none yet.
@@ -46,6 +46,8 @@ impl Numbers {
                 }
                 DnsSubject::Group(of, name) => ids.groups.push(group("instance-group", of, name.as_str())),
                 DnsSubject::Link(of, name) => ids.groups.push(group("link", of, name)),
+                // Templates ask for groups.
+                DnsSubject::Instance(..) => {}
             }
         }
         ids
