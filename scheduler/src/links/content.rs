@@ -113,7 +113,7 @@ fn describe(
             "address": address(spec, network, addressing.uses_names(), (Some(provider), addressing))?,
         }));
     }
-    Ok(json!({
+    let mut content = json!({
         "deployment_name": provider.deployment,
         "domain": addressing.director.dns_domain,
         "default_network": default,
@@ -124,7 +124,12 @@ fn describe(
         "use_dns_addresses": addressing.uses_names(),
         "use_link_dns_names": addressing.features.use_link_dns_names.unwrap_or(false),
         "instances": members,
-    }))
+    });
+    if addressing.features.use_link_dns_names == Some(true) {
+        // Templates that ask for the link's address ask by it for the number of the link's own group.
+        content["group_name"] = json!(provider.provided_name().group_name());
+    }
+    Ok(content)
 }
 
 fn properties(provider: &Provider, bound: &BoundGroup<'_>) -> Value {
