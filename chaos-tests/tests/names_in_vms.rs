@@ -41,7 +41,7 @@ async fn instances_find_each_other_by_name_and_who_fares_badly_falls_out() -> Re
     let records = vm.records()?;
     let record = |instance: &Instance| -> Result<Vec<Value>> {
         let rows = records["record_infos"].as_array().context("records")?;
-        let row = rows.iter().find(|row| row[0] == Value::from(instance.id.as_str()));
+        let row = rows.iter().find(|row| row[0] == instance.id.as_str());
         row.and_then(Value::as_array).cloned().context("every instance has a record")
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
