@@ -168,7 +168,7 @@ async fn names_of_others_are_asked_of_those_who_know() {
     let asked = bytes("example.com.", RecordType::A);
     let answer = running.by_datagram(&asked).await;
     assert_eq!((shown(&answer).as_str(), answer.metadata.id), ("Refused", 4711), "the other one's word");
-    assert_eq!(shown(&running.by_connection(&[asked.clone()]).await[0]), "Refused");
+    assert_eq!(shown(&running.by_connection(std::slice::from_ref(&asked)).await[0]), "Refused");
     // Ours never leave the machine, not even those that there are not.
     let ours = running.by_datagram(&bytes("nobody.web.a.p.bosh.", RecordType::A)).await;
     assert_eq!((shown(&ours).as_str(), ours.metadata.recursion_available), ("NXDomain", true));
