@@ -52,9 +52,12 @@ impl Leaders {
     /// Waits until there is a leader; `None` once this replica has stopped.
     pub(crate) async fn leader(&self) -> Option<Leader> {
         let mut office = self.0.clone();
-        let known = office.wait_for(|office| *office != Office::Vacant).await.ok()?;
-        match &*known {
-            Office::Held(leader) => Some(leader.clone()),
+        let known = office.wait_for(|office| *office != Office::Vacant).await.ok()?.clone();
+        // An engine that panics says nothing more: what was known of it last is no news. Who believed it would ask again
+        // and again, without ever waiting.
+        office.has_changed().ok()?;
+        match known {
+            Office::Held(leader) => Some(leader),
             Office::Vacant | Office::Stopped => None,
         }
     }
@@ -64,5 +67,21 @@ impl Leaders {
         let same = |office: &Office| matches!(office, Office::Held(now) if now.id == leader.id && now.term == leader.term);
         // An error is the end of the replica.
         let _ = self.0.clone().wait_for(|office| !same(office)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_led_when_the_engine_ended_leads_no_more() {
+        let leader = Leader { id: 1, term: 3, address: "here".into() };
+        let (office, leaders) = watch::channel(Office::Held(leader.clone()));
+        let leaders = Leaders::new(leaders);
+        assert_eq!(leaders.leader().await, Some(leader.clone()));
+        drop(office);
+        assert_eq!(leaders.leader().await, None);
+        leaders.is_not(&leader).await;
     }
 }
