@@ -6,6 +6,7 @@ use chaos_tests::needs::{self, Need};
 use chaos_tests::workload::{self, ReleaseFolder};
 use serde_json::json;
 
+use super::shelf::Shelf;
 use super::story::{Death, Story, manifest, release};
 
 #[tokio::test]
@@ -53,4 +54,23 @@ async fn stemcells_and_releases_come_and_go_while_leaders_die() -> Result<()> {
 fn cloud_config() -> Request {
     let content = json!({ "type": "cloud", "name": "default", "content": Story::cloud_config() });
     Request::json("POST", "/configs", &content)
+}
+
+#[tokio::test]
+async fn archives_are_fetched_from_elsewhere_while_leaders_die() -> Result<()> {
+    if !needs::met(&[Need::Ruby]) {
+        return Ok(());
+    }
+    let mut story = Story::begin(19).await?;
+    let stemcells = Shelf::with(std::fs::read(workload::build_stemcell(story.cluster.folder())?)?).await?;
+    let releases = Shelf::with(release()?).await?;
+    let wish = |path: &str, shelf: &Shelf| Request::json("POST", path, &json!({ "location": shelf.url }));
+    for (death, path) in [(Death::AtOnce, "/stemcells"), (Death::Lines(1), "/stemcells?fix=true")] {
+        story.task("upload-stemcell by URL", death, &wish(path, &stemcells)).await?;
+    }
+    for (death, path) in [(Death::Begun, "/releases"), (Death::Lines(1), "/releases?fix=true")] {
+        story.task("upload-release by URL", death, &wish(path, &releases)).await?;
+    }
+    ensure!(story.list("/stemcells").await?.len() == 1 && story.list("/releases").await?.len() == 1);
+    story.end().await
 }

@@ -109,5 +109,21 @@ async fn problems_are_found_and_resolved_while_leaders_die() -> Result<()> {
     story.task("cloud-check: resolve", Death::Lines(1), &resolve).await?;
     let made = instance(&story, "user", 0).await?;
     ensure!(made["cid"] != lost && made["cid"].is_string(), "{made}");
+
+    // As `recover` does with a plan: what is to be done with each kind of problem, and how many at once.
+    let lost = made["cid"].as_str().context("a VM")?.to_owned();
+    story.cluster.sim().control().crash_vm(VmCid::new(&lost)).await?;
+    story.task("recover: scan", Death::AtOnce, &scan).await?;
+    let problems = story.list("/deployments/web/problems").await?;
+    ensure!(problems.len() == 1 && problems[0]["type"] == "unresponsive_agent", "{problems:?}");
+    let id = problems[0]["id"].to_string();
+    let plan = json!({
+        "resolutions": { (id): "recreate_vm" },
+        "max_in_flight_overrides": { "user": "100%" },
+    });
+    let plan = Request::json("PUT", "/deployments/web/problems", &plan);
+    story.task("recover: resolve", Death::Begun, &plan).await?;
+    let made = instance(&story, "user", 0).await?;
+    ensure!(made["cid"] != lost && made["cid"].is_string(), "{made}");
     story.end().await
 }

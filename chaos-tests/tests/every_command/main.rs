@@ -8,4 +8,5 @@ mod configs;
 mod deploys;
 mod instances;
 mod leftovers;
+mod shelf;
 mod story;

@@ -146,11 +146,15 @@ impl ExternalCpi {
         };
         let answer = match said {
             Said::All(stdout) => response::parse(&stdout, method),
-            Said::TooMuch => Err(CpiError::new(
-                CpiErrorKind::InvalidResponse,
-                method,
-                format!("Invalid CPI response - more than {} bytes", self.inner.limits.answer_bytes_max),
-            )),
+            Said::TooMuch => {
+                let most = self.inner.limits.answer_bytes_max;
+                let why = format!("Invalid CPI response - more than {most} bytes");
+                Err(CpiError::new(CpiErrorKind::InvalidResponse, method, why))
+            }
+            Said::Unreadable(why) => {
+                let why = format!("Invalid CPI response - it can't be read: {why}");
+                Err(CpiError::new(CpiErrorKind::InvalidResponse, method, why))
+            }
         };
         let answer = answer.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })?;
         if !answer.log.is_empty() {

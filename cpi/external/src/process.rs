@@ -45,6 +45,8 @@ pub enum Said {
     All(Vec<u8>),
     /// More than may be.
     TooMuch,
+    /// Something that can't be read, and why. What the call has done is not known.
+    Unreadable(String),
 }
 
 /// Ends a process with its whole group, whatever becomes of whoever has started it.
@@ -103,13 +105,13 @@ pub async fn run(
         is_guarded.then_some(stdin)
     };
     let read = async move {
-        let Some(stdout) = stdout else { return Ok(Said::All(Vec::new())) };
+        let Some(stdout) = stdout else { return Said::All(Vec::new()) };
         let mut bytes = Vec::new();
         let read = stdout.take(limits.answer_bytes_max + 1).read_to_end(&mut bytes).await;
-        read.map_err(|why| format!("can't read the answer of '{}': {why}", path.display()))?;
-        match bytes.len() as u64 > limits.answer_bytes_max {
-            true => Ok(Said::TooMuch),
-            false => Ok(Said::All(bytes)),
+        match read {
+            Err(why) => Said::Unreadable(why.to_string()),
+            Ok(_) if bytes.len() as u64 > limits.answer_bytes_max => Said::TooMuch,
+            Ok(_) => Said::All(bytes),
         }
     };
     let listen = async move {
@@ -128,7 +130,7 @@ pub async fn run(
         said = &mut said => said,
         () = &mut listen => { heard = Some(()); said.await }
     };
-    if matches!(said, Ok(Said::All(_))) {
+    if matches!(said, Said::All(_)) {
         if heard.is_none() {
             listen.await;
         }
@@ -136,7 +138,7 @@ pub async fn run(
         let _ = child.wait().await;
     }
     drop(group);
-    said
+    Ok(said)
 }
 
 /// Hands on standard error as it comes, line by line, up to a limit; reads on to its end.
