@@ -6,6 +6,7 @@
 //! void by now: nobody is adopted then, all are deleted, and another is made.
 
 use std::future::Future;
+use std::time::Duration;
 
 use cpi_api::{CpiError, CpiErrorKind, Found};
 use model::CpiName;
@@ -19,6 +20,9 @@ use super::witness;
 use crate::context::StepContext;
 use crate::error::{Interrupted, StepError, leaves_open};
 use crate::sought;
+
+/// How long a VM's agent has to dial in after its CPI has ended without an answer: a container's is there by then.
+const AFTER_GARBAGE: Duration = Duration::from_secs(20);
 
 /// How to look for what a lost call may have made.
 pub(super) struct Search<'a> {
@@ -48,7 +52,7 @@ pub(super) async fn make<T: std::fmt::Display>(
     if !leaves_open(&error) {
         return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
     }
-    let Some(mut found) = search.look(cx).await? else {
+    let Some(mut found) = search.look(cx, patience_after(&error, cx)).await? else {
         return Err(StepError::from_cpi(error, cx.task.fence.epoch()));
     };
     match found.pop() {
@@ -65,6 +69,13 @@ pub(super) async fn make<T: std::fmt::Display>(
             search.what
         )))),
     }
+}
+
+/// Returns how long an agent is waited for whose VM a call may have made. Whoever ended without an answer that can be read
+/// has most likely done nothing, and whoever set it up so waits for word of it.
+fn patience_after(error: &CpiError, cx: &StepContext) -> Duration {
+    let patience = cx.task.ports.options.agent_wait;
+    if error.kind == CpiErrorKind::InvalidResponse { patience.min(AFTER_GARBAGE) } else { patience }
 }
 
 /// Has it remembered that this may still appear in the cloud.
@@ -88,7 +99,8 @@ pub(super) async fn may_appear(cx: &StepContext, sought: &Sought) -> Result<(), 
 impl Search<'_> {
     /// Returns what an earlier call has made, if it is certain that there was only one.
     async fn made_before(&self, cx: &StepContext) -> Result<Option<String>, StepError> {
-        let Some(mut found) = self.look(cx).await? else { return Ok(None) };
+        let patience = cx.task.ports.options.agent_wait;
+        let Some(mut found) = self.look(cx, patience).await? else { return Ok(None) };
         if found.len() == 1 && !self.is_expected(cx) {
             return Ok(found.pop());
         }
@@ -127,7 +139,7 @@ impl Search<'_> {
 
     /// Looks for it. Where nobody can ever tell, it is remembered as a possible leak; where nobody answers just now, that
     /// is tried again, and what may exist keeps its row.
-    async fn look(&self, cx: &StepContext) -> Result<Option<Vec<String>>, StepError> {
+    async fn look(&self, cx: &StepContext, patience: Duration) -> Result<Option<Vec<String>>, StepError> {
         let may_exist = format!("{} may have been created by a call whose answer was lost", self.what);
         let part = match self.sought {
             Sought::Vm(_) => "find-vm",
@@ -141,7 +153,7 @@ impl Search<'_> {
             .await?;
         match answer {
             Ok(Found::These(found)) => Ok(Some(found)),
-            Ok(Found::CannotTell) => self.look_without_search(cx, may_exist).await,
+            Ok(Found::CannotTell) => self.look_without_search(cx, patience, may_exist).await,
             Err(error) if error.kind == CpiErrorKind::Fenced => {
                 Err(StepError::from_cpi(error, cx.task.fence.epoch()))
             }
@@ -157,11 +169,12 @@ impl Search<'_> {
     async fn look_without_search(
         &self,
         cx: &StepContext,
+        patience: Duration,
         may_exist: String,
     ) -> Result<Option<Vec<String>>, StepError> {
         let what = format!("{may_exist}, and its cloud can't search for it");
         match &self.sought {
-            Sought::Vm(agent) => match witness::vm_of(cx, self.cpi, agent).await? {
+            Sought::Vm(agent) => match witness::vm_of(cx, self.cpi, agent, patience).await? {
                 Some(cid) => Ok(Some(vec![cid.to_string()])),
                 None => {
                     let what = format!("{what}: look for it by that id, then run the command again");

@@ -1,6 +1,8 @@
 //! What an agent tells of its own VM. A cloud that can't be searched can still be asked about one VM by its id; and if a
 //! call of which nobody heard any more has made a VM, its agent dials in and knows what the VM is called.
 
+use std::time::Duration;
+
 use agent_api::Method;
 use cpi_api::CpiErrorKind;
 use model::{AgentId, CpiName, VmCid};
@@ -11,13 +13,14 @@ use super::vm::{PING, PING_PAUSE};
 use crate::context::StepContext;
 use crate::error::StepError;
 
-/// Waits for the agent as long as for a new one, and returns its VM's id if the cloud knows a VM by what the agent says.
+/// Waits for the agent as long as `patience` lasts, and returns its VM's id if the cloud knows a VM by what the agent says.
 pub(super) async fn vm_of(
     cx: &StepContext,
     cpi: &CpiName,
     agent: &AgentId,
+    patience: Duration,
 ) -> Result<Option<VmCid>, StepError> {
-    let deadline = Instant::now() + cx.task.ports.options.agent_wait;
+    let deadline = Instant::now() + patience;
     let mut pauses = PING_PAUSE.waits();
     cx.task.debug(&format!("the cloud can't be searched for the VM of agent {agent}: waiting for the agent"));
     while Instant::now() < deadline {

@@ -1,5 +1,7 @@
 //! Answers that are lost, late or wrong: from clouds, from the log, from the state.
 
+use std::time::Duration;
+
 use cpi_api::CpiErrorKind;
 use cpi_api::fake::Fault;
 use model::task::TaskState;
@@ -45,6 +47,29 @@ async fn what_nobody_can_tell_is_reported_as_a_leak() {
         assert!(leaks.len() == 1 && leaks[0].what.contains(at), "{leaks:?}");
         assert!(world.read(|state| state.locks()).is_empty());
     }
+}
+
+#[tokio::test]
+async fn whoever_answers_garbage_to_a_creation_does_not_hold_the_task_up_for_long() {
+    let world = TestWorld::seed().await;
+    *world.outside.blind.lock().unwrap() = true;
+    world.depose().await;
+    *world.agent_wait.lock().unwrap() = Duration::from_secs(600);
+    world.lead();
+    world.outside.cloud.inject("create_vm", Fault::Fail(CpiErrorKind::InvalidResponse));
+    let task = world.queue(Shape::default().deploy());
+    while world.outside.cloud.count("create_vm") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::pause();
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::task::yield_now().await;
+    }
+    tokio::time::resume();
+    let told = world.ended(task).await.error();
+    assert!(told.contains("may have been created"), "{told}");
+    assert_eq!(world.read(|state| state.leaks()).len(), 1);
 }
 
 #[tokio::test]
