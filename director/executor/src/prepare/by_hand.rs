@@ -1,5 +1,6 @@
 //! What operators do to single disks and VMs, from a cloud's id to a plan.
 
+use std::future::Future;
 use std::time::Duration;
 
 use cpi_api::{CpiError, CpiErrorKind};
@@ -12,7 +13,8 @@ use state::State;
 use super::facts::Facts;
 use super::{Lines, Prepared, boxed};
 use crate::context::TaskContext;
-use crate::error::{Interrupted, StepError};
+use crate::error::Interrupted;
+use crate::lease::Lost;
 
 /// How long a cloud may take to say whether a disk is there.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
@@ -98,11 +100,11 @@ pub async fn delete_vm(
         let text = format!("VM '{cid}' has become the VM of instance {holder} meanwhile: look again");
         return Ok(Err(TaskError::plain(text)));
     }
-    let plan = match orphan {
-        Some(agent) => scheduler::plan_orphaned_vms(&[(agent, Some(cid.clone()))]),
-        None => scheduler::plan_delete_foreign_vm(cid, &CpiName::default()),
-    };
-    Ok(Ok(boxed(plan)))
+    if let Some(agent) = orphan {
+        return Ok(Ok(boxed(scheduler::plan_orphaned_vms(&[(agent, Some(cid.clone()))]))));
+    }
+    let cloud = cloud_of(context, cid).await?;
+    Ok(cloud.map(|cloud| boxed(scheduler::plan_delete_foreign_vm(cid, &cloud))))
 }
 
 async fn observed(context: &TaskContext) -> Result<Facts, Interrupted> {
@@ -135,26 +137,67 @@ async fn must_exist(
         Err(none) => return Ok(Err(none)),
     };
     let call = context.call("look", ANSWERED_WITHIN);
+    Ok(match in_time(context, "has_disk", cloud.has_disk(&call, cid)).await? {
+        Ok(true) => Ok(()),
+        // It can't be asked: the cloud will say so when the disk is attached.
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => Ok(()),
+        Ok(false) => {
+            let text = format!("Disk '{cid}' does not exist");
+            Err(TaskError::new(ErrorCode::AttachDiskError, text))
+        }
+        Err(error) => Err(TaskError::plain(error.to_string())),
+    })
+}
+
+/// Finds the cloud of a VM that nobody here knows. One that no cloud has is anybody's to delete: there is nothing to do.
+async fn cloud_of(context: &TaskContext, cid: &VmCid) -> Result<Result<CpiName, TaskError>, Interrupted> {
+    let mut names = context.ports.cpis.names();
+    if names.len() <= 1 {
+        return Ok(Ok(names.pop().unwrap_or_default()));
+    }
+    let mut unasked = Vec::new();
+    for name in &names {
+        let cloud = match context.cloud(name) {
+            Ok(cloud) => cloud,
+            Err(none) => {
+                unasked.push(none.message);
+                continue;
+            }
+        };
+        let call = context.call("look", ANSWERED_WITHIN);
+        match in_time(context, "has_vm", cloud.has_vm(&call, cid)).await? {
+            Ok(true) => return Ok(Ok(name.clone())),
+            Ok(false) => {}
+            Err(error) => unasked.push(format!("CPI '{name}': {error}")),
+        }
+    }
+    if unasked.is_empty() {
+        return Ok(Ok(names.swap_remove(0)));
+    }
+    let text = format!(
+        "VM '{cid}' is in none of the clouds that answered, and these did not say whether they have it: {}",
+        unasked.join("; ")
+    );
+    Ok(Err(TaskError::plain(text)))
+}
+
+/// Waits for a cloud's answer, no longer than it may take, and only while this replica leads.
+async fn in_time(
+    context: &TaskContext,
+    method: &'static str,
+    answer: impl Future<Output = Result<bool, CpiError>>,
+) -> Result<Result<bool, CpiError>, Interrupted> {
     context.fence.check()?;
     let answer = tokio::select! {
-        answer = tokio::time::timeout(ANSWERED_WITHIN, cloud.has_disk(&call, cid)) => answer,
+        answer = tokio::time::timeout(ANSWERED_WITHIN, answer) => answer,
         lost = context.fence.lost() => return Err(lost.into()),
     };
     let late = || {
         let why = format!("no answer within {} s", ANSWERED_WITHIN.as_secs());
-        CpiError::new(CpiErrorKind::TimedOut, "has_disk", why)
+        CpiError::new(CpiErrorKind::TimedOut, method, why)
     };
     match answer.unwrap_or_else(|_| Err(late())) {
-        Ok(true) => Ok(Ok(())),
-        // It can't be asked: the cloud will say so when the disk is attached.
-        Err(error) if error.kind == CpiErrorKind::NotImplemented => Ok(Ok(())),
-        Ok(false) => {
-            let text = format!("Disk '{cid}' does not exist");
-            Ok(Err(TaskError::new(ErrorCode::AttachDiskError, text)))
-        }
-        Err(error) => match StepError::from_cpi(error, context.fence.epoch()) {
-            StepError::Lost(lost) => Err(lost.into()),
-            other => Ok(Err(TaskError::plain(other.to_string()))),
-        },
+        Err(error) if error.kind == CpiErrorKind::Fenced => Err(Lost { epoch: context.fence.epoch() }.into()),
+        other => Ok(other),
     }
 }

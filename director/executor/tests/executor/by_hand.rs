@@ -1,8 +1,14 @@
 //! What operators do to single disks and VMs: whoever leads, the right thing moves, and nothing is lost.
 
+use std::sync::Arc;
+
+use cpi_api::fake::{FakeCpi, Fault};
+use cpi_api::{Cpi, CpiErrorKind};
+use executor::clouds::NoCloud;
+use executor::ports::Cpis;
 use model::instance::InstanceState;
 use model::task::{InstanceFilter, StateChange, TaskKind};
-use model::{DiskCid, VmCid};
+use model::{CpiName, DiskCid, VmCid};
 
 use crate::artifacts::{Shape, become_state};
 use crate::gate::{Point, Side};
@@ -150,4 +156,45 @@ async fn a_vm_is_deleted_whosever_it_is() {
     world.run(Shape::default().deploy()).await.done();
     assert_eq!(there(), before);
     world.assert_consistent();
+}
+
+/// The usual cloud, and another one.
+struct TwoClouds {
+    near: Arc<dyn Cpis>,
+    far: FakeCpi,
+}
+
+impl Cpis for TwoClouds {
+    fn get(&self, name: &CpiName) -> Result<Arc<dyn Cpi>, NoCloud> {
+        if name.as_str() == "far" { Ok(Arc::new(self.far.clone())) } else { self.near.get(name) }
+    }
+
+    fn names(&self) -> Vec<CpiName> {
+        vec![CpiName::default(), CpiName::new("far")]
+    }
+}
+
+#[tokio::test]
+async fn a_vm_that_nobody_knows_is_deleted_in_the_cloud_that_has_it() {
+    let mut world = TestWorld::seed().await;
+    world.run(Shape::default().deploy()).await.done();
+    let (far, stranger) = (FakeCpi::new(), VmCid::new("a-stranger"));
+    let like = world.outside.cloud.cloud().vms.into_values().next().unwrap();
+    far.tamper(|cloud| drop(cloud.vms.insert(stranger.clone(), like)));
+    world.depose().await;
+    world.ports.cpis = Arc::new(TwoClouds { near: world.ports.cpis.clone(), far: far.clone() });
+    world.lead();
+    let there = || world.outside.cloud.cloud().vms.len();
+    let (before, delete) = (there(), || TaskKind::DeleteVm { cid: stranger.clone() });
+
+    far.inject("has_vm", Fault::Fail(CpiErrorKind::Other));
+    let told = world.run(delete()).await.error();
+    assert!(told.contains("'a-stranger' is in none") && told.contains("CPI 'far'"), "{told}");
+    assert_eq!((far.cloud().vms.len(), far.count("delete_vm")), (1, 0));
+
+    world.run(delete()).await.done();
+    assert_eq!((far.cloud().vms.len(), there()), (0, before));
+    // Nobody's: there is nothing to do.
+    world.run(delete()).await.done();
+    assert_eq!(there(), before);
 }
