@@ -3,6 +3,7 @@
 //! Not here: resolving placeholders in properties, which are secret and resolved at the moment of use.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use serde_json::{Map, Value};
 
@@ -26,19 +27,56 @@ pub struct CpiEntry {
     pub properties: Map<String, Value>,
     /// What it was called before; empty for what was the default one.
     pub migrated_from: Vec<CpiName>,
+    /// How fast it may be asked.
+    pub limits: CpiLimits,
+}
+
+/// How fast a cloud may be asked. What is not said is up to whoever asks. An addition of ours to BOSH's CPI configs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpiLimits {
+    /// Calls side by side.
+    pub calls_at_once: Option<NonZeroU32>,
+    /// Calls in a minute.
+    pub calls_per_minute: Option<NonZeroU32>,
+}
+
+impl CpiLimits {
+    fn parse(cpi: &str, given: &Map<String, Value>) -> Checked<Self> {
+        let mut limits = Self::default();
+        for (key, value) in given {
+            let limit = match key.as_str() {
+                "calls_at_once" => &mut limits.calls_at_once,
+                "calls_per_minute" => &mut limits.calls_per_minute,
+                _ => {
+                    return Err(TaskError::plain(format!(
+                        "CPI '{cpi}' has an unknown limit '{key}': there are 'calls_at_once' and 'calls_per_minute'"
+                    )));
+                }
+            };
+            let number = value.as_u64().and_then(|number| NonZeroU32::new(number.try_into().ok()?));
+            let wrong = || {
+                TaskError::plain(format!("CPI '{cpi}': limit '{key}' should be a whole number, 1 or more"))
+            };
+            *limit = Some(number.ok_or_else(wrong)?);
+        }
+        Ok(limits)
+    }
 }
 
 impl CpiEntry {
     fn parse(item: &Value) -> Checked<Self> {
         let fields = Fields::of(item)?;
+        let name = fields.text("name")?;
+        let limits = fields.mapping_opt("limits")?.map(|given| CpiLimits::parse(&name, given));
         let before = fields.list_or_empty("migrated_from")?.iter();
         let before = before.map(|item| Ok(CpiName::new(Fields::of(item)?.text("name")?)));
         Ok(Self {
-            name: CpiName::new(fields.text("name")?),
+            name: CpiName::new(name),
             kind: fields.text("type")?,
             exec_path: fields.text_opt("exec_path")?,
             properties: fields.mapping_opt("properties")?.cloned().unwrap_or_default(),
             migrated_from: before.collect::<Checked<_>>()?,
+            limits: limits.transpose()?.unwrap_or_default(),
         })
     }
 
@@ -142,6 +180,29 @@ mod tests {
         assert_eq!(program("nowhere"), None);
         assert!(all.is_same(&"west".into(), &"old".into()) && !all.is_same(&"east".into(), &"old".into()));
         assert_eq!(all.entries().len(), 3);
+    }
+
+    #[test]
+    fn how_fast_a_cloud_may_be_asked_is_said_in_its_entry() {
+        let limits = |text: &str| {
+            let all = CpiConfigs::parse([format!("cpis: [{{name: a, type: t, limits: {text}}}]").as_str()]);
+            all.map(|all| all.entries()[0].limits).map_err(|error| error.message)
+        };
+        let some = |number| NonZeroU32::new(number);
+        assert_eq!(
+            limits("{calls_at_once: 4, calls_per_minute: 600}"),
+            Ok(CpiLimits { calls_at_once: some(4), calls_per_minute: some(600) })
+        );
+        assert_eq!(limits("{}"), Ok(CpiLimits::default()));
+        for (text, why) in [
+            ("{calls_at_once: 0}", "CPI 'a': limit 'calls_at_once' should be a whole number, 1 or more"),
+            ("{calls_per_minute: many}", "limit 'calls_per_minute' should be"),
+            ("{calls_per_hour: 1}", "unknown limit 'calls_per_hour'"),
+            ("5", "'limits'"),
+        ] {
+            let error = limits(text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

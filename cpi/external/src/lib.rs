@@ -2,8 +2,8 @@
 //! document of JSON out, contracts 2 and 3.
 //!
 //! What such an executable cannot do, we do not pretend: it has no way to look for what a lost answer left behind, so
-//! [`Cpi::find_vm`](cpi_api::Cpi::find_vm) and `find_disk` cannot tell. Not here: which cloud serves which zone, retries,
-//! and intents, which are the director's.
+//! [`Cpi::find_vm`](cpi_api::Cpi::find_vm) and `find_disk` cannot tell. Not here: which cloud serves which zone, retries of
+//! what failed, and intents, which are the director's; only who was asked too often is asked again ([`pace`]).
 //!
 //! Invariants: an executable never outlives the call that it was started for, nor the director if there is a [`guard`], nor
 //! do its children in the same process group; nothing that it says takes more memory than [`Limits`] allow; what is secret in a request is not in a log.
@@ -11,6 +11,7 @@
 //! Read next: [`request`] (what is sent), [`response`] (what may come back), [`process`].
 
 pub mod guard;
+pub mod pace;
 mod process;
 mod redact;
 pub mod request;
@@ -25,8 +26,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind, CpiInfo, Found};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
+use pace::Gate;
+pub use pace::Pace;
 pub use process::Limits;
 use process::{Fingerprint, Said};
 use redact::Secrets;
@@ -40,9 +42,6 @@ pub const VERSION_MIN: u32 = 2;
 
 /// How long an executable may take to say which contract it speaks.
 const INFO_WITHIN: Duration = Duration::from_secs(60);
-
-/// Calls that one cloud gets side by side. Only the leader calls, so this holds for the fleet.
-const CALLS_MAX: usize = 32;
 
 /// An executable, and what it is told with every call.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +65,8 @@ pub struct ExternalCpi {
 struct Inner {
     program: Program,
     limits: Limits,
-    slots: Semaphore,
+    pace: Pace,
+    gate: Gate,
     learned: Mutex<Learned>,
     /// Held while an executable is asked what it speaks: calls that come together ask once.
     asking: tokio::sync::Mutex<()>,
@@ -84,9 +84,14 @@ struct Learned {
 
 impl ExternalCpi {
     /// Prepares for an executable; nothing is started yet.
-    pub fn new(program: Program, limits: Limits) -> Self {
-        let (slots, learned, asking) = (Semaphore::new(CALLS_MAX), Mutex::default(), Default::default());
-        Self { inner: Arc::new(Inner { program, limits, slots, learned, asking }) }
+    pub fn new(program: Program, limits: Limits, pace: Pace) -> Self {
+        let (gate, learned, asking) = (Gate::new(&pace), Mutex::default(), Default::default());
+        Self { inner: Arc::new(Inner { program, limits, pace, gate, learned, asking }) }
+    }
+
+    /// Returns how fast it is asked.
+    pub fn pace(&self) -> &Pace {
+        &self.inner.pace
     }
 
     /// Returns what it was made for.
@@ -133,7 +138,7 @@ impl ExternalCpi {
         let secrets = Secrets::of(program, call);
         let log = context.map(|context| context.log.clone()).unwrap_or_default();
         log.write(&secrets.hide(&envelope.shown()));
-        let _slot = self.inner.slots.acquire().await;
+        let _turn = self.inner.gate.enter().await;
         let told = |line: &str| log.write(&secrets.hide(line));
         let line = envelope.line();
         let running = process::run(program, &line, self.inner.limits, &told);
@@ -164,6 +169,32 @@ impl ExternalCpi {
         answer.outcome.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })
     }
 
+    /// Asks, and asks again whenever the cloud says that it is asked too often. Everybody else waits as well then.
+    async fn ask_patiently(
+        &self,
+        context: Option<&CallContext>,
+        call: &Call,
+        version: u32,
+    ) -> Result<Value, CpiError> {
+        let within = context.map_or(INFO_WITHIN, |context| context.timeout);
+        let mut waits = self.inner.pace.again.waits();
+        loop {
+            let error = match self.ask(context, call, Some(version), within).await {
+                Err(error) if pace::is_too_often(&error) => error,
+                outcome => return outcome,
+            };
+            let Some(wait) = waits.next() else { return Err(error) };
+            if let Some(context) = context {
+                let seconds = wait.as_secs_f32();
+                context.log.write(&format!(
+                    "{}: the cloud says that it is asked too often: again in {seconds:.1} s",
+                    error.request_id
+                ));
+            }
+            self.inner.gate.hush(wait);
+        }
+    }
+
     /// A method that has worked is not unknown: its CPI has lost its configuration, or its mind.
     fn doubted(&self, error: CpiError) -> CpiError {
         let is_known = self.learned().worked.contains(error.method);
@@ -187,8 +218,7 @@ impl CallPort for ExternalCpi {
             _ => {}
         }
         let version = self.negotiate(context).await?.api_version;
-        let within = context.map_or(INFO_WITHIN, |context| context.timeout);
-        let answer = match self.ask(context, &call, Some(version), within).await {
+        let answer = match self.ask_patiently(context, &call, version).await {
             Ok(answer) => answer,
             Err(error) if response::is_gone(&call, &error) => Value::Null,
             Err(error) => return Err(self.doubted(error)),

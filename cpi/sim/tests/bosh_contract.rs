@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cpi_api::conformance::Subject;
 use cpi_api::*;
-use cpi_external::{ExternalCpi, Limits, Program};
+use cpi_external::{ExternalCpi, Limits, Pace, Program};
 use model::*;
 use serde_json::{Value, json};
 
@@ -39,8 +39,20 @@ fn cpi_with(dir: &Path, properties: &Value, limits: Limits) -> ExternalCpi {
     ExternalCpi::new(
         Program { path, guard: Vec::new(), director_uuid: "a-director".into(), properties },
         limits,
+        QUICK,
     )
 }
+
+/// As usual, but tests do not wait for minutes.
+const QUICK: Pace = Pace {
+    calls_at_once: 32,
+    calls_per_minute: None,
+    again: retry::Policy {
+        initial: Duration::from_millis(10),
+        max: Duration::from_millis(40),
+        total: Some(Duration::from_secs(2)),
+    },
+};
 
 cpi_api::conformance!(bosh | dir | Ok(Subject::new(cpi(dir))));
 
@@ -264,7 +276,7 @@ async fn an_executable_that_is_none_is_named() {
         director_uuid: String::new(),
         properties: Default::default(),
     };
-    let cpi = ExternalCpi::new(program, Limits::default());
+    let cpi = ExternalCpi::new(program, Limits::default(), QUICK);
     for _ in 0..2 {
         let error = cpi.info().await.unwrap_err();
         assert_eq!(error.message, format!("Failed to run cpi: '{}' is not executable", path.display()));
@@ -285,4 +297,28 @@ async fn a_method_that_has_worked_does_not_become_unknown() {
     assert!(!has_vm().await.unwrap());
     fault(dir.path(), "has_vm", &json!({ "answer": unknown.to_string() }));
     assert_eq!(has_vm().await.unwrap_err().kind, CpiErrorKind::Other);
+}
+
+#[tokio::test]
+async fn a_cloud_that_is_asked_too_often_is_asked_again_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let cpi = with_stemcell(cpi(dir.path())).await;
+    let too_often = json!({ "result": null, "log": "",
+        "error": { "type": "Unknown", "message": "Request limit exceeded.", "ok_to_retry": false } });
+    fault(dir.path(), "create_vm", &json!({ "answer": too_often.to_string(), "times": 3 }));
+    let (context, heard) = listening(PATIENT);
+    let made = cpi.create_vm(&context, vm()).await.unwrap();
+    assert!(cpi.has_vm(&context, &made.cid).await.unwrap());
+    assert_eq!(methods(dir.path()).iter().filter(|method| *method == "create_vm").count(), 4);
+    assert_eq!(heard.lock().unwrap().matches("asked too often: again in").count(), 3);
+    // One that never has time is told of.
+    fault(dir.path(), "has_vm", &json!({ "answer": too_often.to_string() }));
+    let error = cpi.has_vm(&context, &made.cid).await.unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (CpiErrorKind::Other, "Request limit exceeded."));
+    // What fails otherwise is not asked for again.
+    let quota = json!({ "result": null, "log": "",
+        "error": { "type": "Unknown", "message": "Quota exceeded", "ok_to_retry": false } });
+    fault(dir.path(), "delete_vm", &json!({ "answer": quota.to_string() }));
+    cpi.delete_vm(&context, &made.cid).await.unwrap_err();
+    assert_eq!(methods(dir.path()).iter().filter(|method| *method == "delete_vm").count(), 1);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor::ports::Snapshots;
+use model::cpi_config::CpiLimits;
 
 mod read;
 
@@ -83,6 +84,8 @@ pub struct LocalCpi {
 pub struct ExternalCpi {
     /// The wrapper that its job installs, on every replica.
     pub program: PathBuf,
+    /// How fast it may be asked.
+    pub limits: CpiLimits,
 }
 
 /// What blobs may take of a replica's disk.

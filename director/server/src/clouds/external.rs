@@ -9,10 +9,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cpi_external::{ExternalCpi, Limits, Program};
+use cpi_external::{ExternalCpi, Limits, Pace, Program};
 use executor::clouds::NoCloud;
 use executor::ports::Vault;
-use model::cpi_config::{CpiConfigs, CpiEntry};
+use model::cpi_config::{CpiConfigs, CpiEntry, CpiLimits};
 use model::fields::Checked;
 use model::interpolate::resolve_value;
 use model::task::TaskError;
@@ -54,19 +54,26 @@ impl External {
             Ok(properties) => properties,
             Err(error) => return Some(Err(unusable(error))),
         };
-        Some(Ok(self.cloud(&entry.name, entry.program().into(), properties)))
+        Some(Ok(self.cloud(&entry.name, entry.program().into(), properties, entry.limits)))
     }
 
     /// Returns the cloud that an executable serves.
-    pub fn cloud(&self, name: &CpiName, path: PathBuf, properties: Map<String, Value>) -> ExternalCpi {
+    pub fn cloud(
+        &self,
+        name: &CpiName,
+        path: PathBuf,
+        properties: Map<String, Value>,
+        limits: CpiLimits,
+    ) -> ExternalCpi {
         let view = self.log.view();
         let director_uuid = State::new(&*view).cluster().map(|c| c.director_uuid).unwrap_or_default();
         let program = Program { path, guard: guard(), director_uuid, properties };
+        let pace = pace(limits);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(name) {
-            Some(cloud) if *cloud.program() == program => cloud.clone(),
+            Some(cloud) if *cloud.program() == program && cloud.pace().is_as(&pace) => cloud.clone(),
             _ => {
-                let cloud = ExternalCpi::new(program, Limits::default());
+                let cloud = ExternalCpi::new(program, Limits::default(), pace);
                 known.insert(name.clone(), cloud.clone());
                 cloud
             }
@@ -100,6 +107,14 @@ impl External {
             _ => Ok(Map::new()),
         }
     }
+}
+
+fn pace(limits: CpiLimits) -> Pace {
+    let mut pace = Pace { calls_per_minute: limits.calls_per_minute, ..Pace::default() };
+    if let Some(calls) = limits.calls_at_once {
+        pace.calls_at_once = calls.get().try_into().unwrap_or(usize::MAX);
+    }
+    pace
 }
 
 /// We ourselves, under another name.
@@ -147,7 +162,14 @@ mod tests {
         let program = external.get(&"b".into()).unwrap().unwrap().program().clone();
         assert_eq!(program.path, PathBuf::from("/var/vcap/jobs/two_cpi/bin/cpi"));
         assert_eq!((program.director_uuid.as_str(), &program.properties["region"]), ("d-uuid", &"x".into()));
-        put(&replica, "cpis:\n- {name: c, type: two, exec_path: /c, migrated_from: [{name: b}]}\n").await;
+        let pace = |name: &str| *external.get(&name.into()).unwrap().unwrap().pace();
+        assert_eq!((pace("b").calls_at_once, pace("b").calls_per_minute), (32, None));
+        put(
+            &replica,
+            "cpis:\n- {name: c, type: two, exec_path: /c, migrated_from: [{name: b}], limits: {calls_at_once: 3, calls_per_minute: 60}}\n",
+        )
+        .await;
+        assert_eq!((pace("c").calls_at_once, pace("c").calls_per_minute.map(|n| n.get())), (3, Some(60)));
         assert_eq!(external.names(), [CpiName::new("c")]);
         assert_eq!(told(&external, "b"), "there is \"/c\"");
         assert_eq!(told(&external, "a"), "nothing");

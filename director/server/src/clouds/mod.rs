@@ -2,7 +2,6 @@
 
 mod external;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ enum Standard {
     /// Opened once.
     BuiltIn(Arc<dyn Cpi>),
     /// An executable.
-    Program(PathBuf),
+    Program(config::ExternalCpi),
 }
 
 impl Clouds {
@@ -56,7 +55,7 @@ impl Clouds {
                 Ok(Self { default, external, local: None })
             }
             config::Cpi::External(cpi) => {
-                Ok(Self { default: Standard::Program(cpi.program.clone()), external, local: None })
+                Ok(Self { default: Standard::Program(cpi.clone()), external, local: None })
             }
             config::Cpi::Local(local) => {
                 let mut options = LocalOptions::new(&local.root, &local.agent);
@@ -132,7 +131,9 @@ impl Cpis for Clouds {
             None if !name.as_str().is_empty() => Err(NoCloud::Unknown(name.clone())),
             None => Ok(match &self.default {
                 Standard::BuiltIn(cloud) => cloud.clone(),
-                Standard::Program(path) => Arc::new(self.external.cloud(name, path.clone(), Map::new())),
+                Standard::Program(cpi) => {
+                    Arc::new(self.external.cloud(name, cpi.program.clone(), Map::new(), cpi.limits))
+                }
             }),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -290,8 +291,13 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
     let (kind, local, sim) = (section.needed("kind"), section.section("local"), section.section("sim"));
     let external = section.section("external").map(|mut external| {
         let program = external.needed("program");
+        // 0 is what they are if nothing is said.
+        let limits = CpiLimits {
+            calls_at_once: NonZeroU32::new(external.number("calls_at_once", 0)),
+            calls_per_minute: NonZeroU32::new(external.number("calls_per_minute", 0)),
+        };
         external.end();
-        program.map(|program| ExternalCpi { program: base.join(program) })
+        program.map(|program| ExternalCpi { program: base.join(program), limits })
     });
     let local = local.map(|mut local| {
         let (root, isolation, agent) = (local.needed("root"), local.text("isolation"), local.text("agent"));
