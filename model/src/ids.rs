@@ -93,6 +93,8 @@ text_ids! {
     DiskCid,
     /// Our UUID of a persistent disk, chosen by the plan before the cloud gives its own.
     DiskId,
+    /// What the manifest calls one of several disks of an instance.
+    DiskName,
     /// The cloud's id of a snapshot of a persistent disk. Opaque.
     SnapshotCid,
     /// Our UUID of a snapshot, chosen by the plan before the cloud gives its own.

@@ -171,7 +171,7 @@ pub struct NetworkSettings {
     pub nic_group: Option<String>,
 }
 
-/// The persistent disk that an instance should have.
+/// A persistent disk that an instance should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSpec {
     /// Size in MiB.
@@ -180,6 +180,17 @@ pub struct DiskSpec {
     pub disk_type: Option<String>,
     /// Cloud properties, placeholders unresolved.
     pub cloud_properties: Value,
+    /// Its name, if it is one of `persistent_disks`: such a disk is attached and nothing else, its jobs find it by its name
+    /// and do with it what they like. None: it is the one that the agent formats, mounts and copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<DiskName>,
+}
+
+impl DiskSpec {
+    /// Returns whether it is the one that the agent mounts.
+    pub fn is_mounted(&self) -> bool {
+        self.name.is_none()
+    }
 }
 
 /// Milliseconds to wait at least and at most for an instance to run.
@@ -240,6 +251,30 @@ pub struct InstanceSpec {
     /// How others reach it, where they are to use a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Disks that are attached and nothing else, by name and in the order of names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_disks: Vec<DiskSpec>,
+}
+
+impl InstanceSpec {
+    /// Returns all disks that it should have: the one that is mounted first, then the others in the order of their names.
+    pub fn disks(&self) -> impl Iterator<Item = &DiskSpec> {
+        self.persistent_disk.iter().chain(&self.named_disks)
+    }
+
+    /// Returns the disk of this name that it should have; none: the one that is mounted.
+    pub fn disk(&self, name: Option<&DiskName>) -> Option<&DiskSpec> {
+        self.disks().find(|disk| disk.name.as_ref() == name)
+    }
+
+    /// Returns the size of the disk that jobs find mounted, 0 without one; none where the instance has disks by name, of
+    /// which each has its own.
+    pub fn mounted_disk_mib(&self) -> Option<u64> {
+        match &self.persistent_disk {
+            Some(disk) => Some(disk.size_mib),
+            None => self.named_disks.is_empty().then_some(0),
+        }
+    }
 }
 
 /// Returns the deployment that provides a link: names in it that are relative are relative to that one.
@@ -304,7 +339,7 @@ pub struct Disk {
     pub cpi: CpiName,
     /// Size and properties it was made with.
     pub spec: DiskSpec,
-    /// Whether it is the instance's current disk.
+    /// Whether it is the instance's current disk of its name.
     pub active: bool,
     /// The variable versions that it was made with.
     #[serde(default)]

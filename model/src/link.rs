@@ -18,6 +18,8 @@ pub enum LinkOwnerKind {
     Variable,
     /// Somebody outside, who was connected by request.
     External,
+    /// A disk that has a name; it is called after its instance group.
+    Disk,
 }
 
 impl LinkOwnerKind {
@@ -28,6 +30,7 @@ impl LinkOwnerKind {
             Self::Manual => "manual",
             Self::Variable => "variable",
             Self::External => "external",
+            Self::Disk => "disk",
         }
     }
 }
@@ -58,7 +61,7 @@ impl LinkOwner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkPlace {
-    /// At the address that the manifest gives, if it gives one.
+    /// At the address that the manifest gives, if it gives one; a disk has none.
     ByHand {
         /// The address, as it was written.
         address: Option<String>,

@@ -121,8 +121,15 @@ pub enum Action {
     DeleteVm { instance: InstanceId, agent: AgentId },
 
     /// Makes a persistent disk.
-    CreateDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
-    /// Attaches a disk to the VM and tells the agent where it is.
+    CreateDisk {
+        instance: InstanceId,
+        agent: AgentId,
+        disk: DiskId,
+        /// Which of the disks that the instance should have; none: the one that is mounted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<DiskName>,
+    },
+    /// Attaches a disk to the VM and tells the agent where it is. One with a name is then the instance's one of that name.
     AttachDisk { instance: InstanceId, agent: AgentId, disk: DiskId },
     /// Writes the cloud's metadata of the disk.
     SetDiskMetadata { instance: InstanceId, disk: DiskId },

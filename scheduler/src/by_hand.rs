@@ -27,8 +27,8 @@ pub struct AttachRequest<'a> {
     pub instance: &'a InstanceFilter,
     /// The disk.
     pub cid: &'a DiskCid,
-    /// It, if it is an orphan.
-    pub orphan: Option<&'a DiskId>,
+    /// It, if it is an orphan, and the name that it had.
+    pub orphan: Option<(&'a DiskId, Option<&'a DiskName>)>,
     /// If it is not: whether it is taken to be as the instance's own one.
     pub copy_properties: bool,
 }
@@ -42,18 +42,20 @@ pub fn plan_orphan_disk(deployment: &DeploymentFacts<'_>, cid: &DiskCid) -> Resu
     let Some(known) = facts.get(&disk.instance) else { return Ok(None) };
     let slug = known.instance.slug();
     if disk.active && known.vm.is_some() && known.instance.state == InstanceState::Started {
+        let held = if disk.spec.is_mounted() { "mounted by" } else { "attached to" };
         return Err(TaskError::plain(format!(
-            "Disk '{cid}' is mounted by instance '{slug}', which is started: stop it first, or its jobs would go on writing to \
-             a disk that is deleted after some days"
+            "Disk '{cid}' is {held} instance '{slug}', which is started: stop it first, or its jobs would go on writing to a \
+             disk that is deleted after some days"
         )));
     }
     must_not_be_ignored(deployment, known)?;
     let id = &known.instance.spec.id;
     let mut steps = Steps::default();
     if let Some(agent) = reachable(known)? {
-        steps.unmount(id, agent, &disk.id);
+        steps.take_all(id, agent, [disk]);
     }
     steps.push(Action::OrphanDisk { instance: id.clone(), disk: disk.id.clone() });
+    tell_names(&mut steps, known, disk.spec.name.as_ref());
     Ok(Some(of_one(deployment, known, Some("Orphan disk"), cid.to_string(), steps)))
 }
 
@@ -89,26 +91,28 @@ pub fn plan_attach_disk(
         let text = format!("Instance '{slug}' in deployment '{deployment}' must be in 'bosh stopped' state");
         return Err(TaskError::new(ErrorCode::AttachDiskInvalidInstanceState, text));
     }
-    if known.disk.is_some_and(|disk| disk.cid.as_ref() == Some(request.cid)) {
+    if known.disks.iter().any(|disk| disk.cid.as_ref() == Some(request.cid)) {
         return Ok(None);
     }
+    let name = place(known, request)?;
     let id = &known.instance.spec.id;
     let agent = reachable(known)?;
     let mut steps = Steps::default();
-    if let Some(old) = known.disk {
+    if let Some(old) = known.disks.iter().find(|disk| disk.spec.name.as_ref() == name) {
         if let Some(agent) = agent {
-            steps.unmount(id, agent, &old.id);
+            steps.take_all(id, agent, [*old]);
         }
         steps.push(Action::OrphanDisk { instance: id.clone(), disk: old.id.clone() });
     }
     let mut ids = SeededIds::new(deployment.seed, "disks");
-    let disk = request.orphan.cloned().unwrap_or_else(|| DiskId::new(ids.next()));
+    let disk = request.orphan.map(|(id, _)| id.clone()).unwrap_or_else(|| DiskId::new(ids.next()));
     let foreign = request.orphan.is_none().then(|| foreign(known, request.copy_properties));
     let (instance, cid, at_once) = (id.clone(), request.cid.clone(), agent.is_none());
     steps.push(Action::AdoptDisk { instance, disk: disk.clone(), cid, foreign, at_once });
     if let Some(agent) = agent {
-        steps.mount(id, agent, &disk);
+        steps.give(id, agent, (&disk, name));
     }
+    tell_names(&mut steps, known, name);
     Ok(Some(of_one(deployment, known, None, known.instance.slug(), steps)))
 }
 
@@ -160,15 +164,46 @@ fn must_not_be_ignored(deployment: &DeploymentFacts<'_>, known: &Known<'_>) -> R
     Err(TaskError::new(ErrorCode::AttachDiskInvalidInstanceState, text))
 }
 
+/// Has the agent, if there is one, know which disks have which names now that one of this name has changed.
+fn tell_names(steps: &mut Steps, known: &Known<'_>, name: Option<&DiskName>) {
+    if let (Some(vm), Some(_)) = (known.vm, name) {
+        let instance = known.instance.spec.id.clone();
+        steps.push(Action::UpdateSettings { instance, agent: vm.agent.clone() });
+    }
+}
+
+/// Returns the name under which the instance gets the disk. One that had a name is never mounted, and one that had none is
+/// never given to jobs as it is: neither would find on it what it expects.
+fn place<'a>(known: &Known<'_>, request: &AttachRequest<'a>) -> Result<Option<&'a DiskName>, TaskError> {
+    let name = request.orphan.and_then(|(_, name)| name);
+    let (spec, slug, cid) = (&known.instance.spec, known.instance.slug(), request.cid);
+    let fits = match name {
+        None => spec.named_disks.is_empty(),
+        Some(name) => spec.disk(Some(name)).is_some(),
+    };
+    if fits {
+        return Ok(name);
+    }
+    let called = name.map_or_else(|| "no name".to_owned(), |name| format!("the name '{name}'"));
+    let wanted: Vec<String> =
+        spec.named_disks.iter().filter_map(|disk| disk.name.as_ref()).map(|n| format!("'{n}'")).collect();
+    let wanted = match wanted.as_slice() {
+        [] => "a disk without a name".to_owned(),
+        names => format!("disks with the names {}", names.join(", ")),
+    };
+    Err(TaskError::plain(format!("Disk '{cid}' has {called}, and instance '{slug}' is to have {wanted}")))
+}
+
 /// Returns what is taken to be known of a disk that nobody here has made.
 fn foreign(known: &Known<'_>, copy_properties: bool) -> DiskSpec {
-    let own = known.disk.map(|disk| &disk.spec).or(known.instance.spec.persistent_disk.as_ref());
+    let own = known.mounted_disk().map(|disk| &disk.spec).or(known.instance.spec.persistent_disk.as_ref());
     match own.filter(|_| copy_properties) {
         Some(own) => own.clone(),
         None => DiskSpec {
             size_mib: UNKNOWN_SIZE_MIB,
             disk_type: None,
             cloud_properties: serde_json::Value::Object(serde_json::Map::new()),
+            name: None,
         },
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::instance::Disk;
 use model::plan::Plan;
 use model::problem::{Fault, Resolution, Standing};
 use model::step::{Action, Left};
@@ -151,8 +152,9 @@ fn of_vm(
                 Resolution::RecreateVm => Processes::Awaited,
                 _ => Processes::Started,
             };
-            let disk = known.disk.filter(|disk| !given_up.contains(&disk.id));
-            resurrection::revive(steps, known, &agent, disk, processes);
+            let stay = known.disks.iter().filter(|disk| !given_up.contains(&disk.id));
+            let disks: Vec<&Disk> = stay.copied().collect();
+            resurrection::revive(steps, known, &agent, &disks, processes);
             repair.agent = Answering::New(agent);
         }
         Resolution::RebootVm => {
@@ -187,13 +189,15 @@ fn reboot(steps: &mut Steps, instance: &InstanceId, agent: &AgentId) {
 
 fn of_disk(repair: &mut Repair, resolution: Resolution, known: &Known<'_>, disk: &DiskId) {
     let steps = &mut repair.steps;
+    let row = known.all_disks().into_iter().find(|row| row.id == *disk);
+    let name = row.and_then(|row| row.spec.name.as_ref());
     let (instance, disk) = (|| repair.instance.clone(), || disk.clone());
     match (resolution, known.vm) {
         (Resolution::DeleteDiskReference | Resolution::DeleteDisk, vm) => {
             if let Some(vm) = vm {
                 let agent = || vm.agent.clone();
                 // One that an instance works with may be mounted still; of another one it was made sure that it is not.
-                if resolution == Resolution::DeleteDiskReference {
+                if resolution == Resolution::DeleteDiskReference && name.is_none() {
                     let unmount = Action::UnmountDisk { instance: instance(), agent: agent(), disk: disk() };
                     steps.push_passing_over_failure(unmount);
                 }
@@ -201,12 +205,16 @@ fn of_disk(repair: &mut Repair, resolution: Resolution, known: &Known<'_>, disk:
                 steps.push_passing_over_failure(detach);
             }
             steps.push(Action::OrphanDisk { instance: instance(), disk: disk() });
+            if let (Some(vm), Some(_)) = (vm, name) {
+                let (instance, agent) = (instance(), vm.agent.clone());
+                steps.push_passing_over_failure(Action::UpdateSettings { instance, agent });
+            }
         }
         (Resolution::ActivateDisk, _) => {
             steps.push(Action::ActivateDisk { instance: instance(), disk: disk() });
         }
         (Resolution::ReattachDisk | Resolution::ReattachDiskAndReboot, Some(vm)) => {
-            steps.mount(&repair.instance, &vm.agent, &disk());
+            steps.give(&repair.instance, &vm.agent, (&disk(), name));
             if resolution == Resolution::ReattachDiskAndReboot {
                 reboot(steps, &repair.instance, &vm.agent);
             }

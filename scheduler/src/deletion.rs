@@ -37,7 +37,7 @@ pub fn plan_delete_deployment(
             instance: &instance.spec.id,
             agents: known.vm.iter().chain(&known.stale_vms).map(|vm| &vm.agent).collect(),
             jobs,
-            disks: known.disk.iter().chain(&known.stale_disks).copied().collect(),
+            disks: known.all_disks(),
             intent: StopIntent::DeleteDeployment,
             drain: DrainMode::Drain,
         };

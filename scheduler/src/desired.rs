@@ -72,6 +72,7 @@ pub(crate) fn spec(
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
         address: None,
+        named_disks: group.named_disks.clone(),
     };
     spec.address = name(input, documents, group, &spec)?;
     Ok(spec)

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings, StemcellRef, Vm};
+use model::instance::{
+    Disk, InstanceSpec, InstanceState, JobSpec, NetworkKind, NetworkSettings, StemcellRef, Vm,
+};
 use model::interpolate::{placeholders, split_keys};
 use model::manifest::variable::absolute_name;
 use model::plan::Change;
@@ -65,7 +67,10 @@ impl Comparison<'_> {
         add(Change::Dirty, !old.update_completed);
         add(Change::Restart, wanted.request == Some(StateChange::Restart));
         add(Change::Recreate, is_recreated(self.input, known, wanted));
-        add(Change::RecreatePersistentDisks, options.recreate_persistent_disks && known.disk.is_some());
+        add(
+            Change::RecreatePersistentDisks,
+            options.recreate_persistent_disks && known.mounted_disk().is_some(),
+        );
         if let Some(vm) = known.vm {
             let differs = vm_differences(self.input, vm, old.variable_set, new);
             let of_vm = [Change::CloudProperties, Change::Stemcell, Change::Env, Change::Network];
@@ -100,14 +105,13 @@ impl Comparison<'_> {
     }
 
     fn disk_differs(&self, known: &Known<'_>, new: &InstanceSpec) -> bool {
-        match (known.disk, &new.persistent_disk) {
-            (None, None) => false,
-            (Some(disk), Some(wanted)) => {
-                let set = known.instance.variable_set;
-                !is_same(&disk.spec, wanted) || is_rotated(self.input, set, &wanted.cloud_properties)
-            }
-            _ => true,
-        }
+        let set = known.instance.variable_set;
+        let stays = |disk: &Disk| {
+            new.disk(disk.spec.name.as_ref()).is_some_and(|wanted| {
+                is_same(&disk.spec, wanted) && !is_rotated(self.input, set, &wanted.cloud_properties)
+            })
+        };
+        known.disks.len() != new.disks().count() || !known.disks.iter().all(|disk| stays(disk))
     }
 
     /// Compares the deployment's tags. A group's own tags count at creation only.
@@ -158,7 +162,7 @@ pub(crate) fn vm_differences(
 }
 
 /// Returns whether a secret in a value is another one than in a set of versions.
-fn is_rotated(input: &PlanInput<'_>, set: VariableSetId, value: &Value) -> bool {
+pub(crate) fn is_rotated(input: &PlanInput<'_>, set: VariableSetId, value: &Value) -> bool {
     let Some(rotated) = input.variables.rotated.get(&set) else { return false };
     let absolute =
         |name: &str| absolute_name(name, &input.director.name, input.deployment.name.as_str()).ok();

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chance::{Ids, SeededIds};
 use crate::desired::matches;
-use crate::disk::{self, DiskChange, SameDisk};
+use crate::disk::{DiskChanges, SameDisk};
 use crate::facts::{Facts, Known};
 use crate::input::{Afterwards, DeploymentFacts, Director, DrainMode, ErrandRequest};
 use crate::order::{self, History, InLine, label};
@@ -182,7 +182,7 @@ impl Errand<'_> {
             let agent = AgentId::new(self.agents.next());
             let mut steps = Steps::default();
             update::delete_vms(&mut steps, id, &known.stale_vms);
-            update::create_vm(&mut steps, id, &agent, known.disk);
+            update::create_vm(&mut steps, id, &agent, known.disks.iter().copied());
             missing.push(self.units.unit(label(&known.instance.spec), BTreeSet::new(), steps));
             agents.insert(id.clone(), agent);
             fresh.insert(id.clone());
@@ -203,10 +203,9 @@ impl Errand<'_> {
                     let agent = agents.get(&known.instance.spec.id)?.clone();
                     let is_fresh = fresh.contains(&known.instance.spec.id);
                     let vm = if is_fresh { VmFate::Fresh(agent) } else { VmFate::Keep(agent) };
-                    let wanted = known.instance.spec.persistent_disk.as_ref();
-                    let new_disk = || DiskId::new(self.disks.next());
-                    let disk = disk::change(known.disk, wanted, SameDisk::Keep, new_disk);
-                    Some(Visit { known, vm, disk })
+                    let (wanted, fresh) = (&known.instance.spec, || DiskId::new(self.disks.next()));
+                    let disk_changes = DiskChanges::of(&known.disks, wanted, |_| SameDisk::Keep, fresh);
+                    Some(Visit { known, vm, disk_changes })
                 })
                 .collect();
             let line: Vec<InLine<'_>> = (visits.iter())
@@ -274,11 +273,9 @@ impl Errand<'_> {
             let id = &known.instance.spec.id;
             let Some(agent) = agents.get(id) else { continue };
             let mut steps = Steps::default();
-            if let Some(disk) = known.disk {
-                // So that the disk is written out. Where that can't be, the VM goes all the same, and its disk stays.
-                steps.unmount(id, agent, &disk.id);
-                steps = steps.passing_over_failures();
-            }
+            // So that the disks are written out. Where that can't be, the VM goes all the same, and its disks stay.
+            steps.take_all(id, agent, known.disks.iter().copied());
+            steps = steps.passing_over_failures();
             steps.push(Action::DeleteVm { instance: id.clone(), agent: agent.clone() });
             let unit = self.units.unit(label(&known.instance.spec), started.clone(), steps);
             units.push(Unit { cleanup: true, ..unit });
@@ -293,10 +290,10 @@ impl Errand<'_> {
 struct Visit<'f, 'a> {
     known: &'f Known<'a>,
     vm: VmFate,
-    disk: DiskChange,
+    disk_changes: DiskChanges,
 }
 
-/// The full update of an errand group's instance, changed or not. Its disk is made when it first gets a VM.
+/// The full update of an errand group's instance, changed or not. Its disks are made when it first gets a VM.
 fn turn(visit: &Visit<'_, '_>, watch: model::step::WatchKind) -> Steps {
     let known = visit.known;
     let turn = Turn {
@@ -304,9 +301,9 @@ fn turn(visit: &Visit<'_, '_>, watch: model::step::WatchKind) -> Steps {
         state: InstanceState::Started,
         vm: visit.vm.clone(),
         jobs: Jobs::Running,
-        active_disk: known.disk,
+        active_disks: known.disks.clone(),
         stale_disks: known.stale_disks.clone(),
-        disk: visit.disk.clone(),
+        disk_changes: visit.disk_changes.clone(),
         metadata: Metadata::Fresh,
         drain: DrainMode::Drain,
         watch,

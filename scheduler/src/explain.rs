@@ -51,7 +51,10 @@ fn describe(out: &mut String, target: &Target) {
     let mut facts = Vec::new();
     facts.extend(spec.az.as_ref().map(|az| format!("az={az}")));
     facts.extend(spec.networks.iter().filter_map(|n| n.ip).map(|ip| format!("ip={ip}")));
-    facts.extend(spec.persistent_disk.as_ref().map(|d| format!("disk={}M", d.size_mib)));
+    facts.extend(spec.disks().map(|disk| match &disk.name {
+        None => format!("disk={}M", disk.size_mib),
+        Some(name) => format!("disk[{name}]={}M", disk.size_mib),
+    }));
     match target.state {
         InstanceState::Started => {}
         InstanceState::Stopped => facts.push("stopped".into()),

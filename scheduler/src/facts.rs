@@ -19,14 +19,24 @@ pub(crate) struct Known<'a> {
     pub(crate) stale_vms: Vec<&'a Vm>,
     /// That of them which stands ready to take the place of the current one: the newest whose agent answers.
     pub(crate) spare: Option<&'a Vm>,
-    /// The current disk.
-    pub(crate) disk: Option<&'a Disk>,
+    /// The current disks: the one that is mounted first, then the others in the order of their names.
+    pub(crate) disks: Vec<&'a Disk>,
     /// Disks that are not current (any more, or yet).
     pub(crate) stale_disks: Vec<&'a Disk>,
     pub(crate) agent: Option<&'a AgentObservation>,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// Returns the current disk that is mounted.
+    pub(crate) fn mounted_disk(&self) -> Option<&'a Disk> {
+        self.disks.iter().copied().find(|disk| disk.spec.is_mounted())
+    }
+
+    /// Returns all disks that it has, current or not.
+    pub(crate) fn all_disks(&self) -> Vec<&'a Disk> {
+        self.disks.iter().chain(&self.stale_disks).copied().collect()
+    }
+
     /// Returns whether the agent did not answer when it was asked.
     pub(crate) fn is_unresponsive(&self) -> bool {
         matches!(self.agent, Some(AgentObservation::Unresponsive { .. }))
@@ -59,8 +69,8 @@ impl<'a> Facts<'a> {
             .map(|instance| {
                 let id = &instance.spec.id;
                 let agent = deployment.agents.get(id);
-                let (stale_vms, stale_disks) = (Vec::new(), Vec::new());
-                (id, Known { instance, vm: None, stale_vms, spare: None, disk: None, stale_disks, agent })
+                let (stale_vms, disks, stale_disks) = (Vec::new(), Vec::new(), Vec::new());
+                (id, Known { instance, vm: None, stale_vms, spare: None, disks, stale_disks, agent })
             })
             .collect();
         for vm in deployment.vms {
@@ -78,11 +88,15 @@ impl<'a> Facts<'a> {
         }
         for disk in deployment.disks {
             let Some(owner) = known.get_mut(&disk.instance) else { continue };
-            if disk.active && owner.disk.is_none() {
-                owner.disk = Some(disk);
+            let is_taken = owner.disks.iter().any(|other| other.spec.name == disk.spec.name);
+            if disk.active && !is_taken {
+                owner.disks.push(disk);
             } else {
                 owner.stale_disks.push(disk);
             }
+        }
+        for owner in known.values_mut() {
+            owner.disks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         }
         Self(known)
     }

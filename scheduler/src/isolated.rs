@@ -145,8 +145,8 @@ fn parts(
     }
     if deletes_vm && (known.vm.is_some() || !known.stale_vms.is_empty()) {
         let mut steps = Steps::default();
-        if let (Some(vm), Some(disk), false) = (known.vm, known.disk, is_silent) {
-            steps.unmount(id, &vm.agent, &disk.id);
+        if let (Some(vm), false) = (known.vm, is_silent) {
+            steps.take_all(id, &vm.agent, known.disks.iter().copied());
         }
         let vms: Vec<_> = known.vm.iter().chain(&known.stale_vms).copied().collect();
         update::delete_vms(&mut steps, id, &vms);
@@ -154,7 +154,7 @@ fn parts(
     }
     if let Some(agent) = new {
         let mut steps = Steps::default();
-        update::create_vm(&mut steps, id, agent, known.disk);
+        update::create_vm(&mut steps, id, agent, known.disks.iter().copied());
         parts.push(("Creating VM", steps));
     }
     if let (InstanceState::Started, Some(agent)) = (goal, new.or(known.vm.map(|vm| &vm.agent))) {

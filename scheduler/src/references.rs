@@ -36,8 +36,8 @@ impl References {
             absolute.collect::<Vec<_>>()
         };
         for spec in specs {
-            let disk = spec.persistent_disk.iter().map(|disk| &disk.cloud_properties);
-            let values = [&spec.cloud_properties, &spec.env].into_iter().chain(disk);
+            let disks = spec.disks().map(|disk| &disk.cloud_properties);
+            let values = [&spec.cloud_properties, &spec.env].into_iter().chain(disks);
             let values = values.chain(spec.networks.iter().map(|network| &network.cloud_properties));
             let values = values.chain(spec.jobs.iter().map(|job| &job.properties));
             values.for_each(|value| found.own.extend(absolute(own, value)));

@@ -30,7 +30,7 @@ pub fn plan_resurrection(
     let repair = |known: &Known<'_>| {
         let (spec, agent) = (&known.instance.spec, AgentId::new(agents.next()));
         let mut steps = Steps::default();
-        revive(&mut steps, known, &agent, known.disk, Processes::Awaited);
+        revive(&mut steps, known, &agent, &known.disks, Processes::Awaited);
         Repair {
             instance: spec.id.clone(),
             group: spec.group.clone(),
@@ -59,13 +59,13 @@ fn needs_vm(known: &Known<'_>) -> bool {
     !known.instance.ignore && known.instance.expects_vm() && dead
 }
 
-/// Adds a new VM, with the instance's disk. The old VM goes first, whatever is left of it: two VMs with one disk would be
+/// Adds a new VM, with the instance's disks. The old VM goes first, whatever is left of it: two VMs with one disk would be
 /// worse than none.
 pub(crate) fn revive(
     steps: &mut Steps,
     known: &Known<'_>,
     agent: &AgentId,
-    disk: Option<&Disk>,
+    disks: &[&Disk],
     processes: Processes,
 ) {
     let id = &known.instance.spec.id;
@@ -73,7 +73,7 @@ pub(crate) fn revive(
     for vm in known.vm.iter().chain(&known.stale_vms) {
         steps.push(Action::DeleteVm { instance: id.clone(), agent: vm.agent.clone() });
     }
-    update::create_vm(steps, id, agent, disk);
+    update::create_vm(steps, id, agent, disks.iter().copied());
     steps.apply(id, agent);
     steps.push(Action::SaveInstance { instance: id.clone() });
     match (known.instance.state, processes) {

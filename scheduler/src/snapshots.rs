@@ -19,10 +19,10 @@ use crate::stored;
 /// As many at once as the reference's pool has threads; clouds throttle beyond that.
 const AT_ONCE: u32 = 32;
 
-/// The disk that each instance works with, as far as it has one.
-pub type CurrentDisks = BTreeMap<InstanceId, DiskId>;
+/// The disks that each instance works with, as far as it has any.
+pub type CurrentDisks = BTreeMap<InstanceId, Vec<DiskId>>;
 
-/// Adds to a plan that a snapshot is taken of an instance's disk each time its jobs have been stopped, before anything else
+/// Adds to a plan that a snapshot is taken of an instance's disks each time its jobs have been stopped, before anything else
 /// is done to it.
 pub fn with_snapshots(mut plan: Plan, disks: &CurrentDisks, seed: Seed) -> Plan {
     let mut ids = SeededIds::new(seed, "snapshots");
@@ -32,7 +32,9 @@ pub fn with_snapshots(mut plan: Plan, disks: &CurrentDisks, seed: Seed) -> Plan 
         for step in steps {
             let stopped = stopped(&step.action).and_then(|instance| disks.get_key_value(instance));
             unit.steps.push(step);
-            if let Some((instance, disk)) = stopped {
+            let disks =
+                stopped.into_iter().flat_map(|(instance, disks)| disks.iter().map(move |d| (instance, d)));
+            for (instance, disk) in disks {
                 let snapshot = SnapshotId::new(ids.next());
                 let (instance, disk) = (instance.clone(), disk.clone());
                 let action = Action::SnapshotDisk { instance, disk, snapshot, clean: true };
@@ -66,12 +68,16 @@ pub fn plan_taking_snapshots(
     let (mut units, mut targets, mut takings) = (Units::default(), Vec::new(), Vec::new());
     let wanted = |id: &InstanceId| instance.is_none_or(|instance| instance == id);
     for known in facts.values().filter(|known| wanted(&known.instance.spec.id)) {
-        let Some(disk) = known.disk.filter(|disk| disk.cid.is_some()) else { continue };
-        let (spec, mut steps) = (&known.instance.spec, Steps::default());
-        let snapshot = SnapshotId::new(ids.next());
-        let (instance, disk) = (spec.id.clone(), disk.id.clone());
-        steps.push(Action::SnapshotDisk { instance, disk, snapshot, clean: false });
-        takings.push(going_on(units.unit(label(spec), BTreeSet::new(), steps)));
+        let (spec, before) = (&known.instance.spec, takings.len());
+        for disk in known.disks.iter().filter(|disk| disk.cid.is_some()) {
+            let (snapshot, mut steps) = (SnapshotId::new(ids.next()), Steps::default());
+            let (instance, disk) = (spec.id.clone(), disk.id.clone());
+            steps.push(Action::SnapshotDisk { instance, disk, snapshot, clean: false });
+            takings.push(going_on(units.unit(label(spec), BTreeSet::new(), steps)));
+        }
+        if takings.len() == before {
+            continue;
+        }
         targets.push(stored::target(known.instance, known.instance.state, Fate::Untouched, Vec::new()));
     }
     if takings.is_empty() {

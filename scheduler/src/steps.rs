@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use model::instance::Disk;
 use model::plan::{Needs, OnFailure, Progress, Step, Unit};
 use model::step::{Action, DrainKind, Script, StopIntent, VmRole, WatchKind};
 use model::*;
@@ -86,8 +87,23 @@ impl Steps {
         self.push(Action::BindVm { instance, agent });
     }
 
-    /// Attaches and mounts a disk.
-    pub(crate) fn mount(&mut self, instance: &InstanceId, agent: &AgentId, disk: &DiskId) {
+    /// Gives a VM disks that are there, one after the other.
+    pub(crate) fn give_all<'d>(
+        &mut self,
+        instance: &InstanceId,
+        agent: &AgentId,
+        disks: impl IntoIterator<Item = &'d Disk>,
+    ) {
+        disks.into_iter().for_each(|disk| self.give(instance, agent, key(disk)));
+    }
+
+    /// Attaches a disk, and mounts it unless it has a name: then its jobs do with it what they like.
+    pub(crate) fn give(
+        &mut self,
+        instance: &InstanceId,
+        agent: &AgentId,
+        (disk, name): (&DiskId, Option<&DiskName>),
+    ) {
         let (instance, agent, disk) = (instance.clone(), agent.clone(), disk.clone());
         self.push(Action::AttachDisk {
             instance: instance.clone(),
@@ -95,18 +111,37 @@ impl Steps {
             disk: disk.clone(),
         });
         self.push(Action::SetDiskMetadata { instance: instance.clone(), disk: disk.clone() });
-        self.push(Action::MountDisk { instance, agent, disk });
+        if name.is_none() {
+            self.push(Action::MountDisk { instance, agent, disk });
+        }
     }
 
-    /// Compares the agent's disks with the record, then unmounts and detaches one.
-    pub(crate) fn unmount(&mut self, instance: &InstanceId, agent: &AgentId, disk: &DiskId) {
+    /// Takes disks from a VM, one after the other.
+    pub(crate) fn take_all<'d>(
+        &mut self,
+        instance: &InstanceId,
+        agent: &AgentId,
+        disks: impl IntoIterator<Item = &'d Disk>,
+    ) {
+        disks.into_iter().for_each(|disk| self.take(instance, agent, key(disk)));
+    }
+
+    /// Detaches a disk. One without a name is unmounted first, once the agent's disks were compared with the record.
+    pub(crate) fn take(
+        &mut self,
+        instance: &InstanceId,
+        agent: &AgentId,
+        (disk, name): (&DiskId, Option<&DiskName>),
+    ) {
         let (instance, agent, disk) = (instance.clone(), agent.clone(), disk.clone());
-        self.push(Action::CheckDisks { instance: instance.clone(), agent: agent.clone() });
-        self.push(Action::UnmountDisk {
-            instance: instance.clone(),
-            agent: agent.clone(),
-            disk: disk.clone(),
-        });
+        if name.is_none() {
+            self.push(Action::CheckDisks { instance: instance.clone(), agent: agent.clone() });
+            self.push(Action::UnmountDisk {
+                instance: instance.clone(),
+                agent: agent.clone(),
+                disk: disk.clone(),
+            });
+        }
         self.push(Action::DetachDisk { instance, agent, disk });
     }
 
@@ -152,4 +187,8 @@ impl Steps {
         self.push(Action::Watch { instance: i(), agent: a(), watch });
         self.show("executing post-start", 100, run(Script::PostStart));
     }
+}
+
+fn key(disk: &Disk) -> (&DiskId, Option<&DiskName>) {
+    (&disk.id, disk.spec.name.as_ref())
 }

@@ -4,7 +4,7 @@ use model::instance::{Disk, InstanceState, Vm};
 use model::step::{Action, DrainKind, StopIntent, VmRole, WatchKind};
 use model::*;
 
-use crate::disk::{self, DiskChange};
+use crate::disk::DiskChanges;
 use crate::input::DrainMode;
 use crate::steps::{Steps, Stop};
 
@@ -79,10 +79,10 @@ pub(crate) struct Turn<'a> {
     pub(crate) state: InstanceState,
     pub(crate) vm: VmFate,
     pub(crate) jobs: Jobs,
-    pub(crate) active_disk: Option<&'a Disk>,
+    pub(crate) active_disks: Vec<&'a Disk>,
     /// Disks that no longer count; they are detached and given up.
     pub(crate) stale_disks: Vec<&'a Disk>,
-    pub(crate) disk: DiskChange,
+    pub(crate) disk_changes: DiskChanges,
     pub(crate) metadata: Metadata,
     pub(crate) drain: DrainMode,
     pub(crate) watch: WatchKind,
@@ -133,7 +133,7 @@ impl Turn<'_> {
             steps.push(Action::Prepare { instance: self.instance.clone(), agent: agent.clone() });
         }
         if self.jobs == Jobs::Running {
-            let update = stays && self.state == InstanceState::Started && self.disk == DiskChange::Keep;
+            let update = stays && self.state == InstanceState::Started && self.disk_changes.is_empty();
             let stop = Stop {
                 intent: if stays { StopIntent::KeepVm } else { StopIntent::DeleteVm },
                 drain: if update { DrainKind::Update } else { DrainKind::Shutdown },
@@ -150,9 +150,7 @@ impl Turn<'_> {
             }
             return;
         };
-        if let Some(disk) = self.active_disk {
-            steps.unmount(self.instance, agent, &disk.id);
-        }
+        steps.take_all(self.instance, agent, self.disks());
         steps.push(Action::DeleteVm { instance: self.instance.clone(), agent: agent.clone() });
     }
 
@@ -161,9 +159,7 @@ impl Turn<'_> {
             VmFate::None => return,
             VmFate::Keep(agent) | VmFate::Fresh(agent) => agent,
             VmFate::Replace { old, new } => {
-                if let Some(disk) = self.active_disk {
-                    steps.unmount(self.instance, old, &disk.id);
-                }
+                steps.take_all(self.instance, old, self.disks());
                 self.replace_vm(steps, old, new);
                 new
             }
@@ -177,7 +173,9 @@ impl Turn<'_> {
             }
         };
         self.change_disks(steps, agent);
-        if matches!(self.vm, VmFate::Keep(_) | VmFate::Fresh(_)) {
+        // Agents of VMs that were just introduced know all but what has changed since.
+        let knows = !matches!(self.vm, VmFate::Keep(_) | VmFate::Fresh(_));
+        if !knows || self.disk_changes.concern_names() {
             steps.push(Action::UpdateSettings { instance: self.instance.clone(), agent: agent.clone() });
         }
         steps.push(Action::ReleaseAddresses { instance: self.instance.clone() });
@@ -190,17 +188,15 @@ impl Turn<'_> {
     }
 
     fn change_disks(&self, steps: &mut Steps, agent: &AgentId) {
-        match (&self.vm, &self.disk) {
-            // It was taken from the old VM, and the new one never gets it.
-            (VmFate::Swap { .. }, DiskChange::Remove(disk)) => {
-                steps.push(Action::OrphanDisk { instance: self.instance.clone(), disk: disk.clone() });
-            }
-            (_, change) => {
-                if self.active_disk.is_some() {
-                    steps.push(Action::CheckDisks { instance: self.instance.clone(), agent: agent.clone() });
-                }
-                disk::steps(steps, change, self.instance, agent);
-            }
+        let is_swap = matches!(self.vm, VmFate::Swap { .. });
+        // What goes was taken from the old VM, and the new one never gets it.
+        let is_there = |disk: &Disk| disk.spec.is_mounted() && !(is_swap && self.disk_changes.remove(disk));
+        if self.disks().any(is_there) {
+            steps.push(Action::CheckDisks { instance: self.instance.clone(), agent: agent.clone() });
+        }
+        match is_swap {
+            true => self.disk_changes.steps_without_removals(steps, self.instance, agent),
+            false => self.disk_changes.steps(steps, self.instance, agent),
         }
         for stale in &self.stale_disks {
             if let VmFate::Keep(agent) = &self.vm {
@@ -218,23 +214,23 @@ impl Turn<'_> {
             return;
         }
         let (instance, agent, disk) = (self.instance.clone(), agent.clone(), stale.id.clone());
-        steps.push(Action::UnmountDisk {
-            instance: instance.clone(),
-            agent: agent.clone(),
-            disk: disk.clone(),
-        });
+        if stale.spec.is_mounted() {
+            steps.push(Action::UnmountDisk {
+                instance: instance.clone(),
+                agent: agent.clone(),
+                disk: disk.clone(),
+            });
+        }
         steps.push(Action::DetachDisk { instance, agent, disk });
     }
 
     /// The old VM lives on as an orphan, so that everything is taken from it first; a dead one gives nothing and is
-    /// deleted at once. The new one gets the disk that the instance goes on with.
+    /// deleted at once. The new one gets the disks that the instance goes on with.
     fn swap_vms(&self, steps: &mut Steps, old: &Old, new: &AgentId) {
         let instance = || self.instance.clone();
         let instead_of = match old {
             Old::Answers(agent) => {
-                if let Some(disk) = self.active_disk {
-                    steps.unmount(self.instance, agent, &disk.id);
-                }
+                steps.take_all(self.instance, agent, self.disks());
                 self.stale_disks.iter().for_each(|stale| self.take_stale_disk(steps, agent, stale));
                 Some(agent.clone())
             }
@@ -244,15 +240,13 @@ impl Turn<'_> {
             }
         };
         steps.push(Action::ElectVm { instance: instance(), agent: new.clone(), instead_of });
-        if let Some(disk) = self.active_disk.filter(|_| !matches!(self.disk, DiskChange::Remove(_))) {
-            steps.mount(self.instance, new, &disk.id);
-        }
+        steps.give_all(self.instance, new, self.disks().filter(|disk| !self.disk_changes.remove(disk)));
         steps.push(Action::UpdateSettings { instance: instance(), agent: new.clone() });
     }
 
     fn replace_vm(&self, steps: &mut Steps, old: &AgentId, new: &AgentId) {
         steps.push(Action::DeleteVm { instance: self.instance.clone(), agent: old.clone() });
-        create_vm(steps, self.instance, new, self.active_disk);
+        create_vm(steps, self.instance, new, self.disks());
     }
 
     fn write_metadata(&self, steps: &mut Steps) {
@@ -260,9 +254,13 @@ impl Turn<'_> {
         let (instance, agent) = (self.instance.clone(), agent.clone());
         steps.push(Action::SetVmMetadata { instance: instance.clone(), agent, compiling: None });
         // A disk that was just attached has its metadata, and one that was given up is nobody's any more.
-        if let (Some(disk), DiskChange::Keep) = (self.active_disk, &self.disk) {
-            steps.push(Action::SetDiskMetadata { instance, disk: disk.id.clone() });
+        for disk in self.disks().filter(|disk| self.disk_changes.keep(disk)) {
+            steps.push(Action::SetDiskMetadata { instance: instance.clone(), disk: disk.id.clone() });
         }
+    }
+
+    fn disks(&self) -> impl Iterator<Item = &Disk> {
+        self.active_disks.iter().copied()
     }
 }
 
@@ -273,16 +271,19 @@ pub(crate) fn delete_vms(steps: &mut Steps, instance: &InstanceId, vms: &[&Vm]) 
     }
 }
 
-/// Adds a new VM with the disk that the instance already has.
-pub(crate) fn create_vm(steps: &mut Steps, instance: &InstanceId, agent: &AgentId, disk: Option<&Disk>) {
+/// Adds a new VM with the disks that the instance already has.
+pub(crate) fn create_vm<'d>(
+    steps: &mut Steps,
+    instance: &InstanceId,
+    agent: &AgentId,
+    disks: impl IntoIterator<Item = &'d Disk>,
+) {
     steps.create_vm(instance, agent, VmRole::Current);
-    if let Some(disk) = disk {
-        steps.mount(instance, agent, &disk.id);
-    }
+    steps.give_all(instance, agent, disks);
     steps.bind_vm(instance, agent);
 }
 
-/// Adds a new VM beside the one that the instance works with. The disk stays where it is.
+/// Adds a new VM beside the one that the instance works with. The disks stay where they are.
 pub(crate) fn create_vm_ahead(steps: &mut Steps, instance: &InstanceId, agent: &AgentId) {
     steps.create_vm(instance, agent, VmRole::Spare);
     steps.bind_vm(instance, agent);

@@ -72,6 +72,8 @@ struct Agent {
     mounted: Vec<String>,
     dns_version: Option<u64>,
     dns_health: Option<Fares>,
+    /// Disks by name, as the last settings had them.
+    named: BTreeMap<String, String>,
 }
 
 /// Agents in memory; see the module's header.
@@ -194,6 +196,14 @@ impl FakeAgents {
     /// Returns the cids of the disks that an agent has mounted.
     pub fn mounted(&self, agent: &AgentId) -> Vec<String> {
         self.agents().get(agent).map(|agent| agent.mounted.clone()).unwrap_or_default()
+    }
+
+    /// Returns the cids of the disks that jobs of an agent find by name; none of one that is not attached.
+    pub fn named_disks(&self, agent: &AgentId) -> BTreeMap<String, Option<String>> {
+        let agents = self.agents();
+        let Some(agent) = agents.get(agent) else { return BTreeMap::new() };
+        let known = |cid: &String| agent.hints.contains_key(cid).then(|| cid.clone());
+        agent.named.iter().map(|(name, cid)| (name.clone(), known(cid))).collect()
     }
 
     fn agents(&self) -> MutexGuard<'_, HashMap<AgentId, Agent>> {
@@ -425,7 +435,12 @@ impl Agent {
                 json!("stopped")
             }
             Method::Drain { .. } => json!(0),
-            Method::UpdateSettings { .. } => json!("ok"),
+            Method::UpdateSettings { settings } => {
+                let associations = settings["disk_associations"].as_array().into_iter().flatten();
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                self.named = associations.map(|one| (text(&one["name"]), text(&one["cid"]))).collect();
+                json!("ok")
+            }
             Method::UploadBlob { id, .. } => json!(id),
             Method::RunErrand { .. } => json!({ "exit_code": 0, "stdout": "", "stderr": "" }),
             Method::CompilePackage { name, version, .. } => {

@@ -101,7 +101,14 @@ impl SimulatedMachine {
                 json!("stopped")
             }
             Method::Drain => json!(0),
-            Method::UpdateSettings => json!("ok"),
+            Method::UpdateSettings => {
+                let settings: Value = order.argument(0, "settings")?;
+                let associations = settings["disk_associations"].as_array().into_iter().flatten();
+                for cid in associations.filter_map(|association| association["cid"].as_str()) {
+                    must_be_attached(&inside, cid)?;
+                }
+                json!("ok")
+            }
             Method::UploadBlob => order.argument::<Value>(0, "a map")?["blob_id"].clone(),
             Method::RunErrand => json!({ "exit_code": 0, "stdout": "", "stderr": "" }),
             Method::CompilePackage => {
@@ -139,12 +146,15 @@ impl SimulatedMachine {
     }
 }
 
-fn mount(inside: &mut Inside, cid: &str) -> Result<Value, ActionError> {
-    if !inside.attached.contains(cid) {
-        return Err(ActionError::failed(format!(
-            "Persistent disk with volume id '{cid}' could not be found"
-        )));
+fn must_be_attached(inside: &Inside, cid: &str) -> Result<(), ActionError> {
+    if inside.attached.contains(cid) {
+        return Ok(());
     }
+    Err(ActionError::failed(format!("Persistent disk with volume id '{cid}' could not be found")))
+}
+
+fn mount(inside: &mut Inside, cid: &str) -> Result<Value, ActionError> {
+    must_be_attached(inside, cid)?;
     if !inside.mounted.iter().any(|mounted| mounted == cid) {
         inside.mounted.push(cid.to_owned());
     }

@@ -26,7 +26,7 @@ pub fn spec(spec: &InstanceSpec, job: &JobSpec, properties: Value, links: Map<St
         "networks": networks,
         "properties_need_filtering": true,
         "dns_domain_name": DOMAIN,
-        "persistent_disk": spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib),
+        "persistent_disk": spec.mounted_disk_mib(),
         "address": spec.address.clone().map_or_else(|| json!(own.map(|n| address(spec, n))), Value::String),
         "ip": own.map(ip),
         "properties": { job.name.as_str(): properties },

@@ -14,7 +14,7 @@ use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
 use serde::{Deserialize, Serialize};
 
-pub use crate::level::{FEATURE_LEVEL, SECOND_LEVEL};
+pub use crate::level::{FEATURE_LEVEL, SECOND_LEVEL, THIRD_LEVEL};
 use crate::records::*;
 
 /// The format of entries that this version writes.

@@ -3,22 +3,29 @@
 //! New fields have defaults, and new variants are refused where they are unknown. So a member that is older than what a
 //! command says would do something else with it than the others, and its state would be another one from there on.
 
-use model::plan::{Needs, OnFailure, Plan, Reservation, Step, Unit};
+use model::link::{LinkOwnerKind, Links};
+use model::plan::{Needs, OnFailure, Plan, Reservation, Step, Target, Unit};
 use model::step::{Action, Left, StepOutcome, VmRole};
 use model::task::TaskKind;
 
 use crate::command::{Command, DraftPart, StepEvent, StepRecord};
 
 /// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
-pub const FEATURE_LEVEL: u32 = SECOND_LEVEL;
+pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
 
 /// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
 pub const SECOND_LEVEL: u32 = 2;
+
+/// The level that brought disks that have names.
+pub const THIRD_LEVEL: u32 = 3;
 
 impl Command {
     /// Returns the feature level that brought the command, or something that is in it. It must not be proposed before
     /// every member has announced that level.
     pub fn feature_level(&self) -> u32 {
+        if self.is_third() {
+            return THIRD_LEVEL;
+        }
         let is_second = match self {
             Self::StemcellRetire { .. }
             | Self::UserTokenPut { .. }
@@ -77,6 +84,35 @@ impl Command {
         };
         if is_second { SECOND_LEVEL } else { 1 }
     }
+
+    /// Plans with disks that have names. What is recorded later of their steps needs the plan, so that it says nothing new.
+    fn is_third(&self) -> bool {
+        match self {
+            Self::PlanDraft { content, .. } => {
+                content.targets.iter().any(has_named_disk)
+                    || content.units.iter().any(|piece| names_disk(&piece.unit))
+            }
+            Self::PlanCommit { plan, .. } => {
+                let links = plan.record.as_ref().and_then(|record| record.planned_links.as_ref());
+                plan.targets.iter().any(has_named_disk)
+                    || plan.units().any(names_disk)
+                    || links.is_some_and(|links| offers_disk(links))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn has_named_disk(target: &Target) -> bool {
+    !target.spec.named_disks.is_empty()
+}
+
+fn names_disk(unit: &Unit) -> bool {
+    unit.steps.iter().any(|step| matches!(step.action, Action::CreateDisk { name: Some(_), .. }))
+}
+
+fn offers_disk(links: &Links) -> bool {
+    links.offers.iter().any(|offer| offer.owner.kind == LinkOwnerKind::Disk)
 }
 
 fn is_second_part(part: &DraftPart) -> bool {

@@ -165,7 +165,8 @@ fn ids_belong_to_one_instance() {
     let units = &mut plan.phases[0].stages[0].waves[0].units;
     let vm = Action::CreateVm { instance: "i2".into(), agent: "a1".into(), role: VmRole::Current };
     units.push(unit(2, "api/i2 (1)", vec![vm]));
-    let disk = Action::CreateDisk { instance: "i2".into(), agent: "a2".into(), disk: "d1".into() };
+    let disk =
+        Action::CreateDisk { instance: "i2".into(), agent: "a2".into(), disk: "d1".into(), name: None };
     units.push(unit(3, "api/i2 (1)", vec![disk]));
     let task = world.planned(plan);
     world.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] });
@@ -281,6 +282,41 @@ fn disks_become_active_when_mounted_or_migrated_and_orphans_when_given_up() {
         ]
     "#]]
     .assert_debug_eq(&disks);
+}
+
+#[test]
+fn a_disk_with_a_name_takes_the_place_of_that_name_when_it_is_attached() {
+    let mut world = World::new();
+    let attach =
+        |disk: &str| Action::AttachDisk { instance: "i1".into(), agent: "a1".into(), disk: disk.into() };
+    let mut actions = Vec::new();
+    for (disk, name) in [("d1", None), ("d2", Some("data")), ("d3", Some("wal")), ("d4", Some("data"))] {
+        actions.extend([create_disk_of(disk, name), attach(disk)]);
+    }
+    actions.push(mount_disk("d1"));
+    let mut plan = plan_of(actions);
+    plan.targets[0].spec.named_disks = vec![disk_spec(Some("data")), disk_spec(Some("wal"))];
+    let task = world.planned(plan);
+    let active = |world: &World| -> Vec<String> {
+        let disks = world.state().disks(&"i1".into()).into_iter().filter(|disk| disk.active);
+        disks.map(|disk| disk.id.to_string()).collect()
+    };
+    for at in 0..4 {
+        world.step(task, 1, 2 * at, disk_created(&format!("disk-{at}")));
+        world.step(task, 1, 2 * at + 1, StepOutcome::Done);
+        let now: &[&str] = [&[][..], &["d2"], &["d2", "d3"], &["d3", "d4"]][at as usize];
+        assert_eq!(active(&world), now, "after disk {at}");
+    }
+    world.step(task, 1, 8, StepOutcome::Done);
+    assert_eq!(active(&world), ["d1", "d3", "d4"]);
+}
+
+#[test]
+fn an_instance_gets_no_disk_of_a_name_that_it_is_not_to_have() {
+    let mut world = World::new();
+    let task = world.planned(plan_of(vec![create_disk_of("d1", Some("data"))]));
+    expect!["refused: disk d1 makes no sense here: instance i1 is to have none with the name 'data'"]
+        .assert_eq(&show(&world.records(task, vec![started(1, 0, 1)])));
 }
 
 #[test]

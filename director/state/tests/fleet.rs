@@ -264,7 +264,7 @@ fn the_feature_level_is_that_of_the_oldest_member() {
     assert_eq!(world.state().feature_level(), Some(2));
     world.must(Command::MemberPut { member: Member { feature_level: 1, ..member(2) } });
     assert_eq!(world.state().feature_level(), Some(1));
-    assert_eq!(Command::UserTokenRemove { id: "t".into() }.feature_level(), FEATURE_LEVEL);
+    assert_eq!(Command::UserTokenRemove { id: "t".into() }.feature_level(), SECOND_LEVEL);
 }
 
 #[test]
@@ -300,6 +300,44 @@ fn a_plan_is_of_the_level_of_what_is_in_it() {
     content.reservations[0].prefix = Some(28);
     let (task, epoch, content) = (TaskId(1), EPOCH, Box::new(content));
     assert_eq!(Command::PlanDraft { task, epoch, draft: 1, part: 0, content }.feature_level(), 2);
+}
+
+#[test]
+fn plans_with_disks_that_have_names_are_of_the_third_level() {
+    let level = |plan: Plan| commit(TaskId(1), plan).feature_level();
+    let named = || plan_of(vec![create_disk_of("d1", Some("data"))]);
+    assert_eq!(level(plan_of(vec![create_disk("d1")])), 1);
+    assert_eq!(level(named()), THIRD_LEVEL);
+    let mut wanted = plan_of(Vec::new());
+    wanted.targets[0].spec.named_disks.push(disk_spec(Some("data")));
+    assert_eq!(level(wanted.clone()), THIRD_LEVEL);
+    let mut offered = plan_of(Vec::new());
+    let mut offers = links("srv", true);
+    offers.offers[0].owner.kind = model::link::LinkOwnerKind::Disk;
+    offered.record.as_mut().unwrap().planned_links = Some(Box::new(offers));
+    assert_eq!(level(offered), THIRD_LEVEL);
+    let parts = [
+        DraftPart { targets: wanted.targets, ..DraftPart::default() },
+        DraftPart {
+            units: vec![DraftUnit {
+                phase: 0,
+                stage: 0,
+                wave: 0,
+                unit: named().units().next().unwrap().clone(),
+            }],
+            ..DraftPart::default()
+        },
+    ];
+    for content in parts {
+        let part = Command::PlanDraft {
+            task: TaskId(1),
+            epoch: EPOCH,
+            draft: 1,
+            part: 0,
+            content: Box::new(content),
+        };
+        assert_eq!(part.feature_level(), THIRD_LEVEL);
+    }
 }
 
 #[test]

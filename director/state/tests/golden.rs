@@ -202,21 +202,33 @@ fn name(command: &Command) -> String {
     }
 }
 
-fn path(command: &Command) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/entry_v1_{}.bin", name(command)))
+#[track_caller]
+fn check(name: &str, command: Command) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/entry_v1_{name}.bin"));
+    let expected = entry(Some("request-1"), START, command);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+        std::fs::write(&path, expected.encode()).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(Entry::decode(&bytes).unwrap(), expected, "{}", path.display());
 }
 
 #[test]
 fn entries_of_version_1_are_read() {
     for command in commands() {
-        let path = path(&command);
-        let expected = entry(Some("request-1"), START, command);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
-            std::fs::write(&path, expected.encode()).unwrap();
-        }
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(Entry::decode(&bytes).unwrap(), expected, "{}", path.display());
+        check(&name(&command), command);
     }
+}
+
+#[test]
+fn entries_with_disks_that_have_names_are_read() {
+    let mut plan = plan_of(vec![create_disk_of("d1", Some("data"))]);
+    plan.targets[0].spec.named_disks.push(disk_spec(Some("data")));
+    let (task, epoch) = (TaskId(7), Epoch(3));
+    check(
+        "plan_commit_named_disks",
+        Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
+    );
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn an_orphaned_disk_becomes_an_instances_again_once() {
         foreign,
         at_once: true,
     };
-    let spec = DiskSpec { size_mib: 1, disk_type: None, cloud_properties: serde_json::json!({}) };
+    let spec = DiskSpec { size_mib: 1, disk_type: None, cloud_properties: serde_json::json!({}), name: None };
     let actions = vec![
         create_disk("d1"),
         orphan,

@@ -46,7 +46,7 @@ fn action() -> impl Strategy<Value = Action> {
             0..=2 => Action::CreateVm { instance, agent, role: VmRole::Current },
             3 => Action::BindVm { instance, agent },
             4 | 5 => Action::DeleteVm { instance, agent },
-            6 => Action::CreateDisk { instance, agent, disk },
+            6 => Action::CreateDisk { instance, agent, disk, name: None },
             7 => Action::MountDisk { instance, agent, disk },
             8 => Action::MigrateDisk { instance, agent, from: disk, to: e.into() },
             9 => Action::OrphanDisk { instance, disk },

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::disk::GroupDisks;
 use super::sources::{ManifestRelease, Stemcell};
 use super::update::UpdateConfig;
 use super::{Context, GroupJob, GroupNetwork, job, network};
@@ -33,8 +34,10 @@ pub struct InstanceGroup {
     pub stemcell: String,
     /// Its networks, in order.
     pub networks: Vec<GroupNetwork>,
-    /// The persistent disk of each instance.
+    /// The disk of each instance that is mounted.
     pub disk: Option<DiskSpec>,
+    /// The disks of each instance that are attached and nothing else, in the order of their names.
+    pub named_disks: Vec<DiskSpec>,
     /// Placeholders unresolved.
     pub env: Value,
     /// How it is updated.
@@ -85,7 +88,7 @@ impl InstanceGroup {
         let lifecycle = parse_lifecycle(fields, &name)?;
         refuse_templates(fields, &name)?;
         let jobs = job::parse_all(fields, &name, scope)?;
-        let disk = parse_disk(fields, &name, scope)?;
+        let disks = GroupDisks::parse(fields, &name, &scope.context.cloud.disk_types)?;
         let stemcell = parse_stemcell(fields, &name, scope)?;
         let (vm, cloud_properties) = parse_vm(fields, &name, scope)?;
         let env = fields.mapping_or_empty("env")?;
@@ -112,7 +115,8 @@ impl InstanceGroup {
             cloud_properties,
             stemcell,
             networks,
-            disk,
+            disk: disks.mounted,
+            named_disks: disks.named,
             env,
             update,
             lifecycle,
@@ -147,51 +151,6 @@ fn refuse_templates(fields: &Fields<'_>, group: &str) -> Checked<()> {
         )),
         None => Ok(()),
     }
-}
-
-fn parse_disk(fields: &Fields<'_>, group: &str, scope: &Scope<'_>) -> Checked<Option<DiskSpec>> {
-    let invalid = |message: String| TaskError::new(ErrorCode::InstanceGroupInvalidPersistentDisk, message);
-    let keys = ["persistent_disk", "persistent_disk_type", "persistent_disks"];
-    let given: Vec<&str> = keys.into_iter().filter(|k| fields.has(k)).collect();
-    let size = fields.integer_opt("persistent_disk")?;
-    if fields.has("persistent_disk_pool") {
-        return Err(TaskError::new(
-            ErrorCode::V1DeprecatedDiskPools,
-            format!(
-                "Instance group '{group}' specifies 'persistent_disk_pool', which is no longer supported"
-            ),
-        ));
-    }
-    if given.len() > 1 {
-        return Err(invalid(format!(
-            "Instance group '{group}' specifies more than one of the following keys: 'persistent_disk', 'persistent_disk_type', and 'persistent_disks'. Choose one."
-        )));
-    }
-    if fields.has("persistent_disks") {
-        return Err(TaskError::plain(format!(
-            "Instance group '{group}' uses 'persistent_disks', which is not supported by this release, use 'persistent_disk_type'"
-        )));
-    }
-    if let Some(size) = size {
-        let size_mib = u64::try_from(size).map_err(|_| {
-            invalid(format!("Instance group '{group}' references an invalid persistent disk size '{size}'"))
-        })?;
-        let cloud_properties = Value::Object(Map::new());
-        return Ok((size_mib > 0).then_some(DiskSpec { size_mib, disk_type: None, cloud_properties }));
-    }
-    let Some(name) = fields.text_opt("persistent_disk_type")? else { return Ok(None) };
-    let disk_type = scope.context.cloud.disk_types.get(&name).ok_or_else(|| {
-        TaskError::new(
-            ErrorCode::InstanceGroupUnknownDiskType,
-            format!("Instance group '{group}' references an unknown disk type '{name}'"),
-        )
-    })?;
-    // A type of size zero means no disk at all.
-    Ok((disk_type.size_mib > 0).then(|| DiskSpec {
-        size_mib: disk_type.size_mib,
-        disk_type: Some(name),
-        cloud_properties: disk_type.cloud_properties.clone(),
-    }))
 }
 
 fn parse_stemcell(fields: &Fields<'_>, group: &str, scope: &Scope<'_>) -> Checked<String> {

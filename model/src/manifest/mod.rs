@@ -5,6 +5,7 @@
 //! envs stay unresolved. Read next: [`group`].
 
 pub mod addon;
+mod disk;
 pub mod features;
 pub mod group;
 pub mod job;

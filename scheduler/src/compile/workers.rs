@@ -187,6 +187,7 @@ fn worker(
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
         address: None,
+        named_disks: Vec::new(),
         id,
     })
 }

@@ -44,15 +44,15 @@ impl Deploy<'_> {
         }
     }
 
-    /// For all groups at once. A VM that is made ahead leaves the disk where it is.
+    /// For all groups at once. A VM that is made ahead leaves the disks where they are.
     pub(super) fn create_vms(&mut self, members: &[Member<'_>]) {
         let mut units = Vec::new();
         for member in members {
             let (id, mut steps) = (&member.draft.spec.id, Steps::default());
             match &member.vm {
                 VmFate::Fresh(agent) => {
-                    let disk = member.known.and_then(|k| k.disk);
-                    update::create_vm(&mut steps, id, agent, disk);
+                    let disks = member.known.iter().flat_map(|k| k.disks.iter().copied());
+                    update::create_vm(&mut steps, id, agent, disks);
                 }
                 VmFate::Swap { new, made: Made::Now, .. } => update::create_vm_ahead(&mut steps, id, new),
                 _ => continue,

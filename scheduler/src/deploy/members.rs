@@ -1,8 +1,8 @@
-//! Desired instances: what changed about each, and what becomes of its VM and disk.
+//! Desired instances: what changed about each, and what becomes of its VM and disks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::instance::{InstanceSpec, InstanceState, Lifecycle, Vm};
+use model::instance::{DiskSpec, InstanceSpec, InstanceState, Lifecycle, Vm};
 use model::plan::{Change, Fate};
 use model::step::WatchKind;
 use model::*;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Deploy;
 use crate::chance::Ids;
 use crate::diff::{self, Comparison};
-use crate::disk::{self, DiskChange, SameDisk};
+use crate::disk::{DiskChanges, SameDisk};
 use crate::draft::{DraftInstance, RenderedHashes};
 use crate::facts::Known;
 use crate::hotswap;
@@ -27,7 +27,7 @@ pub(super) struct Member<'a> {
     pub(super) changes: Vec<Change>,
     pub(super) fate: Fate,
     pub(super) vm: VmFate,
-    pub(super) disk: DiskChange,
+    pub(super) disk_changes: DiskChanges,
     /// Nothing is done to it, whatever differs.
     pub(super) left_alone: bool,
 }
@@ -75,7 +75,7 @@ impl<'a> Deploy<'a> {
             known,
             changes: Vec::new(),
             vm: known.and_then(|k| k.vm).map_or(VmFate::None, |vm| VmFate::Keep(vm.agent.clone())),
-            disk: DiskChange::Keep,
+            disk_changes: DiskChanges::default(),
             left_alone,
         };
         if let Some(known) = known.filter(|_| left_alone) {
@@ -116,7 +116,7 @@ impl<'a> Deploy<'a> {
             None => {}
         }
         if member.draft.state == InstanceState::Started {
-            self.decide_disk(&mut member);
+            self.decide_disks(&mut member);
         }
         member
     }
@@ -142,19 +142,20 @@ impl<'a> Deploy<'a> {
         self.draft.groups.iter().any(|g| g.name == *group && hotswap::applies(g))
     }
 
-    fn decide_disk(&mut self, member: &mut Member<'_>) {
-        // The comparison found a difference that size and properties do not show: a rotated secret.
-        let same = match member
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::RecreatePersistentDisks | Change::PersistentDisk))
-        {
-            true => SameDisk::Replace,
-            false => SameDisk::Keep,
+    fn decide_disks(&mut self, member: &mut Member<'_>) {
+        let recreates = member.changes.contains(&Change::RecreatePersistentDisks);
+        let set = member.known.map(|known| known.instance.variable_set).unwrap_or_default();
+        let same = |wanted: &DiskSpec| {
+            // Nobody copies a disk that has a name: to have it replaced for nothing would be to lose what is on it.
+            let is_asked = recreates && wanted.is_mounted();
+            match is_asked || diff::is_rotated(self.input, set, &wanted.cloud_properties) {
+                true => SameDisk::Replace,
+                false => SameDisk::Keep,
+            }
         };
-        let active = member.known.and_then(|k| k.disk);
-        let wanted = member.draft.spec.persistent_disk.as_ref();
-        member.disk = disk::change(active, wanted, same, || DiskId::new(self.disks.next()));
+        let active = member.known.map(|known| known.disks.as_slice()).unwrap_or_default();
+        let fresh = || DiskId::new(self.disks.next());
+        member.disk_changes = DiskChanges::of(active, &member.draft.spec, same, fresh);
     }
 }
 
@@ -172,9 +173,9 @@ pub(super) fn turn_steps(member: &Member<'_>, drain: DrainMode, watch: WatchKind
         state: member.draft.state,
         vm: member.vm.clone(),
         jobs,
-        active_disk: known.and_then(|k| k.disk),
+        active_disks: known.map(|k| k.disks.clone()).unwrap_or_default(),
         stale_disks: known.map(|k| k.stale_disks.clone()).unwrap_or_default(),
-        disk: member.disk.clone(),
+        disk_changes: member.disk_changes.clone(),
         metadata: if tags { Metadata::Stale } else { Metadata::Fresh },
         drain,
         watch,

@@ -157,7 +157,7 @@ impl<'a> Deploy<'a> {
             instance: id,
             agents,
             jobs: if known.instance.compilation { Jobs::Stopped } else { known.jobs() },
-            disks: known.disk.iter().chain(&known.stale_disks).copied().collect(),
+            disks: known.all_disks(),
             intent: StopIntent::DeleteInstance,
             drain: self.drain_mode(&spec.group),
         };

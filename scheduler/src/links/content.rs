@@ -61,14 +61,14 @@ impl Addressing<'_> {
     }
 }
 
-/// Fills in what the providers of a group give, once its instances and their addresses are known.
+/// Fills in what the jobs of a group give, once its instances and their addresses are known.
 pub(crate) fn fill(
     providers: &mut [Provider],
     bound: &BoundGroup<'_>,
     instances: &[&InstanceSpec],
     addressing: &Addressing<'_>,
 ) -> Result<(), TaskError> {
-    for provider in providers.iter_mut().filter(|p| p.group == bound.group.name) {
+    for provider in providers.iter_mut().filter(|p| p.group == bound.group.name && p.disk.is_none()) {
         let mut content = Vec::with_capacity(provider.networks.len());
         for network in &provider.networks {
             content.push((network.clone(), describe(provider, bound, instances, network, addressing)?));

@@ -122,8 +122,9 @@ fn offer(provider: &Provider, former_groups: &[GroupName]) -> LinkOffer {
 }
 
 fn owner_of(provider: &Provider) -> LinkOwner {
+    let kind = if provider.disk.is_some() { LinkOwnerKind::Disk } else { LinkOwnerKind::Job };
     let (name, group) = (provider.job.to_string(), Some(provider.group.clone()));
-    LinkOwner { kind: LinkOwnerKind::Job, name, group }
+    LinkOwner { kind, name, group }
 }
 
 fn source(provider: &Provider, choice: &Choice) -> LinkSource {
@@ -136,6 +137,9 @@ fn source(provider: &Provider, choice: &Choice) -> LinkSource {
 }
 
 fn place(provider: &Provider, choice: &Choice) -> LinkPlace {
+    if provider.disk.is_some() {
+        return by_hand(None);
+    }
     let content = provider.content.first().map_or(&Value::Null, |(_, content)| content);
     let is_on = |feature: &str| content[feature].as_bool().unwrap_or(false);
     LinkPlace::Group {

@@ -12,13 +12,14 @@ pub(crate) mod resolve;
 use model::dns::{LinkAlias, ProvidedName};
 use model::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// A link that some job offers. Stored with the deployment, so that others can consume it.
+/// A link that some job offers, or a disk that has a name. Stored with the deployment, so that others can consume it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Provider {
     pub(crate) deployment: DeploymentName,
     pub(crate) group: GroupName,
+    /// The job; of a disk, the group once more, as in BOSH.
     pub(crate) job: JobName,
     /// The link's name in the release.
     pub(crate) name: String,
@@ -40,12 +41,44 @@ pub(crate) struct Provider {
     /// Other names in DNS for what it leads to. The state reads them from here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) aliases: Vec<LinkAlias>,
+    /// The disk that it is about, if it is no job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) disk: Option<DiskName>,
 }
+
+/// The type of links that tell jobs of disks.
+const DISK: &str = "disk";
 
 /// The addresses of a group's instances in a network.
 pub(crate) type Addresses = (NetworkName, Vec<Option<String>>);
 
 impl Provider {
+    /// Returns what a group offers because its instances have a disk of this name. It says what the disk is called, which
+    /// is all that a job needs to find it; nobody is reached by it.
+    pub(crate) fn of_disk(deployment: &DeploymentName, group: &GroupName, disk: &DiskName) -> Self {
+        let content = json!({
+            "deployment_name": deployment,
+            "properties": { "name": disk },
+            "networks": [],
+            "instances": [],
+        });
+        Self {
+            deployment: deployment.clone(),
+            group: group.clone(),
+            job: JobName::new(group.as_str()),
+            name: disk.to_string(),
+            alias: None,
+            kind: DISK.into(),
+            shared: false,
+            networks: Vec::new(),
+            blocked: false,
+            content: vec![(NetworkName::default(), content)],
+            ips: Vec::new(),
+            aliases: Vec::new(),
+            disk: Some(disk.clone()),
+        }
+    }
+
     /// The name by which consumers ask for it.
     pub(crate) fn called(&self) -> &str {
         self.alias.as_deref().unwrap_or(&self.name)

@@ -53,9 +53,12 @@ pub(crate) fn providers(deployment: &DeploymentName, groups: &[BoundGroup<'_>]) 
                     content: Vec::new(),
                     ips: Vec::new(),
                     aliases: said.map(|p| p.aliases.clone()).unwrap_or_default(),
+                    disk: None,
                 });
             }
         }
+        let names = bound.group.named_disks.iter().filter_map(|disk| disk.name.as_ref());
+        found.extend(names.map(|name| Provider::of_disk(deployment, &bound.group.name, name)));
     }
     found
 }

@@ -251,6 +251,15 @@ impl Run<'_> {
         assert!(self.world.disks.iter().any(|d| d.id == *id), "disk {id} is not known");
     }
 
+    /// A disk with a name is the instance's one of that name as soon as it is attached.
+    fn take_name(&mut self, id: &DiskId) {
+        let attached = self.world.disks.iter().find(|d| d.id == *id).expect("a disk").clone();
+        let of_name = |d: &&mut Disk| d.instance == attached.instance && d.spec.name == attached.spec.name;
+        if !attached.spec.is_mounted() {
+            self.world.disks.iter_mut().filter(of_name).for_each(|d| d.active = d.id == *id);
+        }
+    }
+
     fn disk_step(&mut self, action: &Action) -> bool {
         match action {
             Action::SnapshotDisk { disk, .. }
@@ -266,8 +275,9 @@ impl Run<'_> {
             _ => {}
         }
         match action {
-            Action::CreateDisk { instance, disk, .. } => {
-                let spec = self.targets[instance].spec.persistent_disk.clone().expect("a disk is wanted");
+            Action::CreateDisk { instance, disk, name, .. } => {
+                let wanted = self.targets[instance].spec.disk(name.as_ref());
+                let spec = wanted.cloned().expect("a disk is wanted");
                 self.world.disks.push(Disk {
                     id: disk.clone(),
                     cid: Some(format!("cid-{disk}").into()),
@@ -279,10 +289,14 @@ impl Run<'_> {
                 });
             }
             Action::SnapshotDisk { .. } => self.done.snapshots += 1,
-            Action::AttachDisk { agent, .. } => self.say(agent, "add_persistent_disk"),
+            Action::AttachDisk { agent, disk, .. } => {
+                self.say(agent, "add_persistent_disk");
+                self.take_name(disk);
+            }
             Action::MountDisk { instance, agent, disk } => {
                 self.say(agent, format!("mount_disk {disk}"));
-                let other = self.world.disks.iter().any(|d| d.instance == *instance && d.active);
+                let is_other = |d: &Disk| d.instance == *instance && d.active && d.spec.is_mounted();
+                let other = self.world.disks.iter().any(is_other);
                 let mounted = self.world.disks.iter_mut().find(|d| d.id == *disk).expect("a disk");
                 mounted.active = mounted.active || !other;
             }

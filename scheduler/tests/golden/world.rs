@@ -81,7 +81,10 @@ impl World {
     /// Adds the snapshots that a director takes which is to take some, as that of the recordings was.
     pub fn with_snapshots(&self, plan: Plan) -> Plan {
         let current = self.disks.iter().filter(|disk| disk.active);
-        let disks = current.map(|disk| (disk.instance.clone(), disk.id.clone())).collect();
+        let mut disks = scheduler::CurrentDisks::new();
+        for disk in current {
+            disks.entry(disk.instance.clone()).or_default().push(disk.id.clone());
+        }
         scheduler::with_snapshots(plan, &disks, Seed([self.seed; 32]))
     }
 

@@ -53,14 +53,6 @@ fn networks_are_made_by_people() {
 }
 
 #[test]
-fn several_persistent_disks_are_refused() {
-    let mut director = Director::new(&cloud_config());
-    let disks = json!([{"name": "d", "type": "disk"}]);
-    let told = complaint(&mut director, "/instance_groups/0", "persistent_disks", disks);
-    assert!(told.contains("'persistent_disks'"), "{told}");
-}
-
-#[test]
 fn dns_aliases_of_links_that_make_no_sense_are_refused() {
     let mut director = Director::new(&cloud_config());
     for aliases in [json!("api.internal"), json!([{"health_filter": "all"}]), json!(["api.internal"])] {

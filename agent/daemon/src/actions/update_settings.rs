@@ -50,7 +50,7 @@ fn associate(directory: &Path, links: &[(String, DiskSource)]) -> Result<(), Act
         }
     }
     for (name, source) in links {
-        if name.contains('/') || name.starts_with('.') {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Err(ActionError::failed(format!("`{name}` is no name for a disk")));
         }
         archive::link(source.path(), &directory.join(name))?;
@@ -74,6 +74,26 @@ fn split(bundle: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disks_are_found_by_their_names_and_by_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (links, old, new) = (dir.path().join("disks"), dir.path().join("old"), dir.path().join("new"));
+        let disk = |path: &Path| {
+            std::fs::create_dir_all(path).unwrap();
+            DiskSource::of(&json!({ "path": path, "kind": "directory" })).unwrap()
+        };
+        let named = |name: &str, path: &Path| (name.to_owned(), disk(path));
+        associate(&links, &[named("data", &old), named("wal", &old)]).unwrap();
+        for _ in 0..2 {
+            associate(&links, &[named("data", &new)]).unwrap();
+            assert_eq!(std::fs::read_link(links.join("data")).unwrap(), new);
+            assert!(!links.join("wal").is_symlink());
+        }
+        for name in ["a/b", "..", ""] {
+            assert!(associate(&links, &[named(name, &new)]).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_bundle_is_split_into_certificates() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cpi_api::{CpiError, CpiErrorKind};
 use model::instance::Disk;
 use model::task::{InstanceFilter, TaskError, TaskKind};
-use model::{CpiName, DeploymentName, DiskCid, DiskId, ErrorCode, VmCid};
+use model::{CpiName, DeploymentName, DiskCid, ErrorCode, VmCid};
 use scheduler::AttachRequest;
 use state::State;
 
@@ -57,7 +57,8 @@ pub async fn attach_disk(
 ) -> Result<Result<Prepared, TaskError>, Interrupted> {
     let facts = observed(context).await?;
     let (orphan, holder) = whose(context, cid);
-    let request = AttachRequest { instance, cid, orphan: orphan.as_ref(), copy_properties };
+    let orphan = orphan.as_ref().map(|disk| (&disk.id, disk.spec.name.as_ref()));
+    let request = AttachRequest { instance, cid, orphan, copy_properties };
     let plan = match scheduler::plan_attach_disk(&facts.deployment(), &request) {
         Ok(Some(plan)) => plan,
         Ok(None) => {
@@ -114,7 +115,7 @@ async fn observed(context: &TaskContext) -> Result<Facts, Interrupted> {
 }
 
 /// Returns the orphan that a disk is, or the name of the instance that has it.
-fn whose(context: &TaskContext, cid: &DiskCid) -> (Option<DiskId>, Option<String>) {
+fn whose(context: &TaskContext, cid: &DiskCid) -> (Option<Disk>, Option<String>) {
     let view = context.view();
     let state = State::new(&*view);
     let is_it = |disk: &Disk| disk.cid.as_ref() == Some(cid);
@@ -123,7 +124,7 @@ fn whose(context: &TaskContext, cid: &DiskCid) -> (Option<DiskId>, Option<String
         let owner = state.instance(&disk.instance);
         owner.map_or_else(|| disk.instance.to_string(), |owner| owner.slug())
     };
-    (orphan.map(|orphan| orphan.disk.id), state.disk_by_cid(cid).map(slug))
+    (orphan.map(|orphan| orphan.disk), state.disk_by_cid(cid).map(slug))
 }
 
 /// Fails unless the cloud has the disk: a wrong id is better told now than by the start that needs it.

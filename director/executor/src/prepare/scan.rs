@@ -265,7 +265,8 @@ fn state_of(
     match vm {
         _ if !there => DiskState::Problem(Fault::MissingDisk { disk: id, cid, size_mib }),
         _ if !disk.active => DiskState::Problem(Fault::InactiveDisk { disk: id, cid, size_mib }),
-        Some(vm) if mounted_on != [vm.clone()] => {
+        // Only its jobs know whether one with a name is mounted, and whether it should be.
+        Some(vm) if disk.spec.is_mounted() && mounted_on != [vm.clone()] => {
             DiskState::Problem(Fault::MountInfoMismatch { disk: id, cid, vm, mounted_on })
         }
         Some(_) | None => DiskState::Ok,

@@ -23,9 +23,11 @@ pub fn added(context: &TaskContext, plan: Plan) -> Plan {
     let disks: CurrentDisks = {
         let view = context.view();
         let state = State::new(&*view);
-        let of = |id: &InstanceId| state.disks(id).into_iter().find(|disk| disk.active && disk.cid.is_some());
-        let ids = plan.targets.iter().map(|target| &target.spec.id);
-        ids.filter_map(|id| Some((id.clone(), of(id)?.id))).collect()
+        let of = |id: &InstanceId| {
+            let current = state.disks(id).into_iter().filter(|disk| disk.active && disk.cid.is_some());
+            current.map(|disk| disk.id).collect()
+        };
+        plan.targets.iter().map(|target| (target.spec.id.clone(), of(&target.spec.id))).collect()
     };
     scheduler::with_snapshots(plan, &disks, Seed(rand::rng().random()))
 }

@@ -7,7 +7,7 @@ use cpi_api::{Cpi, CpiErrorKind, CreateDisk, Found};
 use model::instance::Disk;
 use model::plan::OnFailure;
 use model::step::StepOutcome;
-use model::{AgentId, DiskCid, DiskId, ErrorCode, InstanceId};
+use model::{AgentId, DiskCid, DiskId, DiskName, ErrorCode, InstanceId};
 use state::State;
 use state::records::Sought;
 
@@ -31,15 +31,15 @@ pub(super) fn row_with_cid(cx: &StepContext, disk: &DiskId) -> Result<(Disk, Dis
     Ok((row, cid))
 }
 
-/// Creates the disk, or adopts the one that an earlier leader's call made.
+/// Creates the disk that the instance should have under a name, or adopts the one that an earlier leader's call made.
 pub async fn create(
     cx: &StepContext,
     instance: &InstanceId,
     agent: &AgentId,
-    disk: &DiskId,
+    (disk, name): (&DiskId, Option<&DiskName>),
 ) -> Result<StepOutcome, StepError> {
     let target = cx.task.target(instance)?;
-    let wanted = target.spec.persistent_disk.clone().ok_or_else(|| {
+    let wanted = target.spec.disk(name).cloned().ok_or_else(|| {
         StepError::plain(format!(
             "the plan of '{}' creates a disk that its spec does not have",
             cx.slug(instance)
@@ -175,7 +175,7 @@ pub async fn check(
 ) -> Result<StepOutcome, StepError> {
     let active = {
         let view = cx.task.view();
-        State::new(&*view).disks(instance).into_iter().find(|d| d.active)
+        State::new(&*view).disks(instance).into_iter().find(|d| d.active && d.spec.is_mounted())
     };
     let Some(active) = active else {
         return Ok(StepOutcome::Done);

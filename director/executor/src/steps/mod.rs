@@ -60,7 +60,9 @@ pub async fn perform(cx: &StepContext, action: &Action) -> Result<StepOutcome, S
         Action::DeleteVm { instance, agent } => vm::delete(cx, instance, agent).await,
         Action::DeleteOrphanedVm { agent } => vm::delete_orphaned(cx, agent).await,
         Action::DeleteForeignVm { cid, cpi } => vm::delete_foreign(cx, cid, cpi).await,
-        Action::CreateDisk { instance, agent, disk } => disk::create(cx, instance, agent, disk).await,
+        Action::CreateDisk { instance, agent, disk, name } => {
+            disk::create(cx, instance, agent, (disk, name.as_ref())).await
+        }
         Action::AttachDisk { instance, agent, disk } => disk::attach(cx, instance, agent, disk).await,
         Action::SetDiskMetadata { instance, disk } => disk::set_metadata(cx, instance, disk).await,
         Action::MountDisk { instance, agent, disk } => disk::mount(cx, instance, agent, disk).await,

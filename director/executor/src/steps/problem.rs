@@ -70,7 +70,9 @@ async fn confirm_inactive(
         let view = cx.task.view();
         let state = State::new(&*view);
         let current = state.active_vm(instance).filter(|vm| vm.bound);
-        (current, state.disks(instance).into_iter().any(|disk| disk.active))
+        let disks = state.disks(instance);
+        let name = disks.iter().find(|disk| disk.cid.as_ref() == Some(cid)).map(|disk| &disk.spec.name);
+        (current, disks.iter().any(|disk| disk.active && Some(&disk.spec.name) == name))
     };
     // An agent that says nothing has nothing mounted, as far as anybody knows.
     let mounted = match &vm {

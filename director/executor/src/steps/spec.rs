@@ -59,7 +59,9 @@ pub fn full_spec(
     full["packages"] = Value::Object(packages);
     full["configuration_hash"] = json!(configuration_hash);
     full["template_hashes"] = json!(template_hashes);
-    full["persistent_disk"] = json!(spec.persistent_disk.as_ref().map_or(0, |d| d.size_mib));
+    if let Some(size_mib) = spec.mounted_disk_mib() {
+        full["persistent_disk"] = json!(size_mib);
+    }
     full["dns_domain_name"] = json!(DOMAIN);
     full["rendered_templates_archive"] = json!({ "blobstore_id": archive.0, "sha1": archive.1 });
     full

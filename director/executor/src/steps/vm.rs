@@ -208,15 +208,27 @@ pub async fn await_agent(
     }
 }
 
-/// Sends trusted certificates and disk associations.
+/// Sends trusted certificates, and which disks jobs find under which names. A VM that was made ahead has none yet.
 pub async fn update_settings(
     cx: &StepContext,
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let settings = json!({ "trusted_certs": "", "disk_associations": [] });
+    let settings = json!({ "trusted_certs": "", "disk_associations": associations(cx, instance, agent) });
     cx.agent(agent, instance, "update-settings", Method::UpdateSettings { settings }, QUICK).await?;
     Ok(StepOutcome::Done)
+}
+
+fn associations(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Vec<Value> {
+    let view = cx.task.view();
+    let state = State::new(&*view);
+    if !state.vm(agent).is_some_and(|vm| vm.active) {
+        return Vec::new();
+    }
+    let disks = state.disks(instance).into_iter().filter(|disk| disk.active);
+    let mut named: Vec<_> = disks.filter_map(|disk| Some((disk.spec.name?, disk.cid?))).collect();
+    named.sort();
+    named.into_iter().map(|(name, cid)| json!({ "name": name, "cid": cid })).collect()
 }
 
 /// Tells a new agent who it is, and learns the addresses that the cloud chose.

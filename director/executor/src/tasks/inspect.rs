@@ -128,14 +128,15 @@ async fn line(context: &TaskContext, row: &Row, is_paused: bool) -> Value {
         (None, Some(_)) => Some("unresponsive agent"),
     };
     let processes = told.iter().flat_map(|state| &state.processes);
-    let disks: Vec<&model::DiskCid> =
-        row.disks.iter().filter(|disk| disk.active).filter_map(|disk| disk.cid.as_ref()).collect();
+    let current = || row.disks.iter().filter(|disk| disk.active);
+    let mounted = current().find(|disk| disk.spec.is_mounted()).and_then(|disk| disk.cid.as_ref());
+    let disks: Vec<&model::DiskCid> = current().filter_map(|disk| disk.cid.as_ref()).collect();
     json!({
         "vm_cid": vm.and_then(|vm| vm.cid.as_ref()),
         "active": vm.map(|vm| vm.active),
         "vm_created_at": vm.map(|vm| rfc3339(vm.created_at.seconds())),
         "cloud_properties": vm.map_or(&json!({}), |vm| &vm.cloud_properties),
-        "disk_cid": disks.first(),
+        "disk_cid": mounted,
         "disk_cids": disks,
         "ips": networks.filter_map(|n| n.ip).map(|ip| ip.to_string()).collect::<Vec<_>>(),
         "agent_id": vm.map(|vm| &vm.agent),

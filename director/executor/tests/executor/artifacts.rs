@@ -84,6 +84,7 @@ pub fn cloud_config() -> String {
     json!({
         "azs": [{"name": "z1"}],
         "vm_types": [{"name": "small"}, {"name": "large", "cloud_properties": {"cpu": 4}}],
+        "disk_types": [{"name": "small", "disk_size": 10}, {"name": "large", "disk_size": 20}],
         "networks": [{"name": "a", "subnets": [{"range": "10.0.0.0/24", "gateway": "10.0.0.1", "az": "z1"}]}],
         "compilation": {"workers": 2, "network": "a", "az": "z1", "vm_type": "small", "reuse_compilation_vms": true},
     })
@@ -97,6 +98,8 @@ pub struct Shape {
     pub instances: u32,
     pub port: Value,
     pub disk_mib: u32,
+    /// Names and types of disks, instead of the one that is mounted.
+    pub named_disks: &'static [(&'static str, &'static str)],
     pub smoke_disk_mib: u32,
     pub smoke_properties: Value,
     pub vm_type: &'static str,
@@ -114,6 +117,7 @@ impl Default for Shape {
             instances: 2,
             port: json!(8080),
             disk_mib: 1024,
+            named_disks: &[],
             smoke_disk_mib: 0,
             smoke_properties: json!({}),
             vm_type: "small",
@@ -132,6 +136,11 @@ impl Shape {
         Self { vm_strategy: "create-swap-delete", ..Self::default() }
     }
 
+    /// One instance that has these disks.
+    pub fn with_disks(named_disks: &'static [(&'static str, &'static str)]) -> Self {
+        Self { instances: 1, disk_mib: 0, named_disks, ..Self::default() }
+    }
+
     /// Returns the manifest.
     pub fn manifest(&self) -> String {
         let group = |name: &str, instances: u32, job: Value| {
@@ -148,6 +157,10 @@ impl Shape {
         );
         if self.disk_mib > 0 {
             web["persistent_disk"] = json!(self.disk_mib);
+        }
+        if !self.named_disks.is_empty() {
+            let disk = |(name, of): &(&str, &str)| json!({"name": name, "type": of});
+            web["persistent_disks"] = self.named_disks.iter().map(disk).collect();
         }
         let properties = self.smoke_properties.clone();
         let mut smoke =

@@ -58,6 +58,16 @@ async fn a_disk_migration_survives_the_loss_of_its_leader_at_any_entry() {
 }
 
 #[tokio::test]
+async fn disks_with_names_survive_the_loss_of_their_leader_before_any_entry() {
+    lost_at_every_proposal(Scene::NamedDisks, Side::Before).await;
+}
+
+#[tokio::test]
+async fn disks_with_names_survive_the_loss_of_their_leader_after_any_entry() {
+    lost_at_every_proposal(Scene::NamedDisks, Side::After).await;
+}
+
+#[tokio::test]
 async fn an_errand_survives_the_loss_of_its_leader_at_any_entry() {
     lost_at_every_proposal(Scene::Errand, Side::Before).await;
     lost_at_every_proposal(Scene::Errand, Side::After).await;

@@ -25,6 +25,7 @@ mod leftovers;
 mod limits;
 mod log;
 mod logs;
+mod named_disks;
 mod names;
 mod ports;
 mod queueing;

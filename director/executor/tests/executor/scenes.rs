@@ -42,9 +42,11 @@ pub enum Scene {
     Export,
     UpdateWithSnapshots,
     DeleteSnapshots,
+    NamedDisks,
+    NamedDisksSwapped,
 }
 
-pub const ALL: [Scene; 25] = [
+pub const ALL: [Scene; 27] = [
     Scene::FreshDeploy,
     Scene::ChangedProperty,
     Scene::ChangedTags,
@@ -70,7 +72,13 @@ pub const ALL: [Scene; 25] = [
     Scene::Export,
     Scene::UpdateWithSnapshots,
     Scene::DeleteSnapshots,
+    Scene::NamedDisks,
+    Scene::NamedDisksSwapped,
 ];
+
+/// Disks of which one changes, one goes, and another one comes.
+const BEFORE: &[(&str, &str)] = &[("data", "small"), ("old", "small")];
+const AFTER: &[(&str, &str)] = &[("data", "large"), ("new", "small")];
 
 impl Scene {
     /// Returns a world in which the task can be asked for.
@@ -89,8 +97,7 @@ impl Scene {
         if matches!(self, Self::UpdateWithSnapshots | Self::DeleteSnapshots) {
             world.take_snapshots().await;
         }
-        let shape = if self == Self::HotSwap { Shape::swapped() } else { Shape::default() };
-        world.run(shape.deploy()).await.done();
+        world.run(self.shape().deploy()).await.done();
         match self {
             Self::Revival => {
                 world.kill_a_vm();
@@ -119,6 +126,18 @@ impl Scene {
         world
     }
 
+    /// Returns what is there when the task is asked for.
+    fn shape(self) -> Shape {
+        match self {
+            Self::HotSwap => Shape::swapped(),
+            Self::NamedDisks => Shape::with_disks(BEFORE),
+            Self::NamedDisksSwapped => {
+                Shape { vm_strategy: "create-swap-delete", ..Shape::with_disks(BEFORE) }
+            }
+            _ => Shape::default(),
+        }
+    }
+
     /// Returns whether this kind of step is done here to something that another task has left behind, or to a VM that waits
     /// beside another one.
     fn is_odd(self, kind: &str) -> bool {
@@ -139,6 +158,12 @@ impl Scene {
                     | "mount_disk"
                     | "apply"
             ),
+            Self::NamedDisks | Self::NamedDisksSwapped => {
+                matches!(
+                    kind,
+                    "create_disk" | "attach_disk" | "detach_disk" | "orphan_disk" | "update_settings"
+                )
+            }
             _ => false,
         }
     }
@@ -186,6 +211,9 @@ impl Scene {
             Self::ActivateDisk => cloud_check::resolve_all(world, "activate_disk"),
             Self::Export => exports::export_for(exports::OTHER),
             Self::DeleteSnapshots => TaskKind::DeleteSnapshots { cid: None },
+            Self::NamedDisks => Shape::with_disks(AFTER).deploy(),
+            Self::NamedDisksSwapped => Shape { named_disks: AFTER, ..self.shape() }
+                .deploy_with(DeployOptions { recreate: true, ..DeployOptions::default() }),
         }
     }
 
@@ -200,6 +228,7 @@ impl Scene {
             // It would give new VMs to those that have got one, too.
             Self::Recreation => Shape::default().deploy(),
             Self::HotSwap => Shape::swapped().deploy(),
+            Self::NamedDisksSwapped => Shape { named_disks: AFTER, ..self.shape() }.deploy(),
             _ => self.task(world),
         }
     }

@@ -1,5 +1,6 @@
 //! The state and the world outside as text, without ids: two runs that did the same give the same text.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use model::DeploymentName;
@@ -90,7 +91,23 @@ fn instances(world: &TestWorld, deployment: &DeploymentName, out: &mut String) {
                     None => write!(out, " missing)").unwrap(),
                 }
             }
-            for disk in state.disks(&spec.id) {
+            for vm in state.vms(&spec.id).iter().filter(|vm| vm.active) {
+                let named = world.outside.agents.named_disks(&vm.agent);
+                // Jobs find what the state says that they find.
+                let recorded: BTreeMap<_, _> = (state.disks(&spec.id).into_iter().filter(|disk| disk.active))
+                    .filter_map(|disk| {
+                        Some((disk.spec.name?.to_string(), disk.cid.map(|cid| cid.to_string())))
+                    })
+                    .collect();
+                assert_eq!(named, recorded, "{}", instance.slug());
+                if !named.is_empty() {
+                    let names: Vec<String> = named.into_keys().collect();
+                    write!(out, " named({})", names.join(" ")).unwrap();
+                }
+            }
+            let mut disks = state.disks(&spec.id);
+            disks.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+            for disk in disks {
                 let active = if disk.active { "active" } else { "inactive" };
                 let attached =
                     disk.cid.as_ref().and_then(|cid| cloud.disks.get(cid)?.attached_to.as_ref()).is_some();

@@ -51,7 +51,9 @@ pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>,
         Action::CreateVm { instance, agent, role } => {
             vm::begin_create(tx, deed, (instance, *role), agent)?;
         }
-        Action::CreateDisk { instance, disk, .. } => disk::begin_create(tx, deed, instance, disk)?,
+        Action::CreateDisk { instance, disk, name, .. } => {
+            disk::begin_create(tx, deed, instance, (disk, name.as_ref()))?;
+        }
         Action::SnapshotDisk { instance, disk, snapshot, clean } => {
             snapshot::begin(tx, Taking { instance, disk, snapshot, clean: *clean })?;
         }
@@ -128,6 +130,7 @@ fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(),
         (A::DeleteOrphanedVm { agent }, O::Done | O::MayHaveLeaked { .. }) => vm::orphan_deleted(tx, agent),
 
         (A::CreateDisk { disk, .. }, O::DiskCreated { cid }) => disk::created(tx, disk, cid)?,
+        (A::AttachDisk { disk, .. }, O::Done) => disk::attached(tx, disk)?,
         (A::MountDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
         (A::ActivateDisk { disk, .. }, O::Done) => disk::mounted(tx, disk)?,
         (A::MigrateDisk { to, .. }, O::Done) => disk::migrated(tx, to)?,

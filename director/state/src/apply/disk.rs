@@ -15,7 +15,7 @@ pub(super) fn begin_create(
     tx: &mut Tx<'_>,
     deed: &Deed<'_>,
     instance: &InstanceId,
-    id: &DiskId,
+    (id, name): (&DiskId, Option<&DiskName>),
 ) -> Result<(), Refusal> {
     let target = deed.target(tx, instance)?;
     match tx.get(&DISKS, id) {
@@ -24,8 +24,9 @@ pub(super) fn begin_create(
         None if !tx.has(&INSTANCES, instance) => return Err(not_found("instance", instance.as_str())),
         None => {}
     }
-    let Some(spec) = target.spec.persistent_disk else {
-        return Err(invalid(format!("disk {id}"), format!("instance {instance} is to have none")));
+    let Some(spec) = target.spec.disk(name).cloned() else {
+        let none = name.map_or_else(|| "none".to_owned(), |name| format!("none with the name '{name}'"));
+        return Err(invalid(format!("disk {id}"), format!("instance {instance} is to have {none}")));
     };
     let disk = Disk {
         id: id.clone(),
@@ -56,10 +57,20 @@ pub(super) fn not_created(tx: &mut Tx<'_>, id: &DiskId) {
     }
 }
 
+/// `AttachDisk`: one with a name is the active one of that name from here on. Nothing is copied to it, so nothing is waited
+/// for.
+pub(super) fn attached(tx: &mut Tx<'_>, id: &DiskId) -> Result<(), Refusal> {
+    let disk = tx.need(&DISKS, id, "disk")?;
+    if !disk.spec.is_mounted() && !disk.active {
+        make_active(tx, disk);
+    }
+    Ok(())
+}
+
 /// `MountDisk`: the disk becomes the active one, unless there is one; then `MigrateDisk` follows.
 pub(super) fn mounted(tx: &mut Tx<'_>, id: &DiskId) -> Result<(), Refusal> {
     let disk = tx.need(&DISKS, id, "disk")?;
-    if !tx.state().disks(&disk.instance).iter().any(|other| other.active) {
+    if active_like(tx, &disk.instance, &disk.spec).is_empty() {
         tx.put(&DISKS, id, &Disk { active: true, ..disk });
     }
     Ok(())
@@ -68,11 +79,22 @@ pub(super) fn mounted(tx: &mut Tx<'_>, id: &DiskId) -> Result<(), Refusal> {
 /// `MigrateDisk`: the content has moved, so the active disk moves with it, in one entry.
 pub(super) fn migrated(tx: &mut Tx<'_>, to: &DiskId) -> Result<(), Refusal> {
     let new = tx.need(&DISKS, to, "disk")?;
-    for old in tx.state().disks(&new.instance).into_iter().filter(|disk| disk.active) {
+    make_active(tx, new);
+    Ok(())
+}
+
+/// Makes a disk the active one of its name.
+fn make_active(tx: &mut Tx<'_>, new: Disk) {
+    for old in active_like(tx, &new.instance, &new.spec) {
         tx.put(&DISKS, &old.id.clone(), &Disk { active: false, ..old });
     }
-    tx.put(&DISKS, to, &Disk { active: true, ..new });
-    Ok(())
+    tx.put(&DISKS, &new.id.clone(), &Disk { active: true, ..new });
+}
+
+/// Returns the instance's active disk of the same name, as far as there is one.
+fn active_like(tx: &Tx<'_>, instance: &InstanceId, spec: &DiskSpec) -> Vec<Disk> {
+    let all = tx.state().disks(instance).into_iter();
+    all.filter(|disk| disk.active && disk.spec.name == spec.name).collect()
 }
 
 /// `OrphanDisk`; a disk that is no instance's any more is fine.
@@ -105,12 +127,11 @@ pub(super) fn adopt(
         let by = format!("instance {}", other.instance);
         return Err(Refusal::InUse { what: "disk".into(), name: cid.to_string(), by });
     }
-    let active = at_once && !tx.state().disks(instance).iter().any(|other| other.active);
     let disk = match foreign {
         None => {
             let orphan = tx.need(&ORPHANED_DISKS, id, "orphaned disk")?;
             tx.delete(&ORPHANED_DISKS, id);
-            Disk { instance: instance.clone(), active, ..orphan.disk }
+            Disk { instance: instance.clone(), ..orphan.disk }
         }
         Some(spec) => Disk {
             id: id.clone(),
@@ -118,10 +139,12 @@ pub(super) fn adopt(
             instance: instance.clone(),
             cpi: owner.spec.cpi,
             spec: spec.clone(),
-            active,
+            active: false,
             variable_set: variable::set_for(tx, deed, instance),
         },
     };
+    let active = at_once && active_like(tx, instance, &disk.spec).is_empty();
+    let disk = Disk { active, ..disk };
     tx.put(&DISKS, id, &disk);
     tx.put(&DISKS_OF, &(instance.clone(), id.clone()), &());
     Ok(())

@@ -73,7 +73,7 @@ impl<'a> State<'a> {
         vms.find(|vm| vm.cid.as_ref() == Some(cid))
     }
 
-    /// Returns an instance's disks; more than one only while disks are being replaced.
+    /// Returns an instance's disks; more than one of the same name only while disks are being replaced.
     pub fn disks(&self, instance: &InstanceId) -> Vec<Disk> {
         let ids = DISKS_OF.rows_of(self.kv, instance, Direction::Forward);
         ids.filter_map(|((_, id), ())| self.disk(&id)).collect()

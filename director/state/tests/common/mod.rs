@@ -294,13 +294,14 @@ pub fn spec(id: &str, ip: Option<&str>) -> InstanceSpec {
         vm_type: Some("small".into()),
         cloud_properties: json!({ "ram": 1024 }),
         env: Value::Null,
-        persistent_disk: Some(DiskSpec { size_mib: 1024, disk_type: None, cloud_properties: json!({}) }),
+        persistent_disk: Some(disk_spec(None)),
         canary_watch_time: watch,
         update_watch_time: watch,
         tags: BTreeMap::new(),
         configuration_hash: None,
         template_hashes: BTreeMap::new(),
         address: None,
+        named_disks: Vec::new(),
     }
 }
 
@@ -445,7 +446,17 @@ pub fn delete_vm() -> Action {
 }
 
 pub fn create_disk(disk: &str) -> Action {
-    Action::CreateDisk { instance: "i1".into(), agent: "a1".into(), disk: disk.into() }
+    create_disk_of(disk, None)
+}
+
+pub fn create_disk_of(disk: &str, name: Option<&str>) -> Action {
+    let name = name.map(DiskName::from);
+    Action::CreateDisk { instance: "i1".into(), agent: "a1".into(), disk: disk.into(), name }
+}
+
+pub fn disk_spec(name: Option<&str>) -> DiskSpec {
+    let name = name.map(DiskName::from);
+    DiskSpec { size_mib: 1024, disk_type: None, cloud_properties: json!({}), name }
 }
 
 pub fn mount_disk(disk: &str) -> Action {
