@@ -32,6 +32,7 @@ const LATE_CALLS: Duration = Duration::from_secs(30);
 /// How often orphans are deleted: worlds are short, and what appears late may have an address that is needed.
 const ROUNDS: janitor::Rounds = janitor::Rounds {
     dns_blobs: Duration::from_secs(3600),
+    blobs: Duration::from_secs(3600),
     bundles: Duration::from_secs(3600),
     disks: Duration::from_secs(3600),
     vms: Duration::from_secs(5),

@@ -7,7 +7,8 @@ use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
 use service::ops::{
-    bundles_to_forget, dns_blobs_to_forget, orphaned_vms_to_delete, orphans_lock, orphans_to_delete,
+    blobs_to_forget, bundles_to_forget, dns_blobs_to_forget, orphaned_vms_to_delete, orphans_lock,
+    orphans_to_delete,
 };
 use state::State;
 use state::command::Command;
@@ -31,6 +32,8 @@ pub struct Rounds {
     pub bundles: Duration,
     /// For old documents of DNS records.
     pub dns_blobs: Duration,
+    /// For blobs that deletions left.
+    pub blobs: Duration,
 }
 
 impl Default for Rounds {
@@ -42,6 +45,7 @@ impl Default for Rounds {
             late_vms: Duration::from_secs(10),
             bundles: Duration::from_secs(3600),
             dns_blobs: Duration::from_secs(30 * 60),
+            blobs: Duration::from_secs(60),
         }
     }
 }
@@ -55,6 +59,7 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
     };
     let (mut disks, mut vms, mut late_vms) = (every(rounds.disks), every(rounds.vms), every(rounds.late_vms));
     let (mut bundles, mut dns_blobs) = (every(rounds.bundles), every(rounds.dns_blobs));
+    let mut blobs = every(rounds.blobs);
     loop {
         let due = tokio::select! {
             biased;
@@ -64,6 +69,7 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
             _ = late_vms.tick() => late_vms_left_behind,
             _ = bundles.tick() => bundles_to_forget,
             _ = dns_blobs.tick() => dns_blobs_to_forget,
+            _ = blobs.tick() => blobs_to_forget,
         };
         if node.leadership().is_some_and(|l| l.holds()) {
             tidy(&log, due).await;
@@ -106,6 +112,7 @@ async fn tidy(log: &RaftLog, due: Due) {
     let what = match &command {
         Command::TaskQueue { kind, .. } => kind.description(),
         Command::DnsForget { .. } => "forget old DNS records".to_owned(),
+        Command::BlobsForget { .. } => "forget blobs that deletions left".to_owned(),
         _ => "forget what tasks left".to_owned(),
     };
     info!(task = what, "the leader tidies up");

@@ -219,6 +219,11 @@ pub enum Command {
     DnsForget { blobs: Vec<BlobDigest>, before: Timestamp },
     /// Agents say otherwise than before whether their jobs run. Under an old shard map it is refused.
     AgentsJobs { shard_epoch: u64, jobs: Vec<AgentJobs> },
+    /// Forgets blobs that deletions left until `before`: those that nothing names, once all tasks have ended that were open
+    /// then. What is named is kept for good.
+    BlobsForget { digests: Vec<BlobDigest>, before: Timestamp },
+    /// Somebody stores a blob that is to be forgotten: it waits anew. Refused if it is forgotten already.
+    BlobKeep { digest: BlobDigest },
 }
 
 fn is_false(flag: &bool) -> bool {

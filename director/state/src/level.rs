@@ -46,7 +46,9 @@ impl Command {
             | Self::DnsNumber { .. }
             | Self::DnsPut { .. }
             | Self::DnsForget { .. }
-            | Self::AgentsJobs { .. } => true,
+            | Self::AgentsJobs { .. }
+            | Self::BlobsForget { .. }
+            | Self::BlobKeep { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,

@@ -108,6 +108,15 @@ pub struct BlobRecord {
     pub created_at: Timestamp,
 }
 
+/// A blob that what was deleted had named. It is forgotten unless something else names it by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgettable {
+    /// The last task that was open then: it, and those before it, may have found the blob, and name it later.
+    pub task: TaskId,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// A deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {

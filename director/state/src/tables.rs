@@ -70,6 +70,8 @@ tables! {
     BUNDLES: BlobDigest => Timestamp = 0x17, "bundles", Hidden;
     /// Those of them that are exported releases, and the task that was the last to leave each.
     EXPORTS: BlobDigest => TaskId = 0x18, "exports", Hidden;
+    /// Blobs that a deletion left, to be forgotten once nobody can be about to name them.
+    FORGETTABLE: BlobDigest => Forgettable = 0x19, "forgettable_blobs", Hidden;
     /// Stemcells by name, version and CPI.
     STEMCELLS: (String, Version, CpiName) => StemcellRecord = 0x15, "stemcells", Shown;
 

@@ -88,7 +88,9 @@ fn by(command: &Command) -> By {
         | DnsNumber { .. }
         | DnsPut { .. }
         | DnsForget { .. }
-        | AgentsJobs { .. } => By::Fleet,
+        | AgentsJobs { .. }
+        | BlobsForget { .. }
+        | BlobKeep { .. } => By::Fleet,
     }
 }
 

@@ -85,6 +85,8 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::BundlePut { task, epoch, digest: "b1".into() },
         Command::BundlesForget { digests: vec!["b1".into()], before: Timestamp(START) },
         Command::ExportPut { task, epoch, digest: "b1".into() },
+        Command::BlobsForget { digests: vec!["b1".into()], before: Timestamp(START) },
+        Command::BlobKeep { digest: "b1".into() },
     ]
 }
 

@@ -203,6 +203,11 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             digests: vec![digest.into()],
             before: Timestamp(START + later as i64 * 10_000)
         }),
+        name("b").prop_map(|digest| Command::BlobKeep { digest: digest.into() }),
+        (name("b"), small()).prop_map(|(digest, later)| Command::BlobsForget {
+            digests: vec![digest.into()],
+            before: Timestamp(START + later as i64 * 10_000)
+        }),
         (name("a"), name("k"), 0..3u32).prop_map(|(agent, key_digest, token_generation)| {
             Command::AgentEnroll { agent: agent.into(), key_digest, token_generation }
         }),

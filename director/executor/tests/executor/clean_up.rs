@@ -12,6 +12,18 @@ use crate::world::TestWorld;
 const DELETED: &str = "Deleted 1 release(s), 1 stemcell(s), 0 extra compiled package(s), 2 orphaned disk(s), \
                        1 orphaned vm(s), 0 exported release(s), 0 dns blob(s)";
 
+/// What goes with the release, also where another one has the same.
+const SPARE_PARTS: [&str; 8] = [
+    "Deleting packages: lib/fp-lib 1/2 started",
+    "Deleting packages: lib/fp-lib 1/2 finished",
+    "Deleting packages: app/fp-app 2/2 started",
+    "Deleting packages: app/fp-app 2/2 finished",
+    "Deleting jobs: server/fp-server 1/2 started",
+    "Deleting jobs: server/fp-server 1/2 finished",
+    "Deleting jobs: check/fp-check 2/2 started",
+    "Deleting jobs: check/fp-check 2/2 finished",
+];
+
 /// A world with a deployment, and beside it a release, a stemcell, two disks and a worker's VM that nothing uses.
 async fn littered() -> (TestWorld, TaskKind) {
     let world = TestWorld::seed().await;
@@ -56,6 +68,8 @@ async fn what_nothing_uses_goes_and_what_somebody_uses_stays() {
     assert_eq!(ended.task.result.as_deref(), Some(DELETED));
     let failed: Vec<String> = ended.lines().into_iter().filter(|line| line.ends_with("failed")).collect();
     assert_eq!(failed.len(), 3, "one is gone, two are in use: {failed:?}");
+    let parts: Vec<String> = ended.lines().into_iter().filter(|line| line.contains("fp-")).collect();
+    assert_eq!(parts, SPARE_PARTS);
     assert_tidy(&world);
 }
 
@@ -71,6 +85,8 @@ async fn another_leader_goes_on_with_a_clean_up() {
         let (world, clean_up) = littered().await;
         let ended = world.run_through(clean_up, point).await.done();
         assert_eq!(ended.task.result.as_deref(), Some(DELETED));
+        let parts: Vec<String> = ended.lines().into_iter().filter(|line| line.contains("fp-")).collect();
+        assert_eq!(parts, SPARE_PARTS);
         assert_tidy(&world);
     }
 }

@@ -1,12 +1,14 @@
-//! Uploading a release whose name and version are known already.
+//! Uploading a release whose name and version are known already, and deleting one.
 
 use model::release::ReleaseVersion;
 use model::task::TaskKind;
-use model::{BlobDigest, ErrorCode};
+use model::{BlobDigest, ErrorCode, NodeId, Timestamp};
 use release::archive::pack::TgzWriter;
 use release::digest::{Algorithm, Hashed};
 use serde_json::{Value, json};
+use state::command::Command;
 
+use crate::gate::{Point, Side};
 use crate::world::{Ended, TestWorld};
 
 /// A build of the release `built`: `mark` makes its archives others.
@@ -141,4 +143,44 @@ async fn a_rebased_release_gets_the_next_version() {
     assert_eq!(versions(&world), ["1+dev.1", "1+dev.2"]);
     let text = Build { version: "1", ..BUILD }.upload(&world, true, false).await.error();
     assert!(text.starts_with("Failed to Rebase - Invalid Version"), "{text}");
+}
+
+/// Has the state know the blobs of the one release, as the fleet's store does; returns them.
+fn known_blobs(world: &TestWorld) -> Vec<BlobDigest> {
+    let (job, source) = blobs(world);
+    let blobs = vec![job, source.expect("it has sources")];
+    for digest in &blobs {
+        let (digest, nodes) = (digest.clone(), vec![NodeId(1)]);
+        world.apply(Command::BlobHeld { digest, size_bytes: 1, nodes });
+    }
+    blobs
+}
+
+#[tokio::test]
+async fn another_leader_finishes_a_deletion_and_knows_what_is_left_to_forget() {
+    let delete = TaskKind::DeleteRelease { name: "built".into(), version: Some(BUILD.version.into()) };
+    for (name, side) in [
+        ("log:release_delete", Side::Before),
+        ("log:release_delete", Side::After),
+        ("log:task_finish", Side::Before),
+    ] {
+        let world = TestWorld::seed().await;
+        BUILD.upload(&world, false, false).await.done();
+        let blobs = known_blobs(&world);
+        let ended = world.run_through(delete.clone(), Point { name: name.into(), nth: 1, side }).await.done();
+        let expected = [
+            "Deleting packages: p/fp-built 1/1 started",
+            "Deleting packages: p/fp-built 1/1 finished",
+            "Deleting jobs: j/fp-built 1/1 started",
+            "Deleting jobs: j/fp-built 1/1 finished",
+        ];
+        assert_eq!(ended.lines(), expected, "{name} {side:?}");
+        let before = Timestamp(i64::MAX);
+        let digests: Vec<BlobDigest> =
+            world.read(|state| state.forgettable_blobs(before)).into_iter().collect();
+        assert_eq!(digests.len(), blobs.len(), "{name} {side:?}");
+        world.apply(Command::BlobsForget { digests, before });
+        let known = world.read(|state| blobs.iter().filter_map(|digest| state.blob(digest)).count());
+        assert_eq!(known, 0, "{name} {side:?}");
+    }
 }

@@ -151,6 +151,17 @@ impl FleetBlobs {
         })
     }
 
+    /// Has a blob kept that is to be forgotten; returns whether it is not forgotten already.
+    async fn keep(&self, digest: &BlobDigest) -> Result<bool, BlobError> {
+        let keep = Command::BlobKeep { digest: digest.clone() };
+        let kept = self.log.propose(Proposal::own(keep)).await;
+        kept.map(|committed| committed.outcome.accepted().is_ok()).map_err(|error| BlobError::Store {
+            operation: "keep",
+            subject: digest.to_string(),
+            source: io::Error::other(error),
+        })
+    }
+
     /// Fetches a copy from whoever holds one. There is none only if every other replica says so: one that can't be asked
     /// may hold it.
     async fn fetch(&self, digest: &BlobDigest) -> Result<(), BlobError> {
@@ -286,11 +297,14 @@ fn missing(blobs: Vec<BlobRecord>, own: NodeId, here: Option<&BTreeSet<BlobDiges
 impl Blobstore for FleetBlobs {
     async fn put(&self, content: &mut (dyn AsyncRead + Send + Unpin)) -> Result<BlobStat, BlobError> {
         let stat = self.local.put(content).await?;
-        let (known, members) = {
+        let (known, members, is_forgettable) = {
             let view = self.log.view();
             let state = State::new(&*view);
-            (state.blob(&stat.digest).map(|b| b.nodes).unwrap_or_default(), state.members())
+            let known = state.blob(&stat.digest).map(|b| b.nodes).unwrap_or_default();
+            (known, state.members(), state.is_forgettable(&stat.digest))
         };
+        let is_kept = !is_forgettable || self.keep(&stat.digest).await?;
+        let known = if is_kept { known } else { BTreeSet::new() };
         // Copies of replicas that were removed count no more.
         let holders = members.iter().filter(|m| known.contains(&m.node)).count();
         if holders <= self.others().len().div_ceil(2) {
@@ -358,8 +372,13 @@ impl BlobCopies for CopiesService {
 
 #[cfg(test)]
 mod tests {
+    use model::Timestamp;
+    use model::release::{CompiledPackage, PackageInfo, ReleaseVersion};
+    use state::command::{Outcome, TaskEnd};
+
     use super::*;
     use crate::test_support::replica::Replica;
+    use crate::test_support::state::{EPOCH, compiled, deploy, package_key, queue, release};
 
     #[test]
     fn the_healer_finds_what_is_not_recorded_and_what_was_lost() {
@@ -414,6 +433,48 @@ mod tests {
         replica.must(held).await;
         assert_eq!(blobs.stat(&lost).await.unwrap(), None);
         assert!(blobs.stat(&stat.digest).await.unwrap().is_some());
+        replica.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_release_leaves_is_forgotten_later_unless_it_is_stored_again() {
+        let replica = Replica::start().await;
+        let outcome = replica.must(queue(deploy(), vec!["lock:releases".into()])).await;
+        let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
+        replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
+        let blobs = &replica.door.blobs;
+        let digest = blobs.put(&mut &b"compiled"[..]).await.unwrap().digest;
+        let row = CompiledPackage { blob: digest.clone(), ..compiled(package_key("p", "1", "d")) };
+        let source = PackageInfo {
+            name: row.key.name.clone(),
+            fingerprint: row.key.fingerprint.clone(),
+            digest: String::new(),
+            source: None,
+            dependencies: Vec::new(),
+        };
+        let release = Box::new(ReleaseVersion { packages: vec![source], ..release("silver", "1") });
+        let (compiled, fix, partial) = (vec![row], false, false);
+        replica.must(Command::ReleasePut { task, epoch: EPOCH, release, compiled, fix, partial }).await;
+        let (name, version, with_compiled) = ("silver".into(), None, true);
+        replica.must(Command::ReleaseDelete { task, epoch: EPOCH, name, version, with_compiled }).await;
+        // As the leader looks for them, some minutes later.
+        let due = |minutes: i64| {
+            let view = replica.log.view();
+            let later = Timestamp(replica.log.clock().0 + minutes * 60_000);
+            service::ops::blobs_to_forget(&State::new(&*view), later)
+        };
+        assert_eq!(due(11), None, "the task is not over");
+        replica.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) }).await;
+        assert_eq!(due(5), None);
+        let is_known = || State::new(&*replica.log.view()).blob(&digest).is_some();
+        blobs.put(&mut &b"compiled"[..]).await.unwrap();
+        assert!(is_known() && due(11).is_some(), "it waits anew");
+        // As if it had been forgotten between the look at the state and the word to keep it.
+        replica.must(Command::BlobForget { digest: digest.clone() }).await;
+        blobs.put(&mut &b"compiled"[..]).await.unwrap();
+        assert!(is_known(), "it was told of anew");
+        replica.must(due(11).unwrap()).await;
+        assert!(!is_known() && matches!(blobs.stat(&digest).await, Ok(None)));
         replica.stop().await;
     }
 }

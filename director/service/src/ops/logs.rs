@@ -14,6 +14,10 @@ const BUNDLES_KEPT_MS: i64 = 10 * 24 * 3600 * 1000;
 /// As many are forgotten at once; those that are left over wait for the next time.
 const FORGOTTEN_AT_A_TIME: usize = 1000;
 
+/// How long blobs that deletions left are kept: whoever has seen by then that one is here, and does not upload it for that,
+/// has filed what names it.
+const BLOBS_KEPT_MS: i64 = 10 * 60 * 1000;
+
 /// The longest types and filters that are taken: they are in an entry of the log, and nobody types more.
 const WISH_BYTES_MAX: usize = 8 << 10;
 
@@ -23,6 +27,14 @@ pub fn bundles_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
     let old = state.bundles().filter(|(_, left_at)| *left_at <= before).map(|(digest, _)| digest);
     let digests: Vec<BlobDigest> = old.take(FORGOTTEN_AT_A_TIME).collect();
     (!digests.is_empty()).then_some(Command::BundlesForget { digests, before })
+}
+
+/// Returns the command that forgets the blobs that deletions left, if there are any that nobody can be about to name.
+pub fn blobs_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
+    let before = Timestamp(now.0 - BLOBS_KEPT_MS);
+    let left = state.forgettable_blobs(before).into_iter();
+    let digests: Vec<BlobDigest> = left.take(FORGOTTEN_AT_A_TIME).collect();
+    (!digests.is_empty()).then_some(Command::BlobsForget { digests, before })
 }
 
 /// Whose logs, and which.

@@ -31,7 +31,7 @@ pub use fleet::Shards;
 pub use history::{Changes, Watch};
 pub use instances::{InstanceRow, InstanceWish};
 pub use links::{AddressWish, NewLink};
-pub use logs::{LogWish, bundles_to_forget};
+pub use logs::{LogWish, blobs_to_forget, bundles_to_forget};
 pub use snapshots::{SnapshotsOf, snapshots_of_all};
 pub use tasks::{Output, TaskQuery, TaskView, UnitView};
 pub use users::{NewToken, TOKEN_LIFE_MAX_MS};

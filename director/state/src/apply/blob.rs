@@ -8,8 +8,8 @@ use model::*;
 use super::task::working;
 use super::tx::{Tx, not_found};
 use crate::command::{Outcome, Refusal};
-use crate::records::BlobRecord;
-use crate::tables::{BLOBS, BUNDLES, COMPILED, EXPORTS, RELEASES, TASK_KINDS, TASKS, TASKS_OPEN};
+use crate::records::{BlobRecord, Forgettable};
+use crate::tables::*;
 
 /// How far apart the clocks of replicas may be.
 const CLOCKS_APART_MS: i64 = 10 * 60 * 1000;
@@ -89,6 +89,54 @@ pub(super) fn bundles_forget(
         tx.delete(&BUNDLES, &digest);
         tx.delete(&EXPORTS, &digest);
         if !used.contains(&digest) {
+            tx.delete(&BLOBS, &digest);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Takes down that these were named by what is deleted now. Whether something else names them is looked at when they are
+/// forgotten.
+pub(super) fn leave(tx: &mut Tx<'_>, digests: impl IntoIterator<Item = BlobDigest>) {
+    let left = forgettable(tx);
+    for digest in digests {
+        if tx.has(&BLOBS, &digest) {
+            tx.put(&FORGETTABLE, &digest, &left);
+        }
+    }
+}
+
+fn forgettable(tx: &Tx<'_>) -> Forgettable {
+    let task = tx.rows(&TASKS_OPEN).last().map_or(TaskId(0), |(task, ())| task);
+    Forgettable { task, since: tx.at }
+}
+
+/// `BlobKeep`.
+pub(super) fn keep(tx: &mut Tx<'_>, digest: &BlobDigest) -> Result<Outcome, Refusal> {
+    if !tx.has(&BLOBS, digest) {
+        return Err(not_found("blob", digest.as_str()));
+    }
+    if tx.has(&FORGETTABLE, digest) {
+        leave(tx, [digest.clone()]);
+    }
+    Ok(Outcome::Done)
+}
+
+/// `BlobsForget`. What is not due waits for another time.
+pub(super) fn forget_left(
+    tx: &mut Tx<'_>,
+    digests: &[BlobDigest],
+    before: Timestamp,
+) -> Result<Outcome, Refusal> {
+    let due = tx.state().forgettable_blobs(before);
+    let due: Vec<BlobDigest> = digests.iter().filter(|digest| due.contains(*digest)).cloned().collect();
+    if due.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let used = referred_to(tx);
+    for digest in due {
+        tx.delete(&FORGETTABLE, &digest);
+        if !used.contains(&digest) && !tx.has(&BUNDLES, &digest) {
             tx.delete(&BLOBS, &digest);
         }
     }

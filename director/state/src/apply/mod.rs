@@ -198,6 +198,8 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         BundlePut { task, epoch, digest } => blob::bundle_put(tx, (*task, *epoch), digest),
         BundlesForget { digests, before } => blob::bundles_forget(tx, digests, *before),
         ExportPut { task, epoch, digest } => blob::export_put(tx, (*task, *epoch), digest),
+        BlobsForget { digests, before } => blob::forget_left(tx, digests, *before),
+        BlobKeep { digest } => blob::keep(tx, digest),
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use model::release::{CompiledPackage, Parts, ReleaseVersion};
 use model::*;
 
-use super::deployment;
 use super::event::{Audit, audit};
+use super::line::{self, At, Heading};
 use super::task::working;
 use super::tx::{Tx, not_found};
+use super::{blob, deployment};
 use crate::command::{Outcome, Refusal};
 use crate::tables::*;
 
@@ -40,6 +41,9 @@ pub(super) fn put(
             let joined = stored.clone().joined(release, parts);
             if joined != stored {
                 tx.put(&RELEASES, &key, &joined);
+                if parts == Parts::Replace {
+                    blob::leave(tx, blobs(&stored));
+                }
             }
         }
         None => {
@@ -70,16 +74,16 @@ fn is_same(stored: &ReleaseVersion, given: &ReleaseVersion, extent: Extent) -> b
     }
 }
 
-/// What becomes of packages that were compiled from what no release has any more.
+/// What becomes of packages that were compiled from what no release has any more, and of blobs that nothing names any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compiled {
-    /// They go with the releases.
+    /// They go with the releases, and the task tells of everything that goes.
     GoWithThem,
     /// They stay, as they did before all members knew better.
     Stay,
 }
 
-/// `ReleaseDelete`.
+/// `ReleaseDelete`. All at once: what the task tells of is gone, whoever leads when it is read.
 pub(super) fn delete(
     tx: &mut Tx<'_>,
     by: (TaskId, Epoch),
@@ -94,16 +98,14 @@ pub(super) fn delete(
         let slug = version.map_or(name.to_string(), |version| format!("{name}/{version}"));
         return Err(not_found("release", slug));
     }
-    let mut packages = BTreeSet::new();
+    let mut deleted = Vec::new();
     for version in versions {
         let slug = format!("{name}/{version}");
         if let Some(user) = tx.state().users_of_release(name, &version).first() {
             return Err(Refusal::InUse { what: "release".into(), name: slug, by: user.to_string() });
         }
         let key = (name.clone(), version);
-        if let Some(release) = tx.get(&RELEASES, &key) {
-            packages.extend(identities(&release));
-        }
+        deleted.extend(tx.get(&RELEASES, &key));
         tx.delete(&RELEASES, &key);
         let object_name = Some(slug);
         audit(
@@ -118,17 +120,60 @@ pub(super) fn delete(
         );
     }
     if compiled == Compiled::GoWithThem {
-        for (_, release) in tx.rows(&RELEASES) {
-            for kept in identities(&release) {
-                packages.remove(&kept);
-            }
-        }
-        for package in &packages {
-            tx.delete_of(&COMPILED, package);
+        delete_compiled(tx, &deleted);
+        blob::leave(tx, deleted.iter().flat_map(blobs));
+        tell_deleted(tx, task.id, &deleted);
+        if version.is_none() {
+            let slug = |gone: &ReleaseVersion| format!("{name}/{}", gone.release.version);
+            tell(tx, task.id, "Deleting release versions", deleted.iter().map(slug).collect());
         }
     }
     deployment::bump_in_work(tx);
     Ok(Outcome::Done)
+}
+
+/// Deletes what was compiled from packages that no release has any more.
+fn delete_compiled(tx: &mut Tx<'_>, deleted: &[ReleaseVersion]) {
+    let mut packages: BTreeSet<_> = deleted.iter().flat_map(identities).collect();
+    for (_, release) in tx.rows(&RELEASES) {
+        for kept in identities(&release) {
+            packages.remove(&kept);
+        }
+    }
+    for package in &packages {
+        let compiled: Vec<BlobDigest> = tx.rows_of(&COMPILED, package).map(|(_, row)| row.blob).collect();
+        tx.delete_of(&COMPILED, package);
+        blob::leave(tx, compiled);
+    }
+}
+
+/// Tells of the packages and jobs that no version of the release has any more, in their order.
+fn tell_deleted(tx: &mut Tx<'_>, task: TaskId, deleted: &[ReleaseVersion]) {
+    let Some(first) = deleted.first() else { return };
+    let kept: Vec<_> = tx.rows_of(&RELEASES, &first.release.name).map(|(_, release)| release).collect();
+    let gone = |slugs: fn(&ReleaseVersion) -> Vec<String>| -> Vec<String> {
+        let mut seen: BTreeSet<String> = kept.iter().flat_map(slugs).collect();
+        deleted.iter().flat_map(slugs).filter(|slug| seen.insert(slug.clone())).collect()
+    };
+    let packages = gone(|of| of.packages.iter().map(|p| format!("{}/{}", p.name, p.fingerprint)).collect());
+    let jobs = gone(|of| of.jobs.iter().map(|j| format!("{}/{}", j.name, j.fingerprint)).collect());
+    tell(tx, task, "Deleting packages", packages);
+    tell(tx, task, "Deleting jobs", jobs);
+}
+
+fn tell(tx: &mut Tx<'_>, task: TaskId, stage: &str, parts: Vec<String>) {
+    let total = parts.len().try_into().unwrap_or(u32::MAX);
+    for (part, index) in parts.iter().zip(1..) {
+        let heading = Heading { stage, tags: &[], total, task: part, index };
+        line::progress(tx, task, &heading, At::Started);
+        line::progress(tx, task, &heading, At::Finished);
+    }
+}
+
+/// Returns the blobs of a release's jobs, and of its packages' sources.
+fn blobs(release: &ReleaseVersion) -> Vec<BlobDigest> {
+    let sources = release.packages.iter().filter_map(|package| package.source.clone());
+    release.jobs.iter().map(|job| job.blob.clone()).chain(sources).collect()
 }
 
 fn identities(release: &ReleaseVersion) -> impl Iterator<Item = (PackageName, Fingerprint)> + use<'_> {
@@ -142,6 +187,7 @@ pub(super) fn put_compiled(tx: &mut Tx<'_>, package: CompiledPackage, parts: Par
     if let Some(stored) = tx.get(&COMPILED, &key) {
         if parts == Parts::Replace {
             tx.put(&COMPILED, &key, &CompiledPackage { build: stored.build, ..package });
+            blob::leave(tx, [stored.blob]);
         }
         return;
     }

@@ -1,5 +1,7 @@
 //! What was uploaded: configs, blobs, releases, stemcells, and packages compiled from them.
 
+use std::collections::BTreeSet;
+
 use model::config::StoredConfig;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -8,7 +10,7 @@ use model::*;
 
 use super::State;
 use crate::kv::Direction;
-use crate::records::BlobRecord;
+use crate::records::{BlobRecord, Forgettable};
 use crate::tables::*;
 
 impl<'a> State<'a> {
@@ -81,6 +83,21 @@ impl<'a> State<'a> {
         found.sort_by_key(|(_, task)| *task);
         let left_at = |digest: BlobDigest| Some((digest.clone(), BUNDLES.get(self.kv, &digest)?));
         found.into_iter().filter_map(|(digest, _)| left_at(digest)).collect()
+    }
+
+    /// Returns whether a blob is to be forgotten unless something names it again.
+    pub fn is_forgettable(&self, digest: &BlobDigest) -> bool {
+        FORGETTABLE.has(self.kv, digest)
+    }
+
+    /// Returns the blobs that deletions left until `before`, of which no task can be about to name one because it has found it
+    /// before it was left.
+    pub fn forgettable_blobs(&self, before: Timestamp) -> BTreeSet<BlobDigest> {
+        let first_open = TASKS_OPEN.rows(self.kv, Direction::Forward).next().map(|(task, ())| task);
+        let is_due =
+            |left: &Forgettable| left.since <= before && first_open.is_none_or(|open| left.task < open);
+        let left = FORGETTABLE.rows(self.kv, Direction::Forward);
+        left.filter(|(_, left)| is_due(left)).map(|(digest, _)| digest).collect()
     }
 
     /// Returns all release versions, by name and version text.
