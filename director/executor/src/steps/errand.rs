@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 use super::calls::{INSTALL, SCRIPT};
 use crate::context::StepContext;
 use crate::error::{Interrupted, StepError};
+use crate::prepare::Lines;
 
 /// What of each of an errand's outputs stands in its result: results are kept in the state, on every replica.
 const OUTPUT_BYTES_MAX: usize = 32 << 10;
 
 /// How long packing the logs may take once the task is being cancelled.
 const LOGS_OF_CANCELLED: Duration = Duration::from_secs(30);
+
+/// What is done in the stage of an instance's logs, as BOSH calls it.
+const PACKING: &str = "Finding and packing log files";
 
 /// Exit codes above it are signals.
 const SIGNALLED: i64 = 128;
@@ -86,12 +90,25 @@ fn asked_for<'a>(cx: &'a StepContext, job: &'a JobName) -> &'a str {
 
 /// Has the agent pack the jobs' logs; returns where they are.
 async fn logs(cx: &StepContext, instance: &InstanceId, agent: &AgentId) -> Result<Value, StepError> {
+    let spec = &cx.task.target(instance)?.spec;
+    let stage = format!("Fetching logs for {}/{instance} ({})", spec.group, spec.index);
+    let lines = Lines::new(&cx.task);
+    lines.started(&stage, PACKING, 1).await?;
     let method = Method::FetchLogs { kind: "job".into(), filters: None };
-    let packed = cx.agent(agent, instance, "errand-logs", method, INSTALL).await?.0;
+    let packed = match cx.agent(agent, instance, "errand-logs", method, INSTALL).await {
+        Ok(reply) => reply.0,
+        Err(error) => {
+            if let StepError::Failed(why) | StepError::Again(why) = &error {
+                lines.ended_badly(&stage, PACKING, 1, why).await?;
+            }
+            return Err(error);
+        }
+    };
     let text = |key: &str| packed.get(key).cloned().unwrap_or_default();
     if let Some(digest) = packed.get("blobstore_id").and_then(Value::as_str) {
         cx.task.leaves(&BlobDigest::new(digest)).await?;
     }
+    lines.finished(&stage, PACKING, 1).await?;
     Ok(json!({ "blobstore_id": text("blobstore_id"), "sha1": text("sha1") }))
 }
 

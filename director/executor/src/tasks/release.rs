@@ -63,7 +63,7 @@ pub async fn upload_release(
     };
     lines.finished(EXTRACTING, EXTRACTING, 1).await?;
     lines.done(VERIFYING, VERIFYING, 1).await?;
-    let is_compiled = imported.is_compiled;
+    let (is_compiled, packages) = (imported.is_compiled, imported.packages.clone());
     let (release, compiled, partial) = match fit_in(context, imported, rebase) {
         Ok(fitting) => fitting,
         // No version could be chosen: its parts were not looked at.
@@ -72,6 +72,11 @@ pub async fn upload_release(
         }
         Err(error) => {
             lines.done(RESOLVING, RESOLVING, 1).await?;
+            // Packages are looked at first: those were found in order.
+            let is_about_job = error.code == ErrorCode::ReleaseExistingJobFingerprintMismatch.number();
+            if is_about_job && !is_compiled {
+                tell_sources(context, &before, &packages).await?;
+            }
             return Ok(TaskEnd::Error(error));
         }
     };
@@ -82,7 +87,7 @@ pub async fn upload_release(
     if is_compiled {
         tell_compiled(context, &before, &release, &compiled).await?;
     } else {
-        tell_sources(context, &before, &release).await?;
+        tell_sources(context, &before, &packages).await?;
     }
     tell_jobs(context, &before, &release).await?;
     let named = format!("{}/{}", release.release.name, release.release.version);
@@ -112,9 +117,9 @@ pub async fn upload_release(
 async fn tell_sources(
     context: &TaskContext,
     before: &KnownParts,
-    release: &ReleaseVersion,
+    packages: &[PackageInfo],
 ) -> Result<(), Interrupted> {
-    let sources = release.packages.iter().filter(|package| package.source.is_some());
+    let sources = packages.iter().filter(|package| package.source.is_some());
     let packages = sources.map(|package| {
         let is_it =
             |other: &PackageInfo| other.name == package.name && other.fingerprint == package.fingerprint;
