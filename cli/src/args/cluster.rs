@@ -8,6 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum ClusterCommand {
     /// Show every replica, who leads, and how far each one is
     Status,
+    /// List when the certificates of the fleet's authority and of the replica that answers end
+    Certificates,
     /// Make a single-use token for `directord join`
     JoinToken {
         /// Seconds until it is worthless

@@ -25,6 +25,7 @@ pub(super) async fn info(context: &mut Context<'_>) -> Result<(), Error> {
 pub(super) async fn cluster(context: &mut Context<'_>, command: ClusterCommand) -> Result<(), Error> {
     match command {
         ClusterCommand::Status => status(context).await,
+        ClusterCommand::Certificates => certificates(context).await,
         ClusterCommand::JoinToken { ttl } => join_token(context, ttl).await,
         ClusterCommand::RemoveMember { id } => remove_member(context, id).await,
         ClusterCommand::Transfer { id } => transfer(context, id.unwrap_or(0)).await,
@@ -88,6 +89,23 @@ fn number(told: Option<u64>) -> Cell {
 
 fn mebibytes(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { format!("{} MiB", bytes >> 20) }
+}
+
+const CERTIFICATES: &[Column] =
+    &[column("Certificate", "name"), column("Expires", "expires_at"), column("Days left", "days_left")];
+
+async fn certificates(context: &mut Context<'_>) -> Result<(), Error> {
+    let answer =
+        call!(context.fleet, ClusterClient.list_certificates(ListFleetCertificatesRequest {})).await?;
+    let listing = Listing::of("certificates", CERTIFICATES, answer.certificates, |certificate| {
+        let days = certificate.days_left;
+        [
+            certificate.name.into(),
+            Cell::Time(certificate.expires_at_unix_ms),
+            Cell::Both(days.to_string(), json!(days)),
+        ]
+    });
+    context.console.list(&listing)
 }
 
 async fn join_token(context: &mut Context<'_>, ttl_seconds: u32) -> Result<(), Error> {

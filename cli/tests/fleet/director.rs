@@ -48,6 +48,7 @@ pub struct Script {
     pub upload: Answer<Streaming<UploadBlobRequest>, UploadBlobResponse>,
     pub download: Answer<DownloadBlobRequest, Parts<BlobPart>>,
     pub stat: Answer<StatBlobRequest, StatBlobResponse>,
+    pub list_certificates: Answer<ListFleetCertificatesRequest, ListFleetCertificatesResponse>,
     pub save_snapshot: Answer<SaveSnapshotRequest, Parts<SnapshotPart>>,
 }
 
@@ -72,6 +73,7 @@ impl Default for Script {
             upload: unscripted(),
             download: unscripted(),
             stat: unscripted(),
+            list_certificates: unscripted(),
             save_snapshot: unscripted(),
         }
     }
@@ -253,6 +255,12 @@ impl Cluster for Scripted {
         request: Request<ClusterStatusRequest>,
     ) -> Result<Response<ClusterStatusResponse>, Status> {
         scripted!(self.status(request))
+    }
+    async fn list_certificates(
+        &self,
+        request: Request<ListFleetCertificatesRequest>,
+    ) -> Result<Response<ListFleetCertificatesResponse>, Status> {
+        scripted!(self.list_certificates(request))
     }
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         Err(Status::unimplemented("never scripted"))

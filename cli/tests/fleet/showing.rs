@@ -72,6 +72,24 @@ async fn the_clusters_status() {
     );
 }
 
+#[tokio::test]
+async fn when_the_fleets_own_certificates_end() {
+    let row = |name: &str, expires_at_unix_ms, days_left| FleetCertificate {
+        name: name.into(),
+        expires_at_unix_ms,
+        days_left,
+    };
+    let certificates =
+        vec![row("fleet.authority", 1_935_792_000_000, 1200), row("replica.1.certificate", 1_000, -3)];
+    let list_certificates =
+        answer(move |_| Ok(ListFleetCertificatesResponse { certificates: certificates.clone() }));
+    let director = Director::start(Script { list_certificates, ..Script::default() }).await;
+    let output = run(&["-e", &director.address(), "cluster", "certificates", "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let days: Vec<_> = value["rows"].as_array().unwrap().iter().map(|row| &row["days_left"]).collect();
+    assert_eq!(days, [1200, -3], "{value}");
+}
+
 fn instance(index: u32, process_state: &str) -> Instance {
     Instance {
         deployment: "web".into(),

@@ -8,12 +8,14 @@ use agent_client_grpc::RemoteAgents;
 use bytes::Bytes;
 use executor::ports::Vault;
 use futures::{Stream, StreamExt as _};
+use model::Timestamp;
 use owned_tasks::OwnedTasks;
-use service::Service;
 use service::ops::Wanted;
+use service::{Caller, Service, ServiceError};
 use tonic_health::server::HealthReporter;
 
 use crate::auth::Doorkeeper;
+use crate::expiry;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::membership::Membership;
 use crate::secrets::Kek;
@@ -48,6 +50,18 @@ pub struct Door {
 }
 
 impl Door {
+    /// Returns when the fleet's own certificates end, by what they are of: this replica's, which is renewed in time, and the
+    /// authority's. Read locally: every replica knows.
+    pub(crate) fn certificates(&self, caller: &Caller) -> Result<Vec<(String, Timestamp)>, ServiceError> {
+        self.service.may_see_fleet(caller)?;
+        let own = Timestamp(self.membership.peers.identity().ends_at_unix().saturating_mul(1000));
+        let authorities =
+            self.service.info().map(|cluster| cluster.secrets.authority_pem).unwrap_or_default();
+        let authorities = expiry::of_pem(&authorities).map(|ends_at| ("fleet.authority".to_owned(), ends_at));
+        let replica = (format!("replica.{}.certificate", self.membership.id), own);
+        Ok(authorities.chain([replica]).collect())
+    }
+
     /// Returns the wish for an archive that somebody else keeps.
     pub(crate) fn wanted(&self, location: String, digest: Option<String>) -> Wanted {
         let vault = self.vault.clone();

@@ -11,10 +11,16 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Returns when a certificate ends; none if the value is no certificate. Nothing else of the value leaves here.
 pub fn of(vault: &dyn Vault, variable: &Variable) -> Option<Timestamp> {
     let value = vault.open(variable.name.as_str(), &variable.sealed).ok()?;
-    let pem = value["certificate"].as_str()?;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let ends_at = pem.parse_x509().ok()?.validity().not_after.timestamp();
-    Some(Timestamp(ends_at.checked_mul(1000)?))
+    of_pem(value["certificate"].as_str()?).next()
+}
+
+/// Returns when each of the certificates in a text ends, as far as they are some.
+pub fn of_pem(text: &str) -> impl Iterator<Item = Timestamp> {
+    let ends_at = |pem: x509_parser::pem::Pem| {
+        let ends_at = pem.parse_x509().ok()?.validity().not_after.timestamp();
+        Some(Timestamp(ends_at.checked_mul(1000)?))
+    };
+    x509_parser::pem::Pem::iter_from_buffer(text.as_bytes()).map_while(Result::ok).filter_map(ends_at)
 }
 
 /// Returns how many whole days are left; less than none of what has ended.

@@ -114,6 +114,11 @@ impl TlsIdentity {
         self.current.load().client.clone()
     }
 
+    /// Returns when the certificate ends, by the Unix clock.
+    pub fn ends_at_unix(&self) -> i64 {
+        self.current.load().valid_unix.1
+    }
+
     /// Returns how long the certificate is still good, by our own clock; nothing if it has not even begun.
     pub fn seconds_left(&self) -> i64 {
         let now = time::OffsetDateTime::now_utc().unix_timestamp();

@@ -38,6 +38,7 @@ pub struct JobArchive {
     consumes: Vec<ConsumedLink>,
     templates: Vec<(String, String)>,
     logs: Value,
+    document: Value,
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -69,10 +70,11 @@ impl JobArchive {
             logs: spec.logs()?,
             name: name.clone(),
             properties,
+            document: Value::Null,
             files,
         };
         job.check_files()?;
-        Ok(job)
+        Ok(Self { document, ..job })
     }
 
     /// Reads the archive that a blob holds.
@@ -111,6 +113,11 @@ impl JobArchive {
         };
         let templates = self.templates.iter().map(template).collect();
         Ok(JobTemplates { name: self.name.clone(), release: release.clone(), monit, templates })
+    }
+
+    /// Returns what `job.MF` says.
+    pub fn spec(&self) -> &Value {
+        &self.document
     }
 
     /// Returns the job as the state files it.

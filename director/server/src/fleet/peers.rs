@@ -38,6 +38,11 @@ impl PeerChannels {
         Self { identity, shared: Mutex::default() }
     }
 
+    /// Returns this replica's certificate, as it is now.
+    pub fn identity(&self) -> &TlsIdentity {
+        &self.identity
+    }
+
     /// Returns the channel to a peer for fleet calls, relays and blobs. Lazy, shared.
     pub fn shared(&self, node: NodeId, address: &str) -> Result<Channel, ConnectError> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -23,6 +23,7 @@ use super::request_id;
 use crate::auth::hash_password;
 use crate::door::Door;
 use crate::error_map::{bad_request, internal, status};
+use crate::expiry;
 use crate::fleet::backup::Sending;
 use crate::fleet::leaving::Removal;
 use crate::fleet::log::now;
@@ -94,6 +95,20 @@ impl Cluster for Door {
             leader: self.membership.node.status().leader.unwrap_or_default(),
             cluster_id: self.service.info().map(|c| c.cluster_id).unwrap_or_default(),
         }))
+    }
+
+    async fn list_certificates(
+        &self,
+        request: Request<pb::ListFleetCertificatesRequest>,
+    ) -> Result<Response<pb::ListFleetCertificatesResponse>, Status> {
+        let caller = self.caller(&request).await?;
+        let row = |(name, ends_at): (String, Timestamp)| pb::FleetCertificate {
+            name,
+            expires_at_unix_ms: ends_at.0,
+            days_left: expiry::days_left(ends_at),
+        };
+        let certificates = self.certificates(&caller).map_err(status)?.into_iter().map(row).collect();
+        Ok(Response::new(pb::ListFleetCertificatesResponse { certificates }))
     }
 
     async fn create_join_token(

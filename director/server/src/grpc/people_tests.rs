@@ -36,6 +36,7 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Cluster/CreateJoinToken", &[], "A"),
     ("Cluster/CreateUserToken", &[("ttl_seconds", "60")], "R TA TR UR US"),
     ("Cluster/Info", &[], "anybody"),
+    ("Cluster/ListCertificates", &[], "R"),
     ("Cluster/ListUserTokens", &[], "R TA TR UR US"),
     ("Cluster/ListUsers", &[], "A"),
     ("Cluster/PutUser", &[], "A"),

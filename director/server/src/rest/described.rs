@@ -9,7 +9,7 @@ use axum::middleware::from_fn;
 
 use super::{
     Rest, answer, artifacts, cloud_check, configs, deployments, exports, history, info, instances, leftovers,
-    links, logs, openapi, snapshots, ssh, tasks, variables,
+    links, logs, openapi, parts, snapshots, ssh, tasks, variables,
 };
 
 /// The methods of a path.
@@ -105,6 +105,10 @@ fn of_director() -> Table {
                     put(info::set_resurrection, "setResurrection", "", "Pause or resume resurrection"),
                 ),
             ),
+        ),
+        (
+            "/director/certificate_expiry",
+            get(info::certificates, "directorCertificates", "R", "Tell when the director's certificates end"),
         ),
         ("/locks", get(history::locks, "locks", "R", "List the locks that are held")),
         (
@@ -337,6 +341,8 @@ fn of_artifacts() -> Table {
             "/packages/matches_compiled",
             yaml(post(exports::matches_compiled, "matchCompiledPackages", "", "The same of compiled ones")),
         ),
+        ("/packages/blobs/{id}", get(parts::source, "packageSource", "R", "Read the source of a package")),
+        ("/jobs", get(parts::jobs, "jobs", "R", "Find a job by its fingerprint")),
         (
             "/stemcells",
             get(artifacts::stemcells, "stemcells", "R TA", "List stemcells").merge(post(

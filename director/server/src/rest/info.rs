@@ -10,7 +10,9 @@ use service::ServiceError;
 use super::Rest;
 use super::content::JsonBody;
 use super::login::{Login, Visitor};
-use super::outcome::{Answer, IsSet};
+use super::outcome::{Answer, IsSet, List};
+use super::times;
+use crate::expiry;
 
 /// What this director is.
 #[derive(JsonSchema, Serialize)]
@@ -132,4 +134,23 @@ pub(super) async fn set_resurrection(
 ) -> Answer<IsSet> {
     rest.door.service.set_resurrection(&caller, None, body.resurrection_paused).await?;
     Ok(IsSet)
+}
+
+/// When a certificate of the director's ends.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct CertificateRow {
+    certificate_path: String,
+    expiry: String,
+    days_left: i64,
+}
+
+/// When the certificates of the director end: of the replica that answers, and of the authority that all have theirs from.
+pub(super) async fn certificates(Login(caller): Login, State(rest): State<Rest>) -> List<CertificateRow> {
+    let found = rest.door.certificates(&caller)?;
+    let row = |(path, ends_at)| CertificateRow {
+        certificate_path: path,
+        expiry: times::written(ends_at),
+        days_left: expiry::days_left(ends_at),
+    };
+    Ok(Json(found.into_iter().map(row).collect()))
 }

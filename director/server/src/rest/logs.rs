@@ -19,7 +19,7 @@ use super::outcome::{Answer, Content, SeeTask};
 use super::repeats;
 
 /// Bytes in one piece of a body.
-const PIECE_BYTES: usize = 256 * 1024;
+pub(super) const PIECE_BYTES: usize = 256 * 1024;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct LogsQuery {

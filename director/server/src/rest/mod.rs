@@ -24,6 +24,7 @@ mod login;
 mod logs;
 mod openapi;
 mod outcome;
+mod parts;
 mod repeats;
 mod snapshots;
 mod ssh;
@@ -94,6 +95,8 @@ mod bodies_tests;
 mod history_tests;
 #[cfg(test)]
 mod links_tests;
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod people_tests;
 #[cfg(test)]

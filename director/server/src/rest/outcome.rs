@@ -164,6 +164,35 @@ impl OperationOutput for Content {
     }
 }
 
+/// Bytes, and what a file of them may be called.
+pub(super) struct NamedContent {
+    /// The file's name.
+    pub name: String,
+    /// They.
+    pub content: Content,
+}
+
+impl IntoResponse for NamedContent {
+    fn into_response(self) -> Response {
+        use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (CONTENT_LENGTH, self.content.size_bytes.to_string()),
+            (CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.name)),
+        ];
+        (headers, self.content.body).into_response()
+    }
+}
+
+impl OperationOutput for NamedContent {
+    type Inner = Self;
+
+    fn inferred_responses(_: &mut GenContext, _: &mut Operation) -> ByStatus {
+        let bytes = json_schema!({ "type": "string", "format": "binary" });
+        vec![(Some(200), with("The bytes.", "application/octet-stream", bytes))]
+    }
+}
+
 /// Returns an answer without a body.
 pub(super) fn empty(about: &str) -> Described {
     Described { description: about.into(), ..Described::default() }
