@@ -1,11 +1,12 @@
 //! The main job, end to end, with real agents and real processes, by any user.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chaos_tests::cluster::{CloudKind, Cluster};
 use chaos_tests::needs::{self, Need};
-use chaos_tests::workload::{Hello, Net, upload_hello};
+use chaos_tests::workload::{Hello, Net, upload_hello, write_file};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -53,6 +54,42 @@ async fn hello_is_deployed_again_changed_and_deleted() -> Result<()> {
     let left = std::fs::read_dir(cluster.cloud_root().join("vms"))?.count();
     assert_eq!(left, 0, "VMs are left in {}", cluster.cloud_root().display());
     assert!(TcpStream::connect((first[0].ips[0].as_str(), 8080)).await.is_err(), "the daemon is still there");
+    cluster.finish().await
+}
+
+#[tokio::test]
+async fn disks_with_names_are_found_by_their_names_in_whatever_vm_the_instance_has() -> Result<()> {
+    if !needs::met(&[Need::Ruby, Need::Gcc]) {
+        return Ok(());
+    }
+    let cluster = Cluster::start(1, CloudKind::Process).await?;
+    upload_hello(&cluster, Net::Loopback(cluster.loopback_net())).await?;
+    let client = cluster.client()?;
+    let hello = Hello { instances: 1, disk: Some("small"), ..Hello::default() };
+    let with = |disks: &str| {
+        let named = format!("persistent_disks: [{disks}]");
+        write_file(&cluster, "named.yml", &hello.manifest().replace("persistent_disk_type: small", &named))
+    };
+    let disks = "{name: data, type: small}, {name: wal, type: small}";
+    cluster.operate(&["-d", "hello", "deploy", &with(disks)?]).await?;
+    let disk = async |name: &str| -> Result<(String, PathBuf)> {
+        let found = client.instances("hello").await?;
+        let vm = found.first().context("an instance")?.vm_cid.clone();
+        Ok((vm.clone(), cluster.cloud_root().join("vms").join(vm).join("vcap/instance/disks").join(name)))
+    };
+    let (first_vm, data) = disk("data").await?;
+    std::fs::write(data.join("rows"), "precious")?;
+    assert!(disk("wal").await?.1.join(".").is_dir());
+
+    cluster.operate(&["-d", "hello", "deploy", &with(disks)?, "--recreate"]).await?;
+    let (second_vm, data) = disk("data").await?;
+    assert_ne!(first_vm, second_vm);
+    assert_eq!(std::fs::read_to_string(data.join("rows"))?, "precious");
+
+    cluster.operate(&["-d", "hello", "deploy", &with("{name: data, type: small}")?]).await?;
+    assert!(!disk("wal").await?.1.is_symlink());
+    assert_eq!(std::fs::read_to_string(data.join("rows"))?, "precious");
+    assert_eq!(client.lost().await?, Vec::new());
     cluster.finish().await
 }
 
