@@ -291,6 +291,60 @@ async fn a_package_is_compiled_against_its_dependencies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiling_beside_jobs_leaves_them_what_they_have() {
+    let deployment = Deployment::new().await;
+    deployment.upload("upload").await;
+    deployment.ask("apply", Method::Apply { spec: deployment.spec.clone() }).await;
+    let blobs = &deployment.fleet.shared.blobs;
+    let source = blobs.add(tgz(&[("packaging", "touch $BOSH_INSTALL_TARGET/out\n")]));
+    let compile = Method::CompilePackage {
+        source: BlobRef { blob: source.clone(), digest: format!("sha256:{source}") },
+        name: "app".into(),
+        version: "1".into(),
+        dependencies: vec![],
+    };
+    deployment.ask("compile", compile).await;
+    let base = deployment.agent.base();
+    assert!(base.join("packages/sleeper/bin/sleeper").exists());
+    assert!(base.join("jobs/web/packages/sleeper/bin/sleeper").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_of_no_configuration_installs_nothing() {
+    let deployment = Deployment::new().await;
+    let mut spec = deployment.spec.clone();
+    spec["configuration_hash"] = json!("");
+    assert_eq!(deployment.ask("bind", Method::Apply { spec }).await, json!("applied"));
+    let base = deployment.agent.base();
+    assert!(!base.join("jobs/web").exists() && !base.join("packages/sleeper").exists());
+    assert_eq!(deployment.read("instance/name"), "web");
+    let state = deployment.state("state").await;
+    assert_eq!(state["job_state"], "running", "nothing is there that does not run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_wants_to_be_asked_again_is() {
+    let deployment = Deployment::new().await;
+    deployment.upload("upload").await;
+    deployment.ask("apply", Method::Apply { spec: deployment.spec.clone() }).await;
+    let base = deployment.agent.base();
+    let asked = base.join("asked");
+    let script = format!(
+        "echo $* >> {asked}\nif [ $(wc -l < {asked}) = 1 ]; then echo -1; else echo 0; fi",
+        asked = asked.display()
+    );
+    support::write_program(&base.join("jobs/web/bin/drain"), &script);
+    let shutdown = |spec| Method::Drain { kind: DrainKind::Shutdown, spec };
+    assert_eq!(deployment.ask("drain", shutdown(None)).await, json!(0));
+    let told = deployment.read("asked");
+    assert_eq!(told, "job_shutdown hash_unchanged\njob_check_status hash_unchanged\n");
+    support::write_program(&base.join("jobs/web/bin/drain"), "echo soon");
+    let failed = deployment.fleet.call(1, &deployment.agent.id, "garbled", shutdown(None)).await;
+    let message = failed.unwrap_err().to_string();
+    assert!(message.contains("did not return a signed integer"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_are_fetched() {
     let deployment = Deployment::new().await;
     let log = deployment.agent.base().join("data/sys/log/web");

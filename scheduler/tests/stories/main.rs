@@ -19,6 +19,7 @@ mod sizes;
 mod states;
 mod statics;
 mod surplus;
+mod traps;
 mod updates;
 
 #[path = "../golden/fixture.rs"]

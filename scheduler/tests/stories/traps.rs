@@ -1,0 +1,97 @@
+//! What is easily taken for something else in manifests and configs, where no recorded plan shows it.
+
+use model::ErrorCode;
+use model::instance::InstanceState;
+use model::plan::Plan;
+use model::step::Action;
+use serde_json::json;
+
+use crate::director::{Director, cloud_config, group, manifest, steps};
+
+#[test]
+fn one_group_has_no_two_packages_of_one_name() {
+    let mut director = Director::new(&cloud_config());
+    let mut other = director.world.releases[0].clone();
+    other.release.name = "other".into();
+    other.packages.iter_mut().for_each(|package| package.fingerprint = "another".into());
+    let server = other.job("server").unwrap().packages.clone();
+    other
+        .jobs
+        .iter_mut()
+        .filter(|job| job.name.as_str() == "store")
+        .for_each(|job| job.packages = server.clone());
+    director.world.releases.push(other);
+    let mut apart = manifest(&[group(1), group(1)]);
+    apart["releases"].as_array_mut().unwrap().push(json!({"name": "other", "version": "1"}));
+    apart["instance_groups"][1]["name"] = json!("h");
+    let store = json!({"name": "store", "release": "other"});
+    apart["instance_groups"][1]["jobs"] = json!([store]);
+    director.plan(&apart).unwrap();
+    let mut together = apart.clone();
+    together["instance_groups"][0]["jobs"].as_array_mut().unwrap().push(store);
+    let (code, told) = director.complaint(&together);
+    assert_eq!(code, ErrorCode::JobPackageCollision.number());
+    assert!(told.contains("collision detected in instance group 'g'"), "{told}");
+}
+
+#[test]
+fn names_that_are_relative_to_a_deployment_are_not_for_cloud_configs() {
+    let mut config = cloud_config();
+    config["compilation"]["workers"] = json!("((secret))");
+    let mut director = Director::new(&config);
+    director.world.variables.available = true;
+    let (code, told) = director.complaint(&manifest(&[group(1)]));
+    assert_eq!(code, ErrorCode::ConfigServerIncorrectNameSyntax.number());
+    assert!(told.contains("'secret'"), "{told}");
+    // In a runtime config they are each deployment's own.
+    let mut director = Director::new(&cloud_config());
+    director.world.variables.available = true;
+    let check = json!({"name": "check", "release": "golden", "properties": {"exit_code": "((secret))"}});
+    let addons =
+        json!({"releases": [{"name": "golden", "version": "1"}], "addons": [{"name": "x", "jobs": [check]}]});
+    director.world.put_config("runtime", "default", addons.to_string());
+    director.plan(&manifest(&[group(1)])).unwrap();
+}
+
+#[test]
+fn a_disk_type_is_what_it_says_and_not_what_it_is_called() {
+    let mut config = cloud_config();
+    for (name, size) in [("same", 1000), ("less", 500)] {
+        config["disk_types"].as_array_mut().unwrap().push(json!({"name": name, "disk_size": size}));
+    }
+    let mut director = Director::new(&config);
+    let mut with = |name: &str| {
+        let mut group = group(1);
+        group["persistent_disk_type"] = json!(name);
+        director.deploy(&manifest(&[group]))
+    };
+    with("disk");
+    let disks = |plan: Plan| steps(&plan, Some("Updating instance g")).concat().contains("create_disk");
+    assert!(!disks(with("same")));
+    assert!(disks(with("less")));
+}
+
+#[test]
+fn only_those_who_should_have_a_vm_are_missed() {
+    let mut director = Director::new(&cloud_config());
+    director.deploy(&manifest(&[group(4)]));
+    director.world.vms.clear();
+    for instance in &mut director.world.instances {
+        match instance.spec.index {
+            1 => instance.state = InstanceState::Stopped,
+            2 => instance.state = InstanceState::Detached,
+            3 => instance.ignore = true,
+            _ => {}
+        }
+    }
+    let all: Vec<_> = director.world.instances.iter().map(|instance| instance.spec.id.clone()).collect();
+    let view = director.view();
+    let plan = scheduler::plan_resurrection(&director.world.director, &view.facts(), &all).unwrap();
+    let made = |index: u32| {
+        let id = director.instances()[index as usize].spec.id.clone();
+        plan.units()
+            .flat_map(|unit| &unit.steps)
+            .any(|step| matches!(&step.action, Action::CreateVm { instance, .. } if *instance == id))
+    };
+    assert_eq!([0, 1, 2, 3].map(made), [true, true, false, false], "who is stopped has a VM, too");
+}
