@@ -114,6 +114,17 @@ pub enum Error {
         /// The task.
         id: u64,
     },
+    /// A session on a machine did not end well.
+    #[error("the session on {instance} ended with {status}")]
+    SessionFailed {
+        /// `group/id`.
+        instance: String,
+        /// How.
+        status: String,
+    },
+    /// Ctrl-C, or the end of the terminal, during a session.
+    #[error("interrupted")]
+    Interrupted,
     /// A release cannot be made from its folder.
     #[error("failed to create a release from `{folder}`")]
     CreateRelease {
@@ -151,13 +162,14 @@ impl Error {
             Self::File { action: "read", .. } => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::NotLoggedIn(_) | Self::NotAllowed(_) => Exit::NotAllowed,
-            Self::Detached { .. } => Exit::Detached,
+            Self::Detached { .. } | Self::Interrupted => Exit::Detached,
             Self::File { .. }
             | Self::Output(_)
             | Self::Refused { .. }
             | Self::TaskFailed { .. }
             | Self::ErrandFailed { .. }
             | Self::ProblemsFound { .. }
+            | Self::SessionFailed { .. }
             | Self::CreateRelease { .. }
             | Self::Backup { .. }
             | Self::Protocol(_) => Exit::Failed,

@@ -7,7 +7,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Overlay, Wait};
+use super::{Overlay, Wait, Way};
 
 /// How a deploy goes about it; all of it is also in the manifest or off.
 #[derive(Clone, Debug, Default, Args)]
@@ -250,7 +250,16 @@ pub struct FetchLogs {
     /// Where to put the archive
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: Utf8PathBuf,
-    /// Follow or not.
+    /// Show logs as they grow, through ssh
+    #[arg(long, short = 'f', conflicts_with_all = ["detach", "dir"])]
+    pub follow: bool,
+    /// With --follow: begin with so many lines of each file
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub num: u32,
+    /// How to get there, with --follow.
+    #[command(flatten)]
+    pub way: Way,
+    /// Follow the task or not.
     #[command(flatten)]
     pub wait: Wait,
 }

@@ -6,6 +6,7 @@ mod artifacts;
 mod cluster;
 mod deployments;
 mod links;
+mod sessions;
 mod tasks;
 
 use camino::Utf8PathBuf;
@@ -15,6 +16,7 @@ pub use artifacts::*;
 pub use cluster::*;
 pub use deployments::*;
 pub use links::*;
+pub use sessions::*;
 pub use tasks::*;
 
 use crate::settings::Connection;
@@ -144,8 +146,12 @@ pub enum Command {
     Errands,
     /// Run an errand
     RunErrand(RunErrand),
-    /// Fetch instances' logs
+    /// Fetch instances' logs, or follow them
     Logs(FetchLogs),
+    /// Log in to an instance, or run a command on several
+    Ssh(Ssh),
+    /// Copy files to and from instances
+    Scp(Scp),
     /// List a deployment's variables
     Variables,
     /// Show a variable

@@ -26,10 +26,11 @@ fn the_commands_are_these() {
         info cluster user create-release upload-release releases inspect-release delete-release export-release upload-stemcell
         stemcells delete-stemcell blob update-config update-cloud-config update-runtime-config update-cpi-config configs config delete-config
         deploy plan diff interpolate deployments deployment manifest delete-deployment instances start
-        stop restart recreate ignore unignore errands run-errand logs variables variable
-        deployed-variable certificates link-providers link-consumers links create-link delete-link link-address orphaned-vms disks
-        orphan-disk attach-disk delete-vm delete-disk snapshots take-snapshot delete-snapshot delete-snapshots cloud-check resurrect
-        clean-up tasks task cancel-task events locks health leaks watch completions
+        stop restart recreate ignore unignore errands run-errand logs ssh scp
+        variables variable deployed-variable certificates link-providers link-consumers links create-link delete-link link-address
+        orphaned-vms disks orphan-disk attach-disk delete-vm delete-disk snapshots take-snapshot delete-snapshot delete-snapshots
+        cloud-check resurrect clean-up tasks task cancel-task events locks health leaks
+        watch completions
     "#]]
     .assert_eq(&names.chunks(10).map(|line| line.join(" ") + "\n").collect::<String>());
 }

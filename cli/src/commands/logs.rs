@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::follow;
 
 pub(super) async fn fetch(context: &mut Context<'_>, args: FetchLogs) -> Result<(), Error> {
-    let FetchLogs { instances, agent, system, all_logs, only, dir, wait } = args;
+    let FetchLogs { instances, agent, system, all_logs, only, dir, wait, .. } = args;
     let logs = match (agent, system, all_logs) {
         (_, _, true) => "agent,job,system",
         (true, _, _) => "agent",

@@ -15,6 +15,7 @@ mod leftovers;
 mod links;
 mod logs;
 mod releases;
+mod sessions;
 mod snapshot;
 mod snapshots;
 mod staged;
@@ -95,7 +96,10 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::DeleteDeployment(args) => deployments::delete(context, args).await,
         Command::Errands => deployments::errands(context).await,
         Command::RunErrand(args) => deployments::run_errand(context, args).await,
+        Command::Logs(args) if args.follow => sessions::follow(context, args).await,
         Command::Logs(args) => logs::fetch(context, args).await,
+        Command::Ssh(args) => sessions::ssh(context, args).await,
+        Command::Scp(args) => sessions::scp(context, args).await,
         Command::Variables => variables::variables(context).await,
         Command::Variable(args) => variables::variable(context, args).await,
         Command::DeployedVariable(args) => variables::deployments_with(context, args).await,

@@ -6,6 +6,7 @@ mod binary;
 mod calls;
 mod director;
 mod following;
+mod sessions;
 mod showing;
 mod tls;
 mod transfers;
