@@ -17,6 +17,14 @@ pub enum Need {
     SystemdAnalyze,
     /// The yardstick of the measurements.
     Etcd,
+    /// What operators log in with.
+    Ssh,
+    /// What they log in to, in VMs on the host's own files.
+    Sshd,
+    /// What they become root with there.
+    Sudo,
+    /// Enters a VM.
+    Nsenter,
 }
 
 impl Need {
@@ -26,6 +34,10 @@ impl Need {
             Self::Gcc => "gcc",
             Self::SystemdAnalyze => "systemd-analyze",
             Self::Etcd => "etcd",
+            Self::Ssh => "ssh",
+            Self::Sshd => "sshd",
+            Self::Sudo => "sudo",
+            Self::Nsenter => "nsenter",
         }
     }
 
@@ -33,6 +45,9 @@ impl Need {
         match self {
             Self::SystemdAnalyze => "systemd",
             Self::Etcd => "etcd-server",
+            Self::Ssh => "openssh-client",
+            Self::Sshd => "openssh-server",
+            Self::Nsenter => "util-linux",
             other => other.program(),
         }
     }
@@ -40,7 +55,9 @@ impl Need {
     /// Returns whether the program is on the search path.
     pub fn is_met(self) -> bool {
         let path = std::env::var_os("PATH").unwrap_or_default();
+        // What only root runs is not on everybody's path.
         std::env::split_paths(&path)
+            .chain([std::path::PathBuf::from("/usr/sbin")])
             .any(|folder: std::path::PathBuf| Path::new(&folder).join(self.program()).is_file())
     }
 }

@@ -49,6 +49,9 @@ pub struct AgentSettings {
     /// Where the agent answers names, for programs on the VM; none where they ask somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<std::net::SocketAddr>,
+    /// Whether nobody but the agent would start the machine's SSH server: it has no init of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_ssh_server: bool,
 }
 
 /// The VM that an agent lives in.
@@ -161,7 +164,7 @@ mod tests {
         let settings: AgentSettings = serde_json::from_str(text).unwrap();
         assert_eq!(settings.agent_id.as_str(), "a-1");
         assert_eq!(settings.platform, AgentPlatform::Linux);
-        assert!(!settings.path_rewrite);
+        assert!(!settings.path_rewrite && !settings.keeps_ssh_server);
     }
 
     #[test]

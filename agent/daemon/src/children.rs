@@ -5,16 +5,22 @@
 //! then be lost: ours are entered in a table under the same lock that the reaper takes.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use crate::error::ActionError;
 
 /// The children that somebody awaits.
 static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -89,6 +95,26 @@ impl Drop for OurChild {
         }
         OURS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
     }
+}
+
+/// Runs one of the machine's own programs, looked for in `path`, to its end; one that fails says why.
+pub(crate) async fn run(program: &str, arguments: &[&str], path: &OsStr) -> Result<(), ActionError> {
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let ended = async {
+        let (mut child, mut said) = (spawn(&mut command)?, Vec::new());
+        if let Some(mut stderr) = child.pipes().stderr.take() {
+            stderr.read_to_end(&mut said).await?;
+        }
+        io::Result::Ok((child.wait().await?, said))
+    };
+    let (status, said) = ended.await.map_err(ActionError::file("run", Path::new(program)))?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    Err(ActionError::failed(format!("`{program}` failed: {said}")))
 }
 
 /// Collects orphans that have died, until `stop`. For processes that are process 1 or have called

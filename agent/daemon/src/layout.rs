@@ -84,6 +84,12 @@ impl Layout {
         store => "store",
         /// A second persistent disk while the first one is copied to it.
         store_migration_target => "store_migration_target",
+        /// The machine's own SSH host key, public: the stemcell's are not used.
+        ssh_host_key => "bosh/ssh_host_key.pub",
+        /// How the SSH server goes about it.
+        sshd_config => "bosh/sshd_config",
+        /// What the SSH server says.
+        sshd_log => "bosh/log/sshd.log",
         /// Homes of operators' users.
         operators => "bosh_ssh",
         /// Who the instance is.

@@ -38,6 +38,7 @@ mod scripts;
 mod session;
 mod simulated;
 mod spec;
+mod ssh_server;
 mod storage;
 mod supervisor;
 mod vitals;

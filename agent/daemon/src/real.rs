@@ -24,6 +24,7 @@ use crate::platform::linux::LinuxPlatform;
 use crate::platform::process::ProcessPlatform;
 use crate::platform::{FileSystem, Platform};
 use crate::spec::ApplySpec;
+use crate::ssh_server::{self, SshServer};
 use crate::supervisor::{Supervisor, Surroundings, Timing};
 use crate::vitals::Vitals;
 
@@ -36,6 +37,8 @@ pub struct RealMachine {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) disks: Disks,
     pub(crate) names: Arc<Names>,
+    /// Where nobody else starts one.
+    pub(crate) ssh_server: Option<Arc<SshServer>>,
     vitals: Vitals,
 }
 
@@ -73,11 +76,13 @@ impl RealMachine {
         };
         let names = Arc::new(Names::remembered(&layout));
         names::start(&settings, names.clone(), &tasks);
+        let ssh_server = ssh_server::start(&settings, &layout, &tasks);
         let supervisor = Supervisor::new(surroundings, layout.stopped(), tasks);
         let initial =
             settings.disks.persistent.iter().map(|(cid, hint)| (cid.to_string(), hint.clone())).collect();
         let disks = Disks::new(layout.clone(), platform.clone(), file_system(&settings.env), initial);
-        Self { settings, layout, platform, supervisor, blobs, disks, names, vitals: Vitals::default() }
+        let vitals = Vitals::default();
+        Self { settings, layout, platform, supervisor, blobs, disks, names, ssh_server, vitals }
     }
 
     /// Returns the stored apply spec; an empty one before any apply.

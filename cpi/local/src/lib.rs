@@ -24,6 +24,7 @@ mod netns;
 mod network;
 mod power;
 mod process;
+mod reach;
 mod record;
 mod rung;
 mod scope;
@@ -43,6 +44,8 @@ use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind};
 use serde_json::Value;
 
 use cloud::Cloud;
+pub use error::LocalError;
+pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
 use scope::Scope;
 pub use stemcell::{StemcellNames, build_debian_stemcell, build_host_stemcell};

@@ -58,6 +58,7 @@ pub(crate) fn write(
         platform: if has_root { AgentPlatform::Linux } else { AgentPlatform::Process },
         path_rewrite: !has_root,
         resolver: has_root.then_some(RESOLVER),
+        keeps_ssh_server: has_root,
     };
     let path = path(base);
     let dir = path.parent().unwrap_or(base);

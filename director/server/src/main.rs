@@ -1,6 +1,7 @@
 //! The replica `directord`.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,6 +84,16 @@ enum Command {
         #[arg(long)]
         debian: bool,
     },
+    /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
+    ReachVm {
+        /// Where the cloud is: `root` in the replicas' configuration.
+        #[arg(long, default_value = "/var/lib/directord/cloud")]
+        cloud: PathBuf,
+        /// The VM's address.
+        address: IpAddr,
+        /// The port.
+        port: u16,
+    },
 }
 
 fn main() -> ExitCode {
@@ -150,6 +161,12 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             }
             println!("{}", output.display());
             Ok(())
+        }
+        Command::ReachVm { cloud, address, port } => {
+            // A thread of its own, which blocks; so does everything that this process is for.
+            let carried =
+                tokio::task::spawn_blocking(move || cpi_local::reach_vm(&cloud, (address, port).into()));
+            Ok(carried.await??)
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use model::ErrorCode;
 use model::instance::InstanceState;
-use model::plan::Plan;
 use model::step::Action;
 use serde_json::json;
 
-use crate::director::{Director, cloud_config, group, manifest, steps};
+use crate::director::{Director, cloud_config, group, manifest};
 
 #[test]
 fn one_group_has_no_two_packages_of_one_name() {
@@ -51,24 +50,6 @@ fn names_that_are_relative_to_a_deployment_are_not_for_cloud_configs() {
         json!({"releases": [{"name": "golden", "version": "1"}], "addons": [{"name": "x", "jobs": [check]}]});
     director.world.put_config("runtime", "default", addons.to_string());
     director.plan(&manifest(&[group(1)])).unwrap();
-}
-
-#[test]
-fn a_disk_type_is_what_it_says_and_not_what_it_is_called() {
-    let mut config = cloud_config();
-    for (name, size) in [("same", 1000), ("less", 500)] {
-        config["disk_types"].as_array_mut().unwrap().push(json!({"name": name, "disk_size": size}));
-    }
-    let mut director = Director::new(&config);
-    let mut with = |name: &str| {
-        let mut group = group(1);
-        group["persistent_disk_type"] = json!(name);
-        director.deploy(&manifest(&[group]))
-    };
-    with("disk");
-    let disks = |plan: Plan| steps(&plan, Some("Updating instance g")).concat().contains("create_disk");
-    assert!(!disks(with("same")));
-    assert!(disks(with("less")));
 }
 
 #[test]

@@ -53,6 +53,9 @@ async fn setup(machine: &RealMachine, Setup { user, public_key }: Setup) -> Resu
     let networks = &machine.settings.networks;
     let ip =
         default_ip(networks.values()).ok_or_else(|| ActionError::failed("No default ip could be found"))?;
+    if let Some(server) = &machine.ssh_server {
+        server.ready().await?;
+    }
     let host_key = machine.platform.add_operator(&user, key, &machine.layout.operators()).await?;
     Ok(json!({ "command": "setup", "status": "success", "ip": ip, "host_public_key": host_key }))
 }

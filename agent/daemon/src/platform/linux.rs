@@ -1,5 +1,6 @@
 //! A machine with a root of its own: real mounts, owners and users.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use regex::Regex;
 
 use super::users::Users;
 use super::{Credentials, DiskSource, FileSystem, Platform, Unmounted};
+use crate::children;
 use crate::error::ActionError;
 
 /// The user that jobs run as.
@@ -238,14 +240,8 @@ async fn grow(kind: &str, device: &Path, at: &Path) {
 }
 
 async fn run(program: &str, arguments: &[String]) -> Result<(), ActionError> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).kill_on_drop(true).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let output = command.output().await.map_err(ActionError::file("run", Path::new(program)))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ActionError::failed(format!("`{program} {}` failed: {said}", arguments.join(" "))))
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    children::run(program, &arguments, OsStr::new("/usr/sbin:/usr/bin:/sbin:/bin")).await
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod linux;
 pub mod process;
+mod sessions;
 pub(crate) mod users;
 
 use std::collections::BTreeMap;
@@ -119,7 +120,7 @@ pub trait Platform: Send + Sync + 'static {
     /// checked name and key. Twice is once.
     async fn add_operator(&self, user: &str, public_key: &str, homes: &Path) -> Result<String, ActionError>;
 
-    /// Removes the users that were made like that and whose names match.
+    /// Removes the users that were made like that and whose names match, and ends their sessions.
     async fn remove_operators(&self, names: &Regex) -> Result<(), ActionError>;
 }
 

@@ -12,6 +12,8 @@ use nix::libc::O_NOFOLLOW;
 use nix::unistd::{Gid, Uid, chown};
 use regex::Regex;
 
+use super::sessions::Sessions;
+use crate::children;
 use crate::error::ActionError;
 
 /// What the names of operators' users begin with.
@@ -26,6 +28,7 @@ pub(super) struct Users {
     pub passwd: PathBuf,
     pub group: PathBuf,
     pub host_key: PathBuf,
+    pub proc: PathBuf,
     /// Where `useradd` and its like are.
     pub programs: OsString,
 }
@@ -36,6 +39,7 @@ impl Default for Users {
             passwd: "/etc/passwd".into(),
             group: "/etc/group".into(),
             host_key: "/etc/ssh/ssh_host_rsa_key.pub".into(),
+            proc: "/proc".into(),
             programs: "/usr/sbin:/usr/bin:/sbin:/bin".into(),
         }
     }
@@ -81,14 +85,14 @@ impl Users {
         Ok(host_key)
     }
 
-    /// Removes the operators' users whose names match, whether they are logged in or not. None is fine, too.
+    /// Removes the operators' users whose names match, and ends their sessions. None is fine, too.
     pub async fn remove(&self, names: &Regex) -> Result<(), ActionError> {
         let all = self.all()?;
         let chosen = all.iter().filter(|user| is_operators(&user.name) && names.is_match(&user.name));
         let mut failed = Ok(());
         for user in chosen {
             // One that can't be removed keeps nobody else here.
-            failed = failed.and(self.run("userdel", &["-r", "-f", &user.name]).await);
+            failed = failed.and(self.remove_one(user, &all).await);
         }
         failed
     }
@@ -110,14 +114,19 @@ impl Users {
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) -> Result<(), ActionError> {
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).kill_on_drop(true).env("PATH", &self.programs);
-        let output = command.output().await.map_err(ActionError::file("run", Path::new(program)))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(ActionError::failed(format!("`{program}` failed: {said}")))
+        children::run(program, arguments, &self.programs).await
+    }
+
+    /// Removes a user. Nobody gets in as it any more before whoever is in is put out.
+    async fn remove_one(&self, user: &User, all: &[User]) -> Result<(), ActionError> {
+        self.run("usermod", &["-e", "1", &user.name]).await?;
+        // A number that others have, too, says nothing about whose a process is.
+        let is_its_own = user.uid != 0 && all.iter().filter(|other| other.uid == user.uid).count() == 1;
+        let sessions = Sessions { proc: &self.proc, name: &user.name, uid: is_its_own.then_some(user.uid) };
+        sessions.end().await?;
+        self.run("userdel", &["-r", "-f", &user.name]).await?;
+        // Whoever was let in by a server that had looked before we did.
+        sessions.end().await
     }
 }
 
@@ -197,7 +206,9 @@ mod tests {
             }
             let programs = format!("{}:/usr/bin:/bin", folder.path().display()).into();
             let (passwd, group, host_key) = (at("passwd"), at("group"), at("host.pub"));
-            Self { users: Users { passwd, group, host_key, programs }, folder }
+            let proc = at("proc");
+            fs::create_dir(&proc).unwrap();
+            Self { users: Users { passwd, group, host_key, proc, programs }, folder }
         }
 
         fn log(&self) -> Vec<String> {
@@ -265,6 +276,8 @@ mod tests {
         }
         machine.users.remove(&Regex::new("^bosh_1").unwrap()).await.unwrap();
         assert_eq!(machine.names(), ["root", "bosh", "vcap", "bosh_2b"]);
+        let last = &machine.log()[machine.log().len() - 2..];
+        assert_eq!(last, ["usermod -e 1 bosh_1c", "userdel -r -f bosh_1c"], "nobody gets in meanwhile");
         machine.users.remove(&Regex::new(".*").unwrap()).await.unwrap();
         assert_eq!(machine.names(), ["root", "bosh", "vcap"]);
         machine.users.remove(&Regex::new(".*").unwrap()).await.unwrap();

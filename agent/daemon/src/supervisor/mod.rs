@@ -35,6 +35,7 @@ use crate::platform::Platform;
 use crate::proc;
 use memory::{Care, Memory};
 use monit_file::{CheckProcess, Mode};
+pub(crate) use process::Process;
 use service::{Monitored, Running, Service, Wish};
 
 /// The group that BOSH sees.

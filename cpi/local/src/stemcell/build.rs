@@ -41,8 +41,12 @@ impl StemcellNames {
     }
 }
 
-/// Packages that jobs and our agent expect of a Debian stemcell.
-const DEBIAN_PACKAGES: &str = "build-essential,iproute2,ca-certificates,procps,curl,rsync,psmisc,e2fsprogs";
+/// Packages that jobs, our agent and operators who log in expect of a Debian stemcell.
+const DEBIAN_PACKAGES: &str =
+    "build-essential,iproute2,ca-certificates,procps,curl,rsync,psmisc,e2fsprogs,openssh-server,sudo";
+
+/// Every VM makes its own: what is in a stemcell, everybody has who has the stemcell.
+const NO_HOST_KEYS: &str = r#"--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*"#;
 
 /// Writes a stemcell archive to `out` whose VMs run on the host's own files. Takes milliseconds, needs no network.
 ///
@@ -59,7 +63,7 @@ pub fn build_debian_stemcell(out: &Path, names: &StemcellNames) -> Result<(), Lo
     let image = scratch.path().join("image.tar.gz");
     let include = format!("--include={DEBIAN_PACKAGES}");
     let output = Command::new("mmdebstrap")
-        .args(["--variant=minbase", &include, "bookworm"])
+        .args(["--variant=minbase", &include, NO_HOST_KEYS, "bookworm"])
         .arg(&image)
         .output()
         .map_err(LocalError::os("run", "mmdebstrap"))?;
