@@ -13,6 +13,7 @@ use super::rights_tests::{OPEN, READS};
 const SECRET_READS: &[&str] = &[
     "Blobs/Download",
     "CloudCheck/ListProblems",
+    "Cluster/ListCertificates",
     "Cluster/ListUserTokens",
     "Cluster/ListUsers",
     "Variables/Get",
@@ -26,6 +27,7 @@ const REPEATABLE: &[(&str, &str)] =
 const BOUNDED: &[(&str, &str)] = &[
     ("CleanUp/Preview", "no more than one clean-up takes: 1,000 of a kind"),
     ("Blobs/Stat", "one entry for each replica"),
+    ("Cluster/ListCertificates", "the fleet's, and those of the replica that answers"),
     ("Cluster/Status", "one entry for each replica"),
     ("Join/Join", "one entry for each replica"),
     ("Health/Shards", "one entry for each replica"),
