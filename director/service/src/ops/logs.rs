@@ -1,41 +1,14 @@
-//! Logs of instances, and what else tasks leave to be fetched.
+//! Logs of instances.
 
 use model::task::{InstanceFilter, TaskKind};
-use model::{BlobDigest, DeploymentName, ErrorCode, InstanceId, RequestId, TaskId, Timestamp};
+use model::{DeploymentName, ErrorCode, InstanceId, RequestId, TaskId};
 use state::State;
-use state::command::Command;
 
 use super::deployments::{owned, queued};
 use crate::{Caller, Mutation, Service, ServiceError};
 
-/// How long what tasks leave is kept to be fetched, as in BOSH: ten days.
-const BUNDLES_KEPT_MS: i64 = 10 * 24 * 3600 * 1000;
-
-/// As many are forgotten at once; those that are left over wait for the next time.
-const FORGOTTEN_AT_A_TIME: usize = 1000;
-
-/// How long blobs that deletions left are kept: whoever has seen by then that one is here, and does not upload it for that,
-/// has filed what names it.
-const BLOBS_KEPT_MS: i64 = 10 * 60 * 1000;
-
 /// The longest types and filters that are taken: they are in an entry of the log, and nobody types more.
 const WISH_BYTES_MAX: usize = 8 << 10;
-
-/// Returns the command that forgets what tasks left long ago, if there is any.
-pub fn bundles_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
-    let before = Timestamp(now.0 - BUNDLES_KEPT_MS);
-    let old = state.bundles().filter(|(_, left_at)| *left_at <= before).map(|(digest, _)| digest);
-    let digests: Vec<BlobDigest> = old.take(FORGOTTEN_AT_A_TIME).collect();
-    (!digests.is_empty()).then_some(Command::BundlesForget { digests, before })
-}
-
-/// Returns the command that forgets the blobs that deletions left, if there are any that nobody can be about to name.
-pub fn blobs_to_forget(state: &State<'_>, now: Timestamp) -> Option<Command> {
-    let before = Timestamp(now.0 - BLOBS_KEPT_MS);
-    let left = state.forgettable_blobs(before).into_iter();
-    let digests: Vec<BlobDigest> = left.take(FORGOTTEN_AT_A_TIME).collect();
-    (!digests.is_empty()).then_some(Command::BlobsForget { digests, before })
-}
 
 /// Whose logs, and which.
 #[derive(Clone, Debug, Default)]
