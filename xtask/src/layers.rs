@@ -70,6 +70,7 @@ pub const LAYERS: &[Layer] = &[
     row("release", "release", Library, Only(&["model"])),
     row("agent-api", "agent/api", Library, Only(&["model"])),
     row("agent-client-grpc", "agent/client-grpc", Library, Only(&["agent-api", "model", "proto"])),
+    row("agent-client-nats", "agent/client-nats", Library, Only(&["agent-api", "model"])),
     row("cpi-api", "cpi/api", Library, Only(&["model"])),
     row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
     row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "model"])),

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod conformance;
 mod error;
 pub mod fake;
+mod reports;
 mod request;
 mod state;
 
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use model::AgentId;
 
 pub use error::AgentError;
+pub use reports::*;
 pub use request::*;
 pub use state::*;
 

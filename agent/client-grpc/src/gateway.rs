@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::{Heartbeat, JobState};
+use agent_api::{Heartbeat, JobState, VITALS_BYTES_MAX};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -28,9 +28,6 @@ use crate::registry::{Newest, OUTBOUND_MAX, Report, Stream};
 
 /// An agent that has opened a stream says hello at once, or something is wrong with it.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
-/// Vitals are a few hundred bytes; what is larger is none, and not kept.
-const VITALS_BYTES_MAX: usize = 16 << 10;
 
 /// The service; see the module's header.
 pub(crate) struct Gateway {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use agent_api::{Alert, HeartbeatSink};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -143,36 +144,6 @@ pub trait Placement: Send + Sync + 'static {
 
     /// Returns the leader's epoch as far as this replica knows.
     fn epoch(&self) -> Epoch;
-}
-
-/// An agent's alert, as BOSH's health monitor knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// Unique per alert.
-    pub id: String,
-    /// 1 alert, 2 critical, 3 error, 4 warning.
-    pub severity: u32,
-    /// `service (addresses) - event - action`.
-    pub title: String,
-    /// More words.
-    pub summary: String,
-    /// When, seconds since the Unix epoch.
-    pub created_at_unix: i64,
-}
-
-/// Hears what agents say of themselves. Called on the streams' tasks: must not block.
-pub trait HeartbeatSink: Send + Sync + 'static {
-    /// An agent is alive.
-    fn heartbeat(&self, heartbeat: agent_api::Heartbeat);
-
-    /// An agent's supervisor has noticed something.
-    fn alert(&self, agent: &AgentId, alert: Alert);
-
-    /// An agent has opened its stream here. Comes again, without a `disconnected`, when it opens a newer one.
-    fn connected(&self, agent: &AgentId);
-
-    /// An agent's only stream here has ended.
-    fn disconnected(&self, agent: &AgentId);
 }
 
 /// The other replicas.

@@ -1,0 +1,78 @@
+//! A real NATS server on loopback with certificates of its own, what BOSH's agent does on it, and a book of deeds.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+mod authority;
+mod book;
+pub mod go_agent;
+mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_client_nats::{LongTexts, NatsAgents, Options, users};
+use async_trait::async_trait;
+use model::AgentId;
+use owned_tasks::OwnedTasks;
+
+pub use authority::Authority;
+pub use book::Book;
+pub use go_agent::GoAgent;
+pub use server::{NatsServer, missing};
+
+/// Longest that anything may take on a busy machine. Every wait ends with its condition, long before.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an agent may be silent in these tests before it is asked whether it is there.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// One replica's end of the bus. Dropped, it is gone at once, as in a crash.
+pub struct Replica {
+    pub agents: NatsAgents,
+    tasks: OwnedTasks,
+}
+
+/// Texts that agents left in the blobstore.
+pub struct Texts;
+
+#[async_trait]
+impl LongTexts for Texts {
+    async fn take(&self, agent: &AgentId, blob: &str) -> Option<String> {
+        (blob == "a-long-text").then(|| format!("the whole long text of {agent}"))
+    }
+}
+
+impl Replica {
+    pub async fn start(server: &NatsServer, book: &Arc<Book>) -> Self {
+        let tasks = OwnedTasks::new();
+        let options = options(server, users::DIRECTOR);
+        let agents = NatsAgents::connect(options, book.clone(), Arc::new(Texts), &tasks).await.unwrap();
+        Self { agents, tasks }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.tasks.stop_token().cancel();
+    }
+}
+
+/// How to connect as somebody, with short waits.
+pub fn options(server: &NatsServer, common_name: &str) -> Options {
+    let identity = server.authority.identity(common_name);
+    let url = server.url();
+    let mut options =
+        Options::new(vec![url], server.authority.pem_file(), identity.certificate, identity.key);
+    options.poll_every = Duration::from_millis(20);
+    options.answer_within = ANSWER_WITHIN;
+    options
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
