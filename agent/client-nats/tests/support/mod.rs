@@ -1,6 +1,6 @@
 //! A real NATS server on loopback with certificates of its own, what BOSH's agent does on it, and a book of deeds.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
 
 mod authority;
 mod book;
