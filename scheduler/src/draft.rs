@@ -152,10 +152,16 @@ pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
         variables,
         references,
         record,
-        warnings: documents.manifest.warnings.iter().cloned().chain(notes).collect(),
+        warnings: documents.manifest.warnings.iter().cloned().chain(notes).chain(left_alone(input)).collect(),
         groups: documents.manifest.groups,
         compile,
     })
+}
+
+/// Returns what is said to whoever deploys beside instances that nobody touches.
+fn left_alone(input: &PlanInput<'_>) -> Option<String> {
+    let has_ignored = input.deployment.instances.iter().any(|instance| instance.ignore);
+    has_ignored.then(|| "You have ignored instances. They will not be changed.".to_owned())
 }
 
 /// A dead agent fails the deploy before anything is touched, unless nobody needs it (450002).

@@ -9,6 +9,9 @@ use model::*;
 
 use crate::input::DrainMode;
 
+/// What configuring jobs is of an update, in percent. Agents do it together with installing packages, as one deed.
+const CONFIGURING: u8 = 10;
+
 /// Numbers units through a plan.
 #[derive(Default)]
 pub(crate) struct Units(u32);
@@ -47,9 +50,20 @@ impl Steps {
         self.0.push(Step { action, progress: None, on_failure: OnFailure::Stop });
     }
 
-    fn show(&mut self, status: &str, percent: u8, action: Action) {
+    /// Adds a deed that is told, and how much of an update it is, in percent. What is left out leaves its part out, too: an
+    /// update without a stop ends at less than a hundred.
+    fn show(&mut self, status: &str, worth: u8, action: Action) {
+        let percent = self.told().saturating_add(worth).min(100);
         let progress = Some(Progress { status: status.into(), percent });
         self.0.push(Step { action, progress, on_failure: OnFailure::Stop });
+    }
+
+    /// Returns how far the steps so far lead, in percent.
+    fn told(&self) -> u8 {
+        let last = self.0.iter().rev().find(|step| step.progress.is_some());
+        let configured = last.map_or(0, |step| if is_apply(step) { CONFIGURING } else { 0 });
+        let shown = last.and_then(|step| step.progress.as_ref()).map_or(0, |progress| progress.percent);
+        shown + configured
     }
 
     /// Puts a deed before all others.
@@ -152,19 +166,19 @@ impl Steps {
             let script = Script::PreStop;
             let pre_stop = Action::RunScript { instance: i(), agent: a(), script, intent: Some(stop.intent) };
             self.show("executing pre-stop", 5, pre_stop);
-            self.show("executing drain", 10, Action::Drain { instance: i(), agent: a(), drain: stop.drain });
+            self.show("executing drain", 5, Action::Drain { instance: i(), agent: a(), drain: stop.drain });
         }
-        self.show("stopping jobs", 30, Action::StopJobs { instance: i(), agent: a() });
+        self.show("stopping jobs", 20, Action::StopJobs { instance: i(), agent: a() });
         let script = Script::PostStop;
         let post_stop = Action::RunScript { instance: i(), agent: a(), script, intent: Some(stop.intent) };
-        self.show("executing post-stop", 40, post_stop);
+        self.show("executing post-stop", 10, post_stop);
     }
 
     /// Installs jobs and packages.
     pub(crate) fn apply(&mut self, instance: &InstanceId, agent: &AgentId) {
         self.show(
             "installing packages",
-            50,
+            10,
             Action::Apply { instance: instance.clone(), agent: agent.clone() },
         );
     }
@@ -174,21 +188,25 @@ impl Steps {
         let (i, a) = (|| instance.clone(), || agent.clone());
         let script = Script::PreStart;
         let pre_start = Action::RunScript { instance: i(), agent: a(), script, intent: None };
-        self.show("executing pre-start", 70, pre_start);
-        self.show("starting jobs", 90, Action::StartJobs { instance: i(), agent: a() });
+        self.show("executing pre-start", 10, pre_start);
+        self.show("starting jobs", 20, Action::StartJobs { instance: i(), agent: a() });
     }
 
     /// Starts the jobs and waits until they run.
     pub(crate) fn start(&mut self, instance: &InstanceId, agent: &AgentId, watch: WatchKind) {
         let (i, a) = (|| instance.clone(), || agent.clone());
         let run = |script| Action::RunScript { instance: i(), agent: a(), script, intent: None };
-        self.show("executing pre-start", 70, run(Script::PreStart));
-        self.show("starting jobs", 90, Action::StartJobs { instance: i(), agent: a() });
+        self.show("executing pre-start", 10, run(Script::PreStart));
+        self.show("starting jobs", 20, Action::StartJobs { instance: i(), agent: a() });
         self.push(Action::Watch { instance: i(), agent: a(), watch });
-        self.show("executing post-start", 100, run(Script::PostStart));
+        self.show("executing post-start", 10, run(Script::PostStart));
     }
 }
 
 fn key(disk: &Disk) -> (&DiskId, Option<&DiskName>) {
     (&disk.id, disk.spec.name.as_ref())
+}
+
+fn is_apply(step: &Step) -> bool {
+    matches!(step.action, Action::Apply { .. })
 }

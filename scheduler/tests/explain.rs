@@ -302,7 +302,7 @@ fn a_state_change_of_an_ignored_or_unknown_instance_is_refused() {
     let unknown = InstanceFilter { id_or_index: Some("9".into()), ..one() };
     assert_eq!(refuse(&unknown).unwrap_err(), 70001);
     let all = refuse(&InstanceFilter::default()).unwrap();
-    assert_eq!((all.units().count(), all.warnings.len()), (0, 2));
+    assert_eq!((all.units().count(), all.warnings.len()), (0, 3));
 }
 
 #[test]
