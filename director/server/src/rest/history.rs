@@ -189,11 +189,9 @@ pub(super) async fn add(
     let service = &rest.door.service;
     service.may_add_events(&caller)?;
     let wish = body.read()?;
-    if wish.object_name.is_empty() {
-        return Err(told(
-            ErrorCode::ValidationInvalidType,
-            "'object_name' is needed: say what it was done to",
-        ));
+    if wish.action.is_empty() || wish.object_type.is_empty() || wish.object_name.is_empty() {
+        let text = "Action, object_type, object_name are required";
+        return Err(told(ErrorCode::ValidationInvalidType, text));
     }
     let context = match wish.context {
         None | Some(Value::Null) => Default::default(),
