@@ -77,6 +77,7 @@ enum Change {
 impl SimCloud {
     /// Returns an empty cloud. The same seed and the same order of calls give the same fates.
     pub fn new(seed: u64, knobs: Knobs, agents: Arc<dyn Agents>) -> Self {
+        agents.hold(knobs.held_script.as_deref());
         let state = State {
             cloud: MemoryCloud::default(),
             knobs,
@@ -92,6 +93,7 @@ impl SimCloud {
 
     /// Sets the knobs for all calls from now on.
     pub fn set_knobs(&self, knobs: Knobs) {
+        self.inner.agents.hold(knobs.held_script.as_deref());
         self.state().knobs = knobs;
     }
 

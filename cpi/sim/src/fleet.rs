@@ -9,7 +9,7 @@ use dagent::{Agent, AgentParts, Behaviour, DirectorBlobs, Kept, Link, Notices, S
 use model::VmCid;
 use model::agent_settings::{AgentSettings, AgentVm};
 use owned_tasks::{OnExit, OwnedTasks};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -29,6 +29,8 @@ pub trait Agents: Send + Sync {
     fn stop(&self, vm: &VmCid);
     /// Ends the agent of a VM that is gone, disk and all.
     fn remove(&self, vm: &VmCid);
+    /// Has all agents hold a script from ending, instead of the one before.
+    fn hold(&self, script: Option<&str>);
     /// Returns how many were started and not stopped.
     fn count(&self) -> u64;
 }
@@ -38,6 +40,7 @@ impl Agents for () {
     fn start(&self, _: VmCid, _: &CreateVm, _: Duration, _: Duration) {}
     fn stop(&self, _: &VmCid) {}
     fn remove(&self, _: &VmCid) {}
+    fn hold(&self, _: Option<&str>) {}
     fn count(&self) -> u64 {
         0
     }
@@ -51,6 +54,7 @@ pub struct Fleet {
     disks: Mutex<BTreeMap<VmCid, Kept>>,
     dialing: Arc<Semaphore>,
     scratch: Arc<tempfile::TempDir>,
+    held_script: watch::Sender<Option<String>>,
 }
 
 impl Fleet {
@@ -58,7 +62,8 @@ impl Fleet {
     pub fn new(tasks: OwnedTasks) -> std::io::Result<Self> {
         let scratch = Arc::new(tempfile::tempdir()?);
         let dialing = Arc::new(Semaphore::new(DIALING_MAX));
-        Ok(Self { tasks, running: Mutex::default(), disks: Mutex::default(), dialing, scratch })
+        let (running, disks, held_script) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Ok(Self { tasks, running, disks, dialing, scratch, held_script })
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<VmCid, CancellationToken>> {
@@ -85,9 +90,10 @@ impl Agents for Fleet {
         let storage = Storage::Kept(self.disks().entry(vm.clone()).or_default().clone());
         self.running().insert(vm, stop.clone());
         let (dialing, scratch) = (self.dialing.clone(), self.scratch.clone());
+        let held_script = self.held_script.subscribe();
         self.tasks.spawn("simulated agent", OnExit::Ignore, move |_| async move {
             tokio::select! {
-                () = live(settings, storage, tasks, (boot, action), &dialing, scratch) => {}
+                () = live(settings, storage, tasks, (boot, action), &dialing, (scratch, held_script)) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -104,6 +110,10 @@ impl Agents for Fleet {
         self.disks().remove(vm);
     }
 
+    fn hold(&self, script: Option<&str>) {
+        self.held_script.send_replace(script.map(str::to_owned));
+    }
+
     fn count(&self) -> u64 {
         self.running().len() as u64
     }
@@ -115,14 +125,14 @@ async fn live(
     tasks: OwnedTasks,
     (boot, action): (Duration, Duration),
     dialing: &Semaphore,
-    scratch: Arc<tempfile::TempDir>,
+    (scratch, held_script): (Arc<tempfile::TempDir>, watch::Receiver<Option<String>>),
 ) {
     tokio::time::sleep(boot).await;
     let agent_id = settings.agent_id.clone();
     let link = Link::default();
     let blobs = Arc::new(DirectorBlobs::new(link.clone()));
     let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
-    let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, scratch));
+    let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, scratch, held_script));
     let notices = Arc::new(Notices::default());
     let parts = AgentParts { settings, machine, storage, link, notices };
     let stop = tasks.stop_token();

@@ -56,6 +56,8 @@ pub struct Knobs {
     pub boot: Span,
     /// How long each action of an agent takes that does something.
     pub action: Span,
+    /// A script (`pre-start`) that ends in no VM for as long as it stands here: so nobody has to be quick to find a deploy under way.
+    pub held_script: Option<String>,
 }
 
 /// What happens to one call.

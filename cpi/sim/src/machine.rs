@@ -15,6 +15,7 @@ pub(crate) struct SimMachine {
     plain: SimulatedMachine,
     blobs: Arc<dyn Blobs>,
     scratch: Arc<tempfile::TempDir>,
+    held_script: watch::Receiver<Option<String>>,
 }
 
 impl SimMachine {
@@ -23,8 +24,19 @@ impl SimMachine {
         behaviour: Behaviour,
         blobs: Arc<dyn Blobs>,
         scratch: Arc<tempfile::TempDir>,
+        held_script: watch::Receiver<Option<String>>,
     ) -> Self {
-        Self { plain: SimulatedMachine::new(agent.clone(), behaviour), agent, blobs, scratch }
+        Self { plain: SimulatedMachine::new(agent.clone(), behaviour), agent, blobs, scratch, held_script }
+    }
+
+    /// Waits while a script is held.
+    async fn let_go(&self, script: &str, work: &Work) -> Result<(), ActionError> {
+        let mut held_script = self.held_script.clone();
+        tokio::select! {
+            // If nobody is left to hold it, it goes on.
+            _ = held_script.wait_for(|held| held.as_deref() != Some(script)) => Ok(()),
+            () = work.cancel.cancelled() => Err(ActionError::Cancelled),
+        }
     }
 
     async fn upload(&self, content: &[u8]) -> Result<Stored, ActionError> {
@@ -70,6 +82,10 @@ impl Machine for SimMachine {
                 let kinds = order.text(0)?.to_owned();
                 self.plain.perform(order, work).await?;
                 self.logs(&kinds).await
+            }
+            Method::RunScript => {
+                self.let_go(order.text(0)?, work).await?;
+                self.plain.perform(order, work).await
             }
             _ => self.plain.perform(order, work).await,
         }
