@@ -3,7 +3,7 @@
 //! Which values vary is known by the names of their fields; everything else must be equal. Rows whose order is chance
 //! (instances, what is done in parallel) are matched by what they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -241,20 +241,34 @@ impl Comparison<'_> {
                 None => unmatched.push(recorded),
             }
         }
-        for recorded in unmatched {
-            let scored = left.iter().enumerate().map(|(place, ours)| {
+        // Those that are most alike find each other first.
+        let mut scored = Vec::new();
+        for (row, recorded) in unmatched.iter().enumerate() {
+            let fields = recorded.as_object().map_or(1, |fields| fields.len());
+            for (place, ours) in left.iter().enumerate() {
                 let mut names = self.names.clone();
                 let mut trial = Comparison { noun: self.noun, names: &mut names, found: Vec::new() };
                 trial.values(at, recorded, ours);
-                (trial.found.len(), place)
-            });
-            let fields = recorded.as_object().map_or(1, |fields| fields.len());
-            match scored.min().filter(|(count, _)| *count * 3 <= fields) {
-                Some((_, place)) => self.values(at, recorded, left.remove(place)),
+                if trial.found.len() * 3 <= fields {
+                    scored.push((trial.found.len(), row, place));
+                }
+            }
+        }
+        scored.sort_unstable();
+        let (mut of_row, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for (_, row, place) in scored {
+            if !of_row.contains_key(&row) && taken.insert(place) {
+                of_row.insert(row, place);
+            }
+        }
+        for (row, recorded) in unmatched.iter().enumerate() {
+            match of_row.get(&row) {
+                Some(place) => self.values(at, recorded, left[*place]),
                 None => self.note(at, recorded.to_string(), "(no such row)"),
             }
         }
-        for ours in left {
+        let others = left.into_iter().enumerate().filter(|(place, _)| !taken.contains(place));
+        for (_, ours) in others {
             self.note(at, "(no such row)", ours.to_string());
         }
     }

@@ -3,13 +3,14 @@
 //! field, but for what varies from run to run.
 //!
 //! What is different on purpose is in `different.toml`, each with its reason; what is not built yet in `not_yet.toml`.
-//! An entry that is not needed fails the test. Recordings are in `recorded/`, or where `RECORDED` says.
+//! What nobody recorded, and what shows, is in `meanwhile.toml`. An entry that is not needed fails the test. Recordings are in `recorded/`, or where `RECORDED` says.
 //!
 //! Read next: [`player`] (what is sent), [`compare`] (what counts as equal), [`declared`].
 
 mod archives;
 mod compare;
 mod declared;
+mod meanwhile;
 mod names;
 mod player;
 mod recording;
@@ -27,7 +28,8 @@ use cpi_sim::{Knobs, Span};
 use self::archives::Archives;
 use self::client::Client;
 use self::declared::Ledger;
-use self::player::{PASSWORD, Player, USER};
+use self::meanwhile::Meanwhile;
+use self::player::{Backstage, PASSWORD, Player, USER};
 use self::recording::Scenario;
 
 /// Recordings from here on were made with a director that had been emptied in between.
@@ -46,9 +48,12 @@ fn folder() -> PathBuf {
     std::env::var_os("RECORDED").map_or_else(ours, PathBuf::from)
 }
 
+fn calm() -> Knobs {
+    Knobs { action: Span { min_ms: 1, max_ms: 1 }, ..Knobs::default() }
+}
+
 async fn fleet() -> Result<(Cluster, Client)> {
-    let action = Span { min_ms: 1, max_ms: 1 };
-    let cloud = CloudKind::Sim { seed: 7, knobs: Knobs { action, ..Knobs::default() } };
+    let cloud = CloudKind::Sim { seed: 7, knobs: calm() };
     // As their director was.
     let cluster = Cluster::start_with(1, cloud, "[disks]\nenable_snapshots = true\n").await?;
     let file = cluster.folder().join("password");
@@ -81,6 +86,7 @@ async fn the_bosh_cli_is_answered_as_it_was_by_its_own_director() -> Result<()> 
     ensure!(!scenarios.is_empty(), "no recordings in {}", folder().display());
     let archives = Archives::new(folder().join("release"))?;
     let mut ledger = Ledger::new(include_str!("different.toml"), include_str!("not_yet.toml"))?;
+    let mut meanwhile = Meanwhile::new(include_str!("meanwhile.toml"))?;
     let (first, second) = scenarios.split_at(scenarios.partition_point(|found| found.number() < SECOND_PART));
     for (part, needs_web) in [(first, false), (second, true)] {
         if part.is_empty() {
@@ -93,13 +99,14 @@ async fn the_bosh_cli_is_answered_as_it_was_by_its_own_director() -> Result<()> 
         }
         for scenario in part {
             let begun = std::time::Instant::now();
-            player.play(scenario, &mut ledger).await?;
+            let (meanwhile, sim, calm) = (&mut meanwhile, cluster.sim(), &calm());
+            player.play(scenario, &mut Backstage { meanwhile, sim, calm }, &mut ledger).await?;
             println!("{}: {:?}", scenario.name, begun.elapsed());
         }
         cluster.finish().await?;
     }
     println!("equal {}, different on purpose {}, not yet {}", ledger.equal, ledger.declared, ledger.unbuilt);
-    let complaints = ledger.complaints();
+    let complaints = [meanwhile.complaints(), ledger.complaints()].concat();
     ensure!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
     Ok(())
 }

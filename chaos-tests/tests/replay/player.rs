@@ -4,30 +4,44 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use chaos_tests::sim::SimCloud;
 use chaos_tests::wait;
+use cpi_sim::Knobs;
 use serde_json::Value;
 
 use super::archives::Archives;
 use super::client::{Answer, Client};
 use super::compare::{Comparison, Difference};
 use super::declared::{Ledger, Place};
+use super::meanwhile::Meanwhile;
 use super::names::{Kind, Names};
 use super::recording::{Command, Exchange, Request, Scenario, Step};
 use super::translate;
 
 /// How long a task may take: none of these does much.
-const TASK_LIMIT: Duration = Duration::from_secs(60);
+pub const TASK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The user of the recordings.
 pub const USER: &str = "test";
 /// His password.
 pub const PASSWORD: &str = "test";
 
+/// What the director doesn't see.
+pub struct Backstage<'a> {
+    /// What is done there.
+    pub meanwhile: &'a mut Meanwhile,
+    /// The cloud.
+    pub sim: &'a SimCloud,
+    /// How the cloud is when nothing is done to it.
+    pub calm: &'a Knobs,
+}
+
 /// A fleet, and all that is known of it.
 pub struct Player<'a> {
     client: &'a Client,
     archives: &'a Archives,
-    names: Names,
+    /// What names stand for.
+    pub names: Names,
     /// Tasks that were made by the command that is played.
     made: Vec<String>,
     /// Archives that were exported here, by what the CLI calls the file, but for the time in it.
@@ -44,8 +58,14 @@ impl<'a> Player<'a> {
     }
 
     /// Plays a scenario.
-    pub async fn play(&mut self, scenario: &Scenario, ledger: &mut Ledger) -> Result<()> {
+    pub async fn play(
+        &mut self,
+        scenario: &Scenario,
+        backstage: &mut Backstage<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<()> {
         let mut behind = Vec::new();
+        self.prepare(scenario, None, backstage).await?;
         for command in scenario.commands.iter().filter(|command| command.is_behind_others) {
             let first = |step: &Step| matches!(step, Step::Follow { .. });
             let (now, later) =
@@ -57,6 +77,7 @@ impl<'a> Player<'a> {
             behind.push((command, later.to_vec()));
         }
         for command in &scenario.commands {
+            self.prepare(scenario, Some(&command.title), backstage).await?;
             let rest =
                 behind.iter().find(|(other, _)| std::ptr::eq(*other, command)).map(|(_, rest)| rest.clone());
             self.is_busy &= rest.is_none();
@@ -65,6 +86,18 @@ impl<'a> Player<'a> {
                 played.with_context(|| format!("{}: {}", scenario.name, command.title))?;
             }
             self.wait_for_made().await?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(
+        &mut self,
+        scenario: &Scenario,
+        before: Option<&str>,
+        backstage: &mut Backstage<'_>,
+    ) -> Result<()> {
+        for deed in backstage.meanwhile.due(&scenario.name, before) {
+            self.act(&deed, backstage.sim, backstage.calm).await?;
         }
         Ok(())
     }
@@ -219,7 +252,9 @@ impl<'a> Player<'a> {
             Ok(is_over.then_some(seen))
         })
         .await?;
-        self.made.retain(|made| *made != ours);
+        if seen["state"] != "queued" {
+            self.made.retain(|made| *made != ours);
+        }
         let mut comparison = Comparison { noun: "tasks", names: &mut self.names, found: Vec::new() };
         let (mut end, mut seen) = (end.clone(), seen);
         if is_under_way(&end.to_string()) {
@@ -238,10 +273,18 @@ impl<'a> Player<'a> {
         Ok(Some(comparison.found))
     }
 
-    async fn get(&self, path: &str, from: Option<usize>) -> Result<Answer> {
+    /// Asks for something.
+    pub async fn get(&self, path: &str, from: Option<usize>) -> Result<Answer> {
         let range = from.map(|from| format!("bytes={from}-"));
         let headers: Vec<_> = range.as_deref().map(|range| ("Range", range)).into_iter().collect();
         self.client.send("GET", path, Some((USER, PASSWORD)), &headers, b"").await
+    }
+
+    /// Sends JSON, or a manifest of nothing.
+    pub async fn say(&self, method: &str, path: &str, body: &str) -> Result<Answer> {
+        let kind = if body.is_empty() { "text/yaml" } else { "application/json" };
+        let (login, headers) = (Some((USER, PASSWORD)), [("Content-Type", kind)]);
+        self.client.send(method, path, login, &headers, body.as_bytes()).await
     }
 
     /// Waits for what was started and not followed: the next command was sent when it was over.
@@ -255,7 +298,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    async fn wait_for_end(&self, task: &str) -> Result<()> {
+    /// Waits until a task has ended.
+    pub async fn wait_for_end(&self, task: &str) -> Result<()> {
         wait::until_true(&format!("task {task} has ended"), TASK_LIMIT, async || {
             Ok(!is_under_way(&self.get(&format!("/tasks/{task}"), None).await?.text()))
         })

@@ -24,6 +24,8 @@ pub fn same(recorded: &str, ours: &str, names: &mut Names) -> bool {
         && there.iter().zip(&here).all(|pair| match pair {
             (Piece::Token(a), Piece::Token(b)) => names.learn(&Kind::Token, a, b),
             (Piece::Number(kind, a), Piece::Number(other, b)) => kind == other && names.learn(kind, a, b),
+            // A cloud that counts its VMs, and one that does not.
+            (Piece::Number(Kind::Token, a), Piece::Token(b)) => names.learn(&Kind::Token, a, b),
             (Piece::Address(a), Piece::Address(b)) => network(a) == network(b),
             (a, b) => a == b,
         })
@@ -74,6 +76,11 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
 
 /// Reads a name at the beginning of a text; `before` is what comes before it.
 fn named<'a>(before: &str, text: &'a str) -> Option<(Piece<'a>, usize)> {
+    // What the simulated cloud calls its own.
+    let own = OWN.iter().find(|prefix| text.starts_with(**prefix)).map_or(0, |prefix| prefix.len());
+    if own > 0 && text.get(own..own + 36).is_some_and(is_uuid) {
+        return Some((Piece::Token(&text[..own + 36]), own + 36));
+    }
     let run = |ok: fn(u8) -> bool| text.bytes().take_while(|b| ok(*b)).count();
     let dashed = run(|b| b.is_ascii_hexdigit() || b == b'-');
     if is_uuid(&text[..dashed.min(36)]) && dashed == 36 {
@@ -99,6 +106,9 @@ fn named<'a>(before: &str, text: &'a str) -> Option<(Piece<'a>, usize)> {
     kind.map(|kind| (Piece::Number(kind, &text[..digits]), digits))
 }
 
+/// What stands before an id of the simulated cloud's, and is a part of it.
+const OWN: &[&str] = &["vm-", "disk-", "snapshot-"];
+
 /// What stands before a number of something.
 const NUMBERED: &[(&str, Kind)] = &[
     ("Task ", Kind::Task),
@@ -107,6 +117,7 @@ const NUMBERED: &[(&str, Kind)] = &[
     ("/tasks/", Kind::Task),
     ("/task/", Kind::Task),
     ("Latest Id: '", Kind::Config),
+    ("with cloud ID '", Kind::Token),
 ];
 
 /// What stands before a number of a row of a list.
@@ -161,6 +172,8 @@ mod tests {
             ("at 2026-11-22 08:54:33 UTC".into(), "at 2027-01-01 00:00:00 UTC".into(), true),
             ("at 2026-11-22 08:54:33 UTC".into(), "at 2027-01-01T00:00:00Z".into(), false),
             ("golden/1".into(), "golden/2".into(), false),
+            ("with cloud ID '4401'".into(), format!("with cloud ID 'vm-{HERE}'"), true),
+            ("with cloud ID '4402'".into(), format!("with cloud ID 'vm-{HERE}'"), false),
             ("f81b9b67ce02890a4f9fbafb97".into(), "f81b9b67ce02890a4f9fbafb97".into(), true),
         ] {
             assert_eq!(same(&recorded, &ours, &mut names), expected, "{recorded} | {ours}");

@@ -50,7 +50,8 @@ fn parameter(pair: &str, names: &Names) -> String {
     }
     match kind_of(name, "") {
         Some(kind) => format!("{name}={}", names.number(&kind, value)),
-        None => text::translated(pair, names),
+        // A slash is no part of a name.
+        None => text::translated(&pair.replace("%2F", "/"), names).replace('/', "%2F"),
     }
 }
 
@@ -148,6 +149,10 @@ mod tests {
             (
                 "/deployments?context=%7B%22cloud_config_ids%22%3A%5B9%5D%7D",
                 "/deployments?context=%7B%22cloud_config_ids%22%3A%5B5%5D%7D",
+            ),
+            (
+                "/events?instance=api%2F78871f0d-e157-4d5d-830a-1b256dc807d9",
+                "/events?instance=api%2F11111111-e157-4d5d-830a-1b256dc807d9",
             ),
             ("/releases?", "/releases?"),
         ] {
