@@ -1,6 +1,6 @@
 //! Proofs under failure: fleets of real processes, and what happens to them.
 //!
-//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]; [`bosh`] is one at the `bosh` CLI, over [`rest`]), a simulated cloud ([`sim`]), things
+//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]; [`bosh`] is one at the `bosh` CLI, over [`rest`]), a simulated cloud ([`sim`], and behind an executable [`sim_cpi`]), things
 //! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
 //! be done to a fleet ([`nemesis`]), and schedules of that, drawn by chance ([`schedule`]). The stories are in `tests/`,
 //! one per file; the measurements are `src/bin/bench`, and `src/bin/chaos` plays schedules. Deliberately *not* here: anything
@@ -24,9 +24,11 @@ pub mod nemesis;
 pub mod probes;
 pub mod processes;
 pub mod programs;
+pub mod recorded;
 pub mod rest;
 pub mod schedule;
 pub mod sim;
+pub mod sim_cpi;
 pub mod wait;
 pub mod workload;
 pub mod workloads;

@@ -18,13 +18,16 @@ pub struct SimCloud {
 }
 
 impl SimCloud {
-    /// Starts it in a folder, with knobs to begin with.
-    pub fn start(folder: &Path, seed: u64, knobs: &Knobs) -> Result<Self> {
+    /// Starts it in a folder, with knobs to begin with; calls to agents are written to a file, if there is one.
+    pub fn start(folder: &Path, seed: u64, knobs: &Knobs, agent_calls: Option<&Path>) -> Result<Self> {
         let (socket, knobs_file) = (folder.join("cloud.sock"), folder.join("knobs.json"));
         std::fs::write(&knobs_file, serde_json::to_vec(knobs)?)?;
         let mut command = Command::new(programs::sim_cloud());
         command.arg("--socket").arg(&socket).arg("--knobs").arg(&knobs_file);
         command.args(["--seed", &seed.to_string(), "--until-stdin-closes"]);
+        if let Some(path) = agent_calls {
+            command.arg("--agent-calls").arg(path);
+        }
         let log = std::fs::File::create(folder.join("sim-cloud.log"))?;
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let stdout = child.stdout.take().context("standard output is piped")?;

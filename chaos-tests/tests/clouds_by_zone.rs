@@ -2,59 +2,30 @@
 //! leader that dies on the way.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
 use chaos_tests::deploying::Deploying;
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim_cpi::InstalledCpi;
+use chaos_tests::wait;
 use chaos_tests::workload::{Hello, Net, cloud_config, upload_hello, write_file};
-use chaos_tests::{programs, wait};
 use cpi_sim::{Chances, Knobs, Span};
 use nix::unistd::{Pid, getpgid};
 use proto::v1::follow_task_request::Kind as Output;
 use serde_json::Value;
 
-/// A CPI as its job installs it, over the simulated cloud.
-struct Cpi {
-    folder: PathBuf,
-}
+/// A CPI, and what it was asked.
+struct Cpi(InstalledCpi);
 
 impl Cpi {
     fn install(cluster: &Cluster, name: &str) -> Result<Self> {
-        let folder = cluster.folder().join(name);
-        std::fs::create_dir_all(&folder)?;
-        let (program, socket) = (programs::sim_cpi(), cluster.sim().socket());
-        let text = format!(
-            "#!/bin/sh\nexec {} --socket {} --script {}\n",
-            program.display(),
-            socket.display(),
-            folder.display()
-        );
-        let cpi = Self { folder };
-        std::fs::write(cpi.program(), text)?;
-        std::fs::set_permissions(cpi.program(), std::fs::Permissions::from_mode(0o755))?;
-        Ok(cpi)
-    }
-
-    fn program(&self) -> PathBuf {
-        self.folder.join("cpi")
-    }
-
-    /// Has a method do what it should, and never answer; a child of it hangs, too.
-    fn hang(&self, method: &str) -> Result<()> {
-        let fault = serde_json::json!({ "hang": true, "with_child": true });
-        Ok(std::fs::write(self.folder.join(format!("{method}.json")), fault.to_string())?)
-    }
-
-    fn recover(&self, method: &str) -> Result<()> {
-        Ok(std::fs::remove_file(self.folder.join(format!("{method}.json")))?)
+        Ok(Self(InstalledCpi::install(cluster.folder().join(name), cluster.sim().socket(), "")?))
     }
 
     /// Returns the process group of a call that is under way.
     fn process_group(&self) -> Result<Option<i32>> {
-        let script = self.folder.to_str().context("UTF-8")?;
+        let script = self.0.folder().to_str().context("UTF-8")?;
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -66,16 +37,9 @@ impl Cpi {
         Ok(None)
     }
 
-    fn calls(&self, method: &str) -> Result<Vec<Value>> {
-        let path = self.folder.join("calls.jsonl");
-        let text = if Path::exists(&path) { std::fs::read_to_string(path)? } else { String::new() };
-        let calls = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-        Ok(calls.into_iter().filter(|call| call["method"] == method).collect())
-    }
-
     /// Returns the first arguments of all calls of a method.
     fn objects(&self, method: &str) -> Result<BTreeSet<String>> {
-        let calls = self.calls(method)?;
+        let calls = self.0.calls(method)?;
         Ok(calls.iter().filter_map(|call| call["arguments"][0].as_str().map(str::to_owned)).collect())
     }
 }
@@ -102,8 +66,8 @@ async fn each_zone_is_served_by_its_cloud_while_the_leader_dies() -> Result<()> 
     let config = format!(
         "cpis:\n- {{name: east, type: sim, exec_path: {}, properties: {{key: ((/cloud_key))}}, \
          migrated_from: [{{name: ''}}]}}\n- {{name: west, type: sim, exec_path: {}}}\n",
-        east.program().display(),
-        west.program().display()
+        east.0.program().display(),
+        west.0.program().display()
     );
     let config = write_file(&cluster, "cpi.yml", &config)?;
     cluster.operate(&["update-cpi-config", &config]).await?;
@@ -119,7 +83,7 @@ async fn each_zone_is_served_by_its_cloud_while_the_leader_dies() -> Result<()> 
     cluster.operate(&["update-cloud-config", &clouds]).await?;
     let stemcell = cluster.folder().join("stemcell.tgz");
     cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
-    ensure!(east.calls("create_stemcell")?.len() == 1 && west.calls("create_stemcell")?.len() == 1);
+    ensure!(east.0.calls("create_stemcell")?.len() == 1 && west.0.calls("create_stemcell")?.len() == 1);
 
     let task = deploy_while_the_leader_dies(&mut cluster, &file, [&east, &west]).await?;
     check_zones(&cluster, &east, &west).await?;
@@ -139,7 +103,7 @@ async fn each_zone_is_served_by_its_cloud_while_the_leader_dies() -> Result<()> 
 /// Returns the task.
 async fn deploy_while_the_leader_dies(cluster: &mut Cluster, file: &str, clouds: [&Cpi; 2]) -> Result<u64> {
     let leader = cluster.leader().await?;
-    clouds.iter().try_for_each(|cloud| cloud.hang("create_vm"))?;
+    clouds.iter().try_for_each(|cloud| cloud.0.hang("create_vm"))?;
     let deploying = Deploying::start(cluster, "hello", file)?;
     // One more was made before.
     wait::until_true("four VMs are made", SETTLE, async || {
@@ -147,7 +111,7 @@ async fn deploy_while_the_leader_dies(cluster: &mut Cluster, file: &str, clouds:
     })
     .await?;
     cluster.kill(leader)?;
-    clouds.iter().try_for_each(|cloud| cloud.recover("create_vm"))?;
+    clouds.iter().try_for_each(|cloud| cloud.0.recover("create_vm"))?;
     let deployed = deploying.end().await?;
     ensure!(deployed.exit == Some(0), "{deployed:?}");
     cluster.run(leader)?;
@@ -170,7 +134,7 @@ async fn check_zones(cluster: &Cluster, east: &Cpi, west: &Cpi) -> Result<()> {
         ensure!(own.objects("create_vm")?.contains(&row.agent_id), "{row:?}");
         ensure!(!other.objects("create_vm")?.contains(&row.agent_id), "{row:?}");
         for disk in &row.disk_cids {
-            let attached = own.calls("attach_disk")?;
+            let attached = own.0.calls("attach_disk")?;
             let is_it = |call: &Value| call["arguments"] == serde_json::json!([row.vm_cid, disk]);
             ensure!(attached.iter().any(is_it), "{row:?}: {attached:?}");
         }
@@ -183,7 +147,7 @@ async fn check_zones(cluster: &Cluster, east: &Cpi, west: &Cpi) -> Result<()> {
 
 /// The executable is told the secret; nobody else is.
 async fn check_secret(cluster: &Cluster, east: &Cpi, task: u64) -> Result<()> {
-    let calls = east.calls("create_vm")?;
+    let calls = east.0.calls("create_vm")?;
     let key = calls[0]["context"]["key"].as_str().context("the property")?;
     ensure!(key.len() >= 20 && !key.contains("(("), "{key}");
     let told = cluster.client()?.output(task, Output::Cpi).await?;
@@ -202,7 +166,7 @@ async fn a_cpi_does_not_outlive_its_director() -> Result<()> {
     }
     let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 22, knobs: slow() }).await?;
     let cpi = Cpi::install(&cluster, "only")?;
-    let config = format!("cpis: [{{name: only, type: sim, exec_path: {}}}]\n", cpi.program().display());
+    let config = format!("cpis: [{{name: only, type: sim, exec_path: {}}}]\n", cpi.0.program().display());
     let config = write_file(&cluster, "cpi.yml", &config)?;
     cluster.operate(&["update-cpi-config", &config]).await?;
     upload_hello(&cluster, Net::Simulated).await?;
@@ -210,7 +174,7 @@ async fn a_cpi_does_not_outlive_its_director() -> Result<()> {
     let clouds = write_file(&cluster, "clouds.yml", &clouds.replace("{name: z2}", "{name: z2, cpi: only}"))?;
     cluster.operate(&["update-cloud-config", &clouds]).await?;
 
-    cpi.hang("create_vm")?;
+    cpi.0.hang("create_vm")?;
     let (leader, client) = (cluster.leader().await?, cluster.client()?);
     let hello = Hello { instances: 1, ..Hello::default() };
     let task = client.deploy(&hello.manifest(), "the-deploy").await?;
@@ -223,7 +187,7 @@ async fn a_cpi_does_not_outlive_its_director() -> Result<()> {
     wait::until_true("nothing is left of the CPI", SETTLE, async || Ok(members(group).is_empty())).await?;
 
     // The next leader waits for the agent of a VM that it cannot look for; whoever is tired of that cancels.
-    cpi.recover("create_vm")?;
+    cpi.0.recover("create_vm")?;
     cluster.operate(&["cancel-task", &task.to_string()]).await?;
     let ended = cluster.client()?.ended(task, SETTLE * 2).await?;
     ensure!(ended.state == "cancelled", "{ended:?}");

@@ -16,6 +16,10 @@ use crate::instance::{NetworkKind, NetworkSettings};
 /// into a certificate that is not a director's.
 pub const DIRECTOR_TLS_NAME: &str = "director.directorate.internal";
 
+/// The exit code of an agent that was told to switch its machine off: whoever keeps it running ends the machine then, instead of
+/// starting it again.
+pub const SWITCHED_OFF: u8 = 100;
+
 /// What a new agent must know to find its directors and to prepare its VM. Holds secrets: its `Debug` shows none.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AgentSettings {

@@ -27,12 +27,8 @@ pub fn plan_delete_deployment(
     all.sort_by_cached_key(|known| place(deployment, known.instance));
     for known in all {
         let instance = known.instance;
-        let jobs = match deletion {
-            // Whoever forces a deletion has given up on the jobs: nobody waits for their drain scripts.
-            Deletion::Forced => Jobs::Stopped,
-            Deletion::Orderly if instance.compilation => Jobs::Stopped,
-            Deletion::Orderly => known.jobs(),
-        };
+        // Forced or not: jobs that can be stopped are, for others may count on it. Only that they fail holds nothing up then.
+        let jobs = if instance.compilation { Jobs::Stopped } else { known.jobs() };
         let departure = Departure {
             instance: &instance.spec.id,
             agents: known.vm.iter().chain(&known.stale_vms).map(|vm| &vm.agent).collect(),

@@ -14,7 +14,7 @@ mod world;
 
 use expect_test::{Expect, expect};
 use model::instance::InstanceState;
-use model::plan::{OnFailure, Plan};
+use model::plan::{OnFailure, Plan, Step};
 use model::problem::{Fault, Finding, Problem, Standing};
 use model::task::{DeployOptions, InstanceFilter, StateChange, TaskError};
 use model::{DeploymentName, ProblemId, TaskId};
@@ -457,7 +457,11 @@ fn a_deployment_is_deleted_with_its_disks_given_up() {
     );
     let forced =
         scheduler::plan_delete_deployment(&world.director, &facts.facts(), Deletion::Forced).unwrap();
-    assert!(forced.units().flat_map(|u| &u.steps).all(|s| s.action.name() != "run_script"));
+    let steps = |plan: &Plan| plan.units().flat_map(|unit| unit.steps.clone()).collect::<Vec<_>>();
+    let names = |plan: &Plan| steps(plan).iter().map(|step| step.action.name()).collect::<Vec<_>>();
+    assert_eq!(names(&forced), names(&plan), "jobs are stopped then, too");
+    let may_fail = |step: &Step| step.on_failure == OnFailure::GoOn;
+    assert!(steps(&forced).iter().filter(|step| step.action.name() == "drain").all(may_fail));
 }
 
 #[test]

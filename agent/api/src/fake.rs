@@ -430,7 +430,7 @@ impl Agent {
                 self.job_state = Some(JobState::Running);
                 json!("started")
             }
-            Method::Stop => {
+            Method::Stop | Method::Shutdown => {
                 self.job_state = Some(JobState::Stopped);
                 json!("stopped")
             }

@@ -72,6 +72,8 @@ pub enum Method {
     Start,
     /// Stops all jobs.
     Stop,
+    /// Switches its machine off.
+    Shutdown,
     /// Runs drain scripts and waits as they say.
     Drain { kind: DrainKind, spec: Option<Value> },
     /// Runs a lifecycle script of all jobs.
@@ -161,6 +163,7 @@ impl Method {
             Self::Apply { .. } => "apply",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Shutdown => "shutdown",
             Self::Drain { .. } => "drain",
             Self::RunScript { .. } => "run_script",
             Self::RunErrand { .. } => "run_errand",
@@ -181,7 +184,7 @@ impl Method {
     /// Returns the positional arguments. The content of `UploadBlob` is not among them: it travels as bytes.
     pub fn arguments(&self) -> Vec<Value> {
         match self {
-            Self::Ping | Self::Start | Self::Stop | Self::ListDisk => vec![],
+            Self::Ping | Self::Start | Self::Stop | Self::Shutdown | Self::ListDisk => vec![],
             Self::GetState { full } => {
                 if *full {
                     vec![json!("full")]
@@ -199,7 +202,10 @@ impl Method {
                 };
                 [Some(json!(kind)), spec.clone()].into_iter().flatten().collect()
             }
-            Self::RunScript { script, env } => vec![json!(script.file_name()), json!({ "env": env })],
+            Self::RunScript { script, env } => {
+                let options = if env.is_empty() { json!({}) } else { json!({ "env": env }) };
+                vec![json!(script.file_name()), options]
+            }
             Self::RunErrand { errand } => vec![json!(errand)],
             Self::CompilePackage { source, name, version, dependencies } => {
                 let dependencies: serde_json::Map<String, Value> = dependencies

@@ -61,12 +61,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use owned_tasks::OwnedTasks;
+use tokio_util::sync::CancellationToken;
 
 /// Returns the agent of a real machine: what the binary runs.
 pub fn agent_of_this_machine(
     settings: Settings,
     base_dir: &Path,
     tasks: OwnedTasks,
+    off: CancellationToken,
 ) -> Result<Agent, StartError> {
     let (layout, link, notices) = (Layout::new(base_dir), Link::default(), Arc::new(Notices::default()));
     let machine = RealMachine::new(
@@ -76,6 +78,7 @@ pub fn agent_of_this_machine(
             blobs: Arc::new(DirectorBlobs::new(link.clone())),
             notices: notices.clone(),
             timing: Timing::default(),
+            off,
         },
         tasks.clone(),
     );

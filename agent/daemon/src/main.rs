@@ -1,13 +1,16 @@
 //! `dagent --settings FILE [--base-dir DIR]`: the agent of the machine that it runs on.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use dagent::{BASE_DIR, Settings, agent_of_this_machine, children};
+use model::agent_settings::SWITCHED_OFF;
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
@@ -30,7 +33,7 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let filter = EnvFilter::try_new(&options.log).context("the log filter can't be read")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -46,13 +49,15 @@ async fn main() -> anyhow::Result<()> {
         warn!(error = %error, "orphans of jobs will not come to the agent");
     }
     tasks.spawn("reaper", OnExit::Ignore, children::reap_orphans);
-    let agent = agent_of_this_machine(settings, &base_dir, tasks.clone())?;
+    let off = CancellationToken::new();
+    let agent = agent_of_this_machine(settings, &base_dir, tasks.clone(), off.clone())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = tasks.stop_token();
     let ended = tokio::select! {
-        ended = agent.run(stop) => ended.context("the agent has ended"),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        ended = agent.run(stop) => ended.context("the agent has ended").map(|()| ExitCode::SUCCESS),
+        () = off.cancelled() => Ok(ExitCode::from(SWITCHED_OFF)),
+        _ = terminate.recv() => Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
     };
     // Jobs go on without the agent; its next life finds them by their pidfiles.
     tasks.stop(STOPPED_WITHIN).await;

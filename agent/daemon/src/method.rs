@@ -51,6 +51,7 @@ pub enum Method {
     Apply,
     Start,
     Stop,
+    Shutdown,
     Drain,
     RunScript,
     RunErrand,
@@ -68,7 +69,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Ping,
         Self::Info,
         Self::GetState,
@@ -78,6 +79,7 @@ impl Method {
         Self::Apply,
         Self::Start,
         Self::Stop,
+        Self::Shutdown,
         Self::Drain,
         Self::RunScript,
         Self::RunErrand,
@@ -111,6 +113,7 @@ impl Method {
             Self::Apply => "apply",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Shutdown => "shutdown",
             Self::Drain => "drain",
             Self::RunScript => "run_script",
             Self::RunErrand => "run_errand",
@@ -141,7 +144,7 @@ impl Method {
             | Self::FetchLogs => &[],
             Self::Prepare => &[(Packages, Alone)],
             Self::Apply => &[(Jobs, Alone), (Packages, Alone)],
-            Self::Start | Self::Stop | Self::Drain | Self::RunScript => &[(Jobs, Alone)],
+            Self::Start | Self::Stop | Self::Shutdown | Self::Drain | Self::RunScript => &[(Jobs, Alone)],
             // An errand may run for hours: others may run beside it, but its job must stay installed.
             Self::RunErrand => &[(Jobs, Shared), (Packages, Shared)],
             Self::CompilePackage => &[(Packages, Alone)],

@@ -10,6 +10,7 @@ use model::agent_settings::{AgentPlatform, AgentSettings};
 use owned_tasks::OwnedTasks;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::actions;
@@ -39,6 +40,8 @@ pub struct RealMachine {
     pub(crate) names: Arc<Names>,
     /// Where nobody else starts one.
     pub(crate) ssh_server: Option<Arc<SshServer>>,
+    /// Fires when the machine is to be switched off.
+    pub(crate) off: CancellationToken,
     vitals: Vitals,
 }
 
@@ -54,12 +57,14 @@ pub struct RealMachineParts {
     pub notices: Arc<Notices>,
     /// How the supervisor paces itself.
     pub timing: Timing,
+    /// Fires when the machine is to be switched off: that is for whoever runs the agent.
+    pub off: CancellationToken,
 }
 
 impl RealMachine {
     /// Makes a machine; its supervised services are looked after in `tasks`.
     pub fn new(parts: RealMachineParts, tasks: OwnedTasks) -> Self {
-        let RealMachineParts { settings, layout, blobs, notices, timing } = parts;
+        let RealMachineParts { settings, layout, blobs, notices, timing, off } = parts;
         let platform: Arc<dyn Platform> = match settings.platform {
             AgentPlatform::Linux => Arc::new(LinuxPlatform::new()),
             AgentPlatform::Process => Arc::new(ProcessPlatform),
@@ -82,7 +87,7 @@ impl RealMachine {
             settings.disks.persistent.iter().map(|(cid, hint)| (cid.to_string(), hint.clone())).collect();
         let disks = Disks::new(layout.clone(), platform.clone(), file_system(&settings.env), initial);
         let vitals = Vitals::default();
-        Self { settings, layout, platform, supervisor, blobs, disks, names, ssh_server, vitals }
+        Self { settings, layout, platform, supervisor, blobs, disks, names, ssh_server, off, vitals }
     }
 
     /// Returns the stored apply spec; an empty one before any apply.

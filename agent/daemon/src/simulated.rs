@@ -96,7 +96,8 @@ impl SimulatedMachine {
                 inside.job_state = Some(JobState::Running);
                 json!("started")
             }
-            Method::Stop => {
+            // It stays there to be asked, with nothing that runs.
+            Method::Stop | Method::Shutdown => {
                 inside.job_state = Some(JobState::Stopped);
                 json!("stopped")
             }

@@ -20,6 +20,15 @@ pub enum CloudKind {
         /// What may happen there.
         knobs: Knobs,
     },
+    /// The simulated one behind an executable, which writes down what it is asked, and what its agents are asked, too.
+    Program {
+        /// The source of its chance.
+        seed: u64,
+        /// What may happen there.
+        knobs: Knobs,
+        /// More options of `sim-cpi`.
+        options: &'static str,
+    },
 }
 
 /// Said before a fleet starts; see [`super::Cluster::start_on`].
@@ -28,6 +37,8 @@ pub struct Ground {
     pub size: usize,
     /// Where VMs come from.
     pub cloud: CloudKind,
+    /// What the fleet is called, if it matters.
+    pub fleet: Option<&'static str>,
     /// What every configuration has beside the usual.
     pub extra: String,
     /// Replicas are as patient with each other as on slow disks.
@@ -48,6 +59,7 @@ impl Ground {
         Self {
             size,
             cloud,
+            fleet: None,
             extra: String::new(),
             is_patient: false,
             can_go_wrong: false,

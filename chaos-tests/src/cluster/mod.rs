@@ -1,5 +1,6 @@
 //! A fleet of real `directord` processes, on loopback or in a laboratory's network, and everything that can happen to one.
 
+mod cloud;
 mod ground;
 mod replica;
 
@@ -14,6 +15,7 @@ use nix::sys::signal::Signal;
 use rand::Rng as _;
 use tempfile::TempDir;
 
+use self::cloud::Cloud;
 pub use self::ground::{CloudKind, Ground};
 use self::replica::Replica;
 pub use self::replica::free_ports;
@@ -22,6 +24,7 @@ use crate::lab::{Lab, Port};
 use crate::machine::{Machine, Preload, SmallDisk};
 use crate::processes::{Process, end_all_of};
 use crate::sim::SimCloud;
+use crate::sim_cpi::InstalledCpi;
 use crate::{programs, wait};
 
 /// How long a replica may take to be up, or a fleet to have a leader again, on a machine that is busy.
@@ -32,11 +35,6 @@ const KEEP: &str = "CHAOS_KEEP";
 
 /// Last lines of each replica's log that a failed story prints.
 const LOG_LINES: usize = 25;
-
-enum Cloud {
-    Local { root: PathBuf, isolation: &'static str },
-    Sim(SimCloud),
-}
 
 /// A fleet; ends with this value, with all its VMs.
 pub struct Cluster {
@@ -77,9 +75,9 @@ impl Cluster {
 
     /// As [`Cluster::start`], on ground that was chosen.
     pub async fn start_on(ground: Ground) -> Result<Self> {
-        let size = ground.size;
+        let (size, fleet) = (ground.size, ground.fleet);
         let mut cluster = Self::empty_on(ground)?;
-        cluster.initialise().await?;
+        cluster.initialise(fleet).await?;
         for _ in 1..size {
             let number = cluster.add().await?;
             cluster.wait_for_voter(number).await?;
@@ -94,12 +92,7 @@ impl Cluster {
 
     fn empty_on(mut ground: Ground) -> Result<Self> {
         let folder = ground.take_folder()?;
-        let local = |isolation| Cloud::Local { root: folder.path().join("cloud"), isolation };
-        let cloud = match ground.cloud {
-            CloudKind::Process => local("process"),
-            CloudKind::Namespaces => local("namespaces"),
-            CloudKind::Sim { seed, knobs } => Cloud::Sim(SimCloud::start(folder.path(), seed, &knobs)?),
-        };
+        let cloud = Cloud::start(&ground.cloud, folder.path())?;
         Ok(Self {
             replicas: Vec::new(),
             cloud,
@@ -115,10 +108,12 @@ impl Cluster {
         })
     }
 
-    async fn initialise(&mut self) -> Result<()> {
+    async fn initialise(&mut self, fleet: Option<&str>) -> Result<()> {
         let number = self.prepare()?;
         let profile = self.profile();
-        let init = self.directord(number, &["init", "--profile", profile.to_str().context("UTF-8")?], &[])?;
+        let mut arguments = vec!["init", "--profile", profile.to_str().context("UTF-8")?];
+        arguments.extend(fleet.iter().flat_map(|name| ["--fleet", name]));
+        let init = self.directord(number, &arguments, &[])?;
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
         self.credentials = Some(Credentials::from_profile(&profile)?);
         self.run(number)?;
@@ -427,14 +422,19 @@ impl Cluster {
 
     /// Returns whether the cloud is the simulated one.
     pub fn is_simulated(&self) -> bool {
-        matches!(self.cloud, Cloud::Sim(_))
+        self.cloud.sim().is_some()
     }
 
     /// Returns the simulated cloud.
     pub fn sim(&self) -> &SimCloud {
+        self.cloud.sim().expect("this fleet's cloud is the simulated one")
+    }
+
+    /// Returns the executable of the simulated cloud.
+    pub fn installed_cpi(&self) -> &InstalledCpi {
         match &self.cloud {
-            Cloud::Sim(sim) => sim,
-            Cloud::Local { .. } => panic!("this fleet's cloud is the local one"),
+            Cloud::Program(_, cpi) => cpi,
+            _ => panic!("this fleet's cloud is no executable"),
         }
     }
 
@@ -442,7 +442,7 @@ impl Cluster {
     pub fn cloud_root(&self) -> &Path {
         match &self.cloud {
             Cloud::Local { root, .. } => root,
-            Cloud::Sim(_) => panic!("this fleet's cloud is the simulated one"),
+            _ => panic!("this fleet's cloud is the simulated one"),
         }
     }
 

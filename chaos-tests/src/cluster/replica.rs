@@ -8,11 +8,10 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use rand::Rng as _;
 
-use super::Cloud;
+use super::cloud::Cloud;
 use crate::lab::Port;
 use crate::machine::SmallDisk;
 use crate::processes::Process;
-use crate::programs;
 
 pub(super) struct Replica {
     // Dropped in this order: what runs first, then what it runs in and on.
@@ -51,14 +50,7 @@ impl Replica {
     /// Returns the text of its configuration.
     pub fn config_text(&self, number: usize, timing: &str, cloud: &Cloud, extra: &str) -> String {
         let (host, [api, peer, agent, probes]) = (self.host, self.ports);
-        let cloud = match cloud {
-            Cloud::Local { root, isolation } => format!(
-                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"{isolation}\"\nagent = \"{}\"",
-                root.display(),
-                programs::dagent().display()
-            ),
-            Cloud::Sim(sim) => format!("kind = \"sim\"\n[cpi.sim]\nsocket = \"{}\"", sim.socket().display()),
-        };
+        let cloud = cloud.config_text();
         format!(
             "name = \"director-{number}\"\ndata_dir = \"data\"\ntiming = \"{timing}\"\n\
              [api]\nlisten = \"{host}:{api}\"\n\

@@ -9,17 +9,7 @@ use serde_json::Value;
 
 use super::names::{Kind, Names};
 use super::text;
-
-/// Something that is not as recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Where: `status`, `header location`, `body[].tags`, `events[].task`.
-    pub at: String,
-    /// What is recorded.
-    pub recorded: String,
-    /// What came back.
-    pub ours: String,
-}
+use chaos_tests::recorded::Difference;
 
 /// Fields whose rows come in any order, and lists that do.
 const UNORDERED: &[&str] = &[

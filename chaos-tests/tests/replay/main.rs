@@ -5,11 +5,9 @@
 //! What is different on purpose is in `different.toml`, each with its reason; what is not built yet in `not_yet.toml`.
 //! What nobody recorded, and what shows, is in `meanwhile.toml`. An entry that is not needed fails the test. Recordings are in `recorded/`, or where `RECORDED` says.
 //!
-//! Read next: [`player`] (what is sent), [`compare`] (what counts as equal), [`declared`].
+//! Read next: [`player`] (what is sent), [`compare`] (what counts as equal), [`chaos_tests::recorded`].
 
-mod archives;
 mod compare;
-mod declared;
 mod meanwhile;
 mod names;
 mod player;
@@ -17,17 +15,14 @@ mod recording;
 mod text;
 mod translate;
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::recorded::{Archives, Ledger, folder};
 use chaos_tests::rest as client;
 use cpi_sim::{Knobs, Span};
 
-use self::archives::Archives;
 use self::client::Client;
-use self::declared::Ledger;
 use self::meanwhile::Meanwhile;
 use self::player::{Backstage, PASSWORD, Player, USER};
 use self::recording::Scenario;
@@ -42,11 +37,6 @@ const SET_UP: [(&str, &str); 4] = [
     ("007-cloud-config", "bosh update-cloud-config cloud.yml"),
     ("013-deploy-property-change", "bosh -d web deploy web.yml"),
 ];
-
-fn folder() -> PathBuf {
-    let ours = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/recorded"));
-    std::env::var_os("RECORDED").map_or_else(ours, PathBuf::from)
-}
 
 fn calm() -> Knobs {
     Knobs { action: Span { min_ms: 1, max_ms: 1 }, ..Knobs::default() }

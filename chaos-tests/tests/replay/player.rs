@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use chaos_tests::recorded::{Archives, Difference, Ledger, Place};
 use chaos_tests::sim::SimCloud;
 use chaos_tests::wait;
 use cpi_sim::Knobs;
 use serde_json::Value;
 
-use super::archives::Archives;
 use super::client::{Answer, Client};
-use super::compare::{Comparison, Difference};
-use super::declared::{Ledger, Place};
+use super::compare::Comparison;
 use super::meanwhile::Meanwhile;
 use super::names::{Kind, Names};
 use super::recording::{Command, Exchange, Request, Scenario, Step};

@@ -23,10 +23,13 @@ impl Envelope {
         let mut own = Map::new();
         own.insert("director_uuid".into(), json!(program.director_uuid));
         own.insert("request_id".into(), json!(request_id));
-        if let Some(version) = context.and_then(|context| context.stemcell_api_version)
+        // A stemcell that says nothing is of the first version, and a CPI is told as little.
+        let stemcell =
+            context.and_then(|context| context.stemcell_api_version).filter(|version| *version > 1);
+        if let Some(stemcell) = stemcell
             && knows_its_stemcell(call)
         {
-            own.insert("vm".into(), json!({ "stemcell": { "api_version": version } }));
+            own.insert("vm".into(), json!({ "stemcell": { "api_version": stemcell } }));
         }
         let mut shown = own.clone();
         shown.extend(program.properties.keys().map(|key| (key.clone(), json!("<redacted>"))));

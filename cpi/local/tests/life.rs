@@ -43,6 +43,37 @@ async fn an_agent_that_dies_is_started_again_and_jobs_live_on() {
 }
 
 #[tokio::test]
+async fn an_agent_that_switches_its_vm_off_is_not_started_again() {
+    let code = model::agent_settings::SWITCHED_OFF;
+    let agent =
+        format!("{BASE}; echo up >> $base/lives; while [ ! -e $base/off ]; do sleep 0.02; done; exit {code}");
+    for (rung, [a, b]) in RUNGS {
+        let Some(stage) = Stage::open(rung, [a, b, 7], &agent).await else { continue };
+        let vm = stage.create(2, json!({})).await;
+        stage.wait_for(2, "lives", |text| text == "up\n").await;
+        let supervisor = supervisor(&stage);
+        assert!(is_alive(&supervisor));
+        std::fs::write(stage.vcap(2, "off"), "").unwrap();
+        let off = async {
+            while is_alive(&supervisor) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), off).await.expect("the VM goes off");
+        assert_eq!(std::fs::read_to_string(stage.vcap(2, "lives")).unwrap(), "up\n");
+        assert!(stage.cpi.has_vm(&context(1), &vm).await.unwrap(), "{rung}: off, and still there");
+        stage.cpi.delete_vm(&context(1), &vm).await.unwrap();
+        stage.close(2).await;
+    }
+}
+
+fn supervisor(stage: &Stage) -> String {
+    let record = std::fs::read(stage.vcap(2, "../vm.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    record["processes"]["supervisor"]["pid"].to_string()
+}
+
+#[tokio::test]
 async fn deleting_a_vm_ends_its_processes_and_no_others() {
     // A daemon in a session of its own whose parent has ended, as jobs are, and one with an empty environment.
     let agent = format!(
@@ -70,9 +101,7 @@ async fn a_vm_whose_supervisor_was_killed_is_still_deleted() {
         let Some(stage) = Stage::open(rung, [a, b, 3], &agent).await else { continue };
         let vm = stage.create(2, json!({})).await;
         stage.wait_for(2, "agent", |text| text.ends_with('\n')).await;
-        let record = std::fs::read(stage.vcap(2, "../vm.json")).unwrap();
-        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-        let supervisor = record["processes"]["supervisor"]["pid"].to_string();
+        let supervisor = supervisor(&stage);
         assert!(Command::new("kill").args(["-9", &supervisor]).status().unwrap().success());
         stage.cpi.delete_vm(&context(1), &vm).await.unwrap();
         let mark = format!("DIRECTORATE_VM={}", stage.dir.path().join("cloud/vms/vm-agent-2").display());

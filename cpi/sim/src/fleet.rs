@@ -13,7 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::machine::SimMachine;
+use crate::calls::AgentCalls;
+use crate::machine::{SimMachine, Surroundings};
 
 /// Agents that begin to dial at the same time. Each handshake costs a director about a millisecond: a thousand at once
 /// would make it miss the heartbeats of those that are there.
@@ -53,17 +54,29 @@ pub struct Fleet {
     /// What each VM's disk holds: its agent's identity first of all, for a token is good for one only.
     disks: Mutex<BTreeMap<VmCid, Kept>>,
     dialing: Arc<Semaphore>,
-    scratch: Arc<tempfile::TempDir>,
     held_script: watch::Sender<Option<String>>,
+    around: Surroundings,
 }
 
 impl Fleet {
     /// Returns a fleet without agents; they run in `tasks`.
     pub fn new(tasks: OwnedTasks) -> std::io::Result<Self> {
-        let scratch = Arc::new(tempfile::tempdir()?);
+        let held_script = watch::Sender::default();
+        let around = Surroundings {
+            scratch: Arc::new(tempfile::tempdir()?),
+            held_script: held_script.subscribe(),
+            calls: None,
+        };
         let dialing = Arc::new(Semaphore::new(DIALING_MAX));
-        let (running, disks, held_script) = (Mutex::default(), Mutex::default(), watch::Sender::default());
-        Ok(Self { tasks, running, disks, dialing, scratch, held_script })
+        let (running, disks) = (Mutex::default(), Mutex::default());
+        Ok(Self { tasks, running, disks, dialing, held_script, around })
+    }
+
+    /// Has every call to an agent written down.
+    #[must_use]
+    pub fn recording(mut self, calls: AgentCalls) -> Self {
+        self.around.calls = Some(Arc::new(calls));
+        self
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<VmCid, CancellationToken>> {
@@ -89,11 +102,10 @@ impl Agents for Fleet {
         let stop = tasks.stop_token();
         let storage = Storage::Kept(self.disks().entry(vm.clone()).or_default().clone());
         self.running().insert(vm, stop.clone());
-        let (dialing, scratch) = (self.dialing.clone(), self.scratch.clone());
-        let held_script = self.held_script.subscribe();
+        let (dialing, around) = (self.dialing.clone(), self.around.clone());
         self.tasks.spawn("simulated agent", OnExit::Ignore, move |_| async move {
             tokio::select! {
-                () = live(settings, storage, tasks, (boot, action), &dialing, (scratch, held_script)) => {}
+                () = live(settings, storage, tasks, (boot, action), &dialing, around) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -125,14 +137,14 @@ async fn live(
     tasks: OwnedTasks,
     (boot, action): (Duration, Duration),
     dialing: &Semaphore,
-    (scratch, held_script): (Arc<tempfile::TempDir>, watch::Receiver<Option<String>>),
+    around: Surroundings,
 ) {
     tokio::time::sleep(boot).await;
     let agent_id = settings.agent_id.clone();
     let link = Link::default();
     let blobs = Arc::new(DirectorBlobs::new(link.clone()));
     let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
-    let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, scratch, held_script));
+    let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, around));
     let notices = Arc::new(Notices::default());
     let parts = AgentParts { settings, machine, storage, link, notices };
     let stop = tasks.stop_token();

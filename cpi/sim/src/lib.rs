@@ -11,6 +11,7 @@
 //!
 //! Read next: [`Knobs`], then [`SimCloud`].
 
+mod calls;
 mod client;
 mod cloud;
 pub mod contract;
@@ -21,6 +22,7 @@ mod record;
 mod server;
 mod wire;
 
+pub use calls::AgentCalls;
 pub use client::SimCpi;
 pub use cloud::{SimCloud, Statistics};
 pub use fleet::{Agents, Fleet};

@@ -9,13 +9,25 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::calls::AgentCalls;
+
+/// What all simulated machines of a cloud share.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    /// Where blobs are while they are made.
+    pub scratch: Arc<tempfile::TempDir>,
+    /// The script that is held, if one is.
+    pub held_script: watch::Receiver<Option<String>>,
+    /// Where calls are written down, if somebody wants to know.
+    pub calls: Option<Arc<AgentCalls>>,
+}
+
 /// See the module's header.
 pub(crate) struct SimMachine {
     agent: model::AgentId,
     plain: SimulatedMachine,
     blobs: Arc<dyn Blobs>,
-    scratch: Arc<tempfile::TempDir>,
-    held_script: watch::Receiver<Option<String>>,
+    around: Surroundings,
 }
 
 impl SimMachine {
@@ -23,15 +35,14 @@ impl SimMachine {
         agent: model::AgentId,
         behaviour: Behaviour,
         blobs: Arc<dyn Blobs>,
-        scratch: Arc<tempfile::TempDir>,
-        held_script: watch::Receiver<Option<String>>,
+        around: Surroundings,
     ) -> Self {
-        Self { plain: SimulatedMachine::new(agent.clone(), behaviour), agent, blobs, scratch, held_script }
+        Self { plain: SimulatedMachine::new(agent.clone(), behaviour), agent, blobs, around }
     }
 
     /// Waits while a script is held.
     async fn let_go(&self, script: &str, work: &Work) -> Result<(), ActionError> {
-        let mut held_script = self.held_script.clone();
+        let mut held_script = self.around.held_script.clone();
         tokio::select! {
             // If nobody is left to hold it, it goes on.
             _ = held_script.wait_for(|held| held.as_deref() != Some(script)) => Ok(()),
@@ -40,7 +51,7 @@ impl SimMachine {
     }
 
     async fn upload(&self, content: &[u8]) -> Result<Stored, ActionError> {
-        let file = tempfile::NamedTempFile::new_in(self.scratch.path()).map_err(no_room)?;
+        let file = tempfile::NamedTempFile::new_in(self.around.scratch.path()).map_err(no_room)?;
         std::fs::write(file.path(), content).map_err(no_room)?;
         self.blobs.store(file.path()).await
     }
@@ -72,6 +83,9 @@ impl Machine for SimMachine {
     }
 
     async fn perform(&self, order: Order, work: &Work) -> Result<Value, ActionError> {
+        if let Some(calls) = &self.around.calls {
+            calls.note(&self.agent, order.method.name(), &order.arguments);
+        }
         match order.method {
             Method::CompilePackage => {
                 let content = format!("{} {}", order.text(2)?, order.text(3)?);

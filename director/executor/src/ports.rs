@@ -192,6 +192,8 @@ pub struct Options {
     pub spans: TaskSpans,
     /// Whether agents are given DNS records, so that names can be used for addresses.
     pub local_dns: bool,
+    /// What SSH clients are told to go through.
+    pub ssh_gateway: Option<SshGateway>,
 }
 
 impl Default for Options {
@@ -206,8 +208,18 @@ impl Default for Options {
             snapshots: Snapshots::Off,
             spans: TaskSpans::default(),
             local_dns: true,
+            ssh_gateway: None,
         }
     }
+}
+
+/// The machine over which operators' SSH clients reach VMs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshGateway {
+    /// Its name or address.
+    pub host: String,
+    /// The user there, if clients are to be told.
+    pub user: Option<String>,
 }
 
 /// Everything the executor works with.

@@ -75,6 +75,21 @@ async fn run_step(
         Decision::Ended => return Ok(StepEnd::Done),
         Decision::Failed => return Ok(StepEnd::Ended(recorded_failure(journal))),
         Decision::Record => {
+            if let Action::ElectVm { instead_of: Some(old), .. } = &step.action {
+                // What it has said must be known before it goes: nobody can ask it again.
+                submit(task, pending).await?;
+                let (cleanup, on_failure) = (unit.cleanup, step.on_failure);
+                let attempt = journal.attempts + 1;
+                let cx = StepContext {
+                    task: task.clone(),
+                    step: no,
+                    attempt,
+                    how: How::Fresh,
+                    cleanup,
+                    on_failure,
+                };
+                steps::retire(&cx, old).await?;
+            }
             pending.push(record(no, journal.attempts + 1, StepEvent::Finished(StepOutcome::Done)));
             return Ok(StepEnd::Done);
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use executor::ports::Snapshots;
+use executor::ports::{Snapshots, SshGateway};
 use model::cpi_config::CpiLimits;
 
 mod read;
@@ -163,6 +163,8 @@ pub struct Config {
     pub blobs: BlobLimits,
     /// Snapshots of persistent disks.
     pub snapshots: SnapshotConfig,
+    /// What SSH clients are told to go through.
+    pub ssh_gateway: Option<SshGateway>,
     /// The key-encryption key.
     pub kek_file: PathBuf,
     /// Whose tokens are accepted, too.

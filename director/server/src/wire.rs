@@ -434,6 +434,7 @@ impl Replica {
                 node: self.identity.node,
                 late_calls: self.config.late_calls,
                 snapshots: self.config.snapshots.taken,
+                ssh_gateway: self.config.ssh_gateway.clone(),
                 spans: task_spans(self.identity.cluster_id.clone()),
                 ..executor::Options::default()
             },

@@ -237,7 +237,13 @@ impl TestAgent {
         let tasks = OwnedTasks::new();
         let (settings, base, inside) = (self.settings.clone(), self.base(), tasks.clone());
         tasks.spawn("agent", OnExit::Ignore, |stop| async move {
-            let agent = dagent::agent_of_this_machine(settings, &base, inside).unwrap();
+            let agent = dagent::agent_of_this_machine(
+                settings,
+                &base,
+                inside,
+                tokio_util::sync::CancellationToken::new(),
+            )
+            .unwrap();
             agent.run(stop).await.unwrap();
         });
         *self.running.lock().unwrap() = Some(tasks);

@@ -10,6 +10,7 @@ mod install;
 mod prepare;
 mod run_errand;
 mod run_script;
+mod shutdown;
 mod ssh;
 mod start;
 mod stop;
@@ -36,6 +37,7 @@ pub(crate) async fn perform(machine: &RealMachine, order: Order, work: &Work) ->
         Method::Apply => apply::run(machine, &order).await,
         Method::Start => start::run(machine),
         Method::Stop => stop::run(machine).await,
+        Method::Shutdown => shutdown::run(machine).await,
         Method::Drain => drain::run(machine, &order, work).await,
         Method::RunScript => run_script::run(machine, &order, work).await,
         Method::RunErrand => run_errand::run(machine, &order, work).await,

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use model::agent_settings::SWITCHED_OFF;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -19,8 +20,8 @@ const RESTART_WAIT_MAX: Duration = Duration::from_secs(5);
 /// An agent that lived this long was fine: the next wait is the first again.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Runs the agent for ever; `started` is called once, when it runs for the first time. Ends only with an error before
-/// that.
+/// Runs the agent until it switches the machine off; `started` is called once, when it runs for the first time. Ends with
+/// an error only before that.
 ///
 /// Jobs are not touched when the agent dies: as on any VM, they run on, and the next agent finds them by their pidfiles.
 pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<(), LocalError> {
@@ -29,7 +30,9 @@ pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<
     let mut wait = RESTART_WAIT;
     loop {
         let begun = Instant::now();
-        reap_until(agent);
+        if reap_until(agent) == Some(i32::from(SWITCHED_OFF)) {
+            return Ok(());
+        }
         wait = if begun.elapsed() > SETTLED { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
         agent = loop {
             std::thread::sleep(wait);
@@ -60,14 +63,15 @@ fn start(spec: &LaunchSpec) -> Result<Pid, LocalError> {
     Ok(Pid::from_raw(child.id() as i32))
 }
 
-/// Waits for children, whoever they are, until `agent` is among the ended.
-fn reap_until(agent: Pid) {
+/// Waits for children, whoever they are, until `agent` is among the ended. Returns its exit code, if it had one.
+fn reap_until(agent: Pid) -> Option<i32> {
     loop {
         match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) if pid == agent => return,
+            Ok(WaitStatus::Exited(pid, code)) if pid == agent => return Some(code),
+            Ok(WaitStatus::Signaled(pid, _, _)) if pid == agent => return None,
             Ok(_) | Err(Errno::EINTR) => {}
             // No children at all: then the agent is not one either.
-            Err(_) => return,
+            Err(_) => return None,
         }
     }
 }

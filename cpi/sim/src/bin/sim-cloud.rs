@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use cpi_sim::{Fleet, Knobs, SimCloud, serve};
+use cpi_sim::{AgentCalls, Fleet, Knobs, SimCloud, serve};
 use owned_tasks::OwnedTasks;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixListener;
@@ -31,6 +31,9 @@ struct Options {
     /// A JSON file with the knobs to begin with.
     #[arg(long)]
     knobs: Option<PathBuf>,
+    /// A file that gets every call to an agent, a line of JSON each.
+    #[arg(long)]
+    agent_calls: Option<PathBuf>,
     /// End when standard input, a pipe, is closed: then a cloud never outlives the test that started it.
     #[arg(long)]
     until_stdin_closes: bool,
@@ -46,7 +49,11 @@ async fn main() -> anyhow::Result<()> {
         None => Knobs::default(),
     };
     let tasks = OwnedTasks::new();
-    let fleet = Fleet::new(tasks.child()).context("can't make a scratch directory")?;
+    let mut fleet = Fleet::new(tasks.child()).context("can't make a scratch directory")?;
+    if let Some(path) = &options.agent_calls {
+        let calls = AgentCalls::open(path).with_context(|| format!("can't open {}", path.display()))?;
+        fleet = fleet.recording(calls);
+    }
     let cloud = SimCloud::new(options.seed, knobs, Arc::new(fleet));
     // A socket that an earlier process left: nobody answers there, or binding would be the lesser trouble.
     let _ = std::fs::remove_file(&options.socket);

@@ -27,7 +27,7 @@ struct Options {
     /// A file that holds a cloud of its own.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A folder: `calls.jsonl` gets every request, and `METHOD.json` says what is wrong with a method.
+    /// A folder: `calls.jsonl` gets every request, `answers.jsonl` every answer, and `METHOD.json` says what is wrong with a method.
     #[arg(long)]
     script: PathBuf,
     /// The contract that it speaks.
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_to_string(&mut line)?;
     let request: Request = serde_json::from_str(&line).context("a request")?;
-    note(&options.script, &line)?;
+    note(&options.script, "calls.jsonl", &line)?;
     let fault = take_fault(&options.script, &request.method)?;
     before(&fault, &line)?;
     let answer = match request.call(DiskId::new(format!("{}{}", std::process::id(), now_nanos()))) {
@@ -78,6 +78,8 @@ fn main() -> Result<()> {
         Ok(call) => contract::answer(&request.method, perform(&options, call)?),
         Err(no_call) => contract::refusal(&no_call),
     };
+    let told = json!({ "request_id": request.context.get("request_id"), "result": answer["result"] });
+    note(&options.script, "answers.jsonl", &told.to_string())?;
     after(&fault)?;
     print!("{}", fault.answer.unwrap_or_else(|| answer.to_string()));
     Ok(())
@@ -87,8 +89,8 @@ fn now_nanos() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }
 
-fn note(script: &Path, line: &str) -> Result<()> {
-    let mut calls = OpenOptions::new().create(true).append(true).open(script.join("calls.jsonl"))?;
+fn note(script: &Path, file: &str, line: &str) -> Result<()> {
+    let mut calls = OpenOptions::new().create(true).append(true).open(script.join(file))?;
     // One write: several processes append side by side.
     calls.write_all(format!("{}\n", line.trim_end()).as_bytes())?;
     Ok(())

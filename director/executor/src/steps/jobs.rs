@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use agent_api::{AgentError, Method, Mode};
 use model::instance::InstanceSpec;
+use model::plan::Fate;
 use model::release::CompiledPackage;
 use model::step::{DrainKind, Script, StepOutcome, StopIntent};
 use model::{AgentId, InstanceId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use state::State;
 
@@ -26,7 +27,8 @@ pub async fn prepare(
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let full = render_and_upload(cx, instance, agent).await?;
+    let full = rendered(cx, instance).await?;
+    upload(cx, instance, agent, &full).await?;
     cx.agent(agent, instance, "prepare", Method::Prepare { spec: full.spec }, INSTALL).await?;
     Ok(StepOutcome::Done)
 }
@@ -37,7 +39,8 @@ pub async fn apply(
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let full = render_and_upload(cx, instance, agent).await?;
+    let full = rendered(cx, instance).await?;
+    upload(cx, instance, agent, &full).await?;
     cx.agent(agent, instance, "apply", Method::Apply { spec: full.spec }, INSTALL).await?;
     // Before any script runs: pre-start scripts ask for names, too.
     if let Err(error) = cx.task.ports.dns.bring(&cx.task.ports, &cx.task.fence, agent).await {
@@ -49,33 +52,45 @@ pub async fn apply(
     })
 }
 
+/// What is to be installed. The content holds secrets: it has no `Debug`.
 struct Full {
     spec: Value,
+    content: Vec<u8>,
+    digest: String,
     configuration_hash: String,
     template_hashes: BTreeMap<model::JobName, String>,
 }
 
 /// Renders at the moment of use: the result travels to the agent and is stored nowhere else, since it holds secrets.
-async fn render_and_upload(
-    cx: &StepContext,
-    instance: &InstanceId,
-    agent: &AgentId,
-) -> Result<Full, StepError> {
+async fn rendered(cx: &StepContext, instance: &InstanceId) -> Result<Full, StepError> {
     let target = cx.task.target(instance)?;
     let rendered = render::instance(&cx.task, &target.spec).await.map_err(StepError::Failed)?;
     let content = rendered
         .archive()
         .map_err(|e| StepError::plain(format!("failed to pack rendered templates: {e}")))?;
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(&content)));
-    let id = format!("rendered-{}", &digest["sha256:".len()..]);
-    let upload = Method::UploadBlob { id: id.clone(), digest: digest.clone(), content };
-    // Rendering the same again gives the same bytes; the digest in the id keeps a repeat with changed secrets apart.
-    cx.agent(agent, instance, &format!("upload-{}", &digest[7..23]), upload, INSTALL).await?;
     let (configuration_hash, template_hashes) = (rendered.configuration_hash(), rendered.template_hashes());
     let packages = compiled(cx, &target.spec)?;
-    let spec =
-        spec::full_spec(&target.spec, &packages, &configuration_hash, &template_hashes, (&id, &digest));
-    Ok(Full { spec, configuration_hash, template_hashes })
+    let archive = (blob_id(&digest), digest.as_str());
+    let spec = spec::full_spec(&target.spec, &packages, &configuration_hash, &template_hashes, archive);
+    Ok(Full { spec, content, digest, configuration_hash, template_hashes })
+}
+
+fn blob_id(digest: &str) -> String {
+    digest.replace("sha256:", "rendered-")
+}
+
+async fn upload(
+    cx: &StepContext,
+    instance: &InstanceId,
+    agent: &AgentId,
+    full: &Full,
+) -> Result<(), StepError> {
+    let (id, digest, content) = (blob_id(&full.digest), full.digest.clone(), full.content.clone());
+    // Rendering the same again gives the same bytes; the digest in the id keeps a repeat with changed secrets apart.
+    let part = format!("upload-{}", &digest[7..23]);
+    cx.agent(agent, instance, &part, Method::UploadBlob { id, digest, content }, INSTALL).await?;
+    Ok(())
 }
 
 /// Finds the compiled form of every package in the spec.
@@ -134,13 +149,16 @@ pub async fn drain(
 ) -> Result<StepOutcome, StepError> {
     cx.checkpoint()?;
     let target = cx.task.target(instance)?;
-    let packages = match kind {
-        DrainKind::Update => compiled(cx, &target.spec)?,
-        // Scripts are told of no changed packages then, and what goes away may never have been compiled.
-        DrainKind::Shutdown => Vec::new(),
+    let next = match kind {
+        // Scripts are told whether their configuration changes, and which packages do.
+        DrainKind::Update => rendered(cx, instance).await?.spec,
+        DrainKind::Shutdown if target.fate == Fate::Deleted => json!({}),
+        // They are told only of what becomes of the disk; and what goes away may never have been compiled.
+        DrainKind::Shutdown => {
+            let hash = target.spec.configuration_hash.clone().unwrap_or_default();
+            spec::full_spec(&target.spec, &[], &hash, &target.spec.template_hashes, (String::new(), ""))
+        }
     };
-    let hash = target.spec.configuration_hash.clone().unwrap_or_default();
-    let next = spec::full_spec(&target.spec, &packages, &hash, &target.spec.template_hashes, ("", ""));
     let method = Method::Drain { kind, spec: Some(next) };
     cx.agent_cancellable(agent, instance, "drain", method, SCRIPT, Mode::Submit).await?;
     Ok(StepOutcome::Done)

@@ -19,7 +19,7 @@ use model::step::{Action, StepOutcome};
 use model::task::TaskError;
 
 use crate::context::StepContext;
-use crate::error::StepError;
+use crate::error::{Interrupted, StepError};
 
 /// Returns what is to be remembered of a step that failed in a unit that goes on. A VM that could not be deleted may run on
 /// without anybody knowing it.
@@ -44,6 +44,15 @@ pub fn passed_over(cx: &StepContext, action: &Action, error: &TaskError) -> Step
 pub fn is_of_a_worker(cx: &StepContext, action: &Action) -> bool {
     let Action::DeleteVm { instance, .. } = action else { return false };
     cx.task.target(instance).is_ok_and(|target| target.compilation) && cx.task.knows_second_level()
+}
+
+/// Has the VM switched off that another one takes the place of, as far as it listens.
+pub async fn retire(cx: &StepContext, agent: &model::AgentId) -> Result<(), Interrupted> {
+    match vm::retire(cx, agent).await {
+        Err(StepError::Lost(lost)) => Err(lost.into()),
+        Err(StepError::Log(error)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Does the deed of `action` and returns what is to be remembered of it.

@@ -13,12 +13,25 @@ use crate::dns::DOMAIN;
 pub fn bind_spec(spec: &InstanceSpec) -> Value {
     json!({
         "deployment": spec.deployment,
-        "job": { "name": spec.group },
+        "job": job(spec),
         "index": spec.index,
         "id": spec.id,
-        "name": spec.group,
-        "az": spec.az,
         "networks": networks(spec),
+    })
+}
+
+/// The instance's jobs; of one that has none, as those that compile, only the name.
+fn job(spec: &InstanceSpec) -> Value {
+    let Some(first) = spec.jobs.first() else { return json!({ "name": spec.group }) };
+    let template = |job: &model::instance::JobSpec| {
+        json!({ "name": job.name, "version": job.fingerprint, "sha1": job.digest, "blobstore_id": job.blob,
+            "logs": [] })
+    };
+    json!({
+        "name": spec.group,
+        "template": first.name,
+        "version": first.fingerprint,
+        "templates": spec.jobs.iter().map(template).collect::<Vec<_>>(),
     })
 }
 
@@ -28,22 +41,11 @@ pub fn full_spec(
     packages: &[CompiledPackage],
     configuration_hash: &str,
     template_hashes: &BTreeMap<model::JobName, String>,
-    archive: (&str, &str),
+    archive: (String, &str),
 ) -> Value {
     let mut full = bind_spec(spec);
-    let jobs: Vec<Value> = spec
-        .jobs
-        .iter()
-        .map(
-            |j| json!({ "name": j.name, "version": j.fingerprint, "sha1": j.digest, "blobstore_id": j.blob }),
-        )
-        .collect();
-    full["job"] = json!({
-        "name": spec.group,
-        "template": spec.jobs.first().map(|j| j.name.as_str()).unwrap_or_default(),
-        "version": spec.jobs.first().map(|j| j.fingerprint.as_str()).unwrap_or_default(),
-        "templates": jobs,
-    });
+    full["name"] = json!(spec.group);
+    full["az"] = json!(spec.az);
     let packages: Map<String, Value> = packages
         .iter()
         .map(|p| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_api::Method;
+use agent_api::{Method, Mode};
 use cpi_api::{Cpi, CpiError, CpiErrorKind, CreateVm, Found, Metadata};
 use model::instance::{InstanceSpec, NetworkKind, NetworkSettings, Vm};
 use model::step::StepOutcome;
@@ -30,6 +30,9 @@ pub(super) const PING_PAUSE: Policy =
 
 /// How long one ping may take.
 pub(super) const PING: Duration = Duration::from_secs(1);
+
+/// How long one that is to switch its VM off may take to say so.
+const SWITCH_OFF: Duration = Duration::from_secs(5);
 
 /// Creates the VM, or adopts the one that an earlier leader's call made.
 pub async fn create(
@@ -206,6 +209,15 @@ pub async fn await_agent(
         }
         tokio::time::sleep(pauses.next().unwrap_or(PING)).await;
     }
+}
+
+/// Has the VM switched off that another one takes the place of: it stays for a while, and must not work on beside its
+/// successor. Nobody waits for one that does not answer, nor for the answer of one that is going off.
+pub async fn retire(cx: &StepContext, agent: &AgentId) -> Result<(), StepError> {
+    if let Err(error) = cx.agent_raw(agent, "shutdown", Method::Shutdown, SWITCH_OFF, Mode::Submit).await? {
+        cx.task.debug(&format!("agent {agent} does not say that it switches its VM off: {error}"));
+    }
+    Ok(())
 }
 
 /// Sends trusted certificates, and which disks jobs find under which names. A VM that was made ahead has none yet.

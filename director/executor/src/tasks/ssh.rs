@@ -17,6 +17,7 @@ use state::log::Proposal;
 use super::asking::{ASKED_AT_ONCE, Member, NoAnswer};
 use crate::context::TaskContext;
 use crate::error::{Interrupted, recordable};
+use crate::ports::SshGateway;
 
 /// How long an agent may take: BOSH's bound for requests that need no work.
 const ANSWER: Duration = Duration::from_secs(45);
@@ -113,6 +114,10 @@ async fn one(context: &TaskContext, member: &Member, command: &SshCommand) -> Do
             answer["id"] = json!(member.spec.id);
             answer["index"] = json!(member.spec.index);
             answer["job"] = json!(member.spec.group);
+            if let Some(SshGateway { host, user }) = &context.ports.options.ssh_gateway {
+                answer["gateway_host"] = json!(host);
+                answer["gateway_user"] = json!(user);
+            }
             Ok(Ok(answer))
         }
         Ok(_) => {

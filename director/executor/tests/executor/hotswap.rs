@@ -97,6 +97,12 @@ async fn vms_are_made_ahead_and_the_old_ones_become_orphans() {
         assert_eq!(attached, [vm.cid.unwrap()]);
         assert_eq!(world.outside.agents.mounted(&old.agent).len(), 0, "it was taken from the old VM first");
         assert_eq!(world.outside.agents.mounted(&vm.agent).len(), 1);
+        let deeds = world.outside.deeds();
+        let of_old = deeds.iter().filter(|(agent, _)| *agent == old.agent);
+        let told: Vec<&str> = of_old.map(|(_, deed)| deed.method.name()).collect();
+        assert!(told.ends_with(&["remove_persistent_disk", "shutdown"]), "{told:?}");
+        let told = world.outside.agents.deeds(&vm.agent);
+        assert!(told.iter().all(|deed| deed.method.name() != "shutdown"), "{told:?}");
     }
     assert_up(&world).await;
 }

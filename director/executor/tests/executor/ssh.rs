@@ -1,6 +1,7 @@
 //! Operators' users: made on each machine that is meant, on record, once, whoever leads.
 
 use agent_api::fake::Behaviour;
+use executor::ports::SshGateway;
 use model::task::{SshCommand, SshTarget, TaskKind, TaskState};
 use serde_json::{Value, json};
 use state::command::Command;
@@ -78,6 +79,17 @@ async fn each_machine_that_is_meant_says_how_to_reach_it() {
     let ended = world.run(cleanup(SshTarget::default())).await.done();
     assert!(answers(&ended).iter().all(|one| one["command"] == "cleanup" && one["status"] == "success"));
     assert_eq!(events(&world, &ended).len(), 2, "the group of the errand has no VM");
+}
+
+#[tokio::test]
+async fn clients_are_told_of_a_gateway_where_there_is_one() {
+    let world = TestWorld::seed().await;
+    *world.ssh_gateway.lock().unwrap() = Some(SshGateway { host: "gw".into(), user: Some("jumpbox".into()) });
+    world.depose().await;
+    world.lead();
+    world.run(Shape::default().deploy()).await.done();
+    let told = answers(&world.run(setup(target("web", &["0"]))).await.done());
+    assert_eq!((&told[0]["gateway_host"], &told[0]["gateway_user"]), (&json!("gw"), &json!("jumpbox")));
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ fn drains(world: &TestWorld, wanted: DrainKind, disk_mib: u32) -> usize {
     let told = |method: &Method| match method {
         Method::Drain { kind, spec } => {
             let spec = spec.as_ref().expect("every drain is told what comes next");
-            *kind == wanted && spec["persistent_disk"] == json!(disk_mib)
+            // What goes away with its instance is told of nothing: that is no disk.
+            *kind == wanted && spec["persistent_disk"].as_u64().unwrap_or(0) == u64::from(disk_mib)
         }
         _ => false,
     };
@@ -37,6 +38,34 @@ async fn every_drain_is_told_what_comes_next() {
     assert_eq!(drains(&world, DrainKind::Shutdown, 0), 3);
     world.run(TaskKind::DeleteDeployment { force: false }).await.done();
     assert_eq!(drains(&world, DrainKind::Shutdown, 0), 4);
+}
+
+/// The configurations that an agent was told of, in order: by which method, and which.
+fn configurations(world: &TestWorld) -> Vec<(&'static str, String)> {
+    let vm = world.read(|state| state.vms(&world.first_web())).remove(0);
+    let told = |method: Method| {
+        let name = method.name();
+        match method {
+            Method::Drain { spec: Some(spec), .. } | Method::Apply { spec } => {
+                Some((name, spec["configuration_hash"].as_str()?.to_owned()))
+            }
+            _ => None,
+        }
+    };
+    world.outside.agents.deeds(&vm.agent).into_iter().filter_map(|deed| told(deed.method)).collect()
+}
+
+#[tokio::test]
+async fn drain_scripts_learn_whether_their_configuration_changes() {
+    let world = TestWorld::seed().await;
+    world.run(Shape::default().deploy()).await.done();
+    let before = configurations(&world);
+    let first = before.last().expect("it was applied").1.clone();
+    world.run(Shape { port: json!(9090), ..Shape::default() }.deploy()).await.done();
+    let told = configurations(&world).split_off(before.len());
+    let [("drain", drained), ("apply", applied)] = told.as_slice() else { panic!("{told:?}") };
+    assert_ne!(*drained, first);
+    assert_eq!(drained, applied);
 }
 
 #[tokio::test]

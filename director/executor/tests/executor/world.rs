@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::release::blobstore::LocalBlobs;
 use ::release::render::{RenderOptions, Renderer};
-use executor::ports::Snapshots;
+use executor::ports::{Snapshots, SshGateway};
 use executor::{Options, Ports};
 use model::task::{OutputKind, Task, TaskKind};
 use model::{
@@ -51,6 +51,7 @@ pub struct TestWorld {
     pub snapshots: Mutex<Snapshots>,
     /// Whether leaders give agents DNS records.
     pub local_dns: Mutex<bool>,
+    pub ssh_gateway: Mutex<Option<SshGateway>>,
     leader: Mutex<Option<Leader>>,
     /// Leaders that others have followed without their knowing.
     outlived: Mutex<Vec<Leader>>,
@@ -105,6 +106,7 @@ impl TestWorld {
             snapshots: Mutex::new(Snapshots::Off),
             // Most stories are about something else, and are not to be told in the middle of it.
             local_dns: Mutex::new(false),
+            ssh_gateway: Mutex::default(),
             leader,
             outlived: Mutex::default(),
             epoch,
@@ -169,6 +171,7 @@ impl TestWorld {
         ports.options.late_calls = *self.late_calls.lock().unwrap();
         ports.options.snapshots = *self.snapshots.lock().unwrap();
         ports.options.local_dns = *self.local_dns.lock().unwrap();
+        ports.options.ssh_gateway = self.ssh_gateway.lock().unwrap().clone();
         // Every leader is a replica of its own.
         ports.dns = Arc::default();
         owner.spawn("runner", OnExit::Ignore, move |_| {

@@ -201,6 +201,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
     let cpi = cpi(clouds, base);
     let blobs = blobs(root.optional_section("blobs"));
     let snapshots = disks(root.optional_section("disks"));
+    let ssh_gateway = root.section("ssh").and_then(ssh_gateway);
     let kek_file = root.needed_section("secrets").and_then(|mut secrets| {
         let kek_file = secrets.needed("kek_file");
         secrets.end();
@@ -226,6 +227,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         late_calls: Duration::from_secs(late_calls.into()),
         blobs,
         snapshots,
+        ssh_gateway,
         kek_file: base.join(kek_file?),
         uaa,
         log_format,
@@ -252,6 +254,12 @@ fn disks(mut section: Section) -> SnapshotConfig {
     }
     section.end();
     SnapshotConfig { taken: if enabled { Snapshots::On } else { Snapshots::Off }, daily_at }
+}
+
+fn ssh_gateway(mut section: Section) -> Option<SshGateway> {
+    let (host, user) = (section.needed("gateway_host"), section.text("gateway_user"));
+    section.end();
+    host.map(|host| SshGateway { host, user })
 }
 
 /// Reads hours and minutes; none if that is not what it is.

@@ -88,6 +88,17 @@ fn snapshots_are_off_unless_said_otherwise() {
 }
 
 #[test]
+fn ssh_clients_are_told_of_a_gateway_where_there_is_one() {
+    let gateway = |text: &str| parse(&format!("{GOOD}\n{text}")).map(|config| config.ssh_gateway);
+    assert_eq!(gateway("").unwrap(), None);
+    let told = gateway("[ssh]\ngateway_host = \"gw\"\ngateway_user = \"vcap\"\n").unwrap().unwrap();
+    assert_eq!((told.host.as_str(), told.user.as_deref()), ("gw", Some("vcap")));
+    assert_eq!(gateway("[ssh]\ngateway_host = \"gw\"\n").unwrap().unwrap().user, None);
+    let error = gateway("[ssh]\ngateway_user = \"vcap\"\n").unwrap_err().to_string();
+    assert!(error.contains("ssh.gateway_host: is missing"), "{error}");
+}
+
+#[test]
 fn what_is_missing_is_named_together() {
     let error = parse("name = \"d1\"\n[api]\n").unwrap_err().to_string();
     for expected in
@@ -112,7 +123,7 @@ fn all_complaints_come_together() {
 /// Every key that is read, as complaints about strange ones list them, by section.
 fn known_keys() -> BTreeSet<String> {
     let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
-                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[ssh]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
     let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
     let listed = |line: &String| {
         let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;

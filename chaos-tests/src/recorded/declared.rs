@@ -7,7 +7,16 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::compare::Difference;
+/// Something that is not as recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where: `status`, `header location`, `body[].tags`, `arguments[0]`.
+    pub at: String,
+    /// What is recorded.
+    pub recorded: String,
+    /// What came back.
+    pub ours: String,
+}
 
 /// One entry. Texts are patterns in which `*` stands for anything.
 #[derive(Clone, Debug, Deserialize)]

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use chaos_tests::forge::Forge;
 use sha1::{Digest as _, Sha1};
 use tar::EntryType;
+
+use crate::forge::Forge;
 
 /// A folder of releases as they were made by the CLI, and a stemcell.
 pub struct Archives {
