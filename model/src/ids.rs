@@ -99,6 +99,10 @@ text_ids! {
     SnapshotCid,
     /// Our UUID of a snapshot, chosen by the plan before the cloud gives its own.
     SnapshotId,
+    /// The cloud's id of a subnet that directors have had made. Opaque.
+    SubnetCid,
+    /// Our UUID of such a subnet, chosen before the cloud gives its own.
+    SubnetId,
     /// The cloud's id of a stemcell. Opaque.
     StemcellCid,
     /// A CPI's name in the cpi-config; empty for the default one.

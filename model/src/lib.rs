@@ -19,6 +19,7 @@ pub mod instance;
 pub mod interpolate;
 pub mod ip;
 pub mod link;
+pub mod managed_network;
 pub mod manifest;
 pub mod plan;
 pub mod problem;

@@ -229,6 +229,9 @@ pub struct DeploymentRecord {
     /// Links as they can be asked for. They get rows of their own when the record is saved, and are not kept in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned_links: Option<Box<Links>>,
+    /// Networks that it uses and that directors make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed_networks: Vec<NetworkName>,
 }
 
 /// A whole task, decided.

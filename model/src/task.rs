@@ -224,6 +224,8 @@ pub enum TaskKind {
     TakeSnapshots { instance: Option<InstanceId> },
     /// `delete-snapshot` and `delete-snapshots`: one, or all.
     DeleteSnapshots { cid: Option<SnapshotCid> },
+    /// `delete-network`, and the periodic clean-up of networks that directors have made and nobody uses any more.
+    DeleteOrphanedNetworks { networks: Vec<NetworkName> },
 }
 
 /// An archive that is fetched from where somebody else keeps it.
@@ -325,6 +327,10 @@ impl TaskKind {
             Self::TakeSnapshots { .. } => "create snapshot".into(),
             Self::DeleteSnapshots { cid: None } => "delete deployment snapshots".into(),
             Self::DeleteSnapshots { .. } => "delete snapshot".into(),
+            Self::DeleteOrphanedNetworks { networks } => {
+                let names: Vec<&str> = networks.iter().map(NetworkName::as_str).collect();
+                format!("delete orphan networks: {}", names.join(", "))
+            }
         }
     }
 }
@@ -358,6 +364,7 @@ impl TaskKind {
             Self::TakeSnapshots { .. } => "create_snapshot",
             Self::DeleteSnapshots { cid: None } => "delete_deployment_snapshots",
             Self::DeleteSnapshots { .. } => "delete_snapshot",
+            Self::DeleteOrphanedNetworks { .. } => "delete_orphan_networks",
         }
     }
 
@@ -369,6 +376,7 @@ impl TaskKind {
             Self::ScanAndFix { .. }
                 | Self::DeleteOrphanedDisks { .. }
                 | Self::DeleteOrphanedVms { .. }
+                | Self::DeleteOrphanedNetworks { .. }
                 | Self::Inspect { .. }
                 | Self::CleanUp { .. }
                 | Self::FetchLogs { .. }

@@ -1,6 +1,7 @@
 //! Mistakes in cloud configs, by the number that BOSH gives each.
 
-use model::cloud_config::{CloudConfig, merge};
+use model::cloud_config::{CloudConfig, Surroundings, merge};
+use model::managed_network::{MadeSubnet, ManagedNetwork, ManagedSubnet};
 use serde_json::{Value, json};
 
 fn good() -> Value {
@@ -170,4 +171,86 @@ fn several_configs_are_joined_but_compile_in_one_way() {
     let merged = merge(vec![map(good()), more]).expect("valid");
     assert_eq!(CloudConfig::parse(&merged, &[]).expect("valid").vm_types.len(), 2);
     assert_eq!(merge(vec![map(good()), map(good())]).expect_err("refused").code, 570000);
+}
+
+/// A config with a network that directors make; with what they have made of it, if they make networks at all.
+fn managed(subnet: &Value, made: Option<&[ManagedNetwork]>) -> Result<CloudConfig, model::task::TaskError> {
+    let mut config = good();
+    config["azs"][1] = json!({"name": "z2", "cpi": "other", "cloud_properties": {"zone": "b", "vlan": 1}});
+    config["networks"][0]["managed"] = json!(true);
+    config["networks"][0]["subnets"] = json!([subnet]);
+    config["compilation"]["az"] = json!("z2");
+    CloudConfig::parse_in(config.as_object().expect("a mapping"), Surroundings { own: &[], made })
+}
+
+fn made(range: &str, gateway: &str, reserved: &[&str]) -> ManagedNetwork {
+    let made = MadeSubnet {
+        cid: "net-1".into(),
+        range: range.into(),
+        gateway: Some(gateway.into()),
+        reserved: reserved.iter().map(ToString::to_string).collect(),
+        cloud_properties: json!({"name": "net-1"}),
+    };
+    let subnet = ManagedSubnet {
+        name: "s".into(),
+        id: "id".into(),
+        cpi: "other".into(),
+        task: Default::default(),
+        made: Some(made),
+    };
+    ManagedNetwork {
+        name: "a".into(),
+        kind: model::instance::NetworkKind::Manual,
+        created_at: Default::default(),
+        deployments: Default::default(),
+        orphaned_at: None,
+        retired_by: None,
+        subnets: vec![subnet],
+    }
+}
+
+#[test]
+fn a_managed_subnet_needs_a_name_and_nothing_else() {
+    let subnet = json!({"name": "s", "az": "z2", "netmask_bits": 24, "cloud_properties": {"vlan": 7},
+        "static": ["10.9.0.10"]});
+    let config = managed(&subnet, Some(&[])).expect("valid");
+    let (network, subnet) = (&config.networks[0], &config.networks[0].subnets[0]);
+    assert!(network.managed && subnet.range.is_none() && subnet.gateway.is_none());
+    let wish = subnet.wish.as_ref().expect("it is to be made");
+    assert_eq!((wish.cpi.as_str(), wish.netmask_bits, wish.range.as_deref()), ("other", Some(24), None));
+    assert_eq!(wish.cloud_properties, json!({"zone": "b", "vlan": 7}), "the zone's, and its own over them");
+    assert!(subnet.is_static("10.9.0.10".parse().expect("an address")));
+    let code = |subnet: Value| managed(&subnet, Some(&[])).expect_err("refused").code;
+    assert_eq!(code(json!({"az": "z2", "range": "10.0.0.0/24", "gateway": "10.0.0.1"})), 40000);
+    assert_eq!(code(json!({"name": "s", "az": "z2", "netmask_bits": 0})), 160008);
+    assert_eq!(code(json!({"name": "s", "azs": ["z1", "z2"]})), 160008, "two CPIs");
+    assert_eq!(code(json!({"name": "s", "az": "z2", "range": "10.0.0.0/32"})), 160002);
+    assert_eq!(code(json!({"name": "s", "az": "z2", "range": "10.0.0.0/24", "gateway": "10.0.1.1"})), 160003);
+}
+
+#[test]
+fn what_the_cloud_made_counts_for_more_than_the_config() {
+    let subnet = json!({"name": "s", "az": "z2", "static": ["10.9.0.10"], "cloud_properties": {"vlan": 7}});
+    let rows = [made("10.9.0.0/24", "10.9.0.1", &["10.9.0.2 - 10.9.0.9"])];
+    let config = managed(&subnet, Some(&rows)).expect("valid");
+    let subnet_made = &config.networks[0].subnets[0];
+    let ip = |text: &str| text.parse().expect("an address");
+    assert_eq!((subnet_made.gateway, subnet_made.range.map(|r| r.1)), (Some(ip("10.9.0.1")), Some(24)));
+    for reserved in ["10.9.0.0", "10.9.0.1", "10.9.0.5", "10.9.0.255"] {
+        assert!(subnet_made.is_reserved(ip(reserved)), "{reserved}");
+    }
+    assert_eq!(subnet_made.cloud_properties, json!({"name": "net-1"}));
+    let code = |rows: ManagedNetwork| managed(&subnet, Some(&[rows])).expect_err("refused").code;
+    assert_eq!(code(made("10.8.0.0/24", "10.8.0.1", &[])), 160006, "the static address is elsewhere");
+    assert_eq!(code(made("10.9.0.0/24", "10.9.0.10", &[])), 160006, "it is the gateway");
+    assert_eq!(code(made("10.9.0.0/24", "10.9.0.1", &["10.8.0.1"])), 160005);
+}
+
+#[test]
+fn a_managed_network_is_one_of_people_where_directors_make_none() {
+    let whole = json!({"name": "s", "az": "z2", "range": "10.0.0.0/24", "gateway": "10.0.0.1"});
+    let config = managed(&whole, None).expect("the key is passed over");
+    assert!(!config.networks[0].managed && config.networks[0].subnets[0].wish.is_none());
+    let error = managed(&json!({"name": "s", "az": "z2"}), None).expect_err("it has no range");
+    assert!(error.message.contains("dctl managed-networks on"), "{}", error.message);
 }

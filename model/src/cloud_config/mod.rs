@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
+use crate::managed_network::ManagedNetwork;
 use crate::task::TaskError;
 pub use compilation::Compilation;
 pub use network::{Network, Subnet};
@@ -88,12 +89,26 @@ pub struct CloudConfig {
     pub compilation: Compilation,
 }
 
+/// What a config is read in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The directors' own addresses, which nobody else is given.
+    pub own: &'a [IpAddr],
+    /// The networks that directors have made; none if they make none, and `managed` means nothing.
+    pub made: Option<&'a [ManagedNetwork]>,
+}
+
 impl CloudConfig {
-    /// Checks a merged config, in BOSH's order. Nobody is given one of the directors' `own` addresses.
+    /// Checks a merged config, in BOSH's order, where directors make no networks. Nobody is given one of their `own` addresses.
     pub fn parse(config: &Map<String, Value>, own: &[IpAddr]) -> Checked<Self> {
+        Self::parse_in(config, Surroundings { own, made: None })
+    }
+
+    /// Checks a merged config, in BOSH's order.
+    pub fn parse_in(config: &Map<String, Value>, surroundings: Surroundings<'_>) -> Checked<Self> {
         let fields = Fields::new(config);
         let azs = parse_azs(&fields)?;
-        let networks = network::parse_all(fields.list("networks")?, &network::Scope { azs: &azs, own })?;
+        let networks = network::parse_all(fields.list("networks")?, &network::Scope { azs: &azs, surroundings })?;
         let vm_types = named(&fields, "vm_types", ErrorCode::DeploymentDuplicateVmTypeName, "vm type")?;
         let vm_extensions =
             named(&fields, "vm_extensions", ErrorCode::DeploymentDuplicateVmExtensionName, "vm extension")?;

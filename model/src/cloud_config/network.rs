@@ -1,5 +1,6 @@
 //! Networks and their subnets: which addresses there are, and which of them are spoken for by the config.
 
+mod manual;
 mod vip;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,12 +8,13 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::Az;
+use super::{Az, Surroundings};
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields, canonical};
 use crate::ids::*;
 use crate::instance::NetworkKind;
 use crate::ip::{self, Block, Family};
+use crate::managed_network::SubnetWish;
 use crate::task::TaskError;
 
 /// A network.
@@ -24,9 +26,11 @@ pub struct Network {
     pub kind: NetworkKind,
     /// Its subnets. A vip network whose addresses groups name has one without any.
     pub subnets: Vec<Subnet>,
+    /// Whether directors have it made when it is first used.
+    pub managed: bool,
 }
 
-/// A part of a network. Those of dynamic and vip networks have no range.
+/// A part of a network. Those of dynamic and vip networks have no range, nor may those that directors have not made yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subnet {
     /// Its zones; none if the network has no zones at all.
@@ -45,6 +49,8 @@ pub struct Subnet {
     pub prefix: Option<u8>,
     /// What the CPI is told.
     pub cloud_properties: Value,
+    /// What a cloud is asked to make of it, if directors have it made.
+    pub wish: Option<SubnetWish>,
 }
 
 impl Subnet {
@@ -106,8 +112,7 @@ impl Network {
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) azs: &'a BTreeMap<AzName, Az>,
-    /// The directors' own addresses, which nobody else may have.
-    pub(super) own: &'a [IpAddr],
+    pub(super) surroundings: Surroundings<'a>,
 }
 
 /// Checks the `networks` list.
@@ -133,7 +138,7 @@ fn parse(fields: &Fields<'_>, scope: &Scope<'_>) -> Checked<Network> {
     let kind = fields.text_opt("type")?.unwrap_or_else(|| "manual".into());
     let name = || fields.text("name").map(NetworkName::new);
     match kind.as_str() {
-        "manual" => parse_manual(fields, name()?, scope),
+        "manual" => manual::parse(fields, name()?, scope),
         "dynamic" => parse_dynamic(fields, name()?, scope.azs),
         "vip" => vip::parse(fields, name()?, scope.azs),
         other => Err(TaskError::new(
@@ -141,84 +146,6 @@ fn parse(fields: &Fields<'_>, scope: &Scope<'_>) -> Checked<Network> {
             format!("Invalid network type '{other}', valid types are: 'manual', 'dynamic' and 'vip'"),
         )),
     }
-}
-
-fn parse_manual(fields: &Fields<'_>, name: NetworkName, scope: &Scope<'_>) -> Checked<Network> {
-    if fields.boolean_opt("managed")?.unwrap_or(false) {
-        return Err(TaskError::plain(format!(
-            "Network '{name}' is 'managed': directors make no networks; make it in the cloud and give its range and gateway here"
-        )));
-    }
-    let mut subnets: Vec<Subnet> = Vec::new();
-    for item in fields.list("subnets")? {
-        let subnet = parse_manual_subnet(&Fields::of(item)?, &name, scope)?;
-        if let Some((new, _)) = subnet.range {
-            let overlap = subnets.iter().filter_map(|s| s.range).any(|(other, _)| other.overlaps(&new));
-            if overlap {
-                return Err(TaskError::new(
-                    ErrorCode::NetworkOverlappingSubnets,
-                    format!("Network '{name}' has overlapping subnets"),
-                ));
-            }
-        }
-        subnets.push(subnet);
-    }
-    check_all_or_none(&name, &subnets)?;
-    check_prefixes(&name, &subnets)?;
-    Ok(Network { name, kind: NetworkKind::Manual, subnets })
-}
-
-fn parse_manual_subnet(fields: &Fields<'_>, network: &NetworkName, scope: &Scope<'_>) -> Checked<Subnet> {
-    let range_text = fields.text("range")?;
-    let plain = |text: &str| TaskError::plain(format!("Invalid IP or CIDR format: {text}"));
-    let (range, prefix) = Block::parse_cidr(&range_text).ok_or_else(|| plain(&range_text))?;
-    if range.first == range.last {
-        return Err(TaskError::new(
-            ErrorCode::NetworkInvalidRange,
-            format!("Invalid network range '{range_text}', should include at least 2 IPs"),
-        ));
-    }
-    let given = parse_prefix(fields, network, range.family)?;
-    if given.is_some_and(|given| u32::from(given) < prefix) {
-        return Err(TaskError::new(
-            ErrorCode::NetworkPrefixSizeTooBig,
-            format!(
-                "Network '{network}': 'prefix' /{} is larger than the range '{range_text}'",
-                given.unwrap_or_default()
-            ),
-        ));
-    }
-    let gateway = parse_gateway(&fields.text("gateway")?, range, network)?;
-    let dns = parse_dns(fields, network)?;
-    let zones = parse_zones(fields, network, scope.azs)?;
-    let cloud_properties = fields.mapping_or_empty("cloud_properties")?;
-    let mut reserved = Vec::new();
-    for block in parse_blocks(fields, "reserved")? {
-        if !range.covers(&block) {
-            return Err(TaskError::new(
-                ErrorCode::NetworkReservedIpOutOfRange,
-                format!(
-                    "Reserved IP '{}' is out of network '{network}' range",
-                    block.family.address(block.first)
-                ),
-            ));
-        }
-        reserved.push(block);
-    }
-    let single = |n| Block { family: range.family, first: n, last: n };
-    reserved.extend([single(range.first), single(range.last), Block::single(gateway)]);
-    reserved.extend(scope.own.iter().filter(|ip| range.contains(**ip)).map(|ip| Block::single(*ip)));
-    let statics = parse_statics(fields, network, range, &reserved)?;
-    Ok(Subnet {
-        azs: zones,
-        range: Some((range, prefix)),
-        gateway: Some(gateway),
-        dns,
-        reserved,
-        statics,
-        prefix: given,
-        cloud_properties,
-    })
 }
 
 /// Reads a subnet's `prefix`; none if it gives single addresses.
@@ -245,53 +172,6 @@ fn check_prefixes(network: &NetworkName, subnets: &[Subnet]) -> Checked<()> {
         ErrorCode::NetworkPrefixStaticIpsMismatch,
         format!("Network '{network}' has subnets that differ in their 'prefix'"),
     ))
-}
-
-fn parse_statics(
-    fields: &Fields<'_>,
-    network: &NetworkName,
-    range: Block,
-    reserved: &[Block],
-) -> Checked<Vec<Block>> {
-    let statics = parse_blocks(fields, "static")?;
-    for block in &statics {
-        let clash = reserved.iter().find(|r| r.overlaps(block)).map(|r| r.first.max(block.first));
-        let outside = (!range.covers(block)).then_some(block.first);
-        if let Some(bad) = outside.or(clash) {
-            let fault = if outside.is_some() { "out of" } else { "in reserved range of" };
-            let ip = range.family.address(bad);
-            return Err(TaskError::new(
-                ErrorCode::NetworkStaticIpOutOfRange,
-                format!("Static IP '{ip}' is {fault} network '{network}' range"),
-            ));
-        }
-    }
-    Ok(statics)
-}
-
-fn parse_gateway(text: &str, range: Block, network: &NetworkName) -> Checked<IpAddr> {
-    let bad = |why: &str| {
-        TaskError::new(
-            ErrorCode::NetworkInvalidGateway,
-            format!("Invalid gateway '{text}' for network '{network}': {why}"),
-        )
-    };
-    let (block, _) = Block::parse_cidr(text)
-        .ok_or_else(|| TaskError::plain(format!("Invalid IP or CIDR format: {text}")))?;
-    if block.first != block.last {
-        return Err(bad("must be a single IP"));
-    }
-    let gateway = block.family.address(block.first);
-    if !range.contains(gateway) {
-        return Err(bad("must be inside the range"));
-    }
-    if block.first == range.first {
-        return Err(bad("can't be the network id"));
-    }
-    if block.first == range.last {
-        return Err(bad("can't be the broadcast IP"));
-    }
-    Ok(gateway)
 }
 
 fn parse_dns(fields: &Fields<'_>, network: &NetworkName) -> Checked<Vec<IpAddr>> {
@@ -377,11 +257,12 @@ fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, 
             statics: Vec::new(),
             prefix: None,
             cloud_properties: fields.mapping_or_empty("cloud_properties")?,
+            wish: None,
         })
     };
     let Some(items) = fields.list_opt("subnets")? else {
         let subnets = vec![subnet(fields, None)?];
-        return Ok(Network { name, kind: NetworkKind::Dynamic, subnets });
+        return Ok(Network { name, kind: NetworkKind::Dynamic, subnets, managed: false });
     };
     if let Some(key) = ["dns", "cloud_properties"].into_iter().find(|k| fields.has(k)) {
         return invalid(format!("top-level '{key}' and 'subnets' cannot both be specified"));
@@ -396,5 +277,5 @@ fn parse_dynamic(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzName, 
         subnets.push(subnet(&item, zones)?);
     }
     check_all_or_none(&name, &subnets)?;
-    Ok(Network { name, kind: NetworkKind::Dynamic, subnets })
+    Ok(Network { name, kind: NetworkKind::Dynamic, subnets, managed: false })
 }

@@ -22,6 +22,7 @@ pub(super) fn parse(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzNam
         statics,
         prefix,
         cloud_properties: cloud_properties.clone(),
+        wish: None,
     };
     let mut subnets: Vec<Subnet> = Vec::new();
     for item in fields.list_or_empty("subnets")? {
@@ -43,5 +44,5 @@ pub(super) fn parse(fields: &Fields<'_>, name: NetworkName, azs: &BTreeMap<AzNam
     if subnets.is_empty() {
         subnets.push(subnet(None, Vec::new(), None));
     }
-    Ok(Network { name, kind: NetworkKind::Vip, subnets })
+    Ok(Network { name, kind: NetworkKind::Vip, subnets, managed: false })
 }
