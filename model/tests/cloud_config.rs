@@ -221,7 +221,7 @@ fn a_managed_subnet_needs_a_name_and_nothing_else() {
     assert_eq!(wish.cloud_properties, json!({"zone": "b", "vlan": 7}), "the zone's, and its own over them");
     assert!(subnet.is_static("10.9.0.10".parse().expect("an address")));
     let code = |subnet: Value| managed(&subnet, Some(&[])).expect_err("refused").code;
-    assert_eq!(code(json!({"az": "z2", "range": "10.0.0.0/24", "gateway": "10.0.0.1"})), 40000);
+    assert_eq!(code(json!({"az": "z2", "range": "10.0.0.0/24", "gateway": "10.0.0.1"})), 40001);
     assert_eq!(code(json!({"name": "s", "az": "z2", "netmask_bits": 0})), 160008);
     assert_eq!(code(json!({"name": "s", "azs": ["z1", "z2"]})), 160008, "two CPIs");
     assert_eq!(code(json!({"name": "s", "az": "z2", "range": "10.0.0.0/32"})), 160002);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::dns::DnsSubject;
+use model::managed_network::MadeSubnet;
 use model::plan::{Phase, Plan, Reservation, Target, Unit};
 use model::problem::Finding;
 use model::release::{CompiledPackage, ReleaseVersion};
@@ -224,6 +225,22 @@ pub enum Command {
     BlobsForget { digests: Vec<BlobDigest>, before: Timestamp },
     /// Somebody stores a blob that is to be forgotten: it waits anew. Refused if it is forgotten already.
     BlobKeep { digest: BlobDigest },
+    /// The task's deployment uses a network, and these subnets of it are about to be made, unless they are there. Refused
+    /// while another task makes some of it or deletes it, and if a deletion of it was begun and has not ended.
+    NetworkTake { task: TaskId, epoch: Epoch, network: NetworkName, subnets: Vec<SubnetIntent> },
+    /// What came of a subnet: the cloud has made it, or (without `made`) there is none, never was or no more. With its last
+    /// subnet goes a network that is being deleted. Refused if there is no such subnet that could have been made.
+    SubnetPut {
+        task: TaskId,
+        epoch: Epoch,
+        network: NetworkName,
+        subnet: SubnetId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made: Option<MadeSubnet>,
+    },
+    /// A network is about to be deleted: nobody may begin to use it. Refused if there is none, while a deployment uses it or
+    /// something has an address in it, and while another task is at work on it.
+    NetworkRetire { task: TaskId, epoch: Epoch, network: NetworkName },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -102,6 +102,7 @@ text_keys!(
     Fingerprint,
     InstanceId,
     LockName,
+    NetworkName,
     PackageName,
     ReleaseName,
     RequestId,

@@ -9,6 +9,7 @@ use model::step::{Action, Left, StepOutcome, VmRole};
 use model::task::TaskKind;
 
 use crate::command::{Command, DraftPart, StepEvent, StepRecord};
+use crate::records::Setting;
 
 /// The newest feature level there is: what a member of this version announces. See [`Command::feature_level`].
 pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
@@ -16,7 +17,7 @@ pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
 /// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
 pub const SECOND_LEVEL: u32 = 2;
 
-/// The level that brought disks that have names.
+/// The level that brought disks that have names, and networks that directors make.
 pub const THIRD_LEVEL: u32 = 3;
 
 impl Command {
@@ -87,9 +88,15 @@ impl Command {
         if is_second { SECOND_LEVEL } else { 1 }
     }
 
-    /// Plans with disks that have names. What is recorded later of their steps needs the plan, so that it says nothing new.
+    /// Plans with disks that have names, and all about networks that directors make. What is recorded later of the plans'
+    /// steps needs the plan, so that it says nothing new.
     fn is_third(&self) -> bool {
         match self {
+            Self::NetworkTake { .. }
+            | Self::SubnetPut { .. }
+            | Self::NetworkRetire { .. }
+            | Self::SettingPut { setting: Setting::ManagedNetworks(_) }
+            | Self::TaskQueue { kind: TaskKind::DeleteOrphanedNetworks { .. }, .. } => true,
             Self::PlanDraft { content, .. } => {
                 content.targets.iter().any(has_named_disk)
                     || content.units.iter().any(|piece| names_disk(&piece.unit))
@@ -99,6 +106,7 @@ impl Command {
                 plan.targets.iter().any(has_named_disk)
                     || plan.units().any(names_disk)
                     || links.is_some_and(|links| offers_disk(links))
+                    || plan.record.as_ref().is_some_and(|record| !record.managed_networks.is_empty())
             }
             _ => false,
         }

@@ -4,6 +4,7 @@ mod agents;
 mod dns;
 mod latecomers;
 mod links;
+mod networks;
 mod orphans;
 mod users;
 
@@ -21,6 +22,7 @@ pub use dns::DnsBlob;
 pub use latecomers::{Latecomer, Orphan, Sought};
 pub(crate) use links::LinkNumbers;
 pub use links::{Link, LinkConsumer, LinkProvider};
+pub use networks::SubnetIntent;
 pub use orphans::{OrphanedDisk, OrphanedVm};
 pub use users::{User, UserToken};
 
@@ -54,6 +56,13 @@ pub struct Cluster {
     /// Whether resurrection is paused.
     #[serde(default)]
     pub resurrection_paused: bool,
+    /// Whether directors make networks.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub managed_networks: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A global switch or number.
@@ -62,6 +71,8 @@ pub struct Cluster {
 pub enum Setting {
     /// Pauses resurrection everywhere.
     ResurrectionPaused(bool),
+    /// Whether directors make networks. Can't be switched off while deployments use some.
+    ManagedNetworks(bool),
 }
 
 /// A replica.

@@ -70,6 +70,7 @@ pub(crate) enum TaskClass {
     ExportRelease,
     TakeSnapshots,
     DeleteSnapshots,
+    DeleteOrphanedNetworks,
 }
 
 impl TaskClass {
@@ -101,6 +102,7 @@ impl TaskClass {
             TaskKind::ExportRelease { .. } => Self::ExportRelease,
             TaskKind::TakeSnapshots { .. } => Self::TakeSnapshots,
             TaskKind::DeleteSnapshots { .. } => Self::DeleteSnapshots,
+            TaskKind::DeleteOrphanedNetworks { .. } => Self::DeleteOrphanedNetworks,
         }
     }
 
@@ -132,6 +134,7 @@ impl TaskClass {
             Self::ExportRelease => 24,
             Self::TakeSnapshots => 31,
             Self::DeleteSnapshots => 32,
+            Self::DeleteOrphanedNetworks => 33,
         }
     }
 }

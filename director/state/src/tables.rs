@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use model::config::StoredConfig;
 use model::instance::{Disk, Instance, Vm};
+use model::managed_network::ManagedNetwork;
 use model::plan::{DeploymentRecord, Target};
 use model::problem::Problem;
 use model::release::{CompiledPackage, ReleaseVersion};
@@ -174,6 +175,9 @@ tables! {
     SNAPSHOTS: SnapshotId => Snapshot = 0x66, "snapshots", Shown;
     /// Snapshots of a disk.
     SNAPSHOTS_OF: (DiskId, SnapshotId) => () = 0x67, "snapshots_of", Hidden;
+
+    /// Networks that directors have made, by name.
+    NETWORKS: NetworkName => ManagedNetwork = 0x68, "managed_networks", Shown;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

@@ -71,7 +71,10 @@ fn by(command: &Command) -> By {
         | AgentTokenRenew { .. }
         | LatecomerPut { .. }
         | BundlePut { .. }
-        | ExportPut { .. } => By::Task,
+        | ExportPut { .. }
+        | NetworkTake { .. }
+        | SubnetPut { .. }
+        | NetworkRetire { .. } => By::Task,
         ClusterInit { .. }
         | LeaderBegin { .. }
         | TokenUse { .. }
@@ -124,6 +127,7 @@ fn changes(world: &World) -> Vec<Command> {
         Command::UserTokenRemove { id: "t1".into() },
         Command::UserRemove { name: "ann".into() },
         Command::SettingPut { setting: Setting::ResurrectionPaused(true) },
+        Command::SettingPut { setting: Setting::ManagedNetworks(true) },
         config("one"),
         Command::ForTeams { teams: vec!["red".into()], only_theirs: true, command: Box::new(config("two")) },
         Command::ConfigVersionDelete { id: ConfigId(2) },
@@ -167,6 +171,7 @@ fn every_change_that_somebody_makes_is_an_audit_event() {
         delete user_token ann/t1
         delete user ann
         pause resurrection all
+        enable managed_networks all
         create config/x one
         create config/x two
         delete config/x two

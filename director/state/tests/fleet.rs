@@ -341,6 +341,23 @@ fn plans_with_disks_that_have_names_are_of_the_third_level() {
 }
 
 #[test]
+fn managed_networks_are_of_the_third_level() {
+    let task = TaskId(1);
+    let mut plan = plan_of(Vec::new());
+    plan.record.as_mut().unwrap().managed_networks.push("a".into());
+    for command in [
+        network_take(task, "a", &["s"]),
+        subnet_put(task, "a", "s", None),
+        Command::NetworkRetire { task, epoch: EPOCH, network: "a".into() },
+        Command::SettingPut { setting: Setting::ManagedNetworks(true) },
+        queue(TaskKind::DeleteOrphanedNetworks { networks: Vec::new() }, Vec::new()),
+        commit(task, plan),
+    ] {
+        assert_eq!(command.feature_level(), THIRD_LEVEL, "{command:?}");
+    }
+}
+
+#[test]
 fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     let mut world = World::new();
     let queued = world.apply(Some("r1"), queue(deploy(), Vec::new()));

@@ -44,6 +44,9 @@ fn fleet_commands() -> Vec<Command> {
         Command::UserTokenRemove { id: "t1".into() },
         Command::LinkPut { provider: LinkProviderId(3), consumer: "ext".into(), network: Some("a".into()) },
         Command::LinkRemove { id: LinkId(4) },
+        Command::NetworkRetire { task: TaskId(7), epoch: Epoch(3), network: "a".into() },
+        network_take(TaskId(7), "a", &["s"]),
+        subnet_put(TaskId(7), "a", "s", Some("net-1")),
     ]
 }
 
@@ -229,6 +232,19 @@ fn entries_with_disks_that_have_names_are_read() {
     let (task, epoch) = (TaskId(7), Epoch(3));
     check(
         "plan_commit_named_disks",
+        Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
+    );
+}
+
+#[test]
+fn entries_about_managed_networks_are_read() {
+    check("setting_put_managed_networks", Command::SettingPut { setting: Setting::ManagedNetworks(true) });
+    check("subnet_put_gone", subnet_put(TaskId(7), "a", "s", None));
+    let mut plan = plan_of(Vec::new());
+    plan.record.as_mut().unwrap().managed_networks.push("a".into());
+    let (task, epoch) = (TaskId(7), Epoch(3));
+    check(
+        "plan_commit_managed_networks",
         Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
     );
 }

@@ -176,6 +176,18 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             network: None
         }),
         small().prop_map(|number| Command::LinkRemove { id: LinkId(number) }),
+        any::<bool>().prop_map(|on| Command::SettingPut { setting: Setting::ManagedNetworks(on) }),
+        (small(), name("n"), name("s")).prop_map(|(task, network, subnet)| {
+            network_take(TaskId(task), &network, &[subnet.as_str()])
+        }),
+        (small(), name("n"), name("s"), any::<bool>()).prop_map(|(task, network, subnet, is_made)| {
+            subnet_put(TaskId(task), &network, &subnet, is_made.then_some("net-1"))
+        }),
+        (small(), name("n")).prop_map(|(task, network)| Command::NetworkRetire {
+            task: TaskId(task),
+            epoch: EPOCH,
+            network: network.into()
+        }),
         any::<bool>().prop_map(|paused| Command::SettingPut { setting: Setting::ResurrectionPaused(paused) }),
         (name("c"), name("text")).prop_map(|(name, content)| Command::ConfigPut {
             kind: "cloud".into(),

@@ -7,7 +7,7 @@ use model::*;
 use serde_json::{Value, json};
 
 use super::tx::{Tx, invalid};
-use super::{dns, link};
+use super::{dns, link, network};
 use crate::command::{Refusal, SAME_LABEL};
 use crate::records::{Deployment, VariableSet};
 use crate::rows::{TaskClass, TaskRow};
@@ -111,6 +111,7 @@ pub(super) fn save(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     if let Some(planned) = record.planned_links.take() {
         link::save(tx, &record.name, &planned);
     }
+    network::keep_only(tx, task, &record.name, &record.managed_networks);
     row.record = Some(record);
     tx.put(&DEPLOYMENTS, &row.name.clone(), &row);
     Ok(())
@@ -133,6 +134,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     tx.delete_of(&VARIABLE_SETS_OF, name);
     dns::forget(tx, name);
     link::forget(tx, name);
+    network::keep_only(tx, task, name, &[]);
     tx.delete(&MELTDOWNS, name);
     tx.delete(&DEPLOYMENT_LABELS, &label(name));
     tx.delete_of(&ERRANDS, name);

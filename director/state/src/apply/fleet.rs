@@ -35,6 +35,7 @@ pub(super) fn init(tx: &mut Tx<'_>, names: [&String; 3], secrets: &FleetSecrets)
         epoch: Epoch(0),
         leader: NodeId(0),
         resurrection_paused: false,
+        managed_networks: false,
     };
     tx.put(&CLUSTER, &(), &cluster);
     Ok(Outcome::Done)
@@ -187,9 +188,29 @@ pub(super) fn setting_put(tx: &mut Tx<'_>, setting: Setting) -> Result<Outcome, 
             let action = if paused { "pause" } else { "resume" };
             audit_plain(tx, action, "resurrection", "all".into());
         }
+        Setting::ManagedNetworks(on) => {
+            if !on {
+                check_no_network_is_used(tx)?;
+            }
+            cluster.managed_networks = on;
+            let action = if on { "enable" } else { "disable" };
+            audit_plain(tx, action, "managed_networks", "all".into());
+        }
     }
     tx.put(&CLUSTER, &(), &cluster);
     Ok(Outcome::Done)
+}
+
+/// Without managed networks, deployments would take theirs for networks of people, and leave them to be deleted.
+fn check_no_network_is_used(tx: &Tx<'_>) -> Result<(), Refusal> {
+    let mut users = tx.rows(&NETWORKS).filter_map(|(name, network)| Some((name, network.deployments.first()?.clone())));
+    match users.next() {
+        Some((name, deployment)) => {
+            let by = format!("deployment {deployment}");
+            Err(Refusal::InUse { what: "managed network".into(), name: name.to_string(), by })
+        }
+        None => Ok(()),
+    }
 }
 
 fn audit_plain(tx: &mut Tx<'_>, action: &str, object_type: &str, name: String) {

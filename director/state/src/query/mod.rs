@@ -14,6 +14,7 @@ mod health;
 mod history;
 mod instance;
 mod link;
+mod network;
 mod problem;
 mod snapshot;
 mod task;
