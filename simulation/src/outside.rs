@@ -400,6 +400,7 @@ fn is_deed(call: &Call) -> bool {
             | Call::FindDisk(_)
             | Call::HasDisk(_)
             | Call::FindSnapshot(_)
+            | Call::FindNetwork(_)
             | Call::CalculateVmCloudProperties(_)
     )
 }

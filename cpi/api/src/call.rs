@@ -4,6 +4,7 @@
 //! the types are checked again where the caller meets the trait.
 
 use async_trait::async_trait;
+use model::managed_network::MadeSubnet;
 use model::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub enum Call {
     SnapshotDisk(SnapshotDisk),
     FindSnapshot(SnapshotId),
     DeleteSnapshot(SnapshotCid),
+    CreateNetwork(CreateNetwork),
+    FindNetwork(SubnetId),
+    DeleteNetwork(SubnetCid),
 }
 
 impl Call {
@@ -64,6 +68,9 @@ impl Call {
             Self::SnapshotDisk(_) => "snapshot_disk",
             Self::FindSnapshot(_) => "find_snapshot",
             Self::DeleteSnapshot(_) => "delete_snapshot",
+            Self::CreateNetwork(_) => "create_network",
+            Self::FindNetwork(_) => "find_network",
+            Self::DeleteNetwork(_) => "delete_network",
         }
     }
 
@@ -88,6 +95,9 @@ impl Call {
             Self::SnapshotDisk(request) => request.snapshot_id.as_str(),
             Self::FindSnapshot(snapshot) => snapshot.as_str(),
             Self::DeleteSnapshot(cid) => cid.as_str(),
+            Self::CreateNetwork(request) => request.subnet_id.as_str(),
+            Self::FindNetwork(subnet) => subnet.as_str(),
+            Self::DeleteNetwork(cid) => cid.as_str(),
         }
     }
 }
@@ -231,5 +241,24 @@ impl<P: CallPort> Cpi for P {
 
     async fn delete_snapshot(&self, context: &CallContext, cid: &SnapshotCid) -> Result<(), CpiError> {
         ask(self, Some(context), Call::DeleteSnapshot(cid.clone())).await
+    }
+    async fn create_network(
+        &self,
+        context: &CallContext,
+        request: CreateNetwork,
+    ) -> Result<MadeSubnet, CpiError> {
+        ask(self, Some(context), Call::CreateNetwork(request)).await
+    }
+
+    async fn find_network(
+        &self,
+        context: &CallContext,
+        subnet: &SubnetId,
+    ) -> Result<Found<MadeSubnet>, CpiError> {
+        ask(self, Some(context), Call::FindNetwork(subnet.clone())).await
+    }
+
+    async fn delete_network(&self, context: &CallContext, cid: &SubnetCid) -> Result<(), CpiError> {
+        ask(self, Some(context), Call::DeleteNetwork(cid.clone())).await
     }
 }

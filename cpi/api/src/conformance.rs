@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::*;
 
-/// VMs, disks and snapshots that one test may make, each kind numbered from 0; also how many addresses it may use.
+/// VMs, disks, snapshots and networks that one test may make, each kind numbered from 0; also how many addresses it may use.
 const OBJECTS_MAX: u8 = 8;
 
 /// A cloud under test and what it needs to make VMs.
@@ -121,6 +121,17 @@ impl Bench {
         SnapshotDisk { snapshot_id, disk: disk.clone(), metadata }
     }
 
+    /// Returns a request for the test's `n`-th network.
+    pub fn network(&self, n: u8) -> CreateNetwork {
+        CreateNetwork {
+            subnet_id: SubnetId::new(format!("subnet-id-{n}")),
+            range: Some(format!("10.19.{n}.0/28")),
+            gateway: Some(format!("10.19.{n}.1")),
+            netmask_bits: None,
+            cloud_properties: json!({}),
+        }
+    }
+
     async fn sweep(&self) {
         // Far above every epoch in the tests, so that cleaning up is never fenced.
         let context = self.context(1 << 40);
@@ -143,6 +154,11 @@ impl Bench {
                     .delete_snapshot(&context, &cid)
                     .await
                     .expect("a snapshot of the test can be deleted");
+            }
+        }
+        for n in 0..OBJECTS_MAX {
+            for made in these(self.cpi().find_network(&context, &self.network(n).subnet_id).await) {
+                self.cpi().delete_network(&context, &made.cid).await.expect("a network of the test can be deleted");
             }
         }
         self.cpi().delete_stemcell(&context, &self.stemcell).await.expect("the stemcell can be deleted");
@@ -206,7 +222,8 @@ macro_rules! conformance {
             an_attached_disk_is_not_deleted
             deleting_a_disk_twice_is_fine
             a_disk_grows_and_never_shrinks
-            metadata_and_reboot_need_an_existing_vm);
+            metadata_and_reboot_need_an_existing_vm
+            a_network_is_made_and_deleted);
     };
     ($factory:expr) => {
         $crate::conformance!(@each $factory;
@@ -229,6 +246,8 @@ macro_rules! conformance {
             a_disk_grows_and_never_shrinks
             taking_a_snapshot_twice_takes_one
             a_snapshot_outlives_vm_and_disk
+            a_network_is_made_and_deleted
+            making_a_network_twice_makes_one
             metadata_and_reboot_need_an_existing_vm
             an_older_epoch_is_refused
             a_search_fences_the_older_leader

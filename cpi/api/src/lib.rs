@@ -2,7 +2,7 @@
 //!
 //! No caller asks which implementation it has. Not here: retries, rate limits and the recording of intents, which are
 //! the executor's. Beyond BOSH's contract the trait can find what a lost answer left behind
-//! ([`Cpi::find_vm`], [`Cpi::find_disk`], [`Cpi::find_snapshot`]); an implementation that can't tell says so.
+//! ([`Cpi::find_vm`], [`Cpi::find_disk`], [`Cpi::find_snapshot`], [`Cpi::find_network`]); an implementation that can't tell says so.
 
 mod call;
 pub mod conformance;
@@ -12,6 +12,7 @@ pub mod memory;
 mod types;
 
 use async_trait::async_trait;
+use model::managed_network::MadeSubnet;
 use model::*;
 use serde_json::Value;
 
@@ -106,4 +107,20 @@ pub trait Cpi: Send + Sync {
     ) -> Result<Found<SnapshotCid>, CpiError>;
     /// Deletes a snapshot; one that is gone counts as deleted.
     async fn delete_snapshot(&self, context: &CallContext, cid: &SnapshotCid) -> Result<(), CpiError>;
+
+    /// Makes a network of one range, tagged with `request.subnet_id`, and says which addresses it has. A cloud that can
+    /// search answers a repeat with what is there. [`CpiErrorKind::NotImplemented`]: its networks are made by people.
+    async fn create_network(
+        &self,
+        context: &CallContext,
+        request: CreateNetwork,
+    ) -> Result<MadeSubnet, CpiError>;
+    /// Looks for networks by the id they were made with, and returns all of them.
+    async fn find_network(
+        &self,
+        context: &CallContext,
+        subnet: &SubnetId,
+    ) -> Result<Found<MadeSubnet>, CpiError>;
+    /// Deletes a network; one that is gone counts as deleted. Nobody lives in it any more.
+    async fn delete_network(&self, context: &CallContext, cid: &SubnetCid) -> Result<(), CpiError>;
 }

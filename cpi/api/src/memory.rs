@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use model::ip::Block;
+use model::managed_network::MadeSubnet;
 use model::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateVm, Found, Metadata, SnapshotDisk,
+    Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateNetwork, CreateVm, Found, Metadata, SnapshotDisk,
 };
 
 /// A VM in memory.
@@ -38,6 +40,15 @@ pub struct MemoryDisk {
     pub attached_to: Option<VmCid>,
 }
 
+/// A network in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryNetwork {
+    /// What it was made with.
+    pub request: CreateNetwork,
+    /// What its maker was told.
+    pub made: MadeSubnet,
+}
+
 /// The whole cloud.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemoryCloud {
@@ -52,6 +63,12 @@ pub struct MemoryCloud {
     /// Snapshots by cid, with what they were taken with.
     #[serde(default)]
     pub snapshots: BTreeMap<SnapshotCid, SnapshotDisk>,
+    /// Networks by cid.
+    #[serde(default)]
+    pub networks: BTreeMap<SubnetCid, MemoryNetwork>,
+    /// How many networks were ever made: the source of their addresses.
+    #[serde(default)]
+    networks_ever: u8,
     /// VMs by address, for a quick look at create.
     addresses: BTreeMap<IpAddr, VmCid>,
     /// How many stemcells were ever registered: the source of their cids.
@@ -169,6 +186,19 @@ impl MemoryCloud {
                 self.snapshots.remove(&cid);
                 Ok(Value::Null)
             }
+            other => self.perform_on_network(other),
+        }
+    }
+
+    fn perform_on_network(&mut self, call: Call) -> Result<Value, CpiError> {
+        let method = call.method();
+        match call {
+            Call::CreateNetwork(request) => self.create_network(request),
+            Call::FindNetwork(id) => {
+                let of_id = self.networks.values().filter(|network| network.request.subnet_id == id);
+                Ok(json!(Found::These(of_id.map(|network| &network.made).collect())))
+            }
+            Call::DeleteNetwork(cid) => self.delete_network(&cid),
             other => {
                 Err(CpiError::new(CpiErrorKind::NotImplemented, method, format!("no such call: {other:?}")))
             }
@@ -292,6 +322,41 @@ impl MemoryCloud {
             self.snapshots.insert(cid.clone(), request);
         }
         Ok(json!(cid))
+    }
+
+    /// Takes the addresses that it is told, or chooses some; the second one is the gateway's, the third one its own.
+    fn create_network(&mut self, request: CreateNetwork) -> Result<Value, CpiError> {
+        let cid = SubnetCid::new(format!("network-{}", request.subnet_id));
+        if let Some(network) = self.networks.get(&cid) {
+            return Ok(json!(network.made));
+        }
+        let refuse = |what: String| CpiError::new(CpiErrorKind::Other, "create_network", what);
+        self.networks_ever = self.networks_ever.wrapping_add(1);
+        let bits = request.netmask_bits.unwrap_or(24);
+        let range = request.range.clone().unwrap_or_else(|| format!("10.200.{}.0/{bits}", self.networks_ever));
+        let (block, _) = Block::parse_cidr(&range).ok_or_else(|| refuse(format!("`{range}` is no range")))?;
+        let address = |at| block.family.address(block.first + at).to_string();
+        let mut cloud_properties = request.cloud_properties.clone();
+        cloud_properties["network"] = json!(cid);
+        let made = MadeSubnet {
+            cid: cid.clone(),
+            gateway: Some(request.gateway.clone().unwrap_or_else(|| address(1))),
+            reserved: vec![address(2)],
+            range,
+            cloud_properties,
+        };
+        self.networks.insert(cid, MemoryNetwork { request, made: made.clone() });
+        Ok(json!(made))
+    }
+
+    fn delete_network(&mut self, cid: &SubnetCid) -> Result<Value, CpiError> {
+        let lives_in = |vm: &MemoryVm| vm.request.networks.iter().any(|n| n.cloud_properties["network"] == json!(cid));
+        if let Some((vm, _)) = self.vms.iter().find(|(_, vm)| lives_in(vm)) {
+            let message = format!("VM `{vm}` is in network `{cid}`");
+            return Err(CpiError::new(CpiErrorKind::Other, "delete_network", message));
+        }
+        self.networks.remove(cid);
+        Ok(Value::Null)
     }
 
     fn resize(&mut self, cid: &DiskCid, size_mib: u64) -> Result<Value, CpiError> {

@@ -248,6 +248,44 @@ pub async fn a_snapshot_outlives_vm_and_disk(bench: Arc<Bench>) {
     assert_eq!(taken(&bench, &*cpi, &disk).await, Some(snapshot));
 }
 
+/// Has the bench's `n`-th network made; none where people make the cloud's networks: there is nothing more to promise then.
+async fn network_made(bench: &Bench, cpi: &dyn Cpi, request: CreateNetwork) -> Option<MadeSubnet> {
+    match cpi.create_network(&bench.context(1), request).await {
+        Err(error) if error.kind == CpiErrorKind::NotImplemented => None,
+        made => Some(made.expect("made")),
+    }
+}
+
+pub async fn a_network_is_made_and_deleted(bench: Arc<Bench>) {
+    let (cpi, asked) = (bench.cpi(), bench.network(1));
+    let Some(made) = network_made(&bench, &*cpi, asked.clone()).await else { return };
+    assert!(!made.cid.as_str().is_empty());
+    assert_eq!((Some(&made.range), made.gateway.as_ref()), (asked.range.as_ref(), asked.gateway.as_ref()));
+    assert!(made.cloud_properties.is_object(), "VMs in it are made with them: {:?}", made.cloud_properties);
+    let free = CreateNetwork { range: None, gateway: None, netmask_bits: Some(26), ..bench.network(2) };
+    let chosen = network_made(&bench, &*cpi, free).await.expect("it can make one");
+    let (range, bits) = ip::Block::parse_cidr(&chosen.range).expect("a range");
+    let gateway = chosen.gateway.as_ref().and_then(|gateway| gateway.parse().ok()).expect("a gateway");
+    assert!(bits == 26 && range.contains(gateway), "{chosen:?}");
+    for _ in 0..2 {
+        for cid in [&made.cid, &chosen.cid] {
+            cpi.delete_network(&bench.context(1), cid).await.expect("deleted, or gone already");
+        }
+    }
+    assert!(finds_nothing(&cpi.find_network(&bench.context(1), &asked.subnet_id).await));
+}
+
+pub async fn making_a_network_twice_makes_one(bench: Arc<Bench>) {
+    let (cpi, asked) = (bench.cpi(), bench.network(1));
+    let Some(first) = network_made(&bench, &*cpi, asked.clone()).await else { return };
+    let again = bench.reopened();
+    assert_eq!(again.find_network(&bench.context(1), &asked.subnet_id).await, Ok(Found::one(first.clone())));
+    assert_eq!(network_made(&bench, &*again, asked).await, Some(first.clone()));
+    let late = again.create_network(&bench.context(0), bench.network(2)).await;
+    assert_eq!(late.expect_err("fenced").kind, CpiErrorKind::Fenced);
+    cpi.delete_network(&bench.context(1), &first.cid).await.expect("deleted");
+}
+
 pub async fn metadata_and_reboot_need_an_existing_vm(bench: Arc<Bench>) {
     let cpi = bench.cpi();
     let vm = cpi.create_vm(&bench.context(1), bench.vm(1)).await.expect("created").cid;

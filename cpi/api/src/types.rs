@@ -214,6 +214,21 @@ pub struct SnapshotDisk {
     pub metadata: Metadata,
 }
 
+/// A network to make: what BOSH calls a subnet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateNetwork {
+    /// Our id, by which it is found again.
+    pub subnet_id: SubnetId,
+    /// Its addresses as CIDR, unless the cloud is to choose them.
+    pub range: Option<String>,
+    /// Its gateway, unless the cloud is to choose it.
+    pub gateway: Option<String>,
+    /// How large it is to be, if the cloud chooses.
+    pub netmask_bits: Option<u8>,
+    /// Resolved cloud properties. May hold secrets: never log them.
+    pub cloud_properties: Value,
+}
+
 /// Where the agent finds an attached disk: text or a map, passed on untouched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -210,7 +210,9 @@ impl CallPort for ExternalCpi {
     async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
         let cannot_tell = serde_json::to_value(Found::<String>::CannotTell).unwrap_or_default();
         match &call {
-            Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) => return Ok(cannot_tell),
+            Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) | Call::FindNetwork(_) => {
+                return Ok(cannot_tell);
+            }
             Call::Info => {
                 let info = self.negotiate(context).await?;
                 return Ok(serde_json::to_value(info).unwrap_or_default());

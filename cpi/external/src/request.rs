@@ -1,6 +1,6 @@
 //! What an executable is sent: one line, by BOSH's contract.
 
-use cpi_api::{Call, CallContext, CreateVm};
+use cpi_api::{Call, CallContext, CreateNetwork, CreateVm};
 use model::agent_settings;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +64,9 @@ fn knows_its_stemcell(call: &Call) -> bool {
 
 fn arguments(call: &Call, version: u32) -> Value {
     match call {
-        Call::Info | Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) => json!([]),
+        Call::Info | Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) | Call::FindNetwork(_) => {
+            json!([])
+        }
         Call::CreateStemcell(stemcell) if version < 3 => {
             json!([stemcell.image, stemcell.cloud_properties])
         }
@@ -85,6 +87,8 @@ fn arguments(call: &Call, version: u32) -> Value {
         Call::AttachDisk(vm, disk) | Call::DetachDisk(vm, disk) => json!([vm, disk]),
         Call::SnapshotDisk(snapshot) => json!([snapshot.disk, snapshot.metadata]),
         Call::DeleteSnapshot(cid) => json!([cid]),
+        Call::CreateNetwork(network) => create_network(network),
+        Call::DeleteNetwork(cid) => json!([cid]),
         Call::SetDiskMetadata(cid, metadata) => json!([cid, metadata]),
         Call::ResizeDisk(cid, size) => json!([cid, size]),
     }
@@ -98,6 +102,21 @@ fn create_vm(request: &CreateVm) -> Value {
         .collect();
     let env = request.bootstrap.into_env(&request.env);
     json!([request.agent_id, request.stemcell, request.cloud_properties, networks, request.disks, env])
+}
+
+/// What the cloud is to choose is left out.
+fn create_network(request: &CreateNetwork) -> Value {
+    let mut network = json!({ "type": "manual", "cloud_properties": request.cloud_properties });
+    if let Some(range) = &request.range {
+        network["range"] = json!(range);
+    }
+    if let Some(gateway) = &request.gateway {
+        network["gateway"] = json!(gateway);
+    }
+    if let Some(bits) = request.netmask_bits {
+        network["netmask_bits"] = json!(bits);
+    }
+    json!([network])
 }
 
 /// The arguments without what may be secret: cloud properties, and env but for the groups that name the VM.
@@ -116,6 +135,7 @@ fn shown_arguments(call: &Call, mut arguments: Value) -> Value {
                 .collect();
             arguments[5] = json!({ "bosh": kept });
         }
+        Call::CreateNetwork(_) => arguments[0]["cloud_properties"] = json!(HIDDEN),
         Call::CreateDisk(_) | Call::CreateStemcell(_) => arguments[1] = json!(HIDDEN),
         _ => {}
     }

@@ -1,6 +1,10 @@
 //! What an executable may answer, and what that means.
 
+use std::net::IpAddr;
+
 use cpi_api::{Call, CpiError, CpiErrorKind, CpiInfo};
+use model::ip::{self, Block};
+use model::managed_network::MadeSubnet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -113,6 +117,7 @@ pub fn is_gone(call: &Call, error: &CpiError) -> bool {
         Call::DeleteVm(_) => error.kind == CpiErrorKind::VmNotFound,
         Call::DeleteDisk(_) | Call::DeleteSnapshot(_) => error.kind == CpiErrorKind::DiskNotFound,
         Call::DetachDisk(..) => error.kind == CpiErrorKind::DiskNotAttached,
+        Call::DeleteNetwork(_) => error.type_name == "Bosh::Clouds::NetworkNotFound",
         _ => false,
     }
 }
@@ -152,17 +157,55 @@ pub fn result(call: &Call, answer: Value) -> Result<Value, CpiError> {
             Value::String(hint) if hint.is_empty() => Err(invalid(method, "No disk_hint")),
             hint => Ok(hint),
         },
-        Call::Info | Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) => Ok(answer),
+        Call::CreateNetwork(_) => network(answer).map_err(|why| invalid(method, why)),
+        Call::Info
+        | Call::FindVm(_)
+        | Call::FindDisk(_)
+        | Call::FindSnapshot(_)
+        | Call::FindNetwork(_) => Ok(answer),
         Call::DeleteStemcell(_)
         | Call::DeleteVm(_)
         | Call::RebootVm(_)
         | Call::SetVmMetadata(..)
         | Call::DeleteDisk(_)
         | Call::DeleteSnapshot(_)
+        | Call::DeleteNetwork(_)
         | Call::DetachDisk(..)
         | Call::SetDiskMetadata(..)
         | Call::ResizeDisk(..) => Ok(Value::Null),
     }
+}
+
+/// Reads `[cid, {range, gateway, reserved}, cloud_properties]`. Its addresses must make sense: a plan is made of them.
+fn network(answer: Value) -> Result<Value, String> {
+    let cid = match &answer[0] {
+        Value::String(id) if !id.is_empty() => id.clone(),
+        Value::Number(id) => id.to_string(),
+        other => return Err(format!("{other} is no id of a network")),
+    };
+    let text = |key: &str| answer[1][key].as_str().map(str::to_owned).filter(|text| !text.is_empty());
+    let range = text("range").ok_or_else(|| format!("network '{cid}' has no range"))?;
+    if Block::parse_cidr(&range).is_none_or(|(block, _)| block.first == block.last) {
+        return Err(format!("the range '{range}' of network '{cid}' is none"));
+    }
+    let gateway = text("gateway");
+    if let Some(gateway) = gateway.as_ref().filter(|gateway| gateway.parse::<IpAddr>().is_err()) {
+        return Err(format!("the gateway '{gateway}' of network '{cid}' is no address"));
+    }
+    let reserved = match &answer[1]["reserved"] {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items.iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect(),
+        other => return Err(format!("{other} are no reserved addresses of network '{cid}'")),
+    };
+    if let Some(odd) = reserved.iter().find(|text| ip::parse_range(text).is_err()) {
+        return Err(format!("'{odd}' is no reserved address of network '{cid}'"));
+    }
+    let cloud_properties = match &answer[2] {
+        Value::Null => json!({}),
+        properties @ Value::Object(_) => properties.clone(),
+        other => return Err(format!("{other} are no cloud properties of network '{cid}'")),
+    };
+    Ok(json!(MadeSubnet { cid: cid.into(), range, gateway, reserved, cloud_properties }))
 }
 
 #[cfg(test)]
@@ -191,6 +234,40 @@ mod tests {
             assert_eq!(error.kind, CpiErrorKind::InvalidResponse, "{wrong}");
             assert!(error.message.starts_with("Invalid CPI response - "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_network_comes_with_addresses_that_make_sense() {
+        let request = cpi_api::CreateNetwork {
+            subnet_id: "s".into(),
+            range: None,
+            gateway: None,
+            netmask_bits: Some(24),
+            cloud_properties: json!({}),
+        };
+        let read = |answer: Value| result(&Call::CreateNetwork(request.clone()), answer);
+        let good = json!(["net-1", {"range": "10.0.0.0/24", "gateway": "10.0.0.1", "reserved": ["10.0.0.2-10.0.0.4"]}, {"a": 1}]);
+        let made = json!({"cid": "net-1", "range": "10.0.0.0/24", "gateway": "10.0.0.1",
+            "reserved": ["10.0.0.2-10.0.0.4"], "cloud_properties": {"a": 1}});
+        assert_eq!(read(good), Ok(made));
+        let bare = read(json!([7, {"range": "10.0.0.0/24", "gateway": "10.0.0.1", "reserved": []}]));
+        assert_eq!(bare.unwrap()["cid"], "7");
+        for wrong in [
+            json!("net-1"),
+            json!(["", {"range": "10.0.0.0/24"}, {}]),
+            json!(["n", {}, {}]),
+            json!(["n", {"range": "10.0.0.0"}, {}]),
+            json!(["n", {"range": "10.0.0.0/24", "gateway": "there"}, {}]),
+            json!(["n", {"range": "10.0.0.0/24", "reserved": ["there"]}, {}]),
+            json!(["n", {"range": "10.0.0.0/24"}, "secret"]),
+        ] {
+            assert_eq!(read(wrong).unwrap_err().kind, CpiErrorKind::InvalidResponse);
+        }
+        let gone = CpiError {
+            type_name: "Bosh::Clouds::NetworkNotFound".into(),
+            ..CpiError::new(CpiErrorKind::Other, "delete_network", "gone")
+        };
+        assert!(is_gone(&Call::DeleteNetwork("net-1".into()), &gone));
     }
 
     #[test]

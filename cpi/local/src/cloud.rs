@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cpi_api::{Call, CpiInfo, Found};
+use cpi_api::{Call, CpiErrorKind, CpiInfo, Found};
 use serde_json::{Value, json};
 
 use crate::error::LocalError;
@@ -73,6 +73,11 @@ impl Cloud {
                 Ok(json!(if snapshot::exists(self, scope, &cid)? { Found::one(cid) } else { Found::none() }))
             }
             Call::DeleteSnapshot(cid) => snapshot::delete(self, scope, &cid).map(done),
+            // All VMs are on one bridge, with whatever addresses they are given: there is nothing to make.
+            Call::CreateNetwork(_) | Call::FindNetwork(_) | Call::DeleteNetwork(_) => Err(LocalError::Refused {
+                kind: CpiErrorKind::NotImplemented,
+                message: "the local cloud makes no networks".into(),
+            }),
         }
     }
 

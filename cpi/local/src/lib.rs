@@ -95,7 +95,8 @@ impl LockWaits {
             | Call::HasVm(_)
             | Call::FindDisk(_)
             | Call::HasDisk(_)
-            | Call::FindSnapshot(_) => self.to_look,
+            | Call::FindSnapshot(_)
+            | Call::FindNetwork(_) => self.to_look,
             _ => self.to_act,
         }
     }

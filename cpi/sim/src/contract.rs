@@ -1,9 +1,9 @@
 //! The contract that BOSH's director speaks with CPIs, answered: a request's document in, the answer's out. With it the
 //! simulated cloud is also one behind an executable, `sim-cpi`.
 
-use cpi_api::{AgentBootstrap, Call, CpiError, CreateDisk, CreateStemcell, CreateVm, SnapshotDisk, VmSizes};
+use cpi_api::{AgentBootstrap, Call, CpiError, CreateDisk, CreateNetwork, CreateStemcell, CreateVm, SnapshotDisk, VmSizes};
 use model::instance::{AddressKind, NetworkKind, NetworkSettings};
-use model::{AgentId, DiskId, SnapshotId};
+use model::{AgentId, DiskId, SnapshotId, SubnetId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -77,6 +77,8 @@ impl Request {
                 disk: self.argument(0)?,
                 metadata: self.argument(1)?,
             }),
+            "create_network" => Call::CreateNetwork(self.network(SubnetId::new(fresh_disk.to_string()))?),
+            "delete_network" => Call::DeleteNetwork(self.argument(0)?),
             "delete_snapshot" => Call::DeleteSnapshot(self.argument(0)?),
             "resize_disk" => Call::ResizeDisk(self.argument(0)?, self.argument(1)?),
             other => return Err(NoCall::Unknown(other.to_owned())),
@@ -87,6 +89,18 @@ impl Request {
         let value = self.arguments.get(at).cloned().unwrap_or_default();
         let wrong = |error| NoCall::Arguments(format!("{} ({at}): {error}", self.method));
         serde_json::from_value(value).map_err(wrong)
+    }
+
+    fn network(&self, subnet_id: SubnetId) -> Result<CreateNetwork, NoCall> {
+        let asked: Value = self.argument(0)?;
+        let text = |key: &str| asked[key].as_str().map(str::to_owned);
+        Ok(CreateNetwork {
+            subnet_id,
+            range: text("range"),
+            gateway: text("gateway"),
+            netmask_bits: asked["netmask_bits"].as_u64().and_then(|bits| u8::try_from(bits).ok()),
+            cloud_properties: asked["cloud_properties"].clone(),
+        })
     }
 
     fn vm(&self) -> Result<CreateVm, NoCall> {
@@ -131,8 +145,17 @@ fn settings(name: &str, network: &Value) -> Result<NetworkSettings, NoCall> {
 pub fn answer(method: &str, outcome: Result<Value, CpiError>) -> Value {
     match outcome {
         Ok(result) => {
-            // A VM's id comes with its networks.
-            let result = if method == "create_vm" { json!([result["cid"], {}]) } else { result };
+            let result = match method {
+                // A VM's id comes with its networks.
+                "create_vm" => json!([result["cid"], {}]),
+                "create_network" => {
+                    let addresses = ["range", "gateway", "reserved"].map(|key| (key, result[key].clone()));
+                    let addresses: Map<String, Value> =
+                        addresses.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+                    json!([result["cid"], addresses, result["cloud_properties"]])
+                }
+                _ => result,
+            };
             json!({ "result": result, "error": null, "log": "" })
         }
         Err(error) => complaint(&error.type_name, &error.message, error.ok_to_retry),

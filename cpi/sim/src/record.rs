@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CallContext, CpiError, CpiErrorKind};
-use model::{AgentId, DiskCid, DiskId, Epoch, RequestId, SnapshotCid, SnapshotId, VmCid};
+use model::{AgentId, DiskCid, DiskId, Epoch, RequestId, SnapshotCid, SnapshotId, SubnetCid, SubnetId, VmCid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -64,6 +64,9 @@ pub struct Record {
     /// The snapshots that are there, with our own name for each.
     #[serde(default)]
     pub snapshots: BTreeMap<SnapshotCid, SnapshotId>,
+    /// The networks that were made and are there, with our own name for each.
+    #[serde(default)]
+    pub networks: BTreeMap<SubnetCid, SubnetId>,
 }
 
 /// The calls until now.
@@ -83,12 +86,14 @@ impl Recorder {
         let vms = cloud.vms.iter().map(|(cid, vm)| (cid.clone(), vm.request.agent_id.clone()));
         let disks = cloud.disks.iter().map(|(cid, disk)| (cid.clone(), disk.request.disk_id.clone()));
         let snapshots = cloud.snapshots.iter().map(|(cid, taken)| (cid.clone(), taken.snapshot_id.clone()));
+        let networks = cloud.networks.iter().map(|(cid, net)| (cid.clone(), net.request.subnet_id.clone()));
         Record {
             entries: self.entries.clone(),
             lost: self.lost,
             vms: vms.collect(),
             disks: disks.collect(),
             snapshots: snapshots.collect(),
+            networks: networks.collect(),
         }
     }
 

@@ -269,7 +269,10 @@ impl CallPort for Outside {
                 if is_mute && matches!(call, Call::HasVm(_)) {
                     return std::future::pending().await;
                 }
-                let searches = matches!(call, Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_));
+                let searches = matches!(
+                    call,
+                    Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) | Call::FindNetwork(_)
+                );
                 if searches && *self.deaf.lock().unwrap() {
                     return Err(CpiError::new(CpiErrorKind::Other, method, "socket restarted"));
                 }
