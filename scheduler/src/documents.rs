@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use model::cloud_config::{self, CloudConfig};
+use model::cloud_config::{self, CloudConfig, Surroundings};
 use model::config::StoredConfig;
 use model::cpi_config::CpiConfigs;
 use model::interpolate::{self, CLOUD_LATER, MANIFEST_LATER, Pattern, RUNTIME_LATER};
@@ -76,7 +76,8 @@ pub(crate) fn read(input: &PlanInput<'_>) -> Result<Documents, TaskError> {
         parsed.push(resolve(&yaml::parse_mapping(&config.content)?, CLOUD_LATER, Names::AbsoluteOnly)?);
     }
     let document = resolve(&posted, MANIFEST_LATER, Names::Relative)?;
-    let cloud = CloudConfig::parse(&cloud_config::merge(parsed)?, &input.director.addresses)?;
+    let surroundings = Surroundings { own: &input.director.addresses, made: input.managed_networks };
+    let cloud = CloudConfig::parse_in(&cloud_config::merge(parsed)?, surroundings)?;
     let overrides = Overrides {
         canaries: input.options.canaries.as_deref(),
         max_in_flight: input.options.max_in_flight.as_deref(),

@@ -21,7 +21,7 @@ use crate::links::{self, content, resolve};
 use crate::migrate::Adopted;
 use crate::placement::{self, Existing, Placement, Slot};
 use crate::references::References;
-use crate::{desired, ignored, network, order, state_change, statics, variables};
+use crate::{desired, ignored, managed, network, order, state_change, statics, variables};
 
 /// A variable to generate before templates are rendered, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +112,7 @@ impl Draft {
 pub fn draft(input: &PlanInput<'_>) -> Result<Draft, TaskError> {
     let notes = state_change::check(input)?;
     let documents = documents::read(input)?;
+    managed::check_made(&documents)?;
     let stock = Stock { releases: input.releases, stemcells: input.stemcells };
     documents.manifest.check_sources(stock)?;
     let groups = bind::bind(&documents.manifest, stock)?;
@@ -398,5 +399,6 @@ fn record(input: &PlanInput<'_>, documents: &Documents, providers: Vec<links::Pr
         tags: documents.tags.iter().cloned().collect(),
         variable_set: input.variables.set,
         planned_links: None,
+        managed_networks: managed::used(documents).map(|network| network.name.clone()).collect(),
     }
 }

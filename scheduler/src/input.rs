@@ -10,6 +10,7 @@ use model::cloud_config::VmResources;
 use model::config::StoredConfig;
 use model::dns::DnsSubject;
 use model::instance::{AddressKind, Disk, Instance, Vm};
+use model::managed_network::ManagedNetwork;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -160,6 +161,8 @@ pub struct PlanInput<'a> {
     pub vm_properties: &'a VmProperties,
     /// Numbers in DNS names: of zones, networks, and the deployment's groups, links and instances.
     pub dns_numbers: &'a BTreeMap<DnsSubject, u32>,
+    /// The networks that directors have made; none if they make none.
+    pub managed_networks: Option<&'a [ManagedNetwork]>,
 }
 
 /// Cloud properties of VMs that should have certain resources, by the cloud that calculated them.

@@ -19,6 +19,7 @@ use crate::lease::Fence;
 use crate::ports::Ports;
 use crate::prepare::{self, NotCommitted, Prepared};
 use crate::stages::{self, PlanEnd};
+use crate::networks;
 use crate::tasks::{self, Archive};
 
 /// Times that a plan may be refused because the world moved while it was made.
@@ -115,6 +116,7 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         TaskKind::DeleteStemcell { name, version, force } => {
             tasks::delete_stemcell(context, name, version, *force).await
         }
+        TaskKind::DeleteOrphanedNetworks { networks } => networks::delete(context, networks).await,
         TaskKind::Inspect { vms } => match &context.task.deployment {
             Some(deployment) => tasks::inspect(context, deployment, *vms).await,
             None => Ok(TaskEnd::Error(TaskError::plain("a deployment is to be named"))),

@@ -16,6 +16,7 @@ pub mod error;
 pub mod journal;
 mod latecomers;
 pub mod lease;
+mod networks;
 mod patience;
 pub mod ports;
 pub mod prepare;

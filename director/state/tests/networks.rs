@@ -25,9 +25,16 @@ fn end(world: &mut World, task: TaskId) {
     world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
 }
 
+/// A world in which directors make networks.
+fn making() -> World {
+    let mut world = World::new();
+    world.must(Command::SettingPut { setting: Setting::ManagedNetworks(true) });
+    world
+}
+
 /// A deploy that has made a network and used it.
 fn used() -> World {
-    let mut world = World::new();
+    let mut world = making();
     let task = deploying_with(&mut world, &["a"]);
     world.must(network_take(task, "a", &["s", "t"]));
     world.must(subnet_put(task, "a", "s", Some("net-1")));
@@ -82,7 +89,7 @@ fn audit_of(world: &World, object_type: &str) -> Vec<String> {
 
 #[test]
 fn a_subnet_is_filed_before_it_is_made() {
-    let mut world = World::new();
+    let mut world = making();
     let task = world.deploying();
     world.must(network_take(task, "a", &["s"]));
     assert_eq!(shown(&world), ["a [s=?] of web"]);
@@ -100,7 +107,7 @@ fn a_subnet_is_filed_before_it_is_made() {
 
 #[test]
 fn only_a_deployment_s_task_takes_a_network() {
-    let mut world = World::new();
+    let mut world = making();
     let (other, old) = (working(&mut world, TaskKind::ScanCloud), Epoch(0));
     assert!(world.say(network_take(other, "a", &[])).contains("only deployments use networks"));
     let task = world.deploying();
@@ -203,7 +210,7 @@ fn what_is_used_is_not_retired() {
 
 #[test]
 fn two_tasks_do_not_make_one_subnet() {
-    let mut world = World::new();
+    let mut world = making();
     let first = world.deploying();
     world.must(network_take(first, "a", &["s"]));
     let queue = Command::TaskQueue {
@@ -226,14 +233,13 @@ fn two_tasks_do_not_make_one_subnet() {
 fn networks_are_not_forgotten_by_switching_them_off() {
     let mut world = used();
     let put = |on| Command::SettingPut { setting: Setting::ManagedNetworks(on) };
-    assert!(!world.state().makes_networks());
-    world.must(put(true));
     assert!(world.state().makes_networks());
     assert!(world.say(put(false)).contains("managed network a is in use by deployment web"));
     assert!(world.state().makes_networks());
     let mut world = orphaned();
-    world.must(put(true));
     world.must(put(false));
     assert!(!world.state().makes_networks());
+    let task = world.deploying();
+    assert!(world.say(network_take(task, "a", &["s"])).contains("directors make none"));
     assert_eq!(audit_of(&world, "managed_networks"), ["enable all", "disable all"]);
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use model::config::StoredConfig;
 use model::dns::DnsSubject;
 use model::instance::{Disk, Instance, Vm};
+use model::managed_network::ManagedNetwork;
 use model::plan::{DeploymentRecord, Plan};
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -36,6 +37,8 @@ pub struct World {
     pub vm_properties: VmProperties,
     /// None: numbers are given as they are needed.
     pub dns_numbers: BTreeMap<DnsSubject, u32>,
+    /// None: directors make no networks.
+    pub managed_networks: Option<Vec<ManagedNetwork>>,
     pub seed: u8,
 }
 
@@ -74,6 +77,7 @@ impl World {
             variables: VariableFacts::default(),
             vm_properties: VmProperties::new(),
             dns_numbers: BTreeMap::new(),
+            managed_networks: None,
             seed: 0,
         }
     }
@@ -250,6 +254,7 @@ impl View {
             variables: &world.variables,
             vm_properties: &world.vm_properties,
             dns_numbers: &world.dns_numbers,
+            managed_networks: world.managed_networks.as_deref(),
         }
     }
 

@@ -12,6 +12,7 @@ mod hotswap;
 mod ignored;
 mod isolated;
 mod links;
+mod managed_networks;
 mod named_disks;
 mod refusals;
 mod repairs;

@@ -45,14 +45,6 @@ fn addons_for_teams_are_refused_where_they_would_count() {
 }
 
 #[test]
-fn networks_are_made_by_people() {
-    let mut config = cloud_config();
-    config["networks"][0]["managed"] = json!(true);
-    let told = Director::new(&config).complaint(&manifest(&[group(1)])).1;
-    assert!(told.contains("'managed'"), "{told}");
-}
-
-#[test]
 fn dns_aliases_of_links_that_make_no_sense_are_refused() {
     let mut director = Director::new(&cloud_config());
     for aliases in [json!("api.internal"), json!([{"health_filter": "all"}]), json!(["api.internal"])] {

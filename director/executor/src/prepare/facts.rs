@@ -7,6 +7,7 @@ use model::config::StoredConfig;
 use model::dns::DnsSubject;
 use model::instance::{Disk, Instance, Vm};
 use model::manifest::variable::absolute_name;
+use model::managed_network::ManagedNetwork;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -26,6 +27,7 @@ use super::{observe, sizes};
 use crate::context::TaskContext;
 use crate::dns::{DOMAIN, NUMBERED_MAX};
 use crate::error::Interrupted;
+use crate::networks;
 use crate::variables::{self, Sight, references};
 
 /// Owned facts; the planner borrows from them.
@@ -53,6 +55,8 @@ pub struct Facts {
     variables: VariableFacts,
     vm_properties: VmProperties,
     dns_numbers: BTreeMap<DnsSubject, u32>,
+    /// None if directors make none.
+    managed_networks: Option<Vec<ManagedNetwork>>,
     /// Versions whose values the documents are read with.
     seen: BTreeMap<VariableName, u64>,
 }
@@ -121,6 +125,7 @@ impl Facts {
             compiled: state.compiled_packages(),
             others: others.collect(),
             variables: VariableFacts { available: true, ..VariableFacts::default() },
+            managed_networks: state.makes_networks().then(|| state.networks()),
             seen: BTreeMap::new(),
             name,
         }
@@ -255,6 +260,23 @@ impl Facts {
         Ok(sizes::ask(context, &wanted).await?.map(|properties| self.vm_properties = properties))
     }
 
+    /// Sees to it that the networks are there that the deployment uses and that directors make.
+    pub async fn settle_networks(
+        &mut self,
+        context: &TaskContext,
+        wish: Wish<'_>,
+    ) -> Result<Result<(), TaskError>, Interrupted> {
+        let wanted = match scheduler::managed_networks(&self.plan_input(wish)) {
+            Ok(wanted) if wanted.is_empty() => return Ok(Ok(())),
+            Ok(wanted) => wanted,
+            Err(error) => return Ok(Err(error)),
+        };
+        let settled = networks::settle(context, &wanted).await?;
+        let view = context.view();
+        self.managed_networks = Some(State::new(&*view).networks());
+        Ok(settled)
+    }
+
     /// Sees to it that what short names tell has numbers. A dry run, which leaves nothing behind, is told those that would be next.
     pub async fn number(
         &mut self,
@@ -298,6 +320,7 @@ impl Facts {
             variables: &self.variables,
             vm_properties: &self.vm_properties,
             dns_numbers: &self.dns_numbers,
+            managed_networks: self.managed_networks.as_deref(),
         }
     }
 }

@@ -133,6 +133,7 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::UploadStemcell { .. }
         | TaskKind::DeleteRelease { .. }
         | TaskKind::DeleteStemcell { .. }
+        | TaskKind::DeleteOrphanedNetworks { .. }
         | TaskKind::Inspect { .. }
         | TaskKind::FetchLogs { .. }
         | TaskKind::Ssh { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
@@ -297,6 +298,12 @@ async fn deploy(
     facts.set_variables(context, set, manifest_text);
     let wish = Wish { manifest_text, options, change: None };
     if let Err(error) = facts.ask_for_sizes(context, wish).await? {
+        return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
+    }
+    // A dry run makes no networks.
+    if !options.dry_run
+        && let Err(error) = facts.settle_networks(context, wish).await?
+    {
         return lines.failed("Preparing deployment", "Preparing deployment", 1, error).await;
     }
     let draft = match draft(context, &mut facts, wish).await? {

@@ -27,6 +27,9 @@ pub(super) fn take(
     let Some(deployment) = task.deployment.clone().filter(|deployment| tx.has(&DEPLOYMENTS, deployment)) else {
         return Err(invalid(format!("network {name}"), "only deployments use networks"));
     };
+    if !tx.state().makes_networks() {
+        return Err(invalid(format!("network {name}"), "directors make none"));
+    }
     let known = tx.get(&NETWORKS, name);
     let is_new = known.is_none();
     let mut network = known.unwrap_or_else(|| ManagedNetwork {
