@@ -43,7 +43,12 @@ pub async fn settle(context: &TaskContext, wanted: &[WantedNetwork]) -> Told<()>
         let of = context.task.deployment.clone().unwrap_or_default();
         let is_used = row.as_ref().is_some_and(|row| row.deployments.contains(&of));
         let is_whole = row.is_some_and(|row| is_whole(&row, network));
+        let (label, index) = (network.name.as_str(), count(number + 1));
         if is_whole && is_used {
+            // An earlier leader has made it, and has not come to tell.
+            if lines.seen(CREATING, label) == Some(LineState::Started) {
+                lines.finished(CREATING, label, index).await?;
+            }
             continue;
         }
         if context.is_cancelling() {
@@ -56,7 +61,6 @@ pub async fn settle(context: &TaskContext, wanted: &[WantedNetwork]) -> Told<()>
             }
             continue;
         }
-        let (label, index) = (network.name.as_str(), count(number + 1));
         lines.started(CREATING, label, index).await?;
         if let Err(error) = make(context, network).await? {
             lines.ended_badly(CREATING, label, index, &error).await?;
@@ -116,26 +120,39 @@ fn intent(wish: &SubnetWish) -> SubnetIntent {
 async fn take(context: &TaskContext, name: &NetworkName, subnets: &[SubnetIntent]) -> Told<()> {
     let (task, epoch) = (context.id(), context.fence.epoch());
     loop {
-        let revision = context.ports.log.revision();
+        if let Err(error) = until_free(context, name).await? {
+            return Ok(Err(error));
+        }
         let take = Command::NetworkTake { task, epoch, network: name.clone(), subnets: subnets.to_vec() };
         match context.propose(Proposal::own(take)).await? {
             Ok(_) => return Ok(Ok(())),
-            Err(Refusal::InUse { by, .. }) => {
-                context.debug(&format!("network '{name}' is in use by {by}: waiting"));
-                tokio::select! {
-                    _ = context.ports.log.changed(revision) => {}
-                    () = context.cancelled.cancelled() => {
-                        return Ok(Err(TaskError::plain("the task was cancelled")));
-                    }
-                    lost = context.fence.lost() => return Err(lost.into()),
-                }
-            }
+            // Another task was quicker.
+            Err(Refusal::InUse { .. }) => {}
             Err(_) if row(context, name).is_some_and(|row| row.retired_by.is_some()) => {
                 if let Err(error) = remove(context, name).await? {
                     return Ok(Err(error));
                 }
             }
             Err(other) => return Ok(Err(TaskError::plain(other.to_string()))),
+        }
+    }
+}
+
+/// Waits while another task is at work on a network. Asked of the state and not of the log: a refusal is an entry, too.
+async fn until_free(context: &TaskContext, name: &NetworkName) -> Told<()> {
+    loop {
+        let revision = context.ports.log.revision();
+        let other = {
+            let view = context.view();
+            let state = State::new(&*view);
+            state.network(name).and_then(|network| state.at_work_on(&network, context.id()))
+        };
+        let Some(other) = other else { return Ok(Ok(())) };
+        context.debug(&format!("waiting for task {other}, which is at work on network '{name}'"));
+        tokio::select! {
+            _ = context.ports.log.changed(revision) => {}
+            () = context.cancelled.cancelled() => return Ok(Err(TaskError::plain("the task was cancelled"))),
+            lost = context.fence.lost() => return Err(lost.into()),
         }
     }
 }

@@ -27,6 +27,7 @@ mod log;
 mod logs;
 mod named_disks;
 mod names;
+mod networks;
 mod ports;
 mod queueing;
 mod redis;

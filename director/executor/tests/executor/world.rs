@@ -212,6 +212,7 @@ impl TestWorld {
             | TaskKind::FetchStemcell { .. }
             | TaskKind::DeleteStemcell { .. } => "lock:stemcells",
             TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => "lock:orphans",
+            TaskKind::DeleteOrphanedNetworks { .. } => "lock:networks",
             TaskKind::Deploy { manifest_text, .. } => {
                 let manifest = model::yaml::parse_mapping(manifest_text).unwrap();
                 return self.queue_in(manifest["name"].as_str().unwrap(), kind);
@@ -337,7 +338,7 @@ impl TestWorld {
         first.unwrap().spec.id.clone()
     }
 
-    /// Fails unless the state knows every VM, disk and snapshot of the cloud, and the cloud everything that the state knows.
+    /// Fails unless the state knows every VM, disk, snapshot and network of the cloud, and the cloud everything that the state knows.
     #[track_caller]
     pub fn assert_consistent(&self) {
         let cloud = self.outside.cloud.cloud();
@@ -358,6 +359,10 @@ impl TestWorld {
                 snapshots.collect::<BTreeSet<_>>(),
             )
         });
+        let networks = self.read(|state| state.networks());
+        let made = networks.into_iter().flat_map(|n| n.subnets).filter_map(|subnet| subnet.made);
+        let made: BTreeSet<_> = made.map(|made| made.cid).collect();
+        assert_eq!(cloud.networks.keys().cloned().collect::<BTreeSet<_>>(), made, "networks\n{}", self.debug());
         let taken: BTreeSet<_> = cloud.snapshots.keys().cloned().collect();
         assert_eq!(taken, snapshots, "snapshots\n{}", self.debug());
         assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());

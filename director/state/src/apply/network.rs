@@ -41,7 +41,7 @@ pub(super) fn take(
         retired_by: None,
         subnets: Vec::new(),
     });
-    if let Some(other) = busy_with(tx, &network, task.id) {
+    if let Some(other) = tx.state().at_work_on(&network, task.id) {
         let by = format!("task {other}");
         return Err(Refusal::InUse { what: "network".into(), name: name.to_string(), by });
     }
@@ -68,13 +68,6 @@ pub(super) fn take(
         tell(tx, &task, if is_new { "create" } else { "unorphan" }, NETWORK, name.to_string(), None);
     }
     Ok(Outcome::Done)
-}
-
-/// Returns another task that is at work on a network, if there is one: it makes a subnet of it, or deletes it.
-fn busy_with(tx: &Tx<'_>, network: &ManagedNetwork, task: TaskId) -> Option<TaskId> {
-    let makers = network.subnets.iter().filter(|subnet| subnet.made.is_none()).map(|subnet| subnet.task);
-    let mut others = makers.chain(network.retired_by).filter(|other| *other != task);
-    others.find(|other| tx.has(&TASKS_OPEN, other))
 }
 
 /// `SubnetPut`. A subnet that is not there (any more) is fine only if it is to go: the first answer may have been lost.
@@ -125,7 +118,7 @@ pub(super) fn retire(tx: &mut Tx<'_>, by: (TaskId, Epoch), name: &NetworkName) -
     if let Some(deployment) = network.deployments.first() {
         return Err(in_use(format!("deployment {deployment}")));
     }
-    if let Some(other) = busy_with(tx, &network, task.id) {
+    if let Some(other) = tx.state().at_work_on(&network, task.id) {
         return Err(in_use(format!("task {other}")));
     }
     // Somebody may have taken the word `managed` away, or a VM may be an orphan that keeps its addresses.

@@ -1,6 +1,6 @@
 //! Networks that directors have made.
 
-use model::NetworkName;
+use model::{NetworkName, TaskId};
 use model::managed_network::ManagedNetwork;
 
 use super::State;
@@ -21,6 +21,13 @@ impl State<'_> {
     /// Returns one of them.
     pub fn network(&self, name: &NetworkName) -> Option<ManagedNetwork> {
         NETWORKS.get(self.kv, name)
+    }
+
+    /// Returns a task other than this one that is at work on a network: it makes a subnet of it, or deletes it.
+    pub fn at_work_on(&self, network: &ManagedNetwork, task: TaskId) -> Option<TaskId> {
+        let makers = network.subnets.iter().filter(|subnet| subnet.made.is_none()).map(|subnet| subnet.task);
+        let mut others = makers.chain(network.retired_by).filter(|other| *other != task);
+        others.find(|other| TASKS_OPEN.has(self.kv, other))
     }
 
     /// Returns whether somebody holds an address in a network: an instance, or an orphaned VM.
