@@ -144,9 +144,9 @@ pub enum HealthCommand {
 /// on or off
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
-    /// Resurrect
+    /// From here on
     On,
-    /// Leave the dead alone
+    /// No more
     Off,
 }
 

@@ -289,6 +289,21 @@ pub struct ListDisks {
     pub orphaned: bool,
 }
 
+/// `networks`
+#[derive(Debug, Args)]
+pub struct ListNetworks {
+    /// Only those that nobody uses any more
+    #[arg(long)]
+    pub orphaned: bool,
+}
+
+/// `delete-network`
+#[derive(Debug, Args)]
+pub struct DeleteNetwork {
+    /// The network's name, as `networks --orphaned` shows it
+    pub name: String,
+}
+
 /// `cloud-check`
 #[derive(Debug, Args)]
 pub struct CloudCheck {

@@ -184,6 +184,15 @@ pub enum Command {
     DeleteVm(DeleteVm),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
+    /// List networks that directors have made
+    Networks(ListNetworks),
+    /// Delete a network that directors have made and nobody uses any more
+    DeleteNetwork(DeleteNetwork),
+    /// Have directors make the networks that cloud configs call managed, or not
+    ManagedNetworks {
+        /// on or off
+        state: Switch,
+    },
     /// List snapshots of disks
     Snapshots(SnapshotsOf),
     /// Take snapshots of a deployment's disks, or of one instance's, while jobs run on

@@ -14,6 +14,7 @@ mod instances;
 mod leftovers;
 mod links;
 mod logs;
+mod networks;
 mod releases;
 mod sessions;
 mod snapshot;
@@ -127,6 +128,9 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::AttachDisk(args) => by_hand::attach_disk(context, args).await,
         Command::DeleteVm(args) => by_hand::delete_vm(context, args.cid).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
+        Command::Networks(args) => networks::list(context, args.orphaned).await,
+        Command::DeleteNetwork(args) => networks::delete(context, args.name).await,
+        Command::ManagedNetworks { state } => networks::switch(context, state).await,
         Command::Snapshots(args) => snapshots::list(context, args.instance).await,
         Command::TakeSnapshot(args) => snapshots::take(context, args.instance).await,
         Command::DeleteSnapshot(args) => snapshots::delete(context, args.cid).await,

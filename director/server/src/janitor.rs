@@ -1,4 +1,4 @@
-//! What the leader tidies up from time to time: disks that were given up days ago, VMs whose deletion nobody wanted
+//! What the leader tidies up from time to time: disks and networks that were given up days ago, VMs whose deletion nobody wanted
 //! to wait for, what tasks left to be fetched, and old DNS records.
 
 use std::time::Duration;
@@ -7,8 +7,8 @@ use model::Timestamp;
 use model::task::TaskKind;
 use raft::Node;
 use service::ops::{
-    blobs_to_forget, bundles_to_forget, dns_blobs_to_forget, orphaned_vms_to_delete, orphans_lock,
-    orphans_to_delete,
+    blobs_to_forget, bundles_to_forget, dns_blobs_to_forget, networks_lock, networks_to_delete,
+    orphaned_vms_to_delete, orphans_lock, orphans_to_delete,
 };
 use state::State;
 use state::command::Command;
@@ -24,6 +24,8 @@ use crate::fleet::log::RaftLog;
 pub struct Rounds {
     /// For disks.
     pub disks: Duration,
+    /// For networks.
+    pub networks: Duration,
     /// For VMs.
     pub vms: Duration,
     /// For VMs, while some may still appear that nobody waits for: those have addresses that are needed.
@@ -41,6 +43,7 @@ impl Default for Rounds {
     fn default() -> Self {
         Self {
             disks: Duration::from_secs(30 * 60),
+            networks: Duration::from_secs(30 * 60),
             vms: Duration::from_secs(5 * 60),
             late_vms: Duration::from_secs(10),
             bundles: Duration::from_secs(3600),
@@ -59,12 +62,13 @@ pub async fn run(node: Node, log: RaftLog, rounds: Rounds, stop: CancellationTok
     };
     let (mut disks, mut vms, mut late_vms) = (every(rounds.disks), every(rounds.vms), every(rounds.late_vms));
     let (mut bundles, mut dns_blobs) = (every(rounds.bundles), every(rounds.dns_blobs));
-    let mut blobs = every(rounds.blobs);
+    let (mut blobs, mut networks) = (every(rounds.blobs), every(rounds.networks));
     loop {
         let due = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             _ = disks.tick() => old_disks as Due,
+            _ = networks.tick() => old_networks,
             _ = vms.tick() => vms_left_behind,
             _ = late_vms.tick() => late_vms_left_behind,
             _ = bundles.tick() => bundles_to_forget,
@@ -83,6 +87,7 @@ type Due = fn(&State<'_>, Timestamp) -> Option<Command>;
 fn task(kind: TaskKind) -> Command {
     let locks = match kind {
         TaskKind::DeleteOrphanedDisks { .. } => vec![orphans_lock()],
+        TaskKind::DeleteOrphanedNetworks { .. } => vec![networks_lock()],
         _ => Vec::new(),
     };
     Command::TaskQueue { kind, deployment: None, context_id: String::new(), locks }
@@ -91,6 +96,11 @@ fn task(kind: TaskKind) -> Command {
 fn old_disks(state: &State<'_>, now: Timestamp) -> Option<Command> {
     let disks = orphans_to_delete(&state.orphaned_disks(), now);
     (!disks.is_empty()).then(|| task(TaskKind::DeleteOrphanedDisks { disks }))
+}
+
+fn old_networks(state: &State<'_>, now: Timestamp) -> Option<Command> {
+    let networks = networks_to_delete(state, now);
+    (!networks.is_empty()).then(|| task(TaskKind::DeleteOrphanedNetworks { networks }))
 }
 
 fn vms_left_behind(state: &State<'_>, _now: Timestamp) -> Option<Command> {

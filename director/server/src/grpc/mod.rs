@@ -12,6 +12,7 @@ mod history;
 mod instances;
 mod join;
 mod links;
+mod networks;
 mod snapshots;
 mod tasks;
 
@@ -56,6 +57,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::links_server::LinksServer;
     use proto::v1::locks_server::LocksServer;
     use proto::v1::releases_server::ReleasesServer;
+    use proto::v1::networks_server::NetworksServer;
     use proto::v1::snapshots_server::SnapshotsServer;
     use proto::v1::stemcells_server::StemcellsServer;
     use proto::v1::tasks_server::TasksServer;
@@ -83,6 +85,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(VariablesServer::new(door.clone()))
         .add_service(DisksServer::new(door.clone()))
         .add_service(SnapshotsServer::new(door.clone()))
+        .add_service(NetworksServer::new(door.clone()))
         .add_service(CleanUpServer::new(door.clone()))
         .add_service(CloudCheckServer::new(door.clone()))
         .add_service(LinksServer::new(door.clone()))

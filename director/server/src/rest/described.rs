@@ -382,7 +382,11 @@ fn of_leftovers() -> Table {
             "/orphan_disks/{cid}",
             delete(leftovers::delete_disk, "deleteOrphanDisk", "", "Delete an orphaned disk"),
         ),
-        ("/networks", get(leftovers::networks, "networks", "", "List orphaned networks: there are none")),
+        ("/networks", get(leftovers::networks, "networks", "", "List orphaned networks")),
+        (
+            "/networks/{name}",
+            delete(leftovers::delete_network, "deleteNetwork", "", "Delete an orphaned network"),
+        ),
         ("/cleanup", json(post(leftovers::clean_up, "cleanUp", "", "Delete what nothing uses"))),
         (
             "/cleanup/dryrun",

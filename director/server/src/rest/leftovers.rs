@@ -5,12 +5,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use model::ErrorCode;
+use model::managed_network::ManagedNetwork;
 use model::task::InstanceFilter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::ServiceError;
-use service::ops::{Attachment, CleanUp, LeftoverRows};
+use service::ops::{Attachment, CleanUp, LeftoverRows, WhichNetworks};
 use state::records::OrphanedDisk;
 
 use super::answer::Failure;
@@ -137,18 +138,48 @@ pub(super) struct NetworksQuery {
     orphaned: Option<String>,
 }
 
-/// `networks --orphaned`: there are none, networks are made by people.
+/// A network that directors have made and that nobody uses any more.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct OrphanedNetworkRow {
+    name: String,
+    r#type: &'static str,
+    created_at: String,
+    orphaned_at: String,
+}
+
+/// `networks --orphaned`
 pub(super) async fn networks(
     Login(caller): Login,
     State(rest): State<Rest>,
     Query(query): Query<NetworksQuery>,
-) -> List<String> {
-    rest.door.service.may_list_networks(&caller)?;
-    if is_on(query.orphaned.as_ref()) {
-        return Ok(Json(Vec::new()));
+) -> List<OrphanedNetworkRow> {
+    let service = &rest.door.service;
+    let found = all!(page => async {
+        service.networks(&caller, WhichNetworks::Orphaned, &page).await.map(|found| found.list)
+    });
+    if !is_on(query.orphaned.as_ref()) {
+        // BOSH's words, but no failure of the director's.
+        return Err(Failure::Text(StatusCode::BAD_REQUEST, "listing active networks is not implemented".into()));
     }
-    // BOSH's words, but no failure of the director's.
-    Err(Failure::Text(StatusCode::BAD_REQUEST, "listing active networks is not implemented".into()))
+    let row = |network: ManagedNetwork| OrphanedNetworkRow {
+        name: network.name.to_string(),
+        r#type: "manual",
+        created_at: times::dated(network.created_at),
+        orphaned_at: network.orphaned_at.map(times::dated).unwrap_or_default(),
+    };
+    Ok(Json(found.into_iter().map(row).collect()))
+}
+
+/// `delete-network`
+pub(super) async fn delete_network(
+    Login(caller): Login,
+    State(rest): State<Rest>,
+    Path(name): Path<String>,
+    parts: Parts,
+) -> Answer<SeeTask> {
+    let service = &rest.door.service;
+    let key = repeats::key(service, &caller, &parts, b"").await?;
+    Ok(SeeTask(service.delete_orphaned_networks(&caller, Some(key), vec![name.into()]).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -127,6 +127,7 @@ pub(super) const TABLE: &[Row] = &[
     ("GET", "/orphan_disks", "", "", "A"),
     ("DELETE", "/orphan_disks/{cid}", "", "", "A"),
     ("GET", "/networks", "?orphaned=true", "", "A"),
+    ("DELETE", "/networks/{name}", "", "", "A"),
     ("POST", "/cleanup", "", "{}", "A"),
     ("GET", "/cleanup/dryrun", "", "", "A"),
     ("POST", "/tasks/cancel", "", r#"{"deployment":"nowhere"}"#, "A"),

@@ -22,11 +22,6 @@ impl Service {
         caller.needs(Right::Read, "see the fleet's state")
     }
 
-    /// Fails unless the caller may list networks.
-    pub fn may_list_networks(&self, caller: &Caller) -> Result<(), ServiceError> {
-        caller.needs(Right::Admin, "list networks")
-    }
-
     /// Fails unless the caller may change the fleet.
     pub fn may_change_fleet(&self, caller: &Caller) -> Result<(), ServiceError> {
         caller.needs(Right::Admin, "change the fleet")
