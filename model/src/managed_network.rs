@@ -116,7 +116,8 @@ mod tests {
         let told = json!({"vlan": 7, "key": "secret", "in": {"token": "a-hush", "zone": "z"}});
         let given = json!({"key": "secret", "in": {"token": "a-hush", "zone": "other"}, "id": "net-1"});
         let stored = unresolved(given, &told, &written);
-        let wanted = json!({"key": "((/key))", "in": {"token": "a-((/token))", "zone": "other"}, "id": "net-1"});
+        let wanted =
+            json!({"key": "((/key))", "in": {"token": "a-((/token))", "zone": "other"}, "id": "net-1"});
         assert_eq!(stored, wanted);
         assert_eq!(unresolved(told.clone(), &told, &written), written);
     }

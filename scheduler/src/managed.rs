@@ -39,7 +39,8 @@ pub(crate) fn used(documents: &Documents) -> impl Iterator<Item = &Network> {
     let groups = documents.manifest.groups.iter().flat_map(|group| &group.networks);
     let mut names: BTreeSet<&NetworkName> = groups.map(|network| &network.name).collect();
     names.insert(&documents.cloud.compilation.network);
-    let managed = documents.cloud.networks.iter().filter(|network| network.managed && !network.subnets.is_empty());
+    let managed =
+        documents.cloud.networks.iter().filter(|network| network.managed && !network.subnets.is_empty());
     managed.filter(move |network| names.contains(&network.name))
 }
 

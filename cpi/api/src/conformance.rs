@@ -158,7 +158,10 @@ impl Bench {
         }
         for n in 0..OBJECTS_MAX {
             for made in these(self.cpi().find_network(&context, &self.network(n).subnet_id).await) {
-                self.cpi().delete_network(&context, &made.cid).await.expect("a network of the test can be deleted");
+                self.cpi()
+                    .delete_network(&context, &made.cid)
+                    .await
+                    .expect("a network of the test can be deleted");
             }
         }
         self.cpi().delete_stemcell(&context, &self.stemcell).await.expect("the stemcell can be deleted");

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateNetwork, CreateVm, Found, Metadata, SnapshotDisk,
+    Call, CallContext, CpiError, CpiErrorKind, CpiInfo, CreateDisk, CreateNetwork, CreateVm, Found, Metadata,
+    SnapshotDisk,
 };
 
 /// A VM in memory.
@@ -333,7 +334,8 @@ impl MemoryCloud {
         let refuse = |what: String| CpiError::new(CpiErrorKind::Other, "create_network", what);
         self.networks_ever = self.networks_ever.wrapping_add(1);
         let bits = request.netmask_bits.unwrap_or(24);
-        let range = request.range.clone().unwrap_or_else(|| format!("10.200.{}.0/{bits}", self.networks_ever));
+        let range =
+            request.range.clone().unwrap_or_else(|| format!("10.200.{}.0/{bits}", self.networks_ever));
         let (block, _) = Block::parse_cidr(&range).ok_or_else(|| refuse(format!("`{range}` is no range")))?;
         let address = |at| block.family.address(block.first + at).to_string();
         let mut cloud_properties = request.cloud_properties.clone();
@@ -350,7 +352,8 @@ impl MemoryCloud {
     }
 
     fn delete_network(&mut self, cid: &SubnetCid) -> Result<Value, CpiError> {
-        let lives_in = |vm: &MemoryVm| vm.request.networks.iter().any(|n| n.cloud_properties["network"] == json!(cid));
+        let lives_in =
+            |vm: &MemoryVm| vm.request.networks.iter().any(|n| n.cloud_properties["network"] == json!(cid));
         if let Some((vm, _)) = self.vms.iter().find(|(_, vm)| lives_in(vm)) {
             let message = format!("VM `{vm}` is in network `{cid}`");
             return Err(CpiError::new(CpiErrorKind::Other, "delete_network", message));

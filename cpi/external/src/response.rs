@@ -158,11 +158,9 @@ pub fn result(call: &Call, answer: Value) -> Result<Value, CpiError> {
             hint => Ok(hint),
         },
         Call::CreateNetwork(_) => network(answer).map_err(|why| invalid(method, why)),
-        Call::Info
-        | Call::FindVm(_)
-        | Call::FindDisk(_)
-        | Call::FindSnapshot(_)
-        | Call::FindNetwork(_) => Ok(answer),
+        Call::Info | Call::FindVm(_) | Call::FindDisk(_) | Call::FindSnapshot(_) | Call::FindNetwork(_) => {
+            Ok(answer)
+        }
         Call::DeleteStemcell(_)
         | Call::DeleteVm(_)
         | Call::RebootVm(_)
@@ -194,7 +192,9 @@ fn network(answer: Value) -> Result<Value, String> {
     }
     let reserved = match &answer[1]["reserved"] {
         Value::Null => Vec::new(),
-        Value::Array(items) => items.iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect(),
+        Value::Array(items) => {
+            items.iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
+        }
         other => return Err(format!("{other} are no reserved addresses of network '{cid}'")),
     };
     if let Some(odd) = reserved.iter().find(|text| ip::parse_range(text).is_err()) {

@@ -74,10 +74,12 @@ impl Cloud {
             }
             Call::DeleteSnapshot(cid) => snapshot::delete(self, scope, &cid).map(done),
             // All VMs are on one bridge, with whatever addresses they are given: there is nothing to make.
-            Call::CreateNetwork(_) | Call::FindNetwork(_) | Call::DeleteNetwork(_) => Err(LocalError::Refused {
-                kind: CpiErrorKind::NotImplemented,
-                message: "the local cloud makes no networks".into(),
-            }),
+            Call::CreateNetwork(_) | Call::FindNetwork(_) | Call::DeleteNetwork(_) => {
+                Err(LocalError::Refused {
+                    kind: CpiErrorKind::NotImplemented,
+                    message: "the local cloud makes no networks".into(),
+                })
+            }
         }
     }
 

@@ -1,7 +1,10 @@
 //! The contract that BOSH's director speaks with CPIs, answered: a request's document in, the answer's out. With it the
 //! simulated cloud is also one behind an executable, `sim-cpi`.
 
-use cpi_api::{AgentBootstrap, Call, CpiError, CreateDisk, CreateNetwork, CreateStemcell, CreateVm, SnapshotDisk, VmSizes};
+use cpi_api::{
+    AgentBootstrap, Call, CpiError, CreateDisk, CreateNetwork, CreateStemcell, CreateVm, SnapshotDisk,
+    VmSizes,
+};
 use model::instance::{AddressKind, NetworkKind, NetworkSettings};
 use model::{AgentId, DiskId, SnapshotId, SubnetId};
 use serde::Deserialize;

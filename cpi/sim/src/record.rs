@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CallContext, CpiError, CpiErrorKind};
-use model::{AgentId, DiskCid, DiskId, Epoch, RequestId, SnapshotCid, SnapshotId, SubnetCid, SubnetId, VmCid};
+use model::{
+    AgentId, DiskCid, DiskId, Epoch, RequestId, SnapshotCid, SnapshotId, SubnetCid, SubnetId, VmCid,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -16,10 +16,10 @@ use crate::context::TaskContext;
 use crate::error::{Interrupted, recordable};
 use crate::journal::Journal;
 use crate::lease::Fence;
+use crate::networks;
 use crate::ports::Ports;
 use crate::prepare::{self, NotCommitted, Prepared};
 use crate::stages::{self, PlanEnd};
-use crate::networks;
 use crate::tasks::{self, Archive};
 
 /// Times that a plan may be refused because the world moved while it was made.

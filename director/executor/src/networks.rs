@@ -181,7 +181,8 @@ impl Maker<'_> {
             netmask_bits: self.wish.netmask_bits,
             cloud_properties: properties.clone(),
         };
-        let create = |cpi: Arc<dyn Cpi>, call: CallContext| async move { cpi.create_network(&call, request).await };
+        let create =
+            |cpi: Arc<dyn Cpi>, call: CallContext| async move { cpi.create_network(&call, request).await };
         let error = match call(self.context, &self.subnet.cpi, "create-network", create).await? {
             Ok(Ok(made)) => return self.file(made, &properties).await,
             Ok(Err(error)) => error,
@@ -233,7 +234,8 @@ impl Maker<'_> {
         let made = MadeSubnet { cloud_properties, ..made };
         let cid = made.cid.clone();
         put(self.context, self.network, &self.subnet.id, Some(made)).await?;
-        self.context.debug(&format!("subnet '{}' of network '{}' is '{cid}'", self.subnet.name, self.network));
+        self.context
+            .debug(&format!("subnet '{}' of network '{}' is '{cid}'", self.subnet.name, self.network));
         Ok(Ok(()))
     }
 }
@@ -258,7 +260,8 @@ async fn put(
     subnet: &SubnetId,
     made: Option<MadeSubnet>,
 ) -> Result<(), Interrupted> {
-    let (task, epoch, network, subnet) = (context.id(), context.fence.epoch(), network.clone(), subnet.clone());
+    let (task, epoch, network, subnet) =
+        (context.id(), context.fence.epoch(), network.clone(), subnet.clone());
     context.propose(Proposal::own(Command::SubnetPut { task, epoch, network, subnet, made })).await??;
     Ok(())
 }
@@ -330,7 +333,8 @@ async fn remove(context: &TaskContext, name: &NetworkName) -> Told<()> {
             },
         };
         for cid in cids {
-            let delete = |cpi: Arc<dyn Cpi>, call: CallContext| async move { cpi.delete_network(&call, &cid).await };
+            let delete =
+                |cpi: Arc<dyn Cpi>, call: CallContext| async move { cpi.delete_network(&call, &cid).await };
             match call(context, &subnet.cpi, "delete-network", delete).await? {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Ok(Err(told(&error))),

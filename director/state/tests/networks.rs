@@ -139,7 +139,8 @@ fn a_network_is_orphaned_with_its_deployment() {
     let mut world = used();
     let task = working_on(&mut world, TaskKind::DeleteDeployment { force: false });
     let generation = world.state().deployment(&"web".into()).unwrap().generation;
-    let mut plan = plan(Vec::new(), Vec::new(), vec![stage(None, vec![unit(1, "u", vec![Action::DeleteDeployment])])]);
+    let mut plan =
+        plan(Vec::new(), Vec::new(), vec![stage(None, vec![unit(1, "u", vec![Action::DeleteDeployment])])]);
     plan.record = None;
     world.must(commit(task, model::plan::Plan { generation, ..plan }));
     world.step(task, 1, 0, StepOutcome::Done);

@@ -177,9 +177,8 @@ fn fleet_command() -> impl Strategy<Value = Command> {
         }),
         small().prop_map(|number| Command::LinkRemove { id: LinkId(number) }),
         any::<bool>().prop_map(|on| Command::SettingPut { setting: Setting::ManagedNetworks(on) }),
-        (small(), name("n"), name("s")).prop_map(|(task, network, subnet)| {
-            network_take(TaskId(task), &network, &[subnet.as_str()])
-        }),
+        (small(), name("n"), name("s"))
+            .prop_map(|(task, network, subnet)| { network_take(TaskId(task), &network, &[subnet.as_str()]) }),
         (small(), name("n"), name("s"), any::<bool>()).prop_map(|(task, network, subnet, is_made)| {
             subnet_put(TaskId(task), &network, &subnet, is_made.then_some("net-1"))
         }),

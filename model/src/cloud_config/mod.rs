@@ -108,7 +108,8 @@ impl CloudConfig {
     pub fn parse_in(config: &Map<String, Value>, surroundings: Surroundings<'_>) -> Checked<Self> {
         let fields = Fields::new(config);
         let azs = parse_azs(&fields)?;
-        let networks = network::parse_all(fields.list("networks")?, &network::Scope { azs: &azs, surroundings })?;
+        let networks =
+            network::parse_all(fields.list("networks")?, &network::Scope { azs: &azs, surroundings })?;
         let vm_types = named(&fields, "vm_types", ErrorCode::DeploymentDuplicateVmTypeName, "vm type")?;
         let vm_extensions =
             named(&fields, "vm_extensions", ErrorCode::DeploymentDuplicateVmExtensionName, "vm extension")?;

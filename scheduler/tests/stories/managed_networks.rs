@@ -12,7 +12,10 @@ use crate::director::{Director, cloud_config, group, manifest};
 /// A second network, which directors make, with this subnet.
 fn director(subnet: &Value) -> Director {
     let mut config = cloud_config();
-    config["networks"].as_array_mut().unwrap().push(json!({"name": "m", "managed": true, "subnets": [subnet]}));
+    config["networks"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "m", "managed": true, "subnets": [subnet]}));
     let mut director = Director::new(&config);
     director.world.managed_networks = Some(Vec::new());
     director

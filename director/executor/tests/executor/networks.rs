@@ -83,7 +83,8 @@ async fn a_network_is_made_for_its_first_deployment_and_deleted_after_its_last()
     world.assert_consistent();
 
     // It is there.
-    let again = world.run(deploy_in("m", Shape { instances: 3, ..Shape::default() }, DeployOptions::default()));
+    let again =
+        world.run(deploy_in("m", Shape { instances: 3, ..Shape::default() }, DeployOptions::default()));
     assert_eq!(told(&again.await.done(), "Creating managed"), Vec::<String>::new());
     world.run(deploy("a")).await.done();
     assert!(is_orphaned(&world));
@@ -113,7 +114,8 @@ async fn a_leader_lost_while_a_network_is_made_leaves_one_network() {
             let ended = world.run_through(deploy("m"), Point { name: name.into(), nth: 1, side }).await;
             let case = format!("lost {side:?} {name}");
             assert_eq!(ended.task.state, TaskState::Done, "{case}: {:?}", ended.task.error);
-            let lines = ["Creating managed networks: m 1/1 started", "Creating managed networks: m 1/1 finished"];
+            let lines =
+                ["Creating managed networks: m 1/1 started", "Creating managed networks: m 1/1 finished"];
             assert_eq!(told(&ended, "Creating managed"), lines, "{case}");
             assert_eq!(world.outside.cloud.cloud().networks.len(), 1, "{case}");
             assert_eq!(world.read(|state| state.leaks()), [], "{case}");
@@ -165,7 +167,10 @@ async fn a_network_that_can_not_be_made_fails_the_deploy_and_leaves_nothing() {
     let world = world().await;
     world.outside.cloud.inject("create_network", Fault::Fail(CpiErrorKind::NotImplemented));
     let error = world.run(deploy("m")).await.error();
-    assert!(error.contains("'Bosh::Clouds::NotImplemented'") && error.contains("'create_network'"), "{error}");
+    assert!(
+        error.contains("'Bosh::Clouds::NotImplemented'") && error.contains("'create_network'"),
+        "{error}"
+    );
     assert_eq!(row(&world).unwrap().subnets, []);
     world.run(DELETE_DEPLOYMENT).await.done();
     assert!(is_orphaned(&world));
@@ -194,7 +199,10 @@ async fn a_network_that_comes_late_is_found_by_the_next_deploy() {
     assert_eq!(row(&world).unwrap().subnets[0].made, None, "it is looked for by this row");
     world.outside.cloud.carry_out_late_calls();
     world.run(deploy("m")).await.done();
-    assert_eq!((world.outside.cloud.count("create_network"), world.outside.cloud.cloud().networks.len()), (1, 1));
+    assert_eq!(
+        (world.outside.cloud.count("create_network"), world.outside.cloud.cloud().networks.len()),
+        (1, 1)
+    );
     world.assert_consistent();
 }
 
@@ -218,7 +226,10 @@ async fn a_deletion_that_failed_is_ended_by_whoever_needs_the_network() {
     assert!(world.run(deletion()).await.error().contains("injected failure"));
     assert!(row(&world).unwrap().retired_by.is_some());
     world.run(deploy("m")).await.done();
-    assert_eq!((world.outside.cloud.count("create_network"), world.outside.cloud.count("delete_network")), (2, 2));
+    assert_eq!(
+        (world.outside.cloud.count("create_network"), world.outside.cloud.count("delete_network")),
+        (2, 2)
+    );
     let range = row(&world).unwrap().subnets[0].made.clone().unwrap().range;
     assert_eq!(range, "10.200.2.0/24", "it is another one");
     world.assert_consistent();
@@ -229,7 +240,11 @@ async fn two_deployments_have_one_network_made() {
     let world = world().await;
     world.outside.cloud.inject("create_network", Fault::Delay(Duration::from_millis(300)));
     let tasks = ["p", "q"].map(|name| {
-        world.queue(deploy_in("m", Shape { name, instances: 1, ..Shape::default() }, DeployOptions::default()))
+        world.queue(deploy_in(
+            "m",
+            Shape { name, instances: 1, ..Shape::default() },
+            DeployOptions::default(),
+        ))
     });
     for task in tasks {
         world.ended(task).await.done();
@@ -260,9 +275,12 @@ async fn a_network_in_which_somebody_lives_is_not_deleted() {
 #[tokio::test]
 async fn a_dry_run_makes_no_network() {
     let world = world().await;
-    let dry = || deploy_in("m", Shape::default(), DeployOptions { dry_run: true, ..DeployOptions::default() });
+    let dry =
+        || deploy_in("m", Shape::default(), DeployOptions { dry_run: true, ..DeployOptions::default() });
     assert!(world.run(dry()).await.error().contains("Network 'm' has not been made yet"));
-    world.put_cloud_config(&config(json!({"name": "s", "az": "z1", "range": "10.3.0.0/24", "gateway": "10.3.0.1"})));
+    world.put_cloud_config(&config(
+        json!({"name": "s", "az": "z1", "range": "10.3.0.0/24", "gateway": "10.3.0.1"}),
+    ));
     world.run(dry()).await.done();
     assert_eq!((row(&world), world.outside.cloud.count("create_network")), (None, 0));
     world.run(deploy("m")).await.done();

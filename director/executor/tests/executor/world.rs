@@ -362,7 +362,12 @@ impl TestWorld {
         let networks = self.read(|state| state.networks());
         let made = networks.into_iter().flat_map(|n| n.subnets).filter_map(|subnet| subnet.made);
         let made: BTreeSet<_> = made.map(|made| made.cid).collect();
-        assert_eq!(cloud.networks.keys().cloned().collect::<BTreeSet<_>>(), made, "networks\n{}", self.debug());
+        assert_eq!(
+            cloud.networks.keys().cloned().collect::<BTreeSet<_>>(),
+            made,
+            "networks\n{}",
+            self.debug()
+        );
         let taken: BTreeSet<_> = cloud.snapshots.keys().cloned().collect();
         assert_eq!(taken, snapshots, "snapshots\n{}", self.debug());
         assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());

@@ -56,8 +56,8 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::join_server::JoinServer;
     use proto::v1::links_server::LinksServer;
     use proto::v1::locks_server::LocksServer;
-    use proto::v1::releases_server::ReleasesServer;
     use proto::v1::networks_server::NetworksServer;
+    use proto::v1::releases_server::ReleasesServer;
     use proto::v1::snapshots_server::SnapshotsServer;
     use proto::v1::stemcells_server::StemcellsServer;
     use proto::v1::tasks_server::TasksServer;

@@ -159,7 +159,10 @@ pub(super) async fn networks(
     });
     if !is_on(query.orphaned.as_ref()) {
         // BOSH's words, but no failure of the director's.
-        return Err(Failure::Text(StatusCode::BAD_REQUEST, "listing active networks is not implemented".into()));
+        return Err(Failure::Text(
+            StatusCode::BAD_REQUEST,
+            "listing active networks is not implemented".into(),
+        ));
     }
     let row = |network: ManagedNetwork| OrphanedNetworkRow {
         name: network.name.to_string(),

@@ -203,7 +203,8 @@ pub(super) fn setting_put(tx: &mut Tx<'_>, setting: Setting) -> Result<Outcome, 
 
 /// Without managed networks, deployments would take theirs for networks of people, and leave them to be deleted.
 fn check_no_network_is_used(tx: &Tx<'_>) -> Result<(), Refusal> {
-    let mut users = tx.rows(&NETWORKS).filter_map(|(name, network)| Some((name, network.deployments.first()?.clone())));
+    let mut users =
+        tx.rows(&NETWORKS).filter_map(|(name, network)| Some((name, network.deployments.first()?.clone())));
     match users.next() {
         Some((name, deployment)) => {
             let by = format!("deployment {deployment}");

@@ -212,9 +212,7 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         DnsPut { epoch, version, content, blob } => dns::put(tx, *epoch, (*version, content, blob)),
         DnsForget { blobs, before } => dns::forget_blobs(tx, blobs, *before),
         AgentsJobs { shard_epoch, jobs } => agent::jobs(tx, *shard_epoch, jobs),
-        NetworkTake { task, epoch, network, subnets } => {
-            network::take(tx, (*task, *epoch), network, subnets)
-        }
+        NetworkTake { task, epoch, network, subnets } => network::take(tx, (*task, *epoch), network, subnets),
         SubnetPut { task, epoch, network, subnet, made } => {
             network::subnet_put(tx, (*task, *epoch), (network, subnet), made.as_ref())
         }

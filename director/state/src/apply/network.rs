@@ -24,7 +24,8 @@ pub(super) fn take(
     subnets: &[SubnetIntent],
 ) -> Result<Outcome, Refusal> {
     let task = task::working(tx, by)?;
-    let Some(deployment) = task.deployment.clone().filter(|deployment| tx.has(&DEPLOYMENTS, deployment)) else {
+    let Some(deployment) = task.deployment.clone().filter(|deployment| tx.has(&DEPLOYMENTS, deployment))
+    else {
         return Err(invalid(format!("network {name}"), "only deployments use networks"));
     };
     if !tx.state().makes_networks() {
@@ -140,9 +141,8 @@ pub(super) fn retire(tx: &mut Tx<'_>, by: (TaskId, Epoch), name: &NetworkName) -
 
 /// A deployment uses these networks from here on, and no others.
 pub(super) fn keep_only(tx: &mut Tx<'_>, task: &TaskRow, deployment: &DeploymentName, used: &[NetworkName]) {
-    let is_left = |network: &ManagedNetwork| {
-        network.deployments.contains(deployment) && !used.contains(&network.name)
-    };
+    let is_left =
+        |network: &ManagedNetwork| network.deployments.contains(deployment) && !used.contains(&network.name);
     let left: Vec<ManagedNetwork> = tx.rows(&NETWORKS).map(|(_, network)| network).filter(is_left).collect();
     for mut network in left {
         network.deployments.remove(deployment);

@@ -1,7 +1,7 @@
 //! Networks that directors have made.
 
-use model::{NetworkName, TaskId};
 use model::managed_network::ManagedNetwork;
+use model::{NetworkName, TaskId};
 
 use super::State;
 use crate::kv::Direction;

@@ -8,8 +8,8 @@ pub mod aim;
 use std::collections::BTreeMap;
 
 use model::instance::*;
-use model::managed_network::MadeSubnet;
 use model::link::{LinkOffer, LinkOwner, LinkOwnerKind, LinkPlace, LinkSource, LinkWant, Links};
+use model::managed_network::MadeSubnet;
 use model::plan::{
     Change, DeploymentRecord, Fate, Needs, OnFailure, Phase, Plan, Reservation, Stage, Step, Target, Unit,
     Wave,

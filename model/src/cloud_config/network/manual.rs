@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{Network, Scope, Subnet, check_all_or_none, check_prefixes, parse_blocks, parse_dns, parse_prefix, parse_zones};
+use super::{
+    Network, Scope, Subnet, check_all_or_none, check_prefixes, parse_blocks, parse_dns, parse_prefix,
+    parse_zones,
+};
 use crate::error_code::ErrorCode;
 use crate::fields::{Checked, Fields};
 use crate::ids::*;
@@ -25,7 +28,12 @@ enum Source<'a> {
 
 impl Source<'_> {
     /// Returns what the cloud said, or what the config does.
-    fn text(self, fields: &Fields<'_>, key: &str, said: impl Fn(&MadeSubnet) -> Option<String>) -> Checked<Option<String>> {
+    fn text(
+        self,
+        fields: &Fields<'_>,
+        key: &str,
+        said: impl Fn(&MadeSubnet) -> Option<String>,
+    ) -> Checked<Option<String>> {
         match self {
             Self::Config => fields.text(key).map(Some),
             Self::Cloud(Some(made)) => Ok(said(made)),
@@ -118,7 +126,9 @@ fn zones_of(
     let zones: Vec<_> = azs.unwrap_or_default().iter().filter_map(|az| scope.azs.get(az)).collect();
     let cpis: BTreeSet<&CpiName> = zones.iter().map(|az| &az.cpi).collect();
     if cpis.len() > 1 {
-        let text = format!("Network '{network}' has a subnet '{subnet}' in zones of several CPIs: only one can make it");
+        let text = format!(
+            "Network '{network}' has a subnet '{subnet}' in zones of several CPIs: only one can make it"
+        );
         return Err(TaskError::new(ErrorCode::NetworkInvalidProperty, text));
     }
     let cpi = cpis.first().map(|cpi| (*cpi).clone()).unwrap_or_default();
@@ -149,7 +159,8 @@ fn parse_subnet(
     let given = parse_prefix(fields, network, family)?;
     check_block(network, given, range.zip(range_text.as_deref()))?;
     let gateway = source.text(fields, "gateway", |made| made.gateway.clone())?;
-    let gateway = gateway.map(|text| parse_gateway(&text, range.map(|(block, _)| block), network)).transpose()?;
+    let gateway =
+        gateway.map(|text| parse_gateway(&text, range.map(|(block, _)| block), network)).transpose()?;
     let dns = parse_dns(fields, network)?;
     let azs = parse_zones(fields, network, scope.azs)?;
     let cloud_properties = match source {
