@@ -8,5 +8,6 @@ mod configs;
 mod deploys;
 mod instances;
 mod leftovers;
+mod networks;
 mod shelf;
 mod story;

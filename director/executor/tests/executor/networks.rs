@@ -1,9 +1,11 @@
 //! Networks that directors make: there before a plan is made of them, orphaned with their last user, deleted when somebody
 //! asks; and nothing of them is lost, whatever becomes of leaders and answers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cpi_api::fake::Fault;
+use cpi_api::memory::MemoryCloud;
 use cpi_api::{Call, CpiErrorKind};
 use model::managed_network::ManagedNetwork;
 use model::task::{DeployOptions, TaskKind, TaskState};
@@ -52,6 +54,15 @@ fn deploy(network: &str) -> TaskKind {
 
 fn deletion() -> TaskKind {
     TaskKind::DeleteOrphanedNetworks { networks: vec!["m".into()] }
+}
+
+/// Fails unless the state knows every network of the cloud, and the cloud everything that the state knows.
+#[track_caller]
+pub fn assert_known(world: &TestWorld, cloud: &MemoryCloud) {
+    let networks = world.read(|state| state.networks()).into_iter();
+    let made = networks.flat_map(|network| network.subnets).filter_map(|subnet| subnet.made);
+    let made: BTreeSet<_> = made.map(|made| made.cid).collect();
+    assert_eq!(cloud.networks.keys().cloned().collect::<BTreeSet<_>>(), made, "networks\n{}", world.debug());
 }
 
 fn row(world: &TestWorld) -> Option<ManagedNetwork> {

@@ -359,15 +359,7 @@ impl TestWorld {
                 snapshots.collect::<BTreeSet<_>>(),
             )
         });
-        let networks = self.read(|state| state.networks());
-        let made = networks.into_iter().flat_map(|n| n.subnets).filter_map(|subnet| subnet.made);
-        let made: BTreeSet<_> = made.map(|made| made.cid).collect();
-        assert_eq!(
-            cloud.networks.keys().cloned().collect::<BTreeSet<_>>(),
-            made,
-            "networks\n{}",
-            self.debug()
-        );
+        crate::networks::assert_known(self, &cloud);
         let taken: BTreeSet<_> = cloud.snapshots.keys().cloned().collect();
         assert_eq!(taken, snapshots, "snapshots\n{}", self.debug());
         assert_eq!(cloud.vms.keys().cloned().collect::<BTreeSet<_>>(), vms, "VMs\n{}", self.debug());

@@ -346,6 +346,9 @@ async fn what_nothing_uses_is_shown_and_deleted() {
     assert_eq!(admin.get("/disks").await.json(), json!([]));
     task(&admin.send("DELETE", "/disks/gone%2Falready", "").await);
     assert_eq!(admin.get("/networks?orphaned=true").await.json(), json!([]));
+    let deletion = task(&admin.send("DELETE", "/networks/front", "").await);
+    let row = admin.get(&format!("/tasks/{deletion}")).await.json();
+    assert_eq!(row["description"], "delete orphan networks: front");
     assert_eq!(admin.get("/networks").await.status, StatusCode::BAD_REQUEST, "nothing has failed");
     for (method, path, body) in [
         ("POST", "/cleanup", "no json"),

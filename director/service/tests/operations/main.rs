@@ -10,6 +10,7 @@ mod links;
 mod lists;
 mod logs;
 mod names;
+mod networks;
 /// Builders of the state's nouns, as the state's own tests use them.
 #[path = "../../../state/tests/common/mod.rs"]
 mod nouns;

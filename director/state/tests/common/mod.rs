@@ -4,12 +4,12 @@
 #![allow(dead_code, reason = "every test file uses its part of this")]
 
 pub mod aim;
+pub mod networks;
 
 use std::collections::BTreeMap;
 
 use model::instance::*;
 use model::link::{LinkOffer, LinkOwner, LinkOwnerKind, LinkPlace, LinkSource, LinkWant, Links};
-use model::managed_network::MadeSubnet;
 use model::plan::{
     Change, DeploymentRecord, Fate, Needs, OnFailure, Phase, Plan, Reservation, Stage, Step, Target, Unit,
     Wave,
@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use state::State;
 use state::command::*;
 use state::kv::MemoryKv;
-use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, SubnetIntent, User, UserToken};
+use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
+
+pub use networks::{network_take, subnet_put};
 
 /// The world's clock at the start.
 pub const START: i64 = 1_700_000_000_000;
@@ -483,28 +485,4 @@ pub fn journal(unit: u32, index: u32, attempt: u32, event: StepEvent) -> StepRec
 
 pub fn failed(text: &str) -> StepOutcome {
     StepOutcome::failed(TaskError { code: 450_001, message: text.into() })
-}
-
-/// A task takes subnets of a network; their ids are made of their names.
-pub fn network_take(task: TaskId, network: &str, subnets: &[&str]) -> Command {
-    let intent = |name: &&str| SubnetIntent {
-        name: (*name).to_owned(),
-        id: format!("id-{name}").into(),
-        cpi: CpiName::default(),
-    };
-    let subnets = subnets.iter().map(intent).collect();
-    Command::NetworkTake { task, epoch: EPOCH, network: network.into(), subnets }
-}
-
-/// A task tells what came of a subnet.
-pub fn subnet_put(task: TaskId, network: &str, subnet: &str, cid: Option<&str>) -> Command {
-    let made = cid.map(|cid| MadeSubnet {
-        cid: cid.into(),
-        range: "10.0.0.0/24".into(),
-        gateway: Some("10.0.0.1".into()),
-        reserved: vec!["10.0.0.2 - 10.0.0.4".into()],
-        cloud_properties: json!({"name": cid}),
-    });
-    let (network, subnet) = (network.into(), format!("id-{subnet}").into());
-    Command::SubnetPut { task, epoch: EPOCH, network, subnet, made }
 }
