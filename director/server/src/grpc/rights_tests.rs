@@ -31,6 +31,7 @@ pub(super) const READS: &[&str] = &[
     "Deployments/List",
     "Deployments/ListErrands",
     "Disks/ListOrphaned",
+    "Networks/List",
     "Events/List",
     "Health/Agents",
     "Health/Deployments",
