@@ -25,6 +25,7 @@ use state::command::*;
 use state::kv::MemoryKv;
 use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
 
+#[allow(unused_imports, reason = "every test file uses its part of this")]
 pub use networks::{network_take, subnet_put};
 
 /// The world's clock at the start.
