@@ -1,6 +1,8 @@
 //! Networks that directors make: filed before a cloud is asked, orphaned with their last deployment, deleted when nobody uses
 //! them.
 
+#![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
+
 mod common;
 
 use common::*;
