@@ -241,6 +241,15 @@ pub enum Command {
     /// A network is about to be deleted: nobody may begin to use it. Refused if there is none, while a deployment uses it or
     /// something has an address in it, and while another task is at work on it.
     NetworkRetire { task: TaskId, epoch: Epoch, network: NetworkName },
+    /// A request to an agent that remembers none itself has come from one stage to the next; without `to` it was never asked.
+    /// Changes nothing if it stands elsewhere by now. Refused if the agent is not known.
+    AgentAsked {
+        epoch: Epoch,
+        agent: AgentId,
+        request: RequestId,
+        from: Option<AskedStage>,
+        to: Option<AskedStage>,
+    },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -17,7 +17,7 @@ pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
 /// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
 pub const SECOND_LEVEL: u32 = 2;
 
-/// The level that brought disks that have names, and networks that directors make.
+/// The level that brought disks that have names, networks that directors make, and agents of BOSH's.
 pub const THIRD_LEVEL: u32 = 3;
 
 impl Command {
@@ -88,13 +88,14 @@ impl Command {
         if is_second { SECOND_LEVEL } else { 1 }
     }
 
-    /// Plans with disks that have names, and all about networks that directors make. What is recorded later of the plans'
+    /// Plans with disks that have names, all about networks that directors make, and about agents of BOSH's. What is recorded later of the plans'
     /// steps needs the plan, so that it says nothing new.
     fn is_third(&self) -> bool {
         match self {
             Self::NetworkTake { .. }
             | Self::SubnetPut { .. }
             | Self::NetworkRetire { .. }
+            | Self::AgentAsked { .. }
             | Self::SettingPut { setting: Setting::ManagedNetworks(_) }
             | Self::TaskQueue { kind: TaskKind::DeleteOrphanedNetworks { .. }, .. } => true,
             Self::PlanDraft { content, .. } => {

@@ -1,6 +1,7 @@
 //! Rows of the state's tables that are not nouns of the [`model`].
 
 mod agents;
+mod asked;
 mod dns;
 mod latecomers;
 mod links;
@@ -18,6 +19,7 @@ use model::*;
 use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
+pub use asked::{AskedOfAgent, AskedStage};
 pub use dns::DnsBlob;
 pub use latecomers::{Latecomer, Orphan, Sought};
 pub(crate) use links::LinkNumbers;

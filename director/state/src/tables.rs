@@ -171,6 +171,9 @@ tables! {
     /// Documents of DNS records, by version.
     DNS_BLOBS: u64 => DnsBlob = 0x64, "dns_blobs", Hidden;
 
+    /// What agents that remember nothing themselves were asked.
+    ASKED_OF_AGENTS: (AgentId, RequestId) => AskedOfAgent = 0x6c, "asked_of_agents", Hidden;
+
     /// Snapshots of disks, orphaned ones included, by our id.
     SNAPSHOTS: SnapshotId => Snapshot = 0x66, "snapshots", Shown;
     /// Snapshots of a disk.

@@ -92,6 +92,7 @@ fn by(command: &Command) -> By {
         | DnsPut { .. }
         | DnsForget { .. }
         | AgentsJobs { .. }
+        | AgentAsked { .. }
         | BlobsForget { .. }
         | BlobKeep { .. } => By::Fleet,
     }

@@ -196,6 +196,13 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::DnsPut { epoch, version: 4, content: "c".into(), blob: "b1".into() },
         Command::DnsForget { blobs: vec!["b1".into()], before: Timestamp(START) },
         Command::AgentsJobs { shard_epoch: 2, jobs: vec![AgentJobs { agent: "a1".into(), run: false }] },
+        Command::AgentAsked {
+            epoch,
+            agent: "a1".into(),
+            request: "t7-1-1-errand".into(),
+            from: Some(AskedStage::Asked),
+            to: Some(AskedStage::Running { agent_task: "f08ff9d4".into() }),
+        },
     ]
 }
 

@@ -266,6 +266,15 @@ fn sought() -> impl Strategy<Value = Sought> {
     ]
 }
 
+fn asked() -> impl Strategy<Value = Option<AskedStage>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(AskedStage::Asked)),
+        Just(Some(AskedStage::Running { agent_task: "x".into() })),
+        Just(Some(AskedStage::Lost)),
+    ]
+}
+
 fn task_command() -> impl Strategy<Value = Command> {
     let kind = prop_oneof![
         4 => Just(deploy()),
@@ -299,6 +308,9 @@ fn task_command() -> impl Strategy<Value = Command> {
             let fault = Fault::MissingVm { agent: None, cid: None };
             let finding = Finding { instance: instance.into(), group: "web".into(), index: 0, fault };
             Command::ProblemsFound { task, epoch, part, among: None, findings: vec![finding] }
+        }),
+        2 => (epoch(), name("a"), asked(), asked()).prop_map(|(epoch, agent, from, to)| Command::AgentAsked {
+            epoch, agent: agent.into(), request: "r".into(), from, to
         }),
         1 => (task(), epoch()).prop_map(|(task, epoch)| Command::VariableSetOpen {
             task, epoch, deployment: "web".into()

@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod answers;
+mod asked;
 mod blob;
 mod changes;
 mod config;
@@ -217,6 +218,9 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
             network::subnet_put(tx, (*task, *epoch), (network, subnet), made.as_ref())
         }
         NetworkRetire { task, epoch, network } => network::retire(tx, (*task, *epoch), network),
+        AgentAsked { epoch, agent, request, from, to } => {
+            asked::put(tx, *epoch, (agent, request), (from.as_ref(), to.as_ref()))
+        }
     }
 }
 

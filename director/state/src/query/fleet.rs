@@ -98,6 +98,11 @@ impl<'a> State<'a> {
         AGENTS.get(self.kv, agent)
     }
 
+    /// Returns what is known of a request to an agent that remembers none itself.
+    pub fn asked_of_agent(&self, agent: &AgentId, request: &RequestId) -> Option<AskedOfAgent> {
+        ASKED_OF_AGENTS.get(self.kv, &(agent.clone(), request.clone()))
+    }
+
     fn leader(&self) -> Leader {
         LEADER.get(self.kv, &()).unwrap_or_default()
     }

@@ -76,6 +76,9 @@ fn aimed(state: &State<'_>, command: Command) -> Command {
         Command::LatecomerLooked { sought, found, left_ms, .. } => {
             Command::LatecomerLooked { epoch, sought, found, left_ms }
         }
+        Command::AgentAsked { agent, request, from, to, .. } => {
+            Command::AgentAsked { epoch, agent, request, from, to }
+        }
         Command::DnsNumber { subjects, .. } => Command::DnsNumber { epoch, subjects },
         Command::DnsPut { content, blob, .. } => {
             let version = state.dns_blob().map_or(0, |last| last.version) + 1;
