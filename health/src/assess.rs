@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::Health;
+use crate::world::{Beats, Health};
 
 /// When silence becomes suspicion, and suspicion death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,22 @@ impl Default for Policy {
             listened_min: Duration::from_secs(5),
             suspicion_counts_after: Duration::from_secs(8),
             ask_dead_every: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Policy {
+    /// Returns the policy for agents that say so often that they live.
+    pub fn of(self, beats: Beats) -> Self {
+        match beats {
+            Beats::Often => self,
+            // Heartbeats come every 30 s: one may be lost and the next late.
+            Beats::Seldom => Self {
+                suspect_after: Duration::from_secs(75),
+                listened_min: Duration::from_secs(35),
+                suspicion_counts_after: Duration::from_secs(40),
+                ..self
+            },
         }
     }
 }
@@ -170,6 +186,25 @@ mod tests {
         };
         assert_eq!(judge(93), Verdict::Keep, "who watched it before may just have heard it");
         assert_eq!(judge(92), Verdict::Ask);
+    }
+
+    #[test]
+    fn who_seldom_says_that_it_lives_is_waited_for_longer() {
+        let judge = |heard, listening| {
+            let signs = Signs {
+                known_since: at(0),
+                listening_since: at(listening),
+                heard: Some(at(heard)),
+                suspected_since: None,
+                asked: None,
+                agreed: Health::Alive,
+            };
+            assess(Policy::default().of(Beats::Seldom), signs, at(100))
+        };
+        assert_eq!(judge(26, 0), Verdict::Keep);
+        assert_eq!(judge(25, 0), Verdict::Ask);
+        assert_eq!(judge(10, 66), Verdict::Keep, "a new watcher has heard nothing yet");
+        assert_eq!(judge(10, 65), Verdict::Ask);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use model::{AgentId, DeploymentName, InstanceId, NodeId};
 use tokio::time::Instant;
 
-use crate::world::{Failed, Health, Transition, Unhealthy, Watched, World};
+use crate::world::{Beats, Failed, Health, Transition, Unhealthy, Watched, World};
 
 /// What a suspect does when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl FakeWorld {
             agreed: Health::Alive,
             in_work: false,
             jobs_run: None,
+            beats: Beats::Often,
         };
         self.with(|w| w.watched = (0..count).map(agent).collect());
     }

@@ -20,4 +20,4 @@ pub mod watcher;
 pub mod world;
 
 pub use shard::shard_owner;
-pub use world::{Failed, Health, Transition, Unhealthy, Watched, World};
+pub use world::{Beats, Failed, Health, Transition, Unhealthy, Watched, World};

@@ -298,7 +298,7 @@ impl Watcher<'_> {
                 continue;
             }
             let Some(signs) = self.listening.signs(agent, self.ears) else { continue };
-            match assess(self.policy, signs, now) {
+            match assess(self.policy.of(agent.beats), signs, now) {
                 Verdict::Keep => {}
                 Verdict::Alive => alive.push(transition(agent, Health::Alive, "heartbeats come")),
                 Verdict::Ask => silent.push(agent),

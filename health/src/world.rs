@@ -19,6 +19,16 @@ pub enum Health {
     Dead,
 }
 
+/// How often an agent says that it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beats {
+    /// Every few seconds: our agents.
+    #[default]
+    Often,
+    /// Every half minute, and it may answer nobody for a minute while it starts jobs: BOSH's agents.
+    Seldom,
+}
+
 /// An agent to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
@@ -32,6 +42,8 @@ pub struct Watched {
     pub in_work: bool,
     /// Whether its jobs run, as the fleet knows it; none if that is not known yet.
     pub jobs_run: Option<bool>,
+    /// How often it says that it lives.
+    pub beats: Beats,
 }
 
 /// A finding to be agreed on.

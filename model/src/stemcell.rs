@@ -23,6 +23,19 @@ impl StemcellVersion {
     }
 }
 
+/// How the names of all of BOSH's stemcells begin, and with them those of what takes their place.
+const BOSH: &str = "bosh-";
+
+/// How the names of ours begin.
+const OURS: &str = "bosh-directorate-";
+
+impl StemcellRef {
+    /// Returns whether the agent inside is BOSH's own: it is in what BOSH's makers publish, and our stemcells have ours.
+    pub fn has_bosh_s_agent(&self) -> bool {
+        self.name.starts_with(BOSH) && !self.name.starts_with(OURS)
+    }
+}
+
 /// A stemcell in one CPI's cloud.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StemcellRecord {

@@ -13,7 +13,7 @@ use agent_client_grpc::{HubOptions, RemoteAgents};
 use async_trait::async_trait;
 use health::assess::Policy;
 use health::watcher::{self, ASK_WITHIN};
-use health::{Failed, Health, Transition, Unhealthy, Watched, World};
+use health::{Beats, Failed, Health, Transition, Unhealthy, Watched, World};
 use model::{AgentId, DeploymentName, Epoch, InstanceId, NodeId};
 use owned_tasks::{OnExit, OwnedTasks};
 use support::{Fleet, OPTIONS, TestAgent, until};
@@ -107,8 +107,8 @@ impl World for OneAgent {
 
 /// Lets replica 0 watch an agent, until the tasks end.
 fn watch(fleet: &Fleet, agent: &AgentId, agreed: Health) -> (Arc<OneAgent>, OwnedTasks) {
-    let watched =
-        Watched { agent: agent.clone(), deployment: "web".into(), agreed, in_work: false, jobs_run: None };
+    let (agent, beats) = (agent.clone(), Beats::Often);
+    let watched = Watched { agent, deployment: "web".into(), agreed, in_work: false, jobs_run: None, beats };
     let world = Arc::new(OneAgent {
         agents: fleet.replicas[0].agents.clone(),
         watched: Mutex::new(watched),

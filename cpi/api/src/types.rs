@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::instance::NetworkSettings;
 use model::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Who is calling, and until when the answer is of use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,6 +144,36 @@ pub struct AgentBootstrap {
     pub authorities_pem: String,
     /// Single-use token bound to the agent id.
     pub token: String,
+    /// For an agent of BOSH's, what it needs in the place of all that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mbus: Option<Mbus>,
+}
+
+/// How an agent of BOSH's finds its bus and proves who it is.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mbus {
+    /// `nats://host:port` of each server.
+    pub urls: Vec<String>,
+    /// PEM of the authority that the servers' certificates come from.
+    pub authorities_pem: String,
+    /// The agent's certificate, PEM.
+    pub certificate_pem: String,
+    /// Its key, PEM.
+    pub private_key_pem: String,
+}
+
+impl Mbus {
+    /// Returns it as BOSH's agent reads it below `env.bosh.mbus`.
+    fn to_env(&self) -> Value {
+        let (ca, certificate, key) = (&self.authorities_pem, &self.certificate_pem, &self.private_key_pem);
+        json!({ "urls": self.urls, "cert": { "ca": ca, "certificate": certificate, "private_key": key } })
+    }
+}
+
+impl std::fmt::Debug for Mbus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mbus").field("urls", &self.urls).finish_non_exhaustive()
+    }
 }
 
 /// Where, below `env.bosh`, a VM finds what our agent needs if its cloud knows only BOSH's contract: it hands `env` on.
@@ -155,7 +185,10 @@ impl AgentBootstrap {
         let mut env = env.as_object().cloned().unwrap_or_default();
         let bosh = env.entry("bosh").or_insert_with(|| Value::Object(Default::default()));
         if let Value::Object(bosh) = bosh {
-            bosh.insert(BOOTSTRAP_KEY.into(), serde_json::to_value(self).unwrap_or_default());
+            match &self.mbus {
+                Some(mbus) => bosh.insert("mbus".into(), mbus.to_env()),
+                None => bosh.insert(BOOTSTRAP_KEY.into(), serde_json::to_value(self).unwrap_or_default()),
+            };
         }
         env.into()
     }
@@ -233,3 +266,27 @@ pub struct CreateNetwork {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskHint(pub Value);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_bosh_s_is_given_its_bus_and_nothing_of_ours() {
+        let mbus = Mbus {
+            urls: vec!["nats://10.0.0.6:4222".into(), "nats://10.0.0.7:4222".into()],
+            authorities_pem: "CA".into(),
+            certificate_pem: "CERT".into(),
+            private_key_pem: "KEY".into(),
+        };
+        let bootstrap = AgentBootstrap { token: "t".into(), mbus: Some(mbus), ..AgentBootstrap::default() };
+        let env = bootstrap.into_env(&json!({ "bosh": { "group": "web" } }));
+        let expected = json!({ "bosh": { "group": "web", "mbus": {
+            "urls": ["nats://10.0.0.6:4222", "nats://10.0.0.7:4222"],
+            "cert": { "ca": "CA", "certificate": "CERT", "private_key": "KEY" },
+        } } });
+        assert_eq!(env, expected);
+        let ours = AgentBootstrap { mbus: None, ..bootstrap };
+        assert_eq!(AgentBootstrap::in_env(&ours.into_env(&json!({}))), Some(ours));
+    }
+}

@@ -25,6 +25,7 @@ impl Secrets {
                 request.networks.iter().for_each(|network| collect(&network.cloud_properties, &mut found));
                 collect(&request.env, &mut found);
                 found.insert(request.bootstrap.token.clone());
+                found.extend(request.bootstrap.mbus.iter().map(|mbus| mbus.private_key_pem.clone()));
                 found.retain(|value| !is_named(&request.env, value));
             }
             Call::CreateDisk(disk) => collect(&disk.cloud_properties, &mut found),
@@ -68,6 +69,7 @@ fn collect(value: &Value, found: &mut BTreeSet<String>) {
 
 #[cfg(test)]
 mod tests {
+    use cpi_api::{AgentBootstrap, CreateVm, Mbus};
     use serde_json::json;
 
     use super::*;
@@ -85,5 +87,33 @@ mod tests {
         let told = secrets.hide(&format!("got {properties} and s3cr3t-\"quoted\", region z1"));
         assert!(!told.contains("s3cr3t") && !told.contains("BEGIN"), "{told}");
         assert!(told.ends_with(", region z1"), "{told}");
+    }
+
+    #[test]
+    fn the_key_of_an_agent_of_bosh_s_is_hidden() {
+        let program = Program {
+            path: "/cpi".into(),
+            guard: Vec::new(),
+            director_uuid: "d".into(),
+            properties: Default::default(),
+        };
+        let mbus = Mbus {
+            urls: vec!["nats://10.0.0.6:4222".into()],
+            authorities_pem: "CA".into(),
+            certificate_pem: "CERT".into(),
+            private_key_pem: "BEGIN\nEND".into(),
+        };
+        let request = CreateVm {
+            agent_id: "a1".into(),
+            stemcell: "sc-1".into(),
+            cloud_properties: json!({}),
+            networks: vec![],
+            disks: vec![],
+            env: json!({}),
+            bootstrap: AgentBootstrap { mbus: Some(mbus), ..AgentBootstrap::default() },
+        };
+        let env = request.bootstrap.into_env(&request.env);
+        let told = Secrets::of(&program, &Call::CreateVm(Box::new(request))).hide(&format!("got {env}"));
+        assert!(told.contains("nats://10.0.0.6:4222") && !told.contains("BEGIN"), "{told}");
     }
 }

@@ -203,6 +203,7 @@ fn request(director: &Director, stemcell: &StemcellCid, n: u16) -> CreateVm {
             endpoints: vec![director.endpoint.clone()],
             authorities_pem: director.authority_pem.clone(),
             token: TOKEN.into(),
+            mbus: None,
         },
     }
 }

@@ -27,6 +27,7 @@ use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::homes::Homes;
 use crate::fleet::log::RaftLog;
 use crate::fleet::peers::PeerChannels;
+use crate::nats::Nats;
 use crate::secrets::{AgentTokens, Kek};
 use crate::wire::open_authority;
 
@@ -53,6 +54,8 @@ pub struct AgentSide {
     pub ears: Arc<Ears>,
     /// Where alerts go.
     pub alerts: AlertDesk,
+    /// The bus of BOSH's agents, where there is one.
+    pub nats: Option<Arc<Nats>>,
 }
 
 impl AgentSide {
@@ -284,6 +287,7 @@ impl Enrollment for AgentSide {
             endpoints: self.homes().endpoints(),
             authorities_pem: state.cluster().map(|c| c.secrets.authority_pem).unwrap_or_default(),
             token: AgentTokens::new(&self.kek).token(agent, generation),
+            mbus: self.nats.as_ref().and_then(|nats| nats.mbus(agent)),
         }
     }
 }

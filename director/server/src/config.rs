@@ -128,6 +128,19 @@ pub struct UaaConfig {
     pub ca_file: Option<PathBuf>,
 }
 
+/// The bus of BOSH's agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsConfig {
+    /// `nats://host:port` of each server, as directors and agents reach it.
+    pub urls: Vec<String>,
+    /// The authority that signs the servers' certificates, PEM.
+    pub ca_file: PathBuf,
+    /// Where to write who may speak.
+    pub users_file: Option<PathBuf>,
+    /// Where the server beside this replica writes its process id, so that it can be told to read the users again.
+    pub server_pid_file: Option<PathBuf>,
+}
+
 /// How to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -169,6 +182,8 @@ pub struct Config {
     pub kek_file: PathBuf,
     /// Whose tokens are accepted, too.
     pub uaa: Option<UaaConfig>,
+    /// The bus of BOSH's agents.
+    pub nats: Option<NatsConfig>,
     /// How to log.
     pub log_format: LogFormat,
     /// What to log.

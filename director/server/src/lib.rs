@@ -36,6 +36,7 @@ pub mod listen;
 pub mod lock;
 pub mod logging;
 pub mod metrics;
+pub mod nats;
 pub mod output;
 pub mod probes;
 pub mod rest;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_api::Agents;
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
 use anyhow::Context as _;
 use axum::Router;
@@ -31,7 +32,7 @@ use crate::alerts;
 use crate::archives::{Limits, Trust, WebArchives};
 use crate::auth::Doorkeeper;
 use crate::clouds::Clouds;
-use crate::commands::member_of;
+use crate::commands::{member_of, own_names};
 use crate::config::{Config, TimingProfile};
 use crate::contact;
 use crate::daily_snapshots;
@@ -52,11 +53,12 @@ use crate::fleet::room;
 use crate::fleet::scrub::{scrub, scrub_state};
 use crate::fleet::settling::settle;
 use crate::grpc;
-use crate::identity::{Authority, IdentityFiles, Names, NodeIdentity, keep_fresh};
+use crate::identity::{Authority, IdentityFiles, NodeIdentity, keep_fresh};
 use crate::janitor;
 use crate::listen;
 use crate::lock::DataLock;
 use crate::metrics;
+use crate::nats::{BothAgents, Nats};
 use crate::output::Outputs;
 use crate::probes;
 use crate::rest;
@@ -85,13 +87,6 @@ pub fn raft_options(config: &Config, identity: &NodeIdentity) -> raft::Options {
         TimingProfile::SlowDisk => Timing::SLOW_DISKS,
     };
     options
-}
-
-/// Returns the names under which this replica is reached.
-pub fn own_names(config: &Config) -> Names {
-    Names::of_addresses(
-        [&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str),
-    )
 }
 
 /// The ports of a replica, open before anything else: a port that is taken is the most common mistake.
@@ -218,6 +213,7 @@ impl Replica {
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
             alerts,
+            nats: config.nats.clone().map(|nats| Nats::new(nats, &config.data_dir, log.clone(), kek.clone())),
         });
         let hub = AgentHub::new(hub_parts(&agent_side), HubOptions::default(), doors.clone());
         let agents = RemoteAgents::new(hub.clone(), agent_side.clone());
@@ -299,9 +295,8 @@ impl Replica {
         self.doors.spawn("certificate renewal", OnExit::StopNode, move |stop| {
             keep_fresh(files, tls, id, names, authority, stop)
         });
-        let world =
-            FleetWorld::new(id, self.node.clone(), membership.log.clone(), Arc::new(self.agents.clone()));
-        let world: Arc<dyn health::World> = Arc::new(world);
+        let world = FleetWorld::new(id, self.node.clone(), membership.log.clone(), self.all_agents());
+        let world: Arc<dyn health::World> = Arc::new(world.with_bus(self.config.nats.is_some()));
         let (ears, watched) = (self.agent_side.ears.clone(), world.clone());
         self.doors.spawn("health watcher", OnExit::StopNode, |stop| {
             health::watcher::run(watched, ears, health::assess::Policy::default(), stop)
@@ -329,9 +324,15 @@ impl Replica {
         self.doors.spawn("room on the disk", OnExit::StopNode, |stop| room::watch(folder, member, stop));
         let state = self.log.clone();
         self.doors.spawn("state scrubber", OnExit::StopNode, |stop| scrub_state(state, stop));
+        Nats::start(&self.agent_side, &self.doors);
         let (hub, log) = (self.hub.clone(), self.log.clone());
         self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
         outputs
+    }
+
+    /// Returns the agents of either kind.
+    fn all_agents(&self) -> Arc<dyn Agents> {
+        BothAgents::of(Arc::new(self.agents.clone()), self.agent_side.nats.clone())
     }
 
     fn start_peer_port(&self, membership: &Membership, listener: TcpListener) -> anyhow::Result<()> {
@@ -364,7 +365,7 @@ impl Replica {
             blobs: self.blobs.clone(),
             upload_bytes_max: self.config.blobs.upload_bytes_max,
             takes_snapshots: self.config.snapshots.taken == Snapshots::On,
-            agents: Arc::new(self.agents.clone()),
+            agents: self.all_agents(),
             reports: self.agents.clone(),
             vault: Arc::new(KekVault::new(self.kek.clone())),
             membership: membership.clone(),
@@ -418,7 +419,7 @@ impl Replica {
         Ok(Ports {
             log: Arc::new(self.log.clone()),
             lease: Arc::new(self.log.clone()),
-            agents: Arc::new(self.agents.clone()),
+            agents: self.all_agents(),
             cpis: clouds,
             blobs: self.blobs.clone(),
             archives: Arc::new(WebArchives::new(

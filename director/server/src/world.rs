@@ -74,6 +74,7 @@ pub struct FleetWorld {
     pub log: RaftLog,
     /// Agents, by any way.
     pub agents: Arc<dyn Agents>,
+    bus: look::Bus,
     watched: Kept<Vec<Watched>>,
     unhealthy: Kept<Vec<Unhealthy>>,
     rests: Mutex<look::Rests>,
@@ -109,7 +110,12 @@ impl FleetWorld {
     /// Makes a replica's view of the world.
     pub fn new(id: NodeId, node: Node, log: RaftLog, agents: Arc<dyn Agents>) -> Self {
         let (watched, unhealthy, rests) = (Kept::default(), Kept::default(), Mutex::default());
-        Self { id, node, log, agents, watched, unhealthy, rests }
+        Self { id, node, log, agents, bus: look::Bus::None, watched, unhealthy, rests }
+    }
+
+    /// Says whether there is a bus of BOSH's agents, who say more seldom that they live.
+    pub fn with_bus(self, is_there: bool) -> Self {
+        Self { bus: if is_there { look::Bus::There } else { look::Bus::None }, ..self }
     }
 
     async fn own(&self, what: &'static str, command: Command) {
@@ -146,7 +152,8 @@ impl World for FleetWorld {
     }
 
     async fn watched(&self) -> Arc<Vec<Watched>> {
-        self.watched.get(&self.log, look::watched).await
+        let bus = self.bus;
+        self.watched.get(&self.log, move |state| look::watched(state, bus)).await
     }
 
     async fn ask(&self, agent: &AgentId) -> bool {

@@ -88,8 +88,8 @@ impl Command {
         if is_second { SECOND_LEVEL } else { 1 }
     }
 
-    /// Plans with disks that have names, all about networks that directors make, and about agents of BOSH's. What is recorded later of the plans'
-    /// steps needs the plan, so that it says nothing new.
+    /// Plans with disks that have names, all about networks that directors make, and about agents of BOSH's. What is recorded
+    /// later of the plans' steps needs the plan, so that it says nothing new.
     fn is_third(&self) -> bool {
         match self {
             Self::NetworkTake { .. }

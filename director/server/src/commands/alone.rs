@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::fleet::fsm::Fsm;
 use crate::fleet::log::RaftLog;
 use crate::fleet::peers::PeerChannels;
-use crate::identity::NodeIdentity;
+use crate::identity::{Names, NodeIdentity};
 use crate::tls::TlsIdentity;
 use crate::wire::raft_options;
 
@@ -104,6 +104,13 @@ impl Alone {
         self.node.shutdown().await;
         self.tasks.stop(STOP).await;
     }
+}
+
+/// Returns the names under which this replica is reached.
+pub fn own_names(config: &Config) -> Names {
+    Names::of_addresses(
+        [&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str),
+    )
 }
 
 /// Returns the row of the replica of a configuration.

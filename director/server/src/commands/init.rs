@@ -14,13 +14,14 @@ use state::records::{FleetSecrets, User};
 
 use super::alone::{Alone, Fleet, member_of};
 use crate::auth::hash_password;
+use crate::commands::own_names;
 use crate::config::Config;
 use crate::files::check_owner;
 use crate::identity::{Authority, IdentityFiles, NodeIdentity};
 use crate::lock::DataLock;
 use crate::secrets::{Kek, KekVault};
 use crate::tls::TlsIdentity;
-use crate::wire::{AUTHORITY_SECRET, own_names};
+use crate::wire::AUTHORITY_SECRET;
 
 /// The first replica's number.
 const FIRST: NodeId = NodeId(1);

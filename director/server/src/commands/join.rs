@@ -21,12 +21,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::commands::own_names;
 use crate::config::Config;
 use crate::files::check_owner;
 use crate::identity::{IdentityFiles, NodeIdentity};
 use crate::lock::DataLock;
 use crate::secrets::Kek;
-use crate::wire::own_names;
 
 /// How long a replica may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);

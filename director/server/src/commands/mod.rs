@@ -7,4 +7,4 @@ pub mod recover;
 pub mod repair;
 pub mod restore;
 
-pub use alone::member_of;
+pub use alone::{member_of, own_names};

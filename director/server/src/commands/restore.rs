@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use super::alone::{Alone, Fleet, member_of, tell_what_is_next};
 use super::init::set_aside_unfinished;
+use crate::commands::own_names;
 use crate::config::Config;
 use crate::files::check_owner;
 use crate::fleet::log::now;
@@ -33,7 +34,7 @@ use crate::identity::{IdentityFiles, NodeIdentity};
 use crate::lock::DataLock;
 use crate::secrets::Kek;
 use crate::tls::TlsIdentity;
-use crate::wire::{open_authority, own_names};
+use crate::wire::open_authority;
 
 /// What is read at once.
 const BUFFER_BYTES: usize = 1 << 20;

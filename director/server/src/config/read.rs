@@ -208,6 +208,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         kek_file
     });
     let uaa = root.section("uaa").and_then(|section| uaa(section, base));
+    let nats = root.section("nats").and_then(|section| nats(section, base));
     let (log_format, log_filter) = log(root.optional_section("log"));
     let metrics = root.section("metrics").and_then(|mut metrics| {
         let address = metrics.address("listen");
@@ -230,6 +231,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         ssh_gateway,
         kek_file: base.join(kek_file?),
         uaa,
+        nats,
         log_format,
         log_filter,
         metrics,
@@ -410,6 +412,26 @@ fn is_trustworthy(url: &str) -> bool {
     let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let is_whole = !host.is_empty() && uri.query().is_none();
     is_whole && (uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_here))
+}
+
+fn nats(mut section: Section, base: &Path) -> Option<NatsConfig> {
+    let urls = section.texts("urls").unwrap_or_default();
+    if urls.is_empty() {
+        section.complaints.add(format!("{}: is missing", section.name("urls")));
+    }
+    // Without a port, BOSH's agent ends.
+    let is_good = |url: &str| {
+        let place = url.strip_prefix("nats://").and_then(|place| place.rsplit_once(':'));
+        place.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    for wrong in urls.iter().filter(|url| !is_good(url)) {
+        section.complain("urls", wrong, "nats://, a host and a port");
+    }
+    let ca_file = section.needed("ca_file").map(|path| base.join(path));
+    let mut file = |key| section.text(key).map(|path| base.join(path));
+    let (users_file, server_pid_file) = (file("users_file"), file("server_pid_file"));
+    section.end();
+    Some(NatsConfig { urls, ca_file: ca_file?, users_file, server_pid_file })
 }
 
 fn otlp(mut section: Section) -> Option<String> {

@@ -123,7 +123,7 @@ fn all_complaints_come_together() {
 /// Every key that is read, as complaints about strange ones list them, by section.
 fn known_keys() -> BTreeSet<String> {
     let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
-                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[ssh]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[ssh]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[nats]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
     let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
     let listed = |line: &String| {
         let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;
@@ -200,6 +200,23 @@ fn a_uaa_is_named_once_and_its_keys_come_from_where_nobody_else_can_put_some() {
         ("url = \"https://uaa.example\"\n", "uaa.ca_file: is missing"),
         ("url = \"https://a\"\nfetch_keys = false\n", "unless there is a key in a file"),
         ("url = \"https://a\"\nfetch_keys = \"yes\"\nca_file = \"c\"\n", "should be `true` or `false`"),
+    ] {
+        let error = with(section).unwrap_err().to_string();
+        assert!(error.contains(says), "{says} in {error}");
+    }
+}
+
+#[test]
+fn a_bus_without_a_port_would_end_the_agents_that_are_told_of_it() {
+    let with = |section: &str| parse(&format!("{GOOD}\n[nats]\n{section}"));
+    let nats = with("urls = [\"nats://10.0.0.6:4222\"]\nca_file = \"ca.pem\"\n").unwrap().nats.unwrap();
+    assert_eq!(nats.ca_file, Path::new("/etc/d/ca.pem"));
+    assert_eq!((nats.users_file, nats.server_pid_file), (None, None));
+    for (section, says) in [
+        ("ca_file = \"c\"\n", "nats.urls: is missing"),
+        ("urls = [\"nats://10.0.0.6\"]\nca_file = \"c\"\n", "nats://, a host and a port"),
+        ("urls = [\"https://a:1\"]\nca_file = \"c\"\n", "nats://, a host and a port"),
+        ("urls = [\"nats://a:4222\"]\n", "nats.ca_file: is missing"),
     ] {
         let error = with(section).unwrap_err().to_string();
         assert!(error.contains(says), "{says} in {error}");

@@ -23,6 +23,18 @@ pub(super) const REPLICA_VALID: Duration = Duration::hours(72);
 /// Agents renew theirs when a third is left, which must do for a director whose clock is ahead.
 const AGENT_VALID: Duration = Duration::hours(96);
 
+/// How long the certificate of an agent of BOSH's is valid: as BOSH's director makes it. Such an agent can't renew it by itself.
+const NATS_AGENT_VALID: Duration = Duration::days(730);
+
+/// Whose certificate for NATS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NatsValid {
+    /// An agent's, as long as its VM lives.
+    Agent,
+    /// A director's, who renews it.
+    Director,
+}
+
 /// How long the authority itself is valid.
 const AUTHORITY_VALID: Duration = Duration::days(3650);
 
@@ -140,6 +152,31 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         validity(&mut params, AGENT_VALID);
         self.sign(csr, params, failed)
+    }
+
+    /// Gives somebody a key and a certificate of this name for NATS, whose servers know users by the subjects that BOSH gives
+    /// them.
+    pub fn issue_nats(
+        &self,
+        common_name: &str,
+        valid: NatsValid,
+    ) -> Result<(String, String), AuthorityError> {
+        let failed = failed("issue a certificate for NATS");
+        let key = KeyPair::generate().map_err(&failed)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CountryName, "USA");
+        params.distinguished_name.push(DnType::OrganizationName, "Cloud Foundry");
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let valid = match valid {
+            NatsValid::Agent => NATS_AGENT_VALID,
+            NatsValid::Director => REPLICA_VALID,
+        };
+        validity(&mut params, valid);
+        let certificate = params.signed_by(&key, &self.issuer).map_err(&failed)?;
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 
     fn sign(

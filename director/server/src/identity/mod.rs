@@ -5,6 +5,6 @@ mod authority;
 mod files;
 mod renewal;
 
-pub use authority::{Authority, AuthorityError, Issued, Names, replica_tls_name};
+pub use authority::{Authority, AuthorityError, Issued, Names, NatsValid, replica_tls_name};
 pub use files::{IdentityFiles, NodeIdentity};
 pub use renewal::keep_fresh;

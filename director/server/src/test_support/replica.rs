@@ -78,6 +78,7 @@ impl Replica {
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
             alerts: alerts::desk().0,
+            nats: None,
         });
         let parts = HubParts {
             identity: agents.clone(),

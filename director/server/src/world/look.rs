@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use health::{Failed, Health, Unhealthy, Watched};
+use health::{Beats, Failed, Health, Unhealthy, Watched};
 use model::task::{Task, TaskKind, TaskState};
-use model::{DeploymentName, InstanceId, LockName, NodeId, RequestId, TaskId};
+use model::{AgentId, DeploymentName, InstanceId, LockName, NodeId, RequestId, TaskId};
 use ring::digest::{SHA256, digest};
 use state::State;
 use state::command::Command;
@@ -32,10 +32,22 @@ pub(super) fn health_of(health: AgentHealth) -> Health {
     }
 }
 
+/// Whether there is a bus of BOSH's agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bus {
+    There,
+    None,
+}
+
 /// Returns all agents.
-pub(super) fn watched(state: &State<'_>) -> Vec<Watched> {
+pub(super) fn watched(state: &State<'_>, bus: Bus) -> Vec<Watched> {
+    // The VM's row is read only where it can tell something.
+    let is_bosh_s = |agent: &AgentId| {
+        bus == Bus::There && state.vm(agent).is_some_and(|vm| vm.stemcell.has_bosh_s_agent())
+    };
     let busy = state.deployments_in_work();
     let watched = |agent: AgentRecord| Watched {
+        beats: if is_bosh_s(&agent.agent) { Beats::Seldom } else { Beats::Often },
         agent: agent.agent,
         in_work: busy.contains(&agent.deployment),
         deployment: agent.deployment,

@@ -81,7 +81,7 @@ fn a_dead_vm_makes_its_deployment_unhealthy() {
     assert_eq!(unhealthy(&world.state()), []);
     world.must(Command::InstanceIgnore { instance: "i1".into(), ignore: false });
     world.queue(deploy(), &["lock:deployment:web"]);
-    assert!(unhealthy(&world.state())[0].in_work && watched(&world.state())[0].in_work);
+    assert!(unhealthy(&world.state())[0].in_work && watched(&world.state(), Bus::There)[0].in_work);
 }
 
 #[test]

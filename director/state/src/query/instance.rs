@@ -39,6 +39,11 @@ impl<'a> State<'a> {
         VMS.get(self.kv, agent)
     }
 
+    /// Returns all VMs of instances.
+    pub fn all_vms(&self) -> Vec<Vm> {
+        VMS.rows(self.kv, Direction::Forward).map(|(_, vm)| vm).collect()
+    }
+
     /// Returns an instance's VMs; more than one only while VMs are being replaced.
     pub fn vms(&self, instance: &InstanceId) -> Vec<Vm> {
         let agents = VMS_OF.rows_of(self.kv, instance, Direction::Forward);

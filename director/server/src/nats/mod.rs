@@ -1,0 +1,191 @@
+//! Agents of BOSH's, on a NATS that the operator runs (`[nats]`): who they are, what their VMs are given, and who may speak on
+//! the bus.
+//!
+//! The fleet's authority issues the certificates of all who speak there: the directors, and each agent when its VM is made. Which
+//! agents may speak is no list of its own: those whose VMs the state has, from before they are created until they are deleted.
+//!
+//! Not here: how they are spoken to (`agent-client-nats`). Not anywhere yet: a blobstore that they can fetch from.
+//!
+//! Read next: `book.rs`, `both.rs`, `users.rs`.
+
+mod book;
+mod both;
+mod own_ears;
+mod users;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use agent_api::HeartbeatSink;
+use agent_client_nats::users::{DIRECTOR, HEALTH, common_name};
+use agent_client_nats::{LongTexts, NatsAgents, Options, Reports};
+use anyhow::Context as _;
+use async_trait::async_trait;
+use cpi_api::Mbus;
+use model::AgentId;
+use owned_tasks::{OnExit, OwnedTasks};
+use state::State;
+use state::log::CommandLog as _;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+pub use both::BothAgents;
+
+use self::book::Book;
+use self::own_ears::OwnEars;
+use crate::agents::AgentSide;
+use crate::config::NatsConfig;
+use crate::files::write_private;
+use crate::fleet::homes::Homes;
+use crate::fleet::log::RaftLog;
+use crate::identity::{Authority, NatsValid};
+use crate::secrets::Kek;
+use crate::wire::open_authority;
+
+/// How often our own certificates are renewed, long before their end.
+const RENEW_EVERY: Duration = Duration::from_secs(12 * 3600);
+
+/// Pause before what has failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// This replica's side of the agents of BOSH's.
+pub struct Nats {
+    config: NatsConfig,
+    folder: PathBuf,
+    log: RaftLog,
+    kek: Kek,
+    /// There once the fleet's authority is known.
+    agents: OnceLock<NatsAgents>,
+}
+
+/// They leave no texts: they have no blobstore of ours yet.
+struct NoTexts;
+
+#[async_trait]
+impl LongTexts for NoTexts {
+    async fn take(&self, _agent: &AgentId, _blob: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Nats {
+    /// Makes it, connected to nothing yet.
+    pub fn new(config: NatsConfig, data_dir: &Path, log: RaftLog, kek: Kek) -> Arc<Self> {
+        Arc::new(Self { config, folder: data_dir.join("nats"), log, kek, agents: OnceLock::new() })
+    }
+
+    /// Returns whether an agent is one of BOSH's, by the stemcell that its VM was made from.
+    pub fn is_bosh_s(&self, agent: &AgentId) -> bool {
+        let view = self.log.view();
+        State::new(&*view).vm(agent).is_some_and(|vm| vm.stemcell.has_bosh_s_agent())
+    }
+
+    /// Returns how one of BOSH's agents finds the bus and proves who it is; none for others.
+    pub fn mbus(&self, agent: &AgentId) -> Option<Mbus> {
+        self.is_bosh_s(agent)
+            .then(|| self.issue_mbus(agent))?
+            .map_err(|error| {
+                error!(agent = %agent, error = format!("{error:#}"), "an agent gets no certificate for NATS");
+            })
+            .ok()
+    }
+
+    fn issue_mbus(&self, agent: &AgentId) -> anyhow::Result<Mbus> {
+        let (certificate_pem, private_key_pem) =
+            self.authority()?.issue_nats(&common_name(agent), NatsValid::Agent)?;
+        let authorities_pem = self.servers_authority()?;
+        Ok(Mbus { urls: self.config.urls.clone(), authorities_pem, certificate_pem, private_key_pem })
+    }
+
+    fn servers_authority(&self) -> anyhow::Result<String> {
+        let file = &self.config.ca_file;
+        std::fs::read_to_string(file).with_context(|| format!("read nats.ca_file `{}`", file.display()))
+    }
+
+    fn authority(&self) -> anyhow::Result<Authority> {
+        let view = self.log.view();
+        let cluster = State::new(&*view).cluster().context("this replica has no place in a fleet yet")?;
+        open_authority(&cluster, &self.kek)
+    }
+
+    /// Starts it, where `[nats]` is configured.
+    pub fn start(side: &Arc<AgentSide>, tasks: &OwnedTasks) {
+        let Some(nats) = side.nats.clone() else { return };
+        let (sink, homes, owner) = (side.clone(), side.homes(), tasks.clone());
+        tasks.spawn("NATS", OnExit::StopNode, move |stop| nats.run(sink, homes, owner, stop));
+    }
+
+    /// Connects, and keeps certificates and users up to date until it is told to stop.
+    async fn run(
+        self: Arc<Self>,
+        sink: Arc<dyn HeartbeatSink>,
+        homes: Homes,
+        tasks: OwnedTasks,
+        stop: CancellationToken,
+    ) {
+        let ears = Arc::new(OwnEars { nats: self.clone(), homes, sink });
+        let work = async {
+            while let Err(error) = self.connect(ears.clone(), &tasks).await {
+                warn!(error = format!("{error:#}"), "agents on NATS can't be reached yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+            tokio::join!(self.renew(), users::keep(&self.config, self.log.clone()))
+        };
+        tokio::select! {
+            _ = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn connect(&self, ears: Arc<OwnEars>, tasks: &OwnedTasks) -> anyhow::Result<()> {
+        self.issue_own()?;
+        if self.agents.get().is_none() {
+            let book = Arc::new(Book(self.log.clone()));
+            let agents = NatsAgents::connect(self.options(DIRECTOR), book, Arc::new(NoTexts), tasks).await?;
+            // Nobody else sets it.
+            let _ = self.agents.set(agents);
+        }
+        Ok(Reports::listen(&self.options(HEALTH), ears, tasks).await?)
+    }
+
+    fn options(&self, name: &str) -> Options {
+        let file = |ending: &str| self.folder.join(format!("{name}.{ending}"));
+        Options::new(self.config.urls.clone(), self.config.ca_file.clone(), file("pem"), file("key"))
+    }
+
+    /// Writes our own certificates, and the authority that servers must know us by. They are read at every connect.
+    fn issue_own(&self) -> anyhow::Result<()> {
+        let authority = self.authority()?;
+        std::fs::create_dir_all(&self.folder).context("make the folder of certificates for NATS")?;
+        let write = |name: &str, pem: &str| {
+            let path = self.folder.join(name);
+            write_private(&path, pem.as_bytes()).with_context(|| format!("write `{}`", path.display()))
+        };
+        write("authority.pem", authority.certificate_pem())?;
+        for name in [DIRECTOR, HEALTH] {
+            let (certificate, key) = authority.issue_nats(name, NatsValid::Director)?;
+            // A connect in between gets a pair that does not match, and is tried again.
+            write(&format!("{name}.key"), &key)?;
+            write(&format!("{name}.pem"), &certificate)?;
+        }
+        Ok(())
+    }
+
+    async fn renew(&self) {
+        let mut next = RENEW_EVERY;
+        loop {
+            tokio::time::sleep(next).await;
+            next = match self.issue_own() {
+                Ok(()) => RENEW_EVERY,
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "certificates for NATS are not renewed");
+                    AGAIN
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
