@@ -74,7 +74,8 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
         return;
     }
     waited.await;
-    let changed = [look_for_latecomers(ports, own, &fence), keep_names(ports, own, &fence)];
+    let lapsed = Arc::new(Notify::new());
+    let changed = [look_for_latecomers(ports, own, &fence, &lapsed), keep_names(ports, own, &fence, &lapsed)];
     let running = Arc::new(Running::default());
     let mut revision = Revision(0);
     loop {
@@ -86,35 +87,46 @@ async fn lead(ports: &Ports, own: &OwnedTasks, fence: Fence, lease_wait: Duratio
         tokio::select! {
             seen = ports.log.changed(revision) => revision = seen,
             () = running.ended.notified() => {}
-            _ = fence.lost() => return,
+            () = over(&fence, &lapsed) => return,
         }
     }
 }
 
-/// Has latecomers looked for while this replica leads; whoever sees the state change says so by what is returned.
-fn look_for_latecomers(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<Notify> {
+/// Waits until leading is over. A lease that runs out for a moment, and is renewed then, may be seen by only one of those who
+/// work under it, who ends: then all begin anew.
+async fn over(fence: &Fence, lapsed: &Notify) {
+    tokio::select! {
+        biased;
+        _ = fence.lost() => {}
+        () = lapsed.notified() => {}
+    }
+}
+
+/// Has latecomers looked for while this replica leads; whoever sees the state change says so by what is returned. `lapsed` is
+/// told when that has ended because it did not lead.
+fn look_for_latecomers(ports: &Ports, own: &OwnedTasks, fence: &Fence, lapsed: &Arc<Notify>) -> Arc<Notify> {
     let (ports, fence, changed) = (ports.clone(), fence.clone(), Arc::new(Notify::new()));
-    let told = changed.clone();
+    let (told, lapsed) = (changed.clone(), lapsed.clone());
     own.spawn("latecomers", OnExit::Ignore, move |stop| async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = latecomers::run(ports, fence, told) => {}
+            () = latecomers::run(ports, fence, told) => lapsed.notify_one(),
         }
     });
     changed
 }
 
 /// Keeps agents' DNS records up to date while this replica leads, as [`look_for_latecomers`] does its part.
-fn keep_names(ports: &Ports, own: &OwnedTasks, fence: &Fence) -> Arc<Notify> {
+fn keep_names(ports: &Ports, own: &OwnedTasks, fence: &Fence, lapsed: &Arc<Notify>) -> Arc<Notify> {
     let (ports, fence, changed) = (ports.clone(), fence.clone(), Arc::new(Notify::new()));
-    let told = changed.clone();
+    let (told, lapsed) = (changed.clone(), lapsed.clone());
     if ports.options.local_dns {
         own.spawn("dns", OnExit::Ignore, move |stop| async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = dns::run(ports, fence, told) => {}
+                () = dns::run(ports, fence, told) => lapsed.notify_one(),
             }
         });
     }

@@ -35,5 +35,10 @@ pub(crate) const NUMBERED_MAX: usize = 2000;
 pub async fn run(ports: Ports, fence: Fence, changed: Arc<Notify>) {
     let desk = ports.dns.clone();
     let _open = desk.open();
-    tokio::join!(publish::run(&ports, &fence, &changed), tell::run(&ports, &fence));
+    // The first that ends has seen that this replica does not lead: the other one may not have.
+    tokio::select! {
+        biased;
+        () = publish::run(&ports, &fence, &changed) => {}
+        () = tell::run(&ports, &fence) => {}
+    }
 }

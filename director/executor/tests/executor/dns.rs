@@ -64,6 +64,18 @@ async fn told(world: &TestWorld, agent: &AgentId, version: u64) {
     assert!(told.is_ok(), "agent {agent} has {:?}", world.outside.agents.dns_version(agent));
 }
 
+/// Whoever happens to see it ends, and somebody must begin anew in its place.
+#[tokio::test]
+async fn records_are_published_though_the_lease_lapses_for_a_moment() {
+    let world = seed().await;
+    for looks in 0..28 {
+        world.lapse_after(looks % 7).await;
+        let instances = 1 + looks % 2;
+        world.run(Shape { instances, ..Shape::default() }.deploy()).await.done();
+        published(&world, &agents(&world)).await;
+    }
+}
+
 #[tokio::test]
 async fn agents_know_all_instances_before_their_jobs_start() {
     let world = seed().await;

@@ -342,22 +342,40 @@ impl Cpis for OneCloud {
 
 /// A lease that the test gives and takes. It is always about to end, so that its end is noticed at once.
 #[derive(Default)]
-pub struct TestLease(Mutex<Option<Epoch>>);
+pub struct TestLease {
+    epoch: Mutex<Option<Epoch>>,
+    /// After so many looks, one finds that it has run out; the next one finds it renewed.
+    lapse: Mutex<Option<u32>>,
+}
 
 impl TestLease {
     pub fn give(&self, epoch: Epoch) {
-        *self.0.lock().unwrap() = Some(epoch);
+        *self.epoch.lock().unwrap() = Some(epoch);
     }
 
     pub fn take(&self) {
-        *self.0.lock().unwrap() = None;
+        *self.epoch.lock().unwrap() = None;
+    }
+
+    pub fn lapse_after(&self, looks: u32) {
+        *self.lapse.lock().unwrap() = Some(looks);
+    }
+
+    pub fn has_lapsed(&self) -> bool {
+        self.lapse.lock().unwrap().is_none()
     }
 }
 
 impl Lease for TestLease {
     fn held(&self) -> Option<Held> {
+        let mut lapse = self.lapse.lock().unwrap();
+        if *lapse == Some(0) {
+            *lapse = None;
+            return None;
+        }
+        *lapse = lapse.map(|looks| looks - 1);
         let until = || Instant::now() + Duration::from_millis(20);
-        self.0.lock().unwrap().map(|epoch| Held { epoch, until: until() })
+        self.epoch.lock().unwrap().map(|epoch| Held { epoch, until: until() })
     }
 }
 

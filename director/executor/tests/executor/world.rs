@@ -180,6 +180,18 @@ impl TestWorld {
         *self.leader.lock().unwrap() = Some(Leader { owner, stop, lease });
     }
 
+    /// Has the leader's lease run out for a moment, seen by whoever looks after so many other looks.
+    pub async fn lapse_after(&self, looks: u32) {
+        let lease = self.leader.lock().unwrap().as_ref().expect("somebody leads").lease.clone();
+        lease.lapse_after(looks);
+        let seen = async {
+            while !lease.has_lapsed() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.expect("somebody looks at the lease");
+    }
+
     /// Has somebody lead who takes snapshots.
     pub async fn take_snapshots(&self) {
         *self.snapshots.lock().unwrap() = Snapshots::On;
