@@ -77,6 +77,19 @@ async fn a_result_is_found_again_after_the_replica_that_held_the_stream_died() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_switches_its_machine_off_answers_first() {
+    let fleet = Fleet::start(2);
+    fleet.rehome(0).await;
+    let agent = TestAgent::start(&fleet, "a-1");
+    fleet.until_at(&agent.id, 0).await;
+    // Through the other replica: the answer has a way to go.
+    let answer = fleet.call(1, &agent.id, "off", Method::Shutdown).await;
+    assert_eq!(answer.unwrap().0, json!(""));
+    until("the agent's end", || agent.has_ended.load(std::sync::atomic::Ordering::SeqCst)).await;
+    assert!(!fleet.replicas.iter().any(|replica| replica.hub.holds(&agent.id)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_renewed_without_losing_work() {
     let fleet = Fleet::start(1);
     *fleet.shared.life.lock().unwrap() = std::time::Duration::from_secs(6);

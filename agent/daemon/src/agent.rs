@@ -97,6 +97,9 @@ impl Link {
     }
 }
 
+/// How long an agent whose machine goes off may take to say the last of what it has to say.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
 /// What an agent consists of.
 pub struct AgentParts {
     /// Who it is and whom to dial.
@@ -119,6 +122,8 @@ pub struct Agent {
     directory: Directory,
     link: Link,
     parts: Parts,
+    /// Fires when the machine goes off.
+    off: CancellationToken,
 }
 
 /// Why a session was left, as far as the next dial is concerned.
@@ -127,6 +132,8 @@ enum Next {
     Now,
     /// The director was lost: dial after a random moment.
     Spread,
+    /// Not at all: the machine goes off.
+    Never,
 }
 
 impl Agent {
@@ -142,15 +149,28 @@ impl Agent {
         let mut directory = Directory::new(settings.endpoints.clone());
         directory.learn(known.unwrap_or_default());
         let parts = Parts { agent, dispatcher, machine, notices };
-        Ok(Self { settings, storage, identity, directory, link, parts })
+        let off = CancellationToken::new();
+        Ok(Self { settings, storage, identity, directory, link, parts, off })
+    }
+
+    /// Has it end once its machine goes off and its director has heard the last of it.
+    #[must_use]
+    pub fn until(self, off: CancellationToken) -> Self {
+        Self { off, ..self }
     }
 
     /// Boots the machine, then serves directors until `stop`.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), StartError> {
         let agent = self.settings.agent_id.clone();
         self.parts.machine.boot().await.map_err(|source| StartError::Boot { agent, source })?;
+        let off = self.off.clone();
+        let gone = async {
+            off.cancelled().await;
+            tokio::time::sleep(LEAVES_WITHIN).await;
+        };
         tokio::select! {
             () = self.serve() => {}
+            () = gone => {}
             () = stop.cancelled() => {}
         }
         self.link.set(None);
@@ -165,10 +185,14 @@ impl Agent {
                     waits.reset();
                     let next = self.stay(session, &channel, &endpoint).await;
                     self.link.set(None);
-                    if let Next::Spread = next {
-                        // Drawn before the wait: the source of chance must not be held across it, it is not `Send`.
-                        let moment = moment_after_loss(&mut rand::rng());
-                        tokio::time::sleep(moment).await;
+                    match next {
+                        Next::Now => {}
+                        Next::Spread => {
+                            // Drawn before the wait: the source of chance must not be held across it, it is not `Send`.
+                            let moment = moment_after_loss(&mut rand::rng());
+                            tokio::time::sleep(moment).await;
+                        }
+                        Next::Never => return,
                     }
                 }
                 // The policy has no end.
@@ -244,6 +268,10 @@ impl Agent {
                 () = renewed(&mut self.identity, channel) => {
                     info!(endpoint, "the certificate was renewed; the stream is opened anew with it");
                     return Next::Now;
+                }
+                () = self.off.cancelled() => {
+                    session.leave().await;
+                    return Next::Never;
                 }
                 () = home_again(self.directory.home_to_try(endpoint)) => {
                     debug!(endpoint, "the agent goes home");

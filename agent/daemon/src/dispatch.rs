@@ -215,8 +215,12 @@ impl Dispatcher {
         };
         drop(perform);
         info!(request_id = %id, method = name, ended = ending_word(&ending), "request ends");
+        let did = Method::named(&name).filter(|_| matches!(ending, Ending::Value(_)));
         self.finish(&id, &name, ending.clone()).await;
         self.send(&id, 0, body(ending)).await;
+        if let Some(method) = did {
+            self.machine.answered(method);
+        }
     }
 
     async fn perform(&self, request: AgentRequest, work: &Work, beginning: Changes) -> Ending {

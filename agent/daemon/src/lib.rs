@@ -78,11 +78,11 @@ pub fn agent_of_this_machine(
             blobs: Arc::new(DirectorBlobs::new(link.clone())),
             notices: notices.clone(),
             timing: Timing::default(),
-            off,
+            off: off.clone(),
         },
         tasks.clone(),
     );
     let parts =
         AgentParts { settings, machine: Arc::new(machine), storage: Storage::Disk(layout), link, notices };
-    Agent::new(parts, tasks)
+    Ok(Agent::new(parts, tasks)?.until(off))
 }

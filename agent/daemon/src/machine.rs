@@ -25,6 +25,9 @@ pub trait Machine: Send + Sync + 'static {
     /// Does one action. It should end soon after `work.cancel`, if its method can be cancelled.
     async fn perform(&self, order: Order, work: &Work) -> Result<Value, ActionError>;
 
+    /// Does what had to wait until the answer of an action that went well was on its way.
+    fn answered(&self, _method: Method) {}
+
     /// Returns what the next heartbeat should say.
     async fn report(&self) -> Report;
 

@@ -54,8 +54,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = tasks.stop_token();
     let ended = tokio::select! {
-        ended = agent.run(stop) => ended.context("the agent has ended").map(|()| ExitCode::SUCCESS),
-        () = off.cancelled() => Ok(ExitCode::from(SWITCHED_OFF)),
+        ended = agent.run(stop) => ended.context("the agent has ended").map(|()| match off.is_cancelled() {
+            true => ExitCode::from(SWITCHED_OFF),
+            false => ExitCode::SUCCESS,
+        }),
         _ = terminate.recv() => Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
     };

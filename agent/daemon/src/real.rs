@@ -20,6 +20,7 @@ use crate::durable::{self, Readers};
 use crate::error::ActionError;
 use crate::layout::{BASE_DIR, Layout};
 use crate::machine::{Machine, Notices, Order, Report, Work};
+use crate::method::Method;
 use crate::names::{self, Names};
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::process::ProcessPlatform;
@@ -164,6 +165,12 @@ impl Machine for RealMachine {
 
     async fn perform(&self, order: Order, work: &Work) -> Result<Value, ActionError> {
         actions::perform(self, order, work).await
+    }
+
+    fn answered(&self, method: Method) {
+        if method == Method::Shutdown {
+            self.off.cancel();
+        }
     }
 
     async fn report(&self) -> Report {

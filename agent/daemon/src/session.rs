@@ -182,6 +182,13 @@ impl Session {
         }
     }
 
+    /// Says nothing more, and waits until the director has heard everything and has closed its side, too.
+    pub(crate) async fn leave(mut self) {
+        self.parts.dispatcher.answer_over(None);
+        self.outbound = mpsc::channel(1).0;
+        while let Ok(Some(_)) = self.inbound.message().await {}
+    }
+
     fn acknowledged_within(&self) -> Duration {
         acknowledged_within(self.interval)
     }

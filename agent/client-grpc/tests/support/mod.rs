@@ -9,6 +9,7 @@ mod wire;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use model::{AgentId, Epoch, NodeId};
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 pub use authority::Authority;
@@ -209,6 +211,8 @@ pub struct TestAgent {
     pub dir: tempfile::TempDir,
     settings: Settings,
     running: Mutex<Option<OwnedTasks>>,
+    /// Whether it has come to its end by itself.
+    pub has_ended: Arc<AtomicBool>,
 }
 
 impl TestAgent {
@@ -224,7 +228,8 @@ impl TestAgent {
             ..Settings::default()
         };
         let dir = tempfile::tempdir().unwrap();
-        let agent = Self { id: id.into(), dir, settings, running: Mutex::new(None) };
+        let (running, has_ended) = (Mutex::new(None), Arc::default());
+        let agent = Self { id: id.into(), dir, settings, running, has_ended };
         agent.run();
         agent
     }
@@ -236,15 +241,12 @@ impl TestAgent {
     fn run(&self) {
         let tasks = OwnedTasks::new();
         let (settings, base, inside) = (self.settings.clone(), self.base(), tasks.clone());
+        let has_ended = self.has_ended.clone();
         tasks.spawn("agent", OnExit::Ignore, |stop| async move {
-            let agent = dagent::agent_of_this_machine(
-                settings,
-                &base,
-                inside,
-                tokio_util::sync::CancellationToken::new(),
-            )
-            .unwrap();
+            let off = CancellationToken::new();
+            let agent = dagent::agent_of_this_machine(settings, &base, inside, off).unwrap();
             agent.run(stop).await.unwrap();
+            has_ended.store(true, Ordering::SeqCst);
         });
         *self.running.lock().unwrap() = Some(tasks);
     }
