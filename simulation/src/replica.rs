@@ -35,6 +35,7 @@ const ROUNDS: janitor::Rounds = janitor::Rounds {
     blobs: Duration::from_secs(3600),
     bundles: Duration::from_secs(3600),
     disks: Duration::from_secs(3600),
+    networks: Duration::from_secs(3600),
     vms: Duration::from_secs(5),
     late_vms: Duration::from_secs(3600),
 };
