@@ -95,6 +95,15 @@ impl TaskContext {
         Ok(())
     }
 
+    /// Has it remembered that the task has stored blobs which nothing may name in the end.
+    pub async fn may_leave(&self, digests: Vec<BlobDigest>) -> Result<(), Interrupted> {
+        if self.knows_second_level() && !digests.is_empty() {
+            let (task, epoch) = (self.id(), self.fence.epoch());
+            self.propose(Proposal::own(Command::BlobsLeave { task, epoch, digests })).await??;
+        }
+        Ok(())
+    }
+
     /// Adds a line to the task's debug output: when, on which replica, under which epoch, what.
     pub fn debug(&self, line: &str) {
         let format = time::macros::format_description!(

@@ -250,6 +250,8 @@ pub enum Command {
         from: Option<AskedStage>,
         to: Option<AskedStage>,
     },
+    /// A task has stored blobs, and may end without a row that names them: they go with what deletions leave then.
+    BlobsLeave { task: TaskId, epoch: Epoch, digests: Vec<BlobDigest> },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -49,7 +49,8 @@ impl Command {
             | Self::DnsForget { .. }
             | Self::AgentsJobs { .. }
             | Self::BlobsForget { .. }
-            | Self::BlobKeep { .. } => true,
+            | Self::BlobKeep { .. }
+            | Self::BlobsLeave { .. } => true,
             Self::ReleasePut { fix, partial, .. } => *fix || *partial,
             Self::ReleaseDelete { with_compiled, .. } => *with_compiled,
             Self::TaskQueue { kind: TaskKind::RunErrand { when_changed, .. }, .. } => *when_changed,

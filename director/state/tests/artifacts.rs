@@ -200,8 +200,14 @@ fn what_tasks_leave_is_kept_for_a_while_and_nothing_else_is_deleted_with_it() {
     assert_eq!(bundles(&world), ["logs"], "it was left once more meanwhile");
     world.now += 60_000;
     let before = Timestamp(world.now);
+    world.must(Command::BundlesForget { digests: digests.clone(), before });
+    let is_known = |world: &World| world.state().blob(&"logs".into()).is_some();
+    world.must(Command::BlobsForget { digests: digests.clone(), before: Timestamp(world.now) });
+    assert!(is_known(&world), "a task is open that may have found it here");
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
     for _ in 0..2 {
         world.must(Command::BundlesForget { digests: digests.clone(), before });
+        world.must(Command::BlobsForget { digests: digests.clone(), before: Timestamp(world.now) });
         let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
         assert_eq!((bundles(&world), known), (vec![], vec!["compiled".to_owned(), "old".to_owned()]));
     }

@@ -94,7 +94,8 @@ fn by(command: &Command) -> By {
         | AgentsJobs { .. }
         | AgentAsked { .. }
         | BlobsForget { .. }
-        | BlobKeep { .. } => By::Fleet,
+        | BlobKeep { .. }
+        | BlobsLeave { .. } => By::Fleet,
     }
 }
 

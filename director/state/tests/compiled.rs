@@ -101,10 +101,24 @@ fn an_exported_release_is_kept_until_it_is_forgotten_or_somebody_is_about_to_rea
     world.must(put("two"));
     let upload = TaskKind::UploadRelease { blob: "uploaded".into(), rebase: false, fix: false };
     let (deployment, context_id, locks) = (None, String::new(), Vec::new());
-    world.must(Command::TaskQueue { kind: upload, deployment, context_id, locks });
+    let queued = world.must(Command::TaskQueue { kind: upload, deployment, context_id, locks });
+    let Outcome::TaskQueued(upload) = queued else { panic!("{queued:?}") };
     let digests = archives.map(Into::into).to_vec();
     world.must(Command::BundlesForget { digests, before });
     assert_eq!(exports(&world), ["two"], "it was exported once more meanwhile");
-    let known: Vec<String> = world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect();
-    assert_eq!(known, ["two", "uploaded"], "an upload that waits reads what was exported");
+    let known = |world: &World| -> Vec<String> {
+        world.state().blobs().iter().map(|blob| blob.digest.to_string()).collect()
+    };
+    assert_eq!(known(&world), archives, "an export that is under way may have found it here");
+    world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
+    let forget = |world: &mut World| {
+        let before = Timestamp(world.now);
+        let digests = world.state().forgettable_blobs(before).into_iter().collect();
+        world.must(Command::BlobsForget { digests, before });
+    };
+    forget(&mut world);
+    assert_eq!(known(&world), archives, "an upload that waits is older than no task that may name it");
+    world.must(Command::TaskCancel { task: upload });
+    forget(&mut world);
+    assert_eq!(known(&world), ["two"], "nobody waits for them");
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use model::release::{JobInfo, PackageInfo, ReleaseVersion};
-use model::task::{OutputKind, TaskKind};
+use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
 use serde_json::Value;
 use state::command::*;
@@ -162,6 +162,62 @@ fn what_is_stored_again_waits_anew_and_stays_if_it_is_named() {
     forget(&mut world);
     assert!(blobs(&world).contains(&"job-r".to_owned()), "it is named again");
     assert!(!blobs(&world).contains(&"source-r".to_owned()), "it was stored in vain");
+}
+
+fn upload(blob: &str) -> TaskKind {
+    TaskKind::UploadRelease { blob: blob.into(), rebase: false, fix: false }
+}
+
+fn hold(world: &mut World, digest: &str) {
+    let (digest, size_bytes, nodes) = (digest.into(), 1, vec![NodeId(1)]);
+    world.must(Command::BlobHeld { digest, size_bytes, nodes });
+}
+
+#[test]
+fn an_archive_goes_when_the_last_task_has_ended_that_reads_it() {
+    let (mut world, task) = world();
+    hold(&mut world, "archive");
+    let [first, second, third] = [(); 3].map(|()| world.queue(upload("archive"), &["lock:releases"]));
+    finish(&mut world, task);
+    world.must(Command::TaskTake { task: first, epoch: EPOCH });
+    finish(&mut world, first);
+    forget(&mut world);
+    assert!(blobs(&world).contains(&"archive".to_owned()), "others wait to read it");
+    world.must(Command::TaskTake { task: second, epoch: EPOCH });
+    let error = TaskError::plain("no release");
+    world.must(Command::TaskFinish { task: second, epoch: EPOCH, end: TaskEnd::Error(error) });
+    forget(&mut world);
+    assert!(blobs(&world).contains(&"archive".to_owned()), "one waits still");
+    world.must(Command::TaskCancel { task: third });
+    forget(&mut world);
+    assert_eq!(blobs(&world), ALL, "nobody reads it any more, and parts that are named stay");
+}
+
+#[test]
+fn what_an_upload_stored_goes_unless_it_was_filed() {
+    let (mut world, task) = world();
+    let upload = world.queue(upload("archive"), &["lock:releases"]);
+    finish(&mut world, task);
+    world.must(Command::TaskTake { task: upload, epoch: EPOCH });
+    for digest in ["job-new", "source-new", "unfiled"] {
+        hold(&mut world, digest);
+    }
+    let leave = |epoch| {
+        let digests = ["job-new", "source-new", "unfiled", "job-p"].map(Into::into).to_vec();
+        Command::BlobsLeave { task: upload, epoch, digests }
+    };
+    assert!(world.say(leave(Epoch(0))).contains("refused"));
+    world.must(leave(EPOCH));
+    forget(&mut world);
+    assert!(blobs(&world).contains(&"unfiled".to_owned()), "the upload is open, whoever leads");
+    world.must(put(upload, content("new", "1", &["new"]), false));
+    finish(&mut world, upload);
+    assert!(world.say(leave(EPOCH)).contains("refused"), "it has ended");
+    forget(&mut world);
+    assert!(!blobs(&world).contains(&"unfiled".to_owned()));
+    for digest in ["job-new", "source-new", "job-p"] {
+        assert!(blobs(&world).contains(&digest.to_owned()), "{digest}");
+    }
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn artifact_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
         Command::ExportPut { task, epoch, digest: "b1".into() },
         Command::BlobsForget { digests: vec!["b1".into()], before: Timestamp(START) },
         Command::BlobKeep { digest: "b1".into() },
+        Command::BlobsLeave { task, epoch, digests: vec!["b1".into()] },
     ]
 }
 

@@ -215,6 +215,11 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             before: Timestamp(START + later as i64 * 10_000)
         }),
         name("b").prop_map(|digest| Command::BlobKeep { digest: digest.into() }),
+        (small(), name("b")).prop_map(|(task, digest)| Command::BlobsLeave {
+            task: TaskId(task),
+            epoch: EPOCH,
+            digests: vec![digest.into()],
+        }),
         (name("b"), small()).prop_map(|(digest, later)| Command::BlobsForget {
             digests: vec![digest.into()],
             before: Timestamp(START + later as i64 * 10_000)

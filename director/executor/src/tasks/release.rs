@@ -1,13 +1,15 @@
 //! Filing and deleting releases.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 
 use model::release::{CompiledPackage, JobInfo, PackageInfo, ReleaseVersion};
 use model::step::PackageRefKey;
 use model::task::TaskError;
 use model::{BlobDigest, DeploymentName, ErrorCode, ReleaseName, RequestId, Timestamp, Version};
 use release::archive::{ArchiveError, ImportedCompiledPackage, ImportedRelease, KnownParts, ReleaseArchive};
-use release::blobstore::StoreSink;
+use release::blobstore::{BlobSink, StoreSink};
+use release::{BlobError, BlobStat};
 use state::State;
 use state::command::{Command, Refusal, TaskEnd};
 use state::log::{LogError, Proposal};
@@ -47,7 +49,10 @@ pub async fn upload_release(
     lines.started(EXTRACTING, EXTRACTING, 1).await?;
     // Before any part is stored: what is in none of these is told as new.
     let before = known(context);
-    let imported = match import(context, &blob, fix).await {
+    let (imported, stored) = import(context, &blob, fix).await;
+    // Whatever becomes of it: what is not filed is not kept for ever.
+    context.may_leave(stored).await?;
+    let imported = match imported {
         Ok(imported) => imported,
         // There was no archive, or no manifest in it.
         Err(error) if error.code != ErrorCode::ReleaseManifestNotFound.number() => {
@@ -243,19 +248,43 @@ fn rebased(given: &ReleaseVersion, stored: Vec<&ReleaseVersion>) -> Result<Versi
     }
 }
 
-async fn import(context: &TaskContext, blob: &BlobDigest, fix: bool) -> Result<ImportedRelease, TaskError> {
-    let file =
-        blobs::spool(&*context.ports.blobs, blob).await.map_err(|e| TaskError::plain(e.to_string()))?;
+/// Reads an archive and stores its parts. Returns also which parts it has stored, however it ended.
+async fn import(
+    context: &TaskContext,
+    blob: &BlobDigest,
+    fix: bool,
+) -> (Result<ImportedRelease, TaskError>, Vec<BlobDigest>) {
+    let file = match blobs::spool(&*context.ports.blobs, blob).await {
+        Ok(file) => file,
+        Err(error) => return (Err(TaskError::plain(error.to_string())), Vec::new()),
+    };
     // `--fix` stores every part again: a damaged copy is replaced, nothing is taken as known.
     let known = if fix { KnownParts::default() } else { known(context) };
-    let mut sink = StoreSink::new(context.ports.blobs.clone(), Handle::current());
+    let store = StoreSink::new(context.ports.blobs.clone(), Handle::current());
     let imported = tokio::task::spawn_blocking(move || {
-        let archive = ReleaseArchive::open(file.path())?;
-        archive.import(&known, &mut sink)
+        let mut sink = Remembering { store, stored: Vec::new() };
+        let imported =
+            ReleaseArchive::open(file.path()).and_then(|archive| archive.import(&known, &mut sink));
+        (imported, sink.stored)
     });
-    let imported =
-        imported.await.map_err(|e| TaskError::plain(format!("reading the release failed: {e}")))?;
-    imported.map_err(told)
+    match imported.await {
+        Ok((imported, stored)) => (imported.map_err(told), stored),
+        Err(error) => (Err(TaskError::plain(format!("reading the release failed: {error}"))), Vec::new()),
+    }
+}
+
+/// A sink that knows what went through it.
+struct Remembering {
+    store: StoreSink,
+    stored: Vec<BlobDigest>,
+}
+
+impl BlobSink for Remembering {
+    fn put(&mut self, content: &mut dyn Read) -> Result<BlobStat, BlobError> {
+        let stat = self.store.put(content)?;
+        self.stored.push(stat.digest.clone());
+        Ok(stat)
+    }
 }
 
 pub(super) fn told(error: ArchiveError) -> TaskError {

@@ -73,6 +73,8 @@ impl Archive<'_> {
                 return Ok(Err(TaskEnd::Error(error)));
             }
             Ok(blob) => {
+                // Once it is read, nobody needs it.
+                context.may_leave(vec![blob.clone()]).await?;
                 lines.finished(stage(&downloading), &downloading, 1).await?;
                 if archive.digest.is_some() {
                     lines.done(stage(&verifying), &verifying, second).await?;

@@ -24,15 +24,20 @@ const BUILD: Build =
     Build { version: "1+dev.3", mark: "", commit: "c", fingerprint: "fp-built", compiled: false };
 
 impl Build {
-    fn archive(&self) -> Vec<u8> {
+    /// Returns what is in the archive: the job and the package.
+    fn parts(&self) -> [Vec<u8>; 2] {
         let tgz = |files: &[(&str, &str)]| {
             let mut archive = TgzWriter::new(Vec::new());
             files.iter().for_each(|(name, content)| archive.file(name, 0o644, content.as_bytes()).unwrap());
             archive.finish().unwrap()
         };
-        let sha = |content: &[u8]| format!("sha256:{}", Hashed::of(content).hex(Algorithm::Sha256));
         let job = tgz(&[("job.MF", "name: j\npackages: [p]\n"), ("monit", self.mark)]);
-        let package = tgz(&[("packaging", self.mark)]);
+        [job, tgz(&[("packaging", self.mark)])]
+    }
+
+    fn archive(&self) -> Vec<u8> {
+        let sha = |content: &[u8]| format!("sha256:{}", Hashed::of(content).hex(Algorithm::Sha256));
+        let [job, package] = self.parts();
         let print = self.fingerprint;
         let job_row = json!({"name": "j", "version": print, "fingerprint": print, "sha1": sha(&job)});
         let mut package_row =
@@ -182,5 +187,38 @@ async fn another_leader_finishes_a_deletion_and_knows_what_is_left_to_forget() {
         world.apply(Command::BlobsForget { digests, before });
         let known = world.read(|state| blobs.iter().filter_map(|digest| state.blob(digest)).count());
         assert_eq!(known, 0, "{name} {side:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_upload_stored_that_is_refused_goes_whoever_leads() {
+    for (name, side) in [
+        ("log:blobs_leave", Side::Before),
+        ("log:blobs_leave", Side::After),
+        ("log:task_finish", Side::Before),
+    ] {
+        let world = TestWorld::seed().await;
+        BUILD.upload(&world, false, false).await.done();
+        let filed = known_blobs(&world);
+        let refused = Build { fingerprint: "other", mark: "other", ..BUILD };
+        let archive = refused.archive();
+        let stored = refused.parts().into_iter().chain([archive.clone()]);
+        let stored: Vec<BlobDigest> =
+            stored.map(|content| BlobDigest::new(Hashed::of(&content).hex(Algorithm::Sha256))).collect();
+        for digest in &stored {
+            let (digest, nodes) = (digest.clone(), vec![NodeId(1)]);
+            world.apply(Command::BlobHeld { digest, size_bytes: 1, nodes });
+        }
+        let blob = world.put(archive).await;
+        let upload = TaskKind::UploadRelease { blob, rebase: false, fix: false };
+        world.run_through(upload, Point { name: name.into(), nth: 1, side }).await.error();
+        let before = Timestamp(i64::MAX);
+        let digests: Vec<BlobDigest> =
+            world.read(|state| state.forgettable_blobs(before)).into_iter().collect();
+        world.apply(Command::BlobsForget { digests, before });
+        let known = |digests: &[BlobDigest]| {
+            world.read(|state| digests.iter().filter(|digest| state.blob(digest).is_some()).count())
+        };
+        assert_eq!((known(&stored), known(&filed)), (0, filed.len()), "{name} {side:?}");
     }
 }

@@ -53,7 +53,8 @@ pub(super) fn bundle_put(
     let Some(task) = tx.get(&TASKS, &task) else { return Err(not_found("task", task.to_string())) };
     let Some(blob) = tx.get(&BLOBS, digest) else { return Ok(Outcome::Done) };
     let is_new = blob.created_at.0 + CLOCKS_APART_MS >= task.queued_at.0;
-    if is_new || tx.has(&BUNDLES, digest) {
+    // What is to be forgotten was not there to stay: an earlier task may have left the same.
+    if is_new || tx.has(&BUNDLES, digest) || tx.has(&FORGETTABLE, digest) {
         let at = tx.at;
         tx.put(&BUNDLES, digest, &at);
     }
@@ -84,18 +85,41 @@ pub(super) fn bundles_forget(
     if due.is_empty() {
         return Ok(Outcome::Done);
     }
-    let used = referred_to(tx);
-    for digest in due {
-        tx.delete(&BUNDLES, &digest);
-        tx.delete(&EXPORTS, &digest);
-        if !used.contains(&digest) {
-            tx.delete(&BLOBS, &digest);
-        }
+    for digest in &due {
+        tx.delete(&BUNDLES, digest);
+        tx.delete(&EXPORTS, digest);
     }
+    // A task that is open may have found one here, and be about to leave it, too.
+    leave(tx, due);
     Ok(Outcome::Done)
 }
 
-/// Takes down that these were named by what is deleted now. Whether something else names them is looked at when they are
+/// `BlobsLeave`.
+pub(super) fn left_by_task(
+    tx: &mut Tx<'_>,
+    by: (TaskId, Epoch),
+    digests: &[BlobDigest],
+) -> Result<Outcome, Refusal> {
+    working(tx, by)?;
+    leave(tx, digests.iter().cloned());
+    Ok(Outcome::Done)
+}
+
+/// Takes down what a task that ends has read, and nobody reads any more: the archive that was uploaded for it.
+pub(super) fn leave_archive(tx: &mut Tx<'_>, task: TaskId) {
+    if let Some(archive) = tx.get(&TASK_KINDS, &task).and_then(archive_of) {
+        leave(tx, [archive]);
+    }
+}
+
+fn archive_of(kind: TaskKind) -> Option<BlobDigest> {
+    match kind {
+        TaskKind::UploadRelease { blob, .. } | TaskKind::UploadStemcell { blob, .. } => Some(blob),
+        _ => None,
+    }
+}
+
+/// Takes down that these were named by what is deleted now, or may never be named. Whether something else names them is looked at when they are
 /// forgotten.
 pub(super) fn leave(tx: &mut Tx<'_>, digests: impl IntoIterator<Item = BlobDigest>) {
     let left = forgettable(tx);
@@ -143,18 +167,17 @@ pub(super) fn forget_left(
     Ok(Outcome::Done)
 }
 
-/// Returns the blobs of releases and compiled packages, and those that are yet to be read: what was exported may be what is
-/// uploaded.
+/// Returns all blobs that something names: releases and compiled packages, outputs, DNS records, and archives that are yet to
+/// be read. Those of different kinds may be one: what was exported may be what is uploaded.
 fn referred_to(tx: &Tx<'_>) -> BTreeSet<BlobDigest> {
     let mut used: BTreeSet<BlobDigest> = tx.rows(&COMPILED).map(|(_, package)| package.blob).collect();
     for (_, release) in tx.rows(&RELEASES) {
         used.extend(release.jobs.into_iter().map(|job| job.blob));
         used.extend(release.packages.into_iter().filter_map(|package| package.source));
     }
+    used.extend(tx.rows(&OUTPUT_SEGMENTS).map(|(_, segment)| segment.blob));
+    used.extend(tx.rows(&DNS_BLOBS).map(|(_, document)| document.blob));
     let open = tx.rows(&TASKS_OPEN).filter_map(|(task, ())| tx.get(&TASK_KINDS, &task));
-    used.extend(open.filter_map(|kind| match kind {
-        TaskKind::UploadRelease { blob, .. } | TaskKind::UploadStemcell { blob, .. } => Some(blob),
-        _ => None,
-    }));
+    used.extend(open.filter_map(archive_of));
     used
 }

@@ -202,6 +202,7 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         ExportPut { task, epoch, digest } => blob::export_put(tx, (*task, *epoch), digest),
         BlobsForget { digests, before } => blob::forget_left(tx, digests, *before),
         BlobKeep { digest } => blob::keep(tx, digest),
+        BlobsLeave { task, epoch, digests } => blob::left_by_task(tx, (*task, *epoch), digests),
         EventPut { event } => event::put(tx, event),
         UserTokenPut { token } => fleet::user_token_put(tx, token),
         UserTokenRemove { id } => fleet::user_token_remove(tx, id),

@@ -5,7 +5,7 @@ use model::*;
 
 use super::event::{Audit, audit};
 use super::tx::{Tx, invalid};
-use super::{deployment, line, lock, output, plan, snapshot};
+use super::{blob, deployment, line, lock, output, plan, snapshot};
 use crate::command::{Outcome, Refusal, SECOND_LEVEL, TaskEnd};
 use crate::rows::{TaskAudit, TaskClass, TaskRow};
 use crate::tables::*;
@@ -220,6 +220,7 @@ fn end(tx: &mut Tx<'_>, mut task: TaskRow, how: &TaskEnd) {
     let bytes = i64::try_from(output::stored_bytes(tx, task.id)).unwrap_or(i64::MAX);
     tx.count(OUTPUT_COUNTER, bytes);
     plan::ended(tx, &task);
+    blob::leave_archive(tx, task.id);
 }
 
 fn cancelled(task: TaskId) -> TaskError {
