@@ -237,6 +237,17 @@ fn what_was_heard_of_agents_that_are_gone_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_whose_jobs_fail_is_alive() {
+    let (world, ears) = watching(1).await;
+    for _ in 0..60 {
+        ears.jobs(&AgentId::new("0"), false);
+        beat(&ears, 1);
+        seconds(1).await;
+    }
+    assert!(world.dead().is_empty() && world.told(Health::Suspect).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_agents_say_of_their_jobs_is_told_once_also_while_a_task_works_on_them() {
     let (world, ears) = watching(2).await;
     world.with(|w| w.watched[1].in_work = true);

@@ -2,10 +2,11 @@
 
 use model::ErrorCode;
 use model::instance::InstanceState;
+use model::plan::Change;
 use model::step::Action;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::director::{Director, cloud_config, group, manifest};
+use crate::director::{Director, cloud_config, group, is_empty, manifest};
 
 #[test]
 fn one_group_has_no_two_packages_of_one_name() {
@@ -31,6 +32,47 @@ fn one_group_has_no_two_packages_of_one_name() {
     let (code, told) = director.complaint(&together);
     assert_eq!(code, ErrorCode::JobPackageCollision.number());
     assert!(told.contains("collision detected in instance group 'g'"), "{told}");
+}
+
+#[test]
+fn properties_of_a_job_hide_those_of_its_group_even_if_there_are_none() {
+    let mut director = Director::new(&cloud_config());
+    let mut port = |properties: Option<Value>| {
+        let mut group = group(1);
+        group["properties"] = json!({"port": 7});
+        let job = group["jobs"][0].as_object_mut().unwrap();
+        job.remove("properties");
+        job.extend(properties.map(|given| ("properties".to_owned(), given)));
+        let plan = director.plan(&manifest(&[group])).unwrap();
+        plan.targets[0].spec.jobs[0].properties["port"].clone()
+    };
+    assert_eq!(port(None), json!(7));
+    let default = port(Some(json!({})));
+    assert_ne!(default, json!(7), "what the job's own default is, if it has one");
+    assert_eq!(port(Some(json!({"greeting": "x"}))), default);
+}
+
+#[test]
+fn another_type_of_disk_with_the_same_in_it_changes_nothing() {
+    let mut config = cloud_config();
+    config["disk_types"] = json!([
+        {"name": "first", "disk_size": 10},
+        {"name": "second", "disk_size": 10},
+        {"name": "smaller", "disk_size": 9},
+        {"name": "slow", "disk_size": 10, "cloud_properties": {"kind": "slow"}},
+    ]);
+    let with = |of: &str| {
+        let mut group = group(1);
+        group["persistent_disk_type"] = json!(of);
+        manifest(&[group])
+    };
+    let mut director = Director::new(&config);
+    director.deploy(&with("first"));
+    assert!(is_empty(&director.plan(&with("second")).unwrap()));
+    for other in ["smaller", "slow"] {
+        let plan = director.plan(&with(other)).unwrap();
+        assert_eq!(plan.targets[0].changes, [Change::PersistentDisk], "{other}");
+    }
 }
 
 #[test]
