@@ -154,13 +154,22 @@ fn request(method: Method) -> Request {
     Request { id: "t1-1-1-x".into(), epoch: EPOCH, mode: Mode::Submit, timeout: PATIENCE, method }
 }
 
-/// Answers as an agent: a ping, and an errand at once.
+/// Answers as an agent: a ping, and an errand at once. Its heartbeats come again and again: the bus keeps none for who is late.
 async fn serve(client: async_nats::Client) {
     let mut asked = client.subscribe("agent.a1").await.unwrap();
     client.flush().await.unwrap();
     let heartbeat = r#"{"job_state":"running","vitals":null,"number_of_processes":1}"#;
-    client.publish("hm.agent.heartbeat.a1", heartbeat.into()).await.unwrap();
-    while let Some(message) = asked.next().await {
+    let mut beats = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        let message = tokio::select! {
+            _ = beats.tick() => {
+                // Refused once its VM is gone.
+                let _ = client.publish("hm.agent.heartbeat.a1", heartbeat.into()).await;
+                continue;
+            }
+            message = asked.next() => message,
+        };
+        let Some(message) = message else { return };
         let request: Value = serde_json::from_slice(&message.payload).unwrap();
         let answer = if request["method"] == "ping" { json!("pong") } else { json!({ "exit_code": 0 }) };
         let reply_to = request["reply_to"].as_str().unwrap().to_owned();
