@@ -68,7 +68,7 @@ async fn told(world: &TestWorld, agent: &AgentId, version: u64) {
 #[tokio::test]
 async fn records_are_published_though_the_lease_lapses_for_a_moment() {
     let world = seed().await;
-    for looks in 0..28 {
+    for looks in 0..14 {
         world.lapse_after(looks % 7).await;
         let instances = 1 + looks % 2;
         world.run(Shape { instances, ..Shape::default() }.deploy()).await.done();
