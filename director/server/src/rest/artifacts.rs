@@ -451,14 +451,13 @@ pub(super) struct StemcellNeed {
     needed: bool,
 }
 
-/// Whether a stemcell is still to be uploaded.
+/// Whether a stemcell is still to be uploaded: some cloud lacks it.
 pub(super) async fn is_stemcell_needed(
     Login(caller): Login,
     State(rest): State<Rest>,
     body: Unread<StemcellQuestion>,
 ) -> Answer<Json<StemcellNeed>> {
     let service = &rest.door.service;
-    let found = all!(page => service.stemcells(&caller, &page));
     let bad =
         |error: serde_json::Error| told(ErrorCode::BadJson, format!("Invalid JSON request body: {error}"));
     let wish: Value = serde_json::from_slice(&body.bytes).map_err(bad)?;
@@ -466,10 +465,8 @@ pub(super) async fn is_stemcell_needed(
     let stemcell = wish.get("stemcell").ok_or_else(missing("stemcell"))?;
     let part = |field| stemcell.get(field).and_then(Value::as_str).ok_or_else(missing(field));
     let (name, version) = (part("name")?, part("version")?);
-    let is_there = found
-        .iter()
-        .any(|(record, _)| record.stemcell.name == name && record.stemcell.version.as_str() == version);
-    Ok(Json(StemcellNeed { needed: !is_there }))
+    let needed = service.is_stemcell_needed(&caller, name.to_owned(), version.to_owned()).await?;
+    Ok(Json(StemcellNeed { needed }))
 }
 
 /// `delete-stemcell`

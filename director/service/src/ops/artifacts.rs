@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::cpi_config::CpiConfigs;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::task::{RemoteArchive, TaskKind, TaskState};
 use model::{
-    AgentId, BlobDigest, DeploymentName, DiskId, ErrorCode, EventId, LockName, ReleaseName, RequestId,
-    TaskId, Timestamp, Version,
+    AgentId, BlobDigest, CpiName, DeploymentName, DiskId, ErrorCode, EventId, LockName, ReleaseName,
+    RequestId, TaskId, Timestamp, Version,
 };
 use serde_json::Value;
 use state::State;
@@ -27,6 +28,18 @@ pub const ORPHANS_KEPT_MS: i64 = 5 * 24 * 3600 * 1000;
 pub fn orphans_to_delete(orphans: &[OrphanedDisk], now: Timestamp) -> Vec<DiskId> {
     let is_old = |orphan: &&OrphanedDisk| now.0.saturating_sub(orphan.orphaned_at.0) > ORPHANS_KEPT_MS;
     orphans.iter().filter(is_old).map(|orphan| orphan.disk.id.clone()).collect()
+}
+
+/// Returns the clouds that stemcells are uploaded to: those of the CPI configs, or else the default one. Configs that can't be
+/// read name none; whoever uploads is told why.
+fn clouds(state: &State<'_>) -> Vec<CpiName> {
+    let mut found = state.latest_configs();
+    found.retain(|config| config.kind == "cpi" && !config.deleted);
+    let configs = CpiConfigs::parse(found.iter().map(|config| config.content.as_str())).unwrap_or_default();
+    match configs.entries() {
+        [] => vec![CpiName::default()],
+        entries => entries.iter().map(|entry| entry.name.clone()).collect(),
+    }
 }
 
 fn has_cid(orphan: &OrphanedDisk, cid: &str) -> bool {
@@ -267,6 +280,23 @@ impl Service {
             Ok((stemcells.into_iter().map(with_use).collect(), next))
         })
         .await
+    }
+
+    /// Returns whether some cloud that zones may be in lacks a stemcell.
+    pub async fn is_stemcell_needed(
+        &self,
+        caller: &Caller,
+        name: String,
+        version: String,
+    ) -> Result<bool, ServiceError> {
+        caller.needs(Right::ReadOrTeamAdmin, "ask whether a stemcell is needed")?;
+        let needed = self.read(Read::Linearizable, move |state| {
+            let there = state.stemcells().into_iter().map(|record| record.stemcell);
+            let there = there.filter(|found| found.name == name && found.version.as_str() == version);
+            let has: BTreeSet<CpiName> = there.map(|found| found.cpi).collect();
+            Ok(clouds(state).iter().any(|cloud| !has.contains(cloud)))
+        });
+        Ok(needed.await?.0)
     }
 
     /// Returns the deployments that use each stemcell.

@@ -1,11 +1,11 @@
 //! Lists page by page, and what they say beside their rows.
 
-use model::task::DeployOptions;
+use model::task::{DeployOptions, TaskKind};
 use service::{Page, Read};
 use state::command::Command;
 
 use crate::fleet::{Fleet, admin, caller};
-use crate::nouns::{deploy, queue, user};
+use crate::nouns::{EPOCH, deploy, queue, stemcell_record, user};
 
 fn page(token: &str) -> Page {
     Page { size: 2, token: token.into() }
@@ -66,6 +66,34 @@ async fn a_dry_run_waits_for_nobody() {
     assert_eq!(service.locks(&admin(), &Page::default()).await.unwrap().rows.len(), 1);
     assert!(service.errands(&admin(), "none".into(), &Page::default()).await.is_err());
     assert!(service.instances(&admin(), "none".into(), Read::Local, &Page::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stemcell_is_needed_until_every_cloud_has_it() {
+    let fleet = Fleet::new();
+    let needed = || async {
+        let service = fleet.service();
+        let record = stemcell_record("1", "d").stemcell;
+        service.is_stemcell_needed(&admin(), record.name, "1".into()).await.unwrap()
+    };
+    let put = |cpi: &str| {
+        let mut stemcell = stemcell_record("1", "d");
+        stemcell.stemcell.cpi = cpi.into();
+        let kind = TaskKind::UploadStemcell { blob: "b".into(), fix: false };
+        let task = fleet.world().queue(kind, &[]);
+        fleet.world().must(Command::TaskTake { task, epoch: EPOCH });
+        fleet.world().must(Command::StemcellPut { task, epoch: EPOCH, stemcell });
+    };
+    assert!(needed().await);
+    put("");
+    assert!(!needed().await, "the default cloud has it");
+    let content = "cpis:\n- {name: east, type: t}\n- {name: west, type: t}\n".into();
+    let (kind, name) = ("cpi".into(), "default".into());
+    fleet.world().must(Command::ConfigPut { kind, name, content, expected_latest: None });
+    put("east");
+    assert!(needed().await, "the other one has not");
+    put("west");
+    assert!(!needed().await);
 }
 
 #[tokio::test]
