@@ -14,3 +14,12 @@ pub fn folder() -> PathBuf {
     let ours = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/recorded"));
     std::env::var_os("RECORDED").map_or_else(ours, PathBuf::from)
 }
+
+/// Returns whether a text is a UUID.
+pub fn is_uuid(text: &str) -> bool {
+    let form = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(form)
+}

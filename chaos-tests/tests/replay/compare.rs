@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::names::{Kind, Names};
 use super::text;
-use chaos_tests::recorded::Difference;
+use chaos_tests::recorded::{Difference, is_uuid};
 
 /// Fields whose rows come in any order, and lists that do.
 const UNORDERED: &[&str] = &[
@@ -91,14 +91,6 @@ pub struct Comparison<'a> {
     pub names: &'a mut Names,
     /// What was found.
     pub found: Vec<Difference>,
-}
-
-fn is_uuid(text: &str) -> bool {
-    let form = |(at, byte): (usize, u8)| match at {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    text.len() == 36 && text.bytes().enumerate().all(form)
 }
 
 fn shown(value: &Value) -> String {

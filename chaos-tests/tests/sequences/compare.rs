@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chaos_tests::recorded::{Difference, Ledger, Place};
+use chaos_tests::recorded::{Difference, Ledger, Place, is_uuid};
 use serde_json::Value;
 
 use super::calls::{Call, Recording};
@@ -197,14 +197,6 @@ fn is_id(text: &str) -> bool {
     let is_number = text.len() >= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     let is_of_sim = ["vm-", "disk-", "stemcell-", "snapshot-"].iter().any(|start| text.starts_with(start));
     is_recorded || is_hexadecimal || is_number || is_of_sim || is_uuid(text)
-}
-
-fn is_uuid(text: &str) -> bool {
-    let form = |(at, byte): (usize, u8)| match at {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    text.len() == 36 && text.bytes().enumerate().all(form)
 }
 
 /// Names that have ids in them: `compilation-<uuid-3>/<uuid-4>`, `db/ID`.

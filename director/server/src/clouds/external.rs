@@ -82,9 +82,7 @@ impl External {
 
     fn configs(&self) -> Checked<CpiConfigs> {
         let view = self.log.view();
-        let mut found = State::new(&*view).latest_configs();
-        found.retain(|config| config.kind == "cpi" && !config.deleted);
-        CpiConfigs::parse(found.iter().map(|config| config.content.as_str()))
+        State::new(&*view).cpi_configs()
     }
 
     /// Puts values in the place of placeholders: the newest, since a CPI config belongs to no deployment.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::cpi_config::CpiConfigs;
 use model::plan::DeploymentRecord;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
@@ -33,10 +32,7 @@ pub fn orphans_to_delete(orphans: &[OrphanedDisk], now: Timestamp) -> Vec<DiskId
 /// Returns the clouds that stemcells are uploaded to: those of the CPI configs, or else the default one. Configs that can't be
 /// read name none; whoever uploads is told why.
 fn clouds(state: &State<'_>) -> Vec<CpiName> {
-    let mut found = state.latest_configs();
-    found.retain(|config| config.kind == "cpi" && !config.deleted);
-    let configs = CpiConfigs::parse(found.iter().map(|config| config.content.as_str())).unwrap_or_default();
-    match configs.entries() {
+    match state.cpi_configs().unwrap_or_default().entries() {
         [] => vec![CpiName::default()],
         entries => entries.iter().map(|entry| entry.name.clone()).collect(),
     }

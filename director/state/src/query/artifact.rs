@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use model::config::StoredConfig;
+use model::cpi_config::CpiConfigs;
+use model::fields::Checked;
 use model::release::{CompiledPackage, ReleaseVersion};
 use model::stemcell::StemcellRecord;
 use model::step::PackageRefKey;
@@ -29,6 +31,13 @@ impl<'a> State<'a> {
     pub fn latest_configs(&self) -> Vec<StoredConfig> {
         let latest = CONFIGS_LATEST.rows(self.kv, Direction::Forward);
         latest.filter_map(|(_, id)| self.config(id)).collect()
+    }
+
+    /// Returns the clouds that CPI configs name. Fails if they can't be read.
+    pub fn cpi_configs(&self) -> Checked<CpiConfigs> {
+        let mut found = self.latest_configs();
+        found.retain(|config| config.kind == "cpi" && !config.deleted);
+        CpiConfigs::parse(found.iter().map(|config| config.content.as_str()))
     }
 
     /// Returns all versions of a config, newest first, deleted ones included.
