@@ -10,10 +10,11 @@ use agent_api::Agents;
 use agent_api::conformance::{Harness, Workers};
 use async_trait::async_trait;
 use model::AgentId;
-use support::{Book, GoAgent, NatsServer, Replica, missing};
+use support::{Book, GoAgent, NatsServer, Replica, missing, until};
 
 struct NatsHarness {
     server: Arc<NatsServer>,
+    book: Arc<Book>,
     replica: Replica,
     agent: GoAgent,
 }
@@ -21,8 +22,9 @@ struct NatsHarness {
 async fn harness() -> NatsHarness {
     let server = Arc::new(NatsServer::start(&["a-1"]).await);
     let agent = GoAgent::start(&server, "a-1").await;
-    let replica = Replica::start(&server, &Arc::new(Book::default())).await;
-    NatsHarness { server, replica, agent }
+    let book = Arc::new(Book::default());
+    let replica = Replica::start(&server, &book).await;
+    NatsHarness { server, book, replica, agent }
 }
 
 #[async_trait]
@@ -48,6 +50,8 @@ impl Harness for NatsHarness {
     }
 
     async fn disconnect(&self) {
+        // An errand whose first answer is lost is no promise kept: nobody can know whether it has begun (decision 24).
+        until("what was begun is written down", || self.book.all_are_running()).await;
         self.server.kill();
         self.server.revive();
     }

@@ -24,6 +24,11 @@ impl Book {
         self.0.lock().unwrap().deeds.get(deed).cloned()
     }
 
+    /// Returns whether the agents have said of everything written that they are at it.
+    pub fn all_are_running(&self) -> bool {
+        self.0.lock().unwrap().deeds.values().all(|stage| matches!(stage, Stage::Running { .. }))
+    }
+
     /// Says that nothing can be written, or that it can be again.
     pub fn set_away(&self, away: bool) {
         self.0.lock().unwrap().away = away;
