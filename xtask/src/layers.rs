@@ -71,11 +71,12 @@ pub const LAYERS: &[Layer] = &[
     row("agent-api", "agent/api", Library, Only(&["model"])),
     row("agent-client-grpc", "agent/client-grpc", Library, Only(&["agent-api", "model", "proto"])),
     row("agent-client-nats", "agent/client-nats", Library, Only(&["agent-api", "model"])),
+    row("agent-stand-in", "agent/stand-in", Library, Only(&["model"])),
     row("cpi-api", "cpi/api", Library, Only(&["model"])),
     row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
     row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "model"])),
-    // Simulated VMs run the real agent's code against a dummy platform, hence the two extra arrows.
-    row("cpi-sim", "cpi/sim", Library, Only(&["cpi-api", "dagent", "model", "proto"])),
+    // Simulated VMs run the real agent's code against a dummy platform, hence the extra arrows.
+    row("cpi-sim", "cpi/sim", Library, Only(&["agent-stand-in", "cpi-api", "dagent", "model", "proto"])),
     // The director. The executor plans when it takes a task up, hence `scheduler`.
     row("health", "health", Library, Only(&["agent-api", "model"])),
     row(

@@ -201,7 +201,9 @@ impl Work<'_> {
                 Asked::NotSent(Hindrance::TooLong) => return self.not_sent(before, Hindrance::TooLong).await,
                 Asked::NotSent(Hindrance::NobodyListens) => {}
                 // While there is time, silence says that the answer is lost, or the question was: nothing more will come.
-                Asked::Silence if repeat == Repeat::Never && !self.is_over() => return Submitted::Interrupted,
+                Asked::Silence if repeat == Repeat::Never && !self.is_over() => {
+                    return Submitted::Interrupted;
+                }
                 Asked::Silence if repeat == Repeat::Never => return Submitted::Silence,
                 Asked::Silence => before = Before::Perhaps,
             }

@@ -1,24 +1,20 @@
-//! What BOSH's agent does on the bus, as far as a director can tell: one callback that takes one message after the other, one
-//! worker with a short queue, tasks that are forgotten on a restart, no idea of our request ids or epochs.
+//! BOSH's agent on the bus of a test, and what it acts on: a machine that does what the test wants of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_client_nats::users;
+use agent_stand_in::{Actions, StandIn};
 use async_nats::{Client, ConnectError, ConnectOptions};
-use futures::StreamExt as _;
+use async_trait::async_trait;
 use model::AgentId;
 use owned_tasks::{OnExit, OwnedTasks};
-use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{NatsServer, PATIENCE};
-
-/// How many actions wait behind the one that runs; one more blocks the callback.
-const QUEUE: usize = 5;
 
 /// What outlives a restart of the agent: the machine, and what the test wants of it.
 #[derive(Default)]
@@ -38,26 +34,6 @@ pub struct GoAgent {
     pub machine: Arc<Machine>,
     server: Arc<NatsServer>,
     running: Mutex<Option<OwnedTasks>>,
-}
-
-#[derive(Clone)]
-enum Task {
-    Running,
-    Ended(Result<Value, String>),
-}
-
-/// What is in the agent's memory.
-struct Memory {
-    tasks: Mutex<HashMap<String, (Task, CancellationToken)>>,
-    queue: mpsc::Sender<(String, Request)>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Request {
-    method: String,
-    #[serde(default)]
-    arguments: Vec<Value>,
-    reply_to: String,
 }
 
 impl Machine {
@@ -83,10 +59,19 @@ impl Machine {
         *self.begun.lock().unwrap().entry(what.to_owned()).or_default() += 1;
     }
 
-    fn loses(&self, method: &str) -> bool {
-        let mut lose = self.lose.lock().unwrap();
-        let place = lose.iter().position(|lost| *lost == method);
-        place.map(|place| lose.remove(place)).is_some()
+    fn ssh(&self, command: &str, of: &Value) -> Result<Value, String> {
+        let mut users = self.users.lock().unwrap();
+        if command == "cleanup" {
+            let name = of["user_regex"].as_str().unwrap().trim_start_matches('^').trim_end_matches('$');
+            users.retain(|user| user != name);
+        } else {
+            self.begin("setup");
+            let user = of["user"].as_str().unwrap();
+            if !users.insert(user.to_owned()) {
+                return Err(format!("Creating user: user '{user}' already exists"));
+            }
+        }
+        Ok(json!({ "command": command, "status": "success" }))
     }
 }
 
@@ -117,34 +102,14 @@ impl GoAgent {
     async fn run(&self) {
         let tasks = OwnedTasks::new();
         let client = connect(&self.server, &users::common_name(&self.id)).await;
-        let subject = format!("agent.{}", self.id);
-        let mut messages = client.subscribe(subject).await.unwrap();
-        client.flush().await.unwrap();
-        let (queue, mut waiting) = mpsc::channel(QUEUE);
-        let memory = Arc::new(Memory { tasks: Mutex::default(), queue });
-        let (machine, inside) = (self.machine.clone(), memory.clone());
-        tasks.spawn("worker", OnExit::Ignore, |stop| async move {
-            let work = async {
-                while let Some((id, request)) = waiting.recv().await {
-                    inside.work(&machine, id, request).await;
-                }
-            };
-            tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+        let (id, machine) = (self.id.clone(), self.machine.clone());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tasks.spawn("agent", OnExit::Ignore, |stop| async move {
+            let agent = StandIn::listen(client, id, &*machine).await.unwrap();
+            tell.send(()).unwrap();
+            tokio::select! { () = agent.serve() => {}, () = stop.cancelled() => {} }
         });
-        let heartbeat = json!({ "deployment": "", "job": null, "index": null, "job_state": "running",
-            "vitals": { "mem": { "kb": "1", "percent": "1" } }, "node_id": "", "number_of_processes": 3 });
-        let to = format!("hm.agent.heartbeat.{}", self.id);
-        client.publish(to, heartbeat.to_string().into()).await.unwrap();
-        let machine = self.machine.clone();
-        tasks.spawn("callback", OnExit::Ignore, |stop| async move {
-            let take = async {
-                while let Some(message) = messages.next().await {
-                    let Ok(request) = serde_json::from_slice::<Request>(&message.payload) else { continue };
-                    take(&client, &machine, &memory, request).await;
-                }
-            };
-            tokio::select! { () = take => {}, () = stop.cancelled() => {} }
-        });
+        told.await.unwrap();
         *self.running.lock().unwrap() = Some(tasks);
     }
 }
@@ -174,102 +139,66 @@ pub async fn try_connect(server: &NatsServer, common_name: &str) -> Result<Clien
         .await
 }
 
-async fn take(client: &Client, machine: &Machine, memory: &Memory, request: Request) {
-    machine.asked.lock().unwrap().push(request.method.clone());
-    if request.method == "start" {
-        let takes = *machine.start_takes.lock().unwrap();
-        tokio::time::sleep(takes).await;
+#[async_trait]
+impl Actions for Machine {
+    fn knows(&self, method: &str) -> bool {
+        let known = [
+            "ping",
+            "get_state",
+            "start",
+            "ssh",
+            "list_disk",
+            "run_errand",
+            "upload_blob",
+            "prepare",
+            "migrate_disk",
+        ];
+        known.contains(&method)
     }
-    let answer = match at_once(machine, memory, &request) {
-        Some(answer) => answer,
-        None => memory.start(request.clone()).await,
-    };
-    let body = match answer {
-        Ok(value) => json!({ "value": value }),
-        Err(message) => json!({ "exception": { "message": message } }),
-    };
-    if !machine.loses(&request.method) {
-        client.publish(request.reply_to, body.to_string().into()).await.unwrap();
-    }
-}
 
-/// The actions that are done in the callback.
-fn at_once(machine: &Machine, memory: &Memory, request: &Request) -> Option<Result<Value, String>> {
-    let text = |place: usize| request.arguments.get(place).and_then(Value::as_str).unwrap_or_default();
-    Some(match request.method.as_str() {
-        "ping" => Ok(json!("pong")),
-        "get_state" => Ok(json!({ "job_state": "running", "agent_id": "?" })),
-        "get_task" => memory.task(text(0)),
-        "cancel_task" => memory.cancel(text(0)),
-        "start" => {
-            machine.begin("start");
-            Ok(json!("started"))
-        }
-        "ssh" if text(0) == "setup" => {
-            machine.begin("setup");
-            let user = request.arguments[1]["user"].as_str().unwrap().to_owned();
-            if machine.users.lock().unwrap().insert(user.clone()) {
-                Ok(json!({ "command": "setup", "status": "success" }))
-            } else {
-                Err(format!("Action Failed ssh: Creating user: user '{user}' already exists"))
+    fn heard(&self, method: &str) {
+        self.asked.lock().unwrap().push(method.to_owned());
+    }
+
+    fn loses_answer(&self, method: &str) -> bool {
+        let mut lose = self.lose.lock().unwrap();
+        let place = lose.iter().position(|lost| *lost == method);
+        place.map(|place| lose.remove(place)).is_some()
+    }
+
+    async fn heartbeat(&self) -> Value {
+        json!({ "deployment": "", "job": null, "index": null, "job_state": "running",
+            "vitals": { "mem": { "kb": "1", "percent": "1" } }, "node_id": "", "number_of_processes": 3 })
+    }
+
+    async fn perform(
+        &self,
+        method: &str,
+        arguments: &[Value],
+        cancel: &CancellationToken,
+    ) -> Result<Value, String> {
+        let first = arguments.first().cloned().unwrap_or_default();
+        match method {
+            "ping" => Ok(json!("pong")),
+            "get_state" => Ok(json!({ "job_state": "running", "agent_id": "?" })),
+            "start" => {
+                let takes = *self.start_takes.lock().unwrap();
+                tokio::time::sleep(takes).await;
+                self.begin("start");
+                Ok(json!("started"))
             }
-        }
-        "ssh" => {
-            let regex = request.arguments[1]["user_regex"].as_str().unwrap();
-            let name = regex.trim_start_matches('^').trim_end_matches('$');
-            machine.users.lock().unwrap().retain(|user| user != name);
-            Ok(json!({ "command": "cleanup", "status": "success" }))
-        }
-        "list_disk" | "run_errand" | "upload_blob" | "prepare" | "migrate_disk" => return None,
-        other => Err(format!("unknown message {other}")),
-    })
-}
-
-impl Memory {
-    async fn start(&self, request: Request) -> Result<Value, String> {
-        let id = uuid::Uuid::new_v4().to_string();
-        self.tasks.lock().unwrap().insert(id.clone(), (Task::Running, CancellationToken::new()));
-        self.queue.send((id.clone(), request)).await.unwrap();
-        Ok(json!({ "agent_task_id": id, "state": "running" }))
-    }
-
-    fn task(&self, id: &str) -> Result<Value, String> {
-        match self.tasks.lock().unwrap().get(id) {
-            None => Err(format!("Action Failed get_task: Task with id {id} could not be found")),
-            Some((Task::Running, _)) => Ok(json!({ "agent_task_id": id, "state": "running" })),
-            Some((Task::Ended(ending), _)) => {
-                ending.clone().map_err(|error| format!("Action Failed get_task: Task {id} result: {error}"))
-            }
-        }
-    }
-
-    fn cancel(&self, id: &str) -> Result<Value, String> {
-        match self.tasks.lock().unwrap().get(id) {
-            None => Err(format!("Action Failed cancel_task: Task with id {id} could not be found")),
-            Some((_, token)) => {
-                token.cancel();
-                Ok(json!("canceled"))
-            }
-        }
-    }
-
-    /// Does one action, as the worker.
-    async fn work(&self, machine: &Machine, id: String, request: Request) {
-        let token = self.tasks.lock().unwrap()[&id].1.clone();
-        let argument = request.arguments.first().cloned().unwrap_or_default();
-        let ending = match request.method.as_str() {
-            "run_errand" => errand(machine, argument.as_str().unwrap(), &token).await,
+            "ssh" => self.ssh(first.as_str().unwrap(), &arguments[1]),
+            "run_errand" => errand(self, first.as_str().unwrap(), cancel).await,
             "upload_blob" => {
-                machine.begin("upload_blob");
-                Ok(json!([argument["blob_id"], argument["payload"]]))
+                self.begin("upload_blob");
+                Ok(json!([first["blob_id"], first["payload"]]))
             }
             "list_disk" => Ok(json!(["disk-1"])),
             other => {
-                machine.begin(other);
+                self.begin(other);
                 Ok(json!({}))
             }
-        };
-        self.tasks.lock().unwrap().insert(id, (Task::Ended(ending), token));
+        }
     }
 }
 
