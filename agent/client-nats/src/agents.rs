@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::answer::{Answer, Ending, LongTexts};
+use crate::blobs::AgentBlobs;
 use crate::bus::{Asked, Bus, Hindrance, Pauses};
 use crate::deeds::{Deed, DeedError, Deeds, Stage};
+use crate::message::{self, Message};
 use crate::options::{ConnectError, Options};
-use crate::submission::{Desk, Repeat, Submitted, arguments, repeat};
+use crate::submission::{Desk, Repeat, Submitted, repeat};
 
 /// How long an agent may take to give something up.
 const CANCEL_WITHIN: Duration = Duration::from_secs(30);
@@ -46,11 +48,13 @@ impl NatsAgents {
         options: Options,
         deeds: Arc<dyn Deeds>,
         texts: Arc<dyn LongTexts>,
+        blobs: Arc<dyn AgentBlobs>,
         tasks: &OwnedTasks,
     ) -> Result<Self, ConnectError> {
         let bus = Bus::connect(&options, tasks).await?;
         let under_way = Default::default();
-        Ok(Self { desk: Arc::new(Desk { bus, deeds, texts, options, tasks: tasks.clone(), under_way }) })
+        let tasks = tasks.clone();
+        Ok(Self { desk: Arc::new(Desk { bus, deeds, texts, blobs, options, tasks, under_way }) })
     }
 
     /// Asks what only looks, again and again until there is an answer.
@@ -58,9 +62,9 @@ impl NatsAgents {
         let deadline = Instant::now() + request.timeout;
         let admitted = self.desk.deeds.admit(request.epoch).await;
         admitted.map_err(|error| not_written(agent, error))?;
-        let (method, arguments) = (request.method.name(), arguments(&request.method));
         let (mut pauses, mut sent) = (Pauses::until(deadline), false);
         loop {
+            let Message { method, arguments } = message::message(&*self.desk.blobs, agent, &request.method);
             match self.ask(agent, method, &arguments, deadline).await {
                 Asked::Answer(Answer::Running { agent_task }) => {
                     match self.poll(agent, &agent_task, deadline).await {
@@ -196,7 +200,10 @@ impl Agents for NatsAgents {
             return Err(AgentError::UnknownMethod { method: request.method.name().to_owned() });
         }
         match repeat(&request.method) {
-            Repeat::Look => self.look(agent, &request).await,
+            Repeat::Look => {
+                let reply = self.look(agent, &request).await?;
+                Ok(message::without_urls(&request.method, reply))
+            }
             Repeat::Safely | Repeat::AfterCleanupOf(_) | Repeat::Never => self.once(agent, &request).await,
         }
     }

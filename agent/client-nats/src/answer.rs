@@ -101,10 +101,28 @@ pub(crate) fn words(message: &str) -> String {
     if let Some((_task, after)) = rest.strip_prefix("Task ").and_then(|rest| rest.split_once(" result: ")) {
         rest = after;
     }
-    match rest.char_indices().nth_back(WORDS_CHARS_MAX) {
-        Some((cut, _)) => format!("…{}", &rest[cut..]),
-        None => rest.to_owned(),
+    // First: what is cut off must not be the part that tells a signature.
+    let told = without_signatures(rest);
+    match told.char_indices().nth_back(WORDS_CHARS_MAX) {
+        Some((cut, _)) => format!("…{}", &told[cut..]),
+        None => told,
     }
+}
+
+/// What stands before a signature in a URL that an agent was given.
+const SIGNATURE: &str = "signature=";
+
+/// Hides the signatures of URLs: an agent that can't fetch from one says from which.
+fn without_signatures(words: &str) -> String {
+    let mut parts = words.split(SIGNATURE);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let signs = |c: char| c.is_ascii_alphanumeric() || "-_%=.~".contains(c);
+        told.push_str(SIGNATURE);
+        told.push('…');
+        told.push_str(part.trim_start_matches(signs));
+    }
+    told
 }
 
 impl Ending {
@@ -169,6 +187,12 @@ mod tests {
         let deep = format!(r#"{{"value":{}"#, "[".repeat(100_000));
         assert!(matches!(read(deep.as_bytes()), Answer::Ended(Ending::Failed(_))));
         assert_eq!(read(&vec![b' '; ANSWER_BYTES_MAX + 1]), failed("the answer is too long"));
+    }
+
+    #[test]
+    fn an_agent_that_repeats_a_url_repeats_no_signature() {
+        let said = r#"Action Failed apply: Get "https://d/b?until=9&signature=aB-_9%3D": EOF; signature="#;
+        assert_eq!(words(said), r#"Get "https://d/b?until=9&signature=…": EOF; signature=…"#);
     }
 
     #[test]

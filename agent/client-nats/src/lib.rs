@@ -10,12 +10,14 @@
 //!
 //! Invariant: nothing is asked of an agent that may change it before it is written in the [`Deeds`] that it will be asked.
 //!
-//! Read next: `docs/decisions/0024-deeds-of-agents-that-forget.md`, [`Deeds`], then `agents.rs`, then `bus.rs`.
+//! Read next: `docs/decisions/0024-deeds-of-agents-that-forget.md`, [`Deeds`], then `agents.rs`, `message.rs` and `bus.rs`.
 
 mod agents;
 mod answer;
+mod blobs;
 mod bus;
 mod deeds;
+mod message;
 mod options;
 mod reports;
 mod subjects;
@@ -24,6 +26,7 @@ pub mod users;
 
 pub use agents::NatsAgents;
 pub use answer::{Ending, LongTexts};
+pub use blobs::AgentBlobs;
 pub use deeds::{Deed, DeedError, Deeds, Stage};
 pub use options::{ConnectError, Options};
 pub use reports::Reports;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_api::{Method, Mode, Request};
-use base64::Engine as _;
 use model::AgentId;
 use owned_tasks::{OnExit, OwnedTasks};
 use serde_json::{Value, json};
@@ -14,8 +13,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer, Ending, LongTexts};
+use crate::blobs::AgentBlobs;
 use crate::bus::{Asked, Bus, Hindrance, Pauses};
 use crate::deeds::{Deed, DeedError, Deeds, Stage};
+use crate::message::{self, Message};
 use crate::options::Options;
 
 /// How long a long text may take to be fetched.
@@ -50,15 +51,6 @@ pub(crate) fn repeat(method: &Method) -> Repeat {
     }
 }
 
-/// Returns the arguments as BOSH's agent takes them.
-pub(crate) fn arguments(method: &Method) -> Vec<Value> {
-    let mut arguments = method.arguments();
-    if let (Method::UploadBlob { content, .. }, Some(first)) = (method, arguments.first_mut()) {
-        first["payload"] = base64::engine::general_purpose::STANDARD.encode(content).into();
-    }
-    arguments
-}
-
 /// What came of handing a request over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Submitted {
@@ -89,6 +81,7 @@ pub(crate) struct Desk {
     pub bus: Bus,
     pub deeds: Arc<dyn Deeds>,
     pub texts: Arc<dyn LongTexts>,
+    pub blobs: Arc<dyn AgentBlobs>,
     pub options: Options,
     pub tasks: OwnedTasks,
     /// Requests that are being handed over: whoever asks for the same waits for that.
@@ -222,7 +215,8 @@ impl Work<'_> {
                 hindered => return hindered,
             }
         }
-        self.ask_surely(method.name(), &arguments(method)).await
+        let Message { method, arguments } = message::message(&*self.desk.blobs, &self.deed.agent, method);
+        self.ask_surely(method, &arguments).await
     }
 
     /// Asks once, and waits for as long as the agent may still have the question before it. It takes one after the other: who

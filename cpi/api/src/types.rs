@@ -147,6 +147,27 @@ pub struct AgentBootstrap {
     /// For an agent of BOSH's, what it needs in the place of all that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mbus: Option<Mbus>,
+    /// For such an agent, where its blobs are, if it has no other place for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobstore: Option<Blobstore>,
+}
+
+/// Where an agent of BOSH's finds blobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blobstore {
+    /// `https://host:port`.
+    pub endpoint: String,
+    /// PEM of the authority that its certificate comes from.
+    pub authorities_pem: String,
+}
+
+impl Blobstore {
+    /// Returns it as BOSH's agent reads it in the list `env.bosh.blobstores`, of which it uses the first. Without credentials:
+    /// what it may have, it is given URLs of.
+    fn to_env(&self) -> Value {
+        let options = json!({ "endpoint": self.endpoint, "tls": { "cert": { "ca": self.authorities_pem } } });
+        json!({ "provider": "dav", "options": options })
+    }
 }
 
 /// How an agent of BOSH's finds its bus and proves who it is.
@@ -189,6 +210,9 @@ impl AgentBootstrap {
                 Some(mbus) => bosh.insert("mbus".into(), mbus.to_env()),
                 None => bosh.insert(BOOTSTRAP_KEY.into(), serde_json::to_value(self).unwrap_or_default()),
             };
+            if let Some(blobstore) = &self.blobstore {
+                bosh.insert("blobstores".into(), json!([blobstore.to_env()]));
+            }
         }
         env.into()
     }
@@ -279,14 +303,23 @@ mod tests {
             certificate_pem: "CERT".into(),
             private_key_pem: "KEY".into(),
         };
-        let bootstrap = AgentBootstrap { token: "t".into(), mbus: Some(mbus), ..AgentBootstrap::default() };
+        let blobstore =
+            Blobstore { endpoint: "https://10.0.0.2:25250".into(), authorities_pem: "FLEET".into() };
+        let bootstrap = AgentBootstrap {
+            token: "t".into(),
+            mbus: Some(mbus),
+            blobstore: Some(blobstore),
+            ..AgentBootstrap::default()
+        };
         let env = bootstrap.into_env(&json!({ "bosh": { "group": "web" } }));
         let expected = json!({ "bosh": { "group": "web", "mbus": {
             "urls": ["nats://10.0.0.6:4222", "nats://10.0.0.7:4222"],
             "cert": { "ca": "CA", "certificate": "CERT", "private_key": "KEY" },
-        } } });
+        }, "blobstores": [{ "provider": "dav", "options": {
+            "endpoint": "https://10.0.0.2:25250", "tls": { "cert": { "ca": "FLEET" } },
+        } }] } });
         assert_eq!(env, expected);
-        let ours = AgentBootstrap { mbus: None, ..bootstrap };
+        let ours = AgentBootstrap { mbus: None, blobstore: None, ..bootstrap };
         assert_eq!(AgentBootstrap::in_env(&ours.into_env(&json!({}))), Some(ours));
     }
 }

@@ -283,11 +283,16 @@ impl Enrollment for AgentSide {
         let view = self.log.view();
         let state = State::new(&*view);
         let generation = state.agent(agent).map(|record| record.token_generation).unwrap_or_default();
+        let authorities_pem = state.cluster().map(|c| c.secrets.authority_pem).unwrap_or_default();
         AgentBootstrap {
             endpoints: self.homes().endpoints(),
-            authorities_pem: state.cluster().map(|c| c.secrets.authority_pem).unwrap_or_default(),
             token: AgentTokens::new(&self.kek).token(agent, generation),
             mbus: self.nats.as_ref().and_then(|nats| nats.mbus(agent)),
+            blobstore: self
+                .nats
+                .as_ref()
+                .and_then(|nats| nats.blobs.blobstore(agent, authorities_pem.clone())),
+            authorities_pem,
         }
     }
 }

@@ -97,6 +97,13 @@ pub struct BlobLimits {
     pub keep_free_bytes: u64,
 }
 
+/// Where agents of BOSH's fetch blobs and bring them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobPort {
+    /// The port.
+    pub port: Port,
+}
+
 /// Which snapshots of persistent disks are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotConfig {
@@ -174,6 +181,8 @@ pub struct Config {
     pub late_calls: Duration,
     /// What blobs may take.
     pub blobs: BlobLimits,
+    /// Where agents of BOSH's fetch and bring them.
+    pub blob_port: Option<BlobPort>,
     /// Snapshots of persistent disks.
     pub snapshots: SnapshotConfig,
     /// What SSH clients are told to go through.

@@ -11,6 +11,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+pub mod agent_blobs;
 pub mod agents;
 pub mod alerts;
 pub mod archives;
@@ -33,6 +34,7 @@ pub mod grpc;
 pub mod identity;
 pub mod janitor;
 pub mod listen;
+pub mod listeners;
 pub mod lock;
 pub mod logging;
 pub mod metrics;

@@ -58,6 +58,12 @@ impl Kek {
         &self.0
     }
 
+    /// Returns the key for one purpose that follows from it: whoever has that one has neither this nor any other.
+    pub fn derived(&self, purpose: &str) -> hmac::Key {
+        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), purpose.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())
+    }
+
     /// Reads the key file.
     pub fn load(path: &Path) -> Result<Self, KekError> {
         let text =
@@ -207,8 +213,7 @@ pub struct AgentTokens(hmac::Key);
 impl AgentTokens {
     /// Makes the tokens of a key.
     pub fn new(kek: &Kek) -> Self {
-        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &kek.0), b"agent tokens");
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()))
+        Self(kek.derived("agent tokens"))
     }
 
     /// Returns an agent's token of a generation.

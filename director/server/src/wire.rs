@@ -27,6 +27,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
+use crate::agent_blobs::BlobDesk;
 use crate::agents::AgentSide;
 use crate::alerts;
 use crate::archives::{Limits, Trust, WebArchives};
@@ -56,6 +57,7 @@ use crate::grpc;
 use crate::identity::{Authority, IdentityFiles, NodeIdentity, keep_fresh};
 use crate::janitor;
 use crate::listen;
+use crate::listeners::Listeners;
 use crate::lock::DataLock;
 use crate::metrics;
 use crate::nats::{BothAgents, Nats};
@@ -87,31 +89,6 @@ pub fn raft_options(config: &Config, identity: &NodeIdentity) -> raft::Options {
         TimingProfile::SlowDisk => Timing::SLOW_DISKS,
     };
     options
-}
-
-/// The ports of a replica, open before anything else: a port that is taken is the most common mistake.
-struct Listeners {
-    api: TcpListener,
-    peer: TcpListener,
-    agent: TcpListener,
-    probes: Option<TcpListener>,
-}
-
-impl Listeners {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = |key: &'static str, address: std::net::SocketAddr| async move {
-            TcpListener::bind(address).await.with_context(|| format!("listen on {key}.listen = {address}"))
-        };
-        Ok(Self {
-            api: bind("api", config.api.listen).await?,
-            peer: bind("peer", config.peer.listen).await?,
-            agent: bind("agent", config.agent.listen).await?,
-            probes: match config.metrics {
-                Some(address) => Some(bind("metrics", address).await?),
-                None => None,
-            },
-        })
-    }
 }
 
 /// What tells a replica to stop.
@@ -213,7 +190,7 @@ impl Replica {
             peers: peers.clone(),
             ears: Arc::new(Ears::default()),
             alerts,
-            nats: config.nats.clone().map(|nats| Nats::new(nats, &config.data_dir, log.clone(), kek.clone())),
+            nats: nats_of(&config, &kek, &blobs),
         });
         let hub = AgentHub::new(hub_parts(&agent_side), HubOptions::default(), doors.clone());
         let agents = RemoteAgents::new(hub.clone(), agent_side.clone());
@@ -246,6 +223,7 @@ impl Replica {
         self.start_peer_port(&membership, listeners.peer)?;
         self.start_agent_port(listeners.agent);
         self.start_api(&membership, listeners.api)?;
+        self.start_blob_port(listeners.blobs);
         if let Some(listener) = listeners.probes {
             probes::start(&self.doors, listener, self.node.clone(), self.log.clone(), self.hub.clone());
         }
@@ -351,6 +329,13 @@ impl Replica {
 
     fn start_agent_port(&self, listener: TcpListener) {
         self.serve(&self.doors, "agent port", listener, PortKind::Agent, router(self.hub.agent_routes()));
+    }
+
+    /// Serves blobs to agents of BOSH's, where there may be any.
+    fn start_blob_port(&self, listener: Option<TcpListener>) {
+        if let (Some(listener), Some(nats)) = (listener, &self.agent_side.nats) {
+            self.serve(&self.doors, "blob port", listener, PortKind::Api, nats.blobs.routes());
+        }
     }
 
     fn start_api(&self, membership: &Membership, listener: TcpListener) -> anyhow::Result<()> {
@@ -469,6 +454,12 @@ impl Replica {
             Err(_) => error!("the stop took too long; what is committed is safe"),
         }
     }
+}
+
+fn nats_of(config: &Config, kek: &Kek, blobs: &Arc<FleetBlobs>) -> Option<Arc<Nats>> {
+    let nats = config.nats.clone()?;
+    let desk = BlobDesk::new(config.blob_port.clone(), blobs.clone(), kek);
+    Some(Nats::new(nats, &config.data_dir, blobs.log().clone(), kek.clone(), desk))
 }
 
 fn hub_parts(side: &Arc<AgentSide>) -> HubParts {

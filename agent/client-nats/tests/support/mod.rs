@@ -10,9 +10,9 @@ mod server;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_client_nats::{LongTexts, NatsAgents, Options, users};
+use agent_client_nats::{AgentBlobs, LongTexts, NatsAgents, Options, users};
 use async_trait::async_trait;
-use model::AgentId;
+use model::{AgentId, BlobDigest};
 use owned_tasks::OwnedTasks;
 
 pub use authority::Authority;
@@ -42,11 +42,24 @@ impl LongTexts for Texts {
     }
 }
 
+/// Blobs that agents fetch by themselves, from the blobstore of their settings.
+pub struct NoUrls;
+
+impl AgentBlobs for NoUrls {
+    fn url_to_get(&self, _agent: &AgentId, _blob: &BlobDigest) -> Option<String> {
+        None
+    }
+}
+
 impl Replica {
     pub async fn start(server: &NatsServer, book: &Arc<Book>) -> Self {
+        Self::with_blobs(server, book, Arc::new(NoUrls)).await
+    }
+
+    pub async fn with_blobs(server: &NatsServer, book: &Arc<Book>, blobs: Arc<dyn AgentBlobs>) -> Self {
         let tasks = OwnedTasks::new();
-        let options = options(server, users::DIRECTOR);
-        let agents = NatsAgents::connect(options, book.clone(), Arc::new(Texts), &tasks).await.unwrap();
+        let (options, book, texts) = (options(server, users::DIRECTOR), book.clone(), Arc::new(Texts));
+        let agents = NatsAgents::connect(options, book, texts, blobs, &tasks).await.unwrap();
         Self { agents, tasks }
     }
 }

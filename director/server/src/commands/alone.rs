@@ -108,9 +108,9 @@ impl Alone {
 
 /// Returns the names under which this replica is reached.
 pub fn own_names(config: &Config) -> Names {
-    Names::of_addresses(
-        [&config.api.advertise, &config.peer.advertise, &config.agent.advertise].map(String::as_str),
-    )
+    let ports = [&config.api, &config.peer, &config.agent];
+    let ports = ports.into_iter().chain(config.blob_port.as_ref().map(|blobs| &blobs.port));
+    Names::of_addresses(ports.map(|port| port.advertise.as_str()))
 }
 
 /// Returns the row of the replica of a configuration.

@@ -199,7 +199,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         .as_mut()
         .map_or(LATE_CALLS_SECONDS, |clouds| clouds.number("late_calls_seconds", LATE_CALLS_SECONDS));
     let cpi = cpi(clouds, base);
-    let blobs = blobs(root.optional_section("blobs"));
+    let (blobs, blob_port) = blobs(root.optional_section("blobs"));
     let snapshots = disks(root.optional_section("disks"));
     let ssh_gateway = root.section("ssh").and_then(ssh_gateway);
     let kek_file = root.needed_section("secrets").and_then(|mut secrets| {
@@ -227,6 +227,7 @@ fn root_of(root: &mut Section, base: &Path) -> Option<Config> {
         cpi: cpi?,
         late_calls: Duration::from_secs(late_calls.into()),
         blobs,
+        blob_port,
         snapshots,
         ssh_gateway,
         kek_file: base.join(kek_file?),
@@ -274,9 +275,15 @@ fn time_of_day(text: &str) -> Option<Duration> {
 }
 
 fn port(mut section: Section) -> Option<Port> {
+    let port = port_of(&mut section);
+    section.end();
+    port
+}
+
+fn port_of(section: &mut Section) -> Option<Port> {
     let listen = section.address("listen");
     let advertise = section.text("advertise");
-    let port = match (listen, advertise) {
+    match (listen, advertise) {
         (listen, Some(text)) => {
             let port = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
             let good = port.is_some_and(|(host, _)| !host.is_empty());
@@ -291,9 +298,7 @@ fn port(mut section: Section) -> Option<Port> {
         }
         (Some(listen), None) => Some(Port { listen, advertise: listen.to_string() }),
         (None, None) => None,
-    };
-    section.end();
-    port
+    }
 }
 
 fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
@@ -352,13 +357,18 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
     cpi
 }
 
-fn blobs(mut section: Section) -> BlobLimits {
+fn blobs(mut section: Section) -> (BlobLimits, Option<BlobPort>) {
     let limits = BlobLimits {
         upload_bytes_max: mebibytes(section.number("upload_mib_max", UPLOAD_MIB_MAX)),
         keep_free_bytes: mebibytes(section.number("keep_free_mib", KEEP_FREE_MIB)),
     };
+    let is_served = section.table.contains_key("listen") || section.table.contains_key("advertise");
+    let port = is_served.then(|| port_of(&mut section)).flatten();
+    if !is_served {
+        section.asked.extend(["listen", "advertise"]);
+    }
     section.end();
-    limits
+    (limits, port.map(|port| BlobPort { port }))
 }
 
 fn log(mut section: Section) -> (LogFormat, String) {

@@ -222,3 +222,17 @@ fn a_bus_without_a_port_would_end_the_agents_that_are_told_of_it() {
         assert!(error.contains(says), "{says} in {error}");
     }
 }
+
+#[test]
+fn the_port_of_blobs_is_closed_unless_it_is_named() {
+    let with = |keys: &str| parse(&format!("{GOOD}\n[blobs]\n{keys}"));
+    assert_eq!(with("").unwrap().blob_port, None);
+    let open = with("listen = \"0.0.0.0:25250\"\nadvertise = \"d1.example:25250\"\n").unwrap();
+    let port = open.blob_port.clone().unwrap().port;
+    assert_eq!((port.listen.port(), port.advertise.as_str()), (25250, "d1.example:25250"));
+    assert!(crate::commands::own_names(&open).hosts.contains(&"d1.example".to_owned()));
+    let blind = with("listen = \"0.0.0.0:25250\"\n").unwrap_err().to_string();
+    assert!(blind.contains("blobs.advertise: `` should be given"), "{blind}");
+    let deaf = with("advertise = \"d1.example:25250\"\n").unwrap_err().to_string();
+    assert!(deaf.contains("blobs.listen: is missing"), "{deaf}");
+}

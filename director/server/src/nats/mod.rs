@@ -4,7 +4,7 @@
 //! The fleet's authority issues the certificates of all who speak there: the directors, and each agent when its VM is made. Which
 //! agents may speak is no list of its own: those whose VMs the state has, from before they are created until they are deleted.
 //!
-//! Not here: how they are spoken to (`agent-client-nats`). Not anywhere yet: a blobstore that they can fetch from.
+//! Not here: how they are spoken to (`agent-client-nats`), and how they come to blobs (`agent_blobs`).
 //!
 //! Read next: `book.rs`, `both.rs`, `users.rs`.
 
@@ -34,6 +34,7 @@ pub use both::BothAgents;
 
 use self::book::Book;
 use self::own_ears::OwnEars;
+use crate::agent_blobs::BlobDesk;
 use crate::agents::AgentSide;
 use crate::config::NatsConfig;
 use crate::files::write_private;
@@ -55,11 +56,13 @@ pub struct Nats {
     folder: PathBuf,
     log: RaftLog,
     kek: Kek,
+    /// How they come to blobs.
+    pub blobs: Arc<BlobDesk>,
     /// There once the fleet's authority is known.
     agents: OnceLock<NatsAgents>,
 }
 
-/// They leave no texts: they have no blobstore of ours yet.
+/// They leave no texts: they can bring no blob yet.
 struct NoTexts;
 
 #[async_trait]
@@ -71,8 +74,14 @@ impl LongTexts for NoTexts {
 
 impl Nats {
     /// Makes it, connected to nothing yet.
-    pub fn new(config: NatsConfig, data_dir: &Path, log: RaftLog, kek: Kek) -> Arc<Self> {
-        Arc::new(Self { config, folder: data_dir.join("nats"), log, kek, agents: OnceLock::new() })
+    pub fn new(
+        config: NatsConfig,
+        data_dir: &Path,
+        log: RaftLog,
+        kek: Kek,
+        blobs: Arc<BlobDesk>,
+    ) -> Arc<Self> {
+        Arc::new(Self { config, folder: data_dir.join("nats"), log, kek, blobs, agents: OnceLock::new() })
     }
 
     /// Returns whether an agent is one of BOSH's, by the stemcell that its VM was made from.
@@ -142,7 +151,8 @@ impl Nats {
         self.issue_own()?;
         if self.agents.get().is_none() {
             let book = Arc::new(Book(self.log.clone()));
-            let agents = NatsAgents::connect(self.options(DIRECTOR), book, Arc::new(NoTexts), tasks).await?;
+            let (options, blobs) = (self.options(DIRECTOR), self.blobs.clone());
+            let agents = NatsAgents::connect(options, book, Arc::new(NoTexts), blobs, tasks).await?;
             // Nobody else sets it.
             let _ = self.agents.set(agents);
         }

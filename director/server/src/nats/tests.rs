@@ -122,7 +122,8 @@ impl Server {
             users_file: Some(file("users.conf")),
             server_pid_file: Some(file("pid")),
         };
-        Nats::new(config, self.dir.path(), replica.log.clone(), replica.kek.clone())
+        let blobs = BlobDesk::new(None, replica.door.blobs.clone(), &replica.kek);
+        Nats::new(config, self.dir.path(), replica.log.clone(), replica.kek.clone(), blobs)
     }
 
     /// Connects with what a VM was given.
@@ -242,7 +243,8 @@ async fn an_agent_of_ours_is_none_of_bosh_s_and_nobody_on_the_bus_speaks_for_it(
         users_file: None,
         server_pid_file: None,
     };
-    let nats = Nats::new(config, dir.path(), replica.log.clone(), replica.kek.clone());
+    let blobs = BlobDesk::new(None, replica.door.blobs.clone(), &replica.kek);
+    let nats = Nats::new(config, dir.path(), replica.log.clone(), replica.kek.clone(), blobs);
     let (a1, heard) = (AgentId::new("a1"), Arc::new(Heard::default()));
     assert!(nats.mbus(&a1).is_none());
     assert!(users::authorised(&replica.log).is_empty());

@@ -1,0 +1,106 @@
+//! What is served on the port of blobs.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use model::{AgentId, BlobDigest};
+use release::{BlobError, Blobstore as _};
+use serde::Deserialize;
+use state::log::CommandLog as _;
+use tokio_util::io::ReaderStream;
+use tracing::{debug, warn};
+
+use super::signing::{Opens, Refused, Way};
+use super::{BlobDesk, now_unix};
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// What a URL has for its proof.
+#[derive(Deserialize)]
+struct Proof {
+    until: i64,
+    signature: String,
+}
+
+/// Why somebody gets nothing. They are told no more than what they must know: agents say on what they are told.
+#[derive(Debug, thiserror::Error)]
+enum Denied {
+    #[error(transparent)]
+    Url(#[from] Refused),
+    #[error("this agent has no VM any more")]
+    NoVm,
+    #[error("there is no such blob")]
+    NotFound,
+    #[error("this replica can't tell at the moment")]
+    Unavailable,
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Url(_) | Self::NoVm => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, format!("{self}\n")).into_response()
+    }
+}
+
+pub(super) fn routes(desk: Arc<BlobDesk>) -> Router {
+    Router::new().route("/agents/{agent}/blobs/{blob}", get(fetch)).with_state(desk)
+}
+
+async fn fetch(
+    Shared(desk): Shared<Arc<BlobDesk>>,
+    Path((agent, blob)): Path<(AgentId, String)>,
+    Query(proof): Query<Proof>,
+) -> Result<Response, Denied> {
+    let opens = Opens { way: Way::Get, agent: &agent, blob: &blob };
+    desk.urls.check(opens, proof.until, &proof.signature, now_unix())?;
+    desk.admit(&agent).await?;
+    desk.content(&agent, &BlobDigest::new(blob)).await
+}
+
+impl BlobDesk {
+    /// Sends an agent away whose VM is gone. Before that, this replica has to know everything.
+    async fn admit(&self, agent: &AgentId) -> Result<(), Denied> {
+        if self.vm(agent).is_some() {
+            return Ok(());
+        }
+        self.log.read_barrier().await.map_err(|error| {
+            warn!(agent = %agent, error = %error, "nobody can tell whether an agent that wants a blob has a VM");
+            Denied::Unavailable
+        })?;
+        self.vm(agent).map(|_| ()).ok_or(Denied::NoVm)
+    }
+
+    /// Answers with a blob, wherever in the fleet it is. One that turns out to be damaged ends before its end.
+    async fn content(&self, agent: &AgentId, blob: &BlobDigest) -> Result<Response, Denied> {
+        let denied = |error: BlobError| match error {
+            BlobError::NotFound { .. } | BlobError::InvalidDigest { .. } => {
+                debug!(agent = %agent, blob = %blob, "an agent asks for a blob that there is not");
+                Denied::NotFound
+            }
+            error => {
+                warn!(agent = %agent, blob = %blob, error = %error, "an agent does not get a blob");
+                Denied::Unavailable
+            }
+        };
+        let reader = self.blobs.get(blob).await.map_err(denied)?;
+        let stat = self.blobs.stat(blob).await.map_err(denied)?;
+        let headers = stat.map(|stat| [(CONTENT_LENGTH, stat.bytes.to_string())]);
+        let kind: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/octet-stream")];
+        let body = Body::from_stream(ReaderStream::with_capacity(reader, PIECE_BYTES));
+        Ok(match headers {
+            Some(length) => (kind, length, body).into_response(),
+            None => (kind, body).into_response(),
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! The port of blobs as agents and strangers meet it.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use model::plan::Plan;
+use state::command::{Command, Outcome};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::config::Port;
+use crate::test_support::replica::Replica;
+use crate::test_support::state::{
+    EPOCH, commit, create_vm, delete_vm, deploy, finished, plan_of, queue, started, vm_created,
+};
+
+/// An agent's view of a replica.
+struct Served {
+    replica: Replica,
+    task: model::TaskId,
+    desk: Arc<BlobDesk>,
+}
+
+impl Served {
+    /// Has the VM of agent `a1` run, from one of BOSH's stemcells.
+    async fn start(api_version: u32) -> Self {
+        let replica = Replica::start().await;
+        let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
+        let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
+        replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
+        let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
+        let mut plan = Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
+        plan.targets[0].spec.stemcell.name = "bosh-aws-xen-hvm-ubuntu-jammy-go_agent".into();
+        plan.targets[0].spec.stemcell.api_version = api_version;
+        replica.must(commit(task, plan)).await;
+        let records = vec![started(1, 0, 1), finished(1, 0, 1, vm_created("vm-1"))];
+        replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+        let port = Port { listen: "127.0.0.1:0".parse().unwrap(), advertise: "d1.example:25250".into() };
+        let desk = BlobDesk::new(Some(BlobPort { port }), replica.door.blobs.clone(), &replica.kek);
+        Self { replica, task, desk }
+    }
+
+    async fn delete_vm(&self) {
+        let records = vec![started(1, 1, 1), finished(1, 1, 1, model::step::StepOutcome::Done)];
+        self.replica.must(Command::StepRecords { task: self.task, epoch: EPOCH, records }).await;
+    }
+
+    async fn store(&self, content: &[u8]) -> BlobDigest {
+        use release::Blobstore as _;
+        self.replica.door.blobs.put(&mut &content[..]).await.unwrap().digest
+    }
+
+    async fn send(&self, method: &str, path: &str) -> (StatusCode, Vec<u8>) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let answer = self.desk.routes().oneshot(request).await.unwrap();
+        let status = answer.status();
+        (status, to_bytes(answer.into_body(), 1 << 20).await.unwrap().to_vec())
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Vec<u8>) {
+        self.send("GET", path).await
+    }
+
+    fn url(&self, blob: &BlobDigest) -> String {
+        let url = self.desk.url_to_get(&"a1".into(), blob).expect("it takes URLs");
+        url.strip_prefix("https://d1.example:25250").expect("it names this replica").to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_gets_the_blob_of_its_url_as_long_as_its_vm_is_there() {
+    let port = Served::start(3).await;
+    let content: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
+    let blob = port.store(&content).await;
+    let url = port.url(&blob);
+    assert_eq!(port.get(&url).await, (StatusCode::OK, content));
+    let gone = port.url(&BlobDigest::new("0".repeat(64)));
+    assert_eq!(port.get(&gone).await.0, StatusCode::NOT_FOUND);
+    port.delete_vm().await;
+    assert_eq!(port.get(&url).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(port.desk.url_to_get(&"a1".into(), &blob), None);
+    port.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_that_was_changed_opens_nothing() {
+    let port = Served::start(3).await;
+    let (blob, secret) = (port.store(b"for a1").await, port.store(b"for others").await);
+    let url = port.url(&blob);
+    for way in ["PUT", "POST", "DELETE"] {
+        assert_eq!(port.send(way, &url).await.0, StatusCode::METHOD_NOT_ALLOWED, "{way}");
+    }
+    let (path, query) = url.split_once('?').unwrap();
+    let (until, signature) = query.strip_prefix("until=").unwrap().split_once("&signature=").unwrap();
+    let later = until.parse::<i64>().unwrap() + 1;
+    let (agent, old) = (AgentId::new("a1"), now_unix());
+    let over = port.desk.urls.path(Opens { way: Way::Get, agent: &agent, blob: blob.as_str() }, old);
+    for (changed, status) in [
+        (url.replace(blob.as_str(), secret.as_str()), StatusCode::FORBIDDEN),
+        (url.replace("/a1/", "/a2/"), StatusCode::FORBIDDEN),
+        (format!("{path}?until={later}&signature={signature}"), StatusCode::FORBIDDEN),
+        (format!("{path}?until={until}&signature={}", "A".repeat(43)), StatusCode::FORBIDDEN),
+        (format!("{path}?until={until}&signature="), StatusCode::FORBIDDEN),
+        (over, StatusCode::FORBIDDEN),
+        (path.to_owned(), StatusCode::BAD_REQUEST),
+        (format!("{path}?until=never&signature={signature}"), StatusCode::BAD_REQUEST),
+        (format!("/agents/a1/blobs/..%2F..%2Fkek?{query}"), StatusCode::FORBIDDEN),
+        (format!("/agents/a1/blobs/../../kek?{query}"), StatusCode::NOT_FOUND),
+    ] {
+        let (found, body) = port.get(&changed).await;
+        assert_eq!(found, status, "{changed}");
+        assert!(!String::from_utf8_lossy(&body).contains(signature), "{changed}");
+    }
+    // Even a director's own signature leads to no file.
+    let wild = port.url(&BlobDigest::new("../../kek"));
+    assert_eq!(port.get(&wild).await.0, StatusCode::NOT_FOUND);
+    port.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_urls_has_no_credentials_and_older_agents_get_no_url() {
+    let port = Served::start(3).await;
+    let blobstore = port.desk.blobstore(&"a1".into(), "CA".into()).unwrap();
+    let expected = Blobstore { endpoint: "https://d1.example:25250".into(), authorities_pem: "CA".into() };
+    assert_eq!(blobstore, expected);
+    let closed = BlobDesk::new(None, port.replica.door.blobs.clone(), &port.replica.kek);
+    assert_eq!(closed.url_to_get(&"a1".into(), &"b".into()), None, "there is no port");
+    assert_eq!(closed.blobstore(&"a1".into(), "CA".into()), None);
+    port.replica.stop().await;
+    let older = Served::start(2).await;
+    assert_eq!(older.desk.url_to_get(&"a1".into(), &"b".into()), None);
+    older.replica.stop().await;
+}
