@@ -8,6 +8,7 @@ use anyhow::Result;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use sha1::{Digest as _, Sha1};
 use tar::{Builder, EntryType, Header};
 
 /// A tarball in the making.
@@ -59,4 +60,18 @@ impl Forge {
         fs::write(&path, gzip.finish()?)?;
         Ok(path)
     }
+}
+
+/// Writes a stemcell with an empty image, as BOSH's makers would call it.
+pub fn stemcell(path: &Path, name: &str, api_version: u32) -> Result<PathBuf> {
+    let image = b"an empty test stemcell";
+    let digest: String = Sha1::digest(image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let manifest = format!(
+        "name: {name}\nversion: '1'\noperating_system: toronto-os\nsha1: {digest}\nbosh_protocol: 1\n\
+         api_version: {api_version}\nstemcell_formats: [dummy]\ncloud_properties: {{}}\n",
+    );
+    let mut forge = Forge::default();
+    forge.entry(EntryType::Regular, "stemcell.MF", "", manifest.as_bytes())?;
+    forge.entry(EntryType::Regular, "image", "", image)?;
+    forge.write(path.to_owned())
 }

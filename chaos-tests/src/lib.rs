@@ -1,6 +1,6 @@
 //! Proofs under failure: fleets of real processes, and what happens to them.
 //!
-//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]; [`bosh`] is one at the `bosh` CLI, over [`rest`]), a simulated cloud ([`sim`], and behind an executable [`sim_cpi`]), things
+//! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]; [`bosh`] is one at the `bosh` CLI, over [`rest`]), a simulated cloud ([`sim`], and behind an executable [`sim_cpi`]), the bus of BOSH's agents ([`bus`]), things
 //! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
 //! be done to a fleet ([`nemesis`]), and schedules of that, drawn by chance ([`schedule`]). The stories are in `tests/`,
 //! one per file; the measurements are `src/bin/bench`, and `src/bin/chaos` plays schedules. Deliberately *not* here: anything
@@ -12,6 +12,7 @@
 //! Read next: [`cluster::Cluster`], then `tests/leader_killed_during_deploy.rs`; `docs/chaos.md` tells how to play.
 
 pub mod bosh;
+pub mod bus;
 pub mod checks;
 pub mod client;
 pub mod cluster;

@@ -25,6 +25,8 @@ pub enum Need {
     Sudo,
     /// Enters a VM.
     Nsenter,
+    /// The bus of BOSH's agents.
+    Nats,
 }
 
 impl Need {
@@ -38,6 +40,7 @@ impl Need {
             Self::Sshd => "sshd",
             Self::Sudo => "sudo",
             Self::Nsenter => "nsenter",
+            Self::Nats => "nats-server",
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Ground {
     pub cloud: CloudKind,
     /// What the fleet is called, if it matters.
     pub fleet: Option<&'static str>,
+    /// Beside each replica runs a NATS server, for VMs with BOSH's agent. See [`crate::needs::Need::Nats`].
+    pub has_bus: bool,
     /// What every configuration has beside the usual.
     pub extra: String,
     /// Replicas are as patient with each other as on slow disks.
@@ -60,6 +62,7 @@ impl Ground {
             size,
             cloud,
             fleet: None,
+            has_bus: false,
             extra: String::new(),
             is_patient: false,
             can_go_wrong: false,

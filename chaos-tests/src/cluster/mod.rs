@@ -19,6 +19,7 @@ use self::cloud::Cloud;
 pub use self::ground::{CloudKind, Ground};
 use self::replica::Replica;
 pub use self::replica::free_ports;
+use crate::bus::Bus;
 use crate::client::{Client, Credentials};
 use crate::lab::{Lab, Port};
 use crate::machine::{Machine, Preload, SmallDisk};
@@ -41,6 +42,7 @@ pub struct Cluster {
     // Dropped in this order: replicas first, since they would bring VMs back.
     replicas: Vec<Replica>,
     cloud: Cloud,
+    bus: Option<Bus>,
     credentials: Option<Credentials>,
     folder: TempDir,
     /// What every configuration has beside the usual.
@@ -81,8 +83,17 @@ impl Cluster {
         for _ in 1..size {
             let number = cluster.add().await?;
             cluster.wait_for_voter(number).await?;
+            cluster.start_bus(number).await?;
         }
         Ok(cluster)
+    }
+
+    async fn start_bus(&mut self, number: usize) -> Result<()> {
+        let data = self.folder_of(number).join("data");
+        match &mut self.bus {
+            Some(bus) => bus.start(number, &data).await,
+            None => Ok(()),
+        }
     }
 
     /// Returns a fleet without replicas: for whoever wants to see how the first one comes to be. See [`Cluster::prepare`].
@@ -93,9 +104,11 @@ impl Cluster {
     fn empty_on(mut ground: Ground) -> Result<Self> {
         let folder = ground.take_folder()?;
         let cloud = Cloud::start(&ground.cloud, folder.path())?;
+        let bus = ground.has_bus.then(|| Bus::new(folder.path().join("bus"), ground.size)).transpose()?;
         Ok(Self {
             replicas: Vec::new(),
             cloud,
+            bus,
             credentials: None,
             extra: ground.extra,
             timing: if ground.is_patient { "slow-disk" } else { "default" },
@@ -117,7 +130,8 @@ impl Cluster {
         ensure!(init.status.success(), "init failed: {}", String::from_utf8_lossy(&init.stderr));
         self.credentials = Some(Credentials::from_profile(&profile)?);
         self.run(number)?;
-        self.wait_for_voter(number).await
+        self.wait_for_voter(number).await?;
+        self.start_bus(number).await
     }
 
     /// Lays out one more replica's folder: a configuration, nothing else. Returns its number; the first one's is 1.
@@ -143,7 +157,9 @@ impl Cluster {
         let port = self.lab.as_ref().map(|lab| lab.plug(number)).transpose()?;
         let host = if port.is_some() { Lab::address(number) } else { Ipv4Addr::LOCALHOST };
         let replica = Replica { process: None, port, disk, folder, host, ports };
-        fs::write(replica.config(), replica.config_text(number, self.timing, &self.cloud, &self.extra))?;
+        let bus = self.bus.as_ref().map(|bus| bus.config_text(number)).unwrap_or_default();
+        let extra = format!("{}{bus}", self.extra);
+        fs::write(replica.config(), replica.config_text(number, self.timing, &self.cloud, &extra))?;
         self.replicas.push(replica);
         Ok(number)
     }
@@ -428,6 +444,11 @@ impl Cluster {
     /// Returns the simulated cloud.
     pub fn sim(&self) -> &SimCloud {
         self.cloud.sim().expect("this fleet's cloud is the simulated one")
+    }
+
+    /// Returns the NATS servers.
+    pub fn bus(&mut self) -> &mut Bus {
+        self.bus.as_mut().expect("this fleet has a bus")
     }
 
     /// Returns the executable of the simulated cloud.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use cpi_api::CreateVm;
 use dagent::{Agent, AgentParts, Behaviour, DirectorBlobs, Kept, Link, Notices, Storage};
-use model::VmCid;
 use model::agent_settings::{AgentSettings, AgentVm};
+use model::{AgentId, VmCid};
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::bosh_agent;
 use crate::calls::AgentCalls;
 use crate::machine::{SimMachine, Surroundings};
 
@@ -47,7 +48,8 @@ impl Agents for () {
     }
 }
 
-/// Agents that speak the real protocol to whatever directors their VM was told of.
+/// Agents that speak the real protocol to whatever directors their VM was told of: ours, and BOSH's where the VM is told of a
+/// bus.
 pub struct Fleet {
     tasks: OwnedTasks,
     running: Mutex<BTreeMap<VmCid, CancellationToken>>,
@@ -103,9 +105,18 @@ impl Agents for Fleet {
         let storage = Storage::Kept(self.disks().entry(vm.clone()).or_default().clone());
         self.running().insert(vm, stop.clone());
         let (dialing, around) = (self.dialing.clone(), self.around.clone());
+        let on_a_bus = bosh_agent::Settings::in_env(&request.bootstrap.into_env(&request.env));
         self.tasks.spawn("simulated agent", OnExit::Ignore, move |_| async move {
+            let life = async {
+                tokio::time::sleep(boot).await;
+                let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
+                match on_a_bus {
+                    Some(bus) => live_on_a_bus(settings.agent_id, bus, behaviour, around).await,
+                    None => live(settings, storage, tasks, behaviour, &dialing, around).await,
+                }
+            };
             tokio::select! {
-                () = live(settings, storage, tasks, (boot, action), &dialing, around) => {}
+                () = life => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -135,15 +146,13 @@ async fn live(
     settings: AgentSettings,
     storage: Storage,
     tasks: OwnedTasks,
-    (boot, action): (Duration, Duration),
+    behaviour: Behaviour,
     dialing: &Semaphore,
     around: Surroundings,
 ) {
-    tokio::time::sleep(boot).await;
     let agent_id = settings.agent_id.clone();
     let link = Link::default();
     let blobs = Arc::new(DirectorBlobs::new(link.clone()));
-    let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
     let machine = Arc::new(SimMachine::new(agent_id.clone(), behaviour, blobs, around));
     let notices = Arc::new(Notices::default());
     let parts = AgentParts { settings, machine, storage, link, notices };
@@ -158,5 +167,16 @@ async fn live(
     }
     if let Err(error) = agent.run(stop).await {
         warn!(agent = %agent_id, %error, "a simulated agent has ended");
+    }
+}
+
+async fn live_on_a_bus(
+    agent: AgentId,
+    settings: bosh_agent::Settings,
+    behaviour: Behaviour,
+    around: Surroundings,
+) {
+    if let Err(error) = bosh_agent::live(agent.clone(), settings, behaviour, around).await {
+        warn!(%agent, error = format!("{error:#}"), "a simulated agent of BOSH's has ended");
     }
 }

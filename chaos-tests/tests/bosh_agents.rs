@@ -1,0 +1,71 @@
+//! VMs with BOSH's own agent, over a bus of three servers of which one dies, beside VMs with ours: a leader killed in the
+//! middle of a deploy is as little of an event as ever.
+
+use anyhow::{Result, ensure};
+use chaos_tests::cluster::{CloudKind, Cluster, Ground};
+use chaos_tests::deploying::Deploying;
+use chaos_tests::forge;
+use chaos_tests::needs::{self, Need};
+use chaos_tests::workload::{Net, ReleaseFolder, upload_base, write_file};
+use cpi_sim::{Chances, Knobs, Span};
+
+/// A cloud that takes its time, so that there is a middle in everything.
+fn knobs() -> Knobs {
+    Knobs {
+        calls: Chances { latency: Span { min_ms: 10, max_ms: 30 }, ..Chances::default() },
+        boot: Span { min_ms: 10, max_ms: 30 },
+        action: Span { min_ms: 10, max_ms: 30 },
+        ..Knobs::default()
+    }
+}
+
+/// Returns a deployment with a group on either stemcell.
+fn manifest(instances: usize, text: &str) -> String {
+    let group = |name: &str, stemcell: &str| {
+        format!(
+            "- {{name: {name}, azs: [z1], instances: {instances}, vm_type: small, stemcell: {stemcell}, \
+             persistent_disk_type: small, networks: [{{name: default}}], \
+             jobs: [{{name: greeter, release: greeter}}], env: {{bosh: {{remark: {text}}}}}}}\n"
+        )
+    };
+    format!(
+        "name: both\nreleases: [{{name: greeter, version: latest}}]\n\
+         stemcells:\n- {{alias: ours, os: directorate-host, version: '1.0'}}\n\
+         - {{alias: bosh, os: toronto-os, version: '1'}}\n\
+         update: {{canaries: 1, max_in_flight: 1, canary_watch_time: 100-30000, update_watch_time: 100-30000}}\n\
+         instance_groups:\n{}{}",
+        group("ours", "ours"),
+        group("bosh", "bosh"),
+    )
+}
+
+#[tokio::test]
+async fn either_agent_is_served_while_a_leader_and_a_bus_server_die() -> Result<()> {
+    if !needs::met(&[Need::Ruby, Need::Nats]) {
+        return Ok(());
+    }
+    let cloud = CloudKind::Sim { seed: 3, knobs: knobs() };
+    let mut cluster = Cluster::start_on(Ground { has_bus: true, ..Ground::new(3, cloud) }).await?;
+    upload_base(&cluster, Net::Simulated).await?;
+    let stemcell = forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?;
+    cluster.operate(&["upload-stemcell", stemcell.to_str().unwrap_or_default()]).await?;
+    let release = ReleaseFolder::new(&cluster, "greeter")?;
+    release.job("greeter", &[], "hello")?;
+    let archive = release.archive()?;
+    cluster.operate(&["upload-release", archive.to_str().unwrap_or_default()]).await?;
+
+    let file = write_file(&cluster, "both.yml", &manifest(2, "first"))?;
+    let mut deploying = Deploying::start(&cluster, "both", &file)?;
+    deploying.printed(4).await?;
+    let leader = cluster.leader().await?;
+    cluster.kill(leader)?;
+    cluster.bus().kill(leader)?;
+    deploying.end().await?.check_complete(&cluster).await?;
+    let instances = cluster.client()?.instances("both").await?;
+    ensure!(instances.len() == 4, "{instances:?}");
+    for instance in instances {
+        ensure!(instance.process_state == "running" && instance.update_completed, "{instance:?}");
+    }
+    cluster.operate(&["-d", "both", "delete-deployment"]).await?;
+    cluster.finish().await
+}
