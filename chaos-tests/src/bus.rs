@@ -22,6 +22,8 @@ struct Server {
     port: u16,
     /// For the other servers.
     routes: u16,
+    /// Where the replica beside it serves blobs.
+    blobs: u16,
     process: Option<Process>,
 }
 
@@ -33,22 +35,24 @@ impl Bus {
         write_certificates(&folder)?;
         let mut servers = Vec::new();
         for _ in 0..size {
-            let [port, routes, ..] = free_ports()?;
-            servers.push(Server { port, routes, process: None });
+            let [port, routes, blobs, _] = free_ports()?;
+            servers.push(Server { port, routes, blobs, process: None });
         }
         Ok(Self { folder, servers })
     }
 
-    /// Returns what a replica's configuration says of it.
+    /// Returns what a replica's configuration says of it, and of where it serves blobs for agents on it.
     pub fn config_text(&self, number: usize) -> String {
         let urls: Vec<String> =
             self.servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.port)).collect();
         let file = |name: &str| self.folder.join(name).display().to_string();
         format!(
-            "[nats]\nurls = {urls:?}\nca_file = {:?}\nusers_file = {:?}\nserver_pid_file = {:?}\n",
+            "[nats]\nurls = {urls:?}\nca_file = {:?}\nusers_file = {:?}\nserver_pid_file = {:?}\n\
+             [blobs]\nlisten = \"127.0.0.1:{}\"\n",
             file("ca.pem"),
             file(&format!("users-{number}.conf")),
             file(&format!("server-{number}.pid")),
+            self.servers[number - 1].blobs,
         )
     }
 

@@ -38,6 +38,8 @@ impl Layout {
         identity => "bosh/identity.json",
         /// Where directors were last known to be.
         endpoints => "bosh/endpoints.json",
+        /// What the machine was told about itself.
+        settings => "bosh/settings.json",
         /// The highest epoch heard of.
         epoch => "bosh/epoch",
         /// Recorded requests.

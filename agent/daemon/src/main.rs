@@ -1,4 +1,4 @@
-//! `dagent --settings FILE [--base-dir DIR]`: the agent of the machine that it runs on.
+//! `dagent {--settings FILE | --config FILE} [--base-dir DIR]`: the agent of the machine that it runs on.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use dagent::{BASE_DIR, Settings, agent_of_this_machine, children};
+use dagent::{BASE_DIR, Layout, Sources, agent_of_this_machine, children, read_settings};
 use model::agent_settings::SWITCHED_OFF;
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,8 +22,11 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 #[command(version)]
 struct Options {
     /// The settings file that the CPI wrote.
-    #[arg(long)]
-    settings: PathBuf,
+    #[arg(long, required_unless_present = "config", conflicts_with = "config")]
+    settings: Option<PathBuf>,
+    /// BOSH's `agent.json`, which says where settings are: a file, a drive, a cloud's metadata.
+    #[arg(long, short = 'C')]
+    config: Option<PathBuf>,
     /// The directory below which everything is installed.
     #[arg(long, default_value = BASE_DIR)]
     base_dir: PathBuf,
@@ -37,10 +40,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let filter = EnvFilter::try_new(&options.log).context("the log filter can't be read")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let text = std::fs::read(&options.settings)
-        .with_context(|| format!("cannot read settings `{}`", options.settings.display()))?;
-    let settings: Settings = serde_json::from_slice(&text)
-        .with_context(|| format!("cannot understand settings `{}`", options.settings.display()))?;
     let base_dir =
         std::path::absolute(&options.base_dir).context("the base directory has no absolute path")?;
 
@@ -49,6 +48,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         warn!(error = %error, "orphans of jobs will not come to the agent");
     }
     tasks.spawn("reaper", OnExit::Ignore, children::reap_orphans);
+    let settings = match (&options.settings, &options.config) {
+        (Some(file), _) => read_settings(file)?,
+        (None, Some(config)) => Sources::open(config)?.settings(&Layout::new(&base_dir)).await?,
+        // One of them is required.
+        (None, None) => anyhow::bail!("neither --settings nor --config"),
+    };
     let off = CancellationToken::new();
     let agent = agent_of_this_machine(settings, &base_dir, tasks.clone(), off.clone())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

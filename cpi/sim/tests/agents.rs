@@ -204,6 +204,7 @@ fn request(director: &Director, stemcell: &StemcellCid, n: u16) -> CreateVm {
             authorities_pem: director.authority_pem.clone(),
             token: TOKEN.into(),
             mbus: None,
+            blobstore: None,
         },
     }
 }
