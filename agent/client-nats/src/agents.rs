@@ -19,6 +19,9 @@ use crate::message::{self, Message};
 use crate::options::{ConnectError, Options};
 use crate::submission::{Desk, Repeat, Submitted, repeat};
 
+/// Pause before the first question how a request fares. Most are short, and an instance has a dozen of them one after the other.
+const POLL_FIRST: Duration = Duration::from_millis(50);
+
 /// How long an agent may take to give something up.
 const CANCEL_WITHIN: Duration = Duration::from_secs(30);
 
@@ -144,12 +147,15 @@ impl NatsAgents {
     async fn poll(&self, agent: &AgentId, agent_task: &str, deadline: Instant) -> Polled {
         let task = [json!(agent_task)];
         let mut pauses = Pauses::until(deadline);
+        let mut pause = POLL_FIRST.min(self.desk.options.poll_every);
         loop {
             let is_time = match self.ask(agent, "get_task", &task, deadline).await {
                 Asked::Answer(Answer::NoSuchTask) => return Polled::Lost,
                 Asked::Answer(Answer::Running { .. }) => {
                     pauses.reset();
-                    pauses.after(self.desk.options.poll_every).await
+                    let is_time = pauses.after(pause).await;
+                    pause = (pause * 2).min(self.desk.options.poll_every);
+                    is_time
                 }
                 Asked::Answer(answer) => return Polled::Ended(self.ending(agent, answer).await),
                 Asked::NotSent(_) | Asked::Silence => pauses.next().await,

@@ -31,7 +31,7 @@ pub struct Options {
     pub certificate: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
-    /// Pause between two questions how a long request fares.
+    /// Longest pause between two questions how a request fares; the first ones are shorter.
     pub poll_every: Duration,
     /// How long an agent may take to say anything. One that is heard again later, and has no answer, has lost the request.
     pub answer_within: Duration,
