@@ -211,7 +211,8 @@ impl Reader {
     }
 }
 
-fn vitals_json(vitals: &serde_json::Value) -> Bytes {
+/// Returns vitals as they are handed on.
+pub(crate) fn vitals_json(vitals: &serde_json::Value) -> Bytes {
     if vitals.is_null() { Bytes::new() } else { vitals.to_string().into() }
 }
 

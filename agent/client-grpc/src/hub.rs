@@ -18,6 +18,7 @@ use crate::identity::IdentityService;
 use crate::ports::{BlobAccess, HeartbeatSink, Home, Identity, Placement, Relay};
 use crate::registry::Registry;
 use crate::relay::{Here, RelayService};
+use crate::told::Told;
 
 /// Largest message from or to an agent or about one. Rendered templates are the largest thing that travels in one.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -68,13 +69,15 @@ pub struct AgentHub {
     pub(crate) parts: HubParts,
     pub(crate) options: HubOptions,
     pub(crate) registry: Registry,
+    pub(crate) told: Told,
     pub(crate) tasks: OwnedTasks,
 }
 
 impl AgentHub {
     /// Makes a hub without streams. Its tasks run in `tasks` and end with them.
     pub fn new(parts: HubParts, options: HubOptions, tasks: OwnedTasks) -> Arc<Self> {
-        Arc::new(Self { parts, options, registry: Registry::new(options.trusted_for()), tasks })
+        let (registry, told) = (Registry::new(options.trusted_for()), Told::default());
+        Arc::new(Self { parts, options, registry, told, tasks })
     }
 
     /// Returns the services for the agent port: TLS with an optional client certificate, because enrolling has none

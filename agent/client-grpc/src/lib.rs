@@ -22,6 +22,7 @@ mod registry;
 mod relay;
 mod remote;
 mod reports;
+mod told;
 mod wire;
 
 pub use gateway::{AgentMessages, DirectorMessages};

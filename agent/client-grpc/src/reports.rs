@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use agent_api::Heartbeat;
 use bytes::Bytes;
 use futures::future::join_all;
 use model::{AgentId, NodeId};
 use proto::peer::v1::{RelayReport, RelayReportsRequest};
+use tokio::time::Instant;
 use tracing::debug;
 
+use crate::gateway::vitals_json;
 use crate::hub::AgentHub;
+use crate::registry::Report;
 use crate::remote::RemoteAgents;
 
 /// What an agent said of itself in its last heartbeat.
@@ -27,10 +31,22 @@ pub struct AgentReport {
 }
 
 impl AgentHub {
-    /// Returns what those of the agents whose streams are here said last.
+    /// Keeps what an agent said that has no stream anywhere, but tells this replica how it is on another way.
+    pub fn keep_report(&self, heartbeat: &Heartbeat) {
+        let report = Report {
+            job_state: heartbeat.job_state,
+            processes: heartbeat.processes,
+            vitals_json: vitals_json(&heartbeat.vitals),
+            at: Instant::now(),
+        };
+        self.told.keep(heartbeat.agent.clone(), report);
+    }
+
+    /// Returns what those of the agents said last that this replica hears.
     pub fn reports(&self, agents: &[AgentId]) -> BTreeMap<AgentId, AgentReport> {
         let report = |agent: &AgentId| {
-            let report = self.registry.stream(agent)?.report()?;
+            let heard = self.registry.stream(agent).and_then(|stream| stream.report());
+            let report = heard.or_else(|| self.told.report(agent))?;
             let age = report.at.elapsed();
             let job_state = report.job_state.name().to_owned();
             let (processes, vitals_json) = (report.processes, report.vitals_json);

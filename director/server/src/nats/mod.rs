@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use agent_api::HeartbeatSink;
+use agent_client_grpc::AgentHub;
 use agent_client_nats::users::{DIRECTOR, HEALTH, common_name};
 use agent_client_nats::{LongTexts, NatsAgents, Options, Reports};
 use anyhow::Context as _;
@@ -38,7 +38,6 @@ use crate::agent_blobs::BlobDesk;
 use crate::agents::AgentSide;
 use crate::config::NatsConfig;
 use crate::files::write_private;
-use crate::fleet::homes::Homes;
 use crate::fleet::log::RaftLog;
 use crate::identity::{Authority, NatsValid};
 use crate::secrets::Kek;
@@ -119,21 +118,15 @@ impl Nats {
     }
 
     /// Starts it, where `[nats]` is configured.
-    pub fn start(side: &Arc<AgentSide>, tasks: &OwnedTasks) {
+    pub fn start(side: &Arc<AgentSide>, hub: &Arc<AgentHub>, tasks: &OwnedTasks) {
         let Some(nats) = side.nats.clone() else { return };
-        let (sink, homes, owner) = (side.clone(), side.homes(), tasks.clone());
-        tasks.spawn("NATS", OnExit::StopNode, move |stop| nats.run(sink, homes, owner, stop));
+        let ears = OwnEars { nats: nats.clone(), homes: side.homes(), sink: side.clone(), hub: hub.clone() };
+        let owner = tasks.clone();
+        tasks.spawn("NATS", OnExit::StopNode, move |stop| nats.run(Arc::new(ears), owner, stop));
     }
 
     /// Connects, and keeps certificates and users up to date until it is told to stop.
-    async fn run(
-        self: Arc<Self>,
-        sink: Arc<dyn HeartbeatSink>,
-        homes: Homes,
-        tasks: OwnedTasks,
-        stop: CancellationToken,
-    ) {
-        let ears = Arc::new(OwnEars { nats: self.clone(), homes, sink });
+    async fn run(self: Arc<Self>, ears: Arc<OwnEars>, tasks: OwnedTasks, stop: CancellationToken) {
         let work = async {
             while let Err(error) = self.connect(ears.clone(), &tasks).await {
                 warn!(error = format!("{error:#}"), "agents on NATS can't be reached yet");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agent_api::{Alert, Heartbeat, HeartbeatSink};
-use agent_client_grpc::{Home, Placement as _};
+use agent_client_grpc::{AgentHub, Home, Placement as _};
 use model::AgentId;
 
 use super::Nats;
@@ -15,6 +15,7 @@ pub struct OwnEars {
     pub nats: Arc<Nats>,
     pub homes: Homes,
     pub sink: Arc<dyn HeartbeatSink>,
+    pub hub: Arc<AgentHub>,
 }
 
 impl OwnEars {
@@ -26,6 +27,7 @@ impl OwnEars {
 impl HeartbeatSink for OwnEars {
     fn heartbeat(&self, heartbeat: Heartbeat) {
         if self.concerns(&heartbeat.agent) {
+            self.hub.keep_report(&heartbeat);
             self.sink.heartbeat(heartbeat);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use agent_api::fake::FakeAgents;
-use agent_api::{Alert, Heartbeat, Method, Mode, Reply, Request};
+use agent_api::{Alert, Heartbeat, HeartbeatSink, Method, Mode, Reply, Request};
 use agent_client_nats::users::authorization;
 use agent_client_nats::{Deed, DeedError, Deeds as _, Ending, Stage};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
@@ -186,8 +186,11 @@ async fn an_agent_of_bosh_s_is_let_in_from_before_its_vm_is_made_until_it_is_del
         return println!("skipped: there is no nats-server here");
     };
     let (nats, heard, tasks) = (server.nats(&replica), Arc::new(Heard::default()), OwnedTasks::new());
-    let (running, sink, homes, owner) = (nats.clone(), heard.clone(), replica.agents.homes(), tasks.clone());
-    tasks.spawn("NATS", OnExit::Ignore, move |stop| running.run(sink, homes, owner, stop));
+    let hub = replica.door.membership.hub.clone();
+    let (homes, sink) = (replica.agents.homes(), heard.clone());
+    let ears = Arc::new(OwnEars { nats: nats.clone(), homes, sink, hub: hub.clone() });
+    let (running, owner) = (nats.clone(), tasks.clone());
+    tasks.spawn("NATS", OnExit::Ignore, move |stop| running.run(ears, owner, stop));
     let a1 = AgentId::new("a1");
     assert!(nats.mbus(&a1).is_none(), "nobody has a VM yet");
 
@@ -219,6 +222,7 @@ async fn an_agent_of_bosh_s_is_let_in_from_before_its_vm_is_made_until_it_is_del
     let written = State::new(&*replica.log.view()).asked_of_agent(&a1, &"t1-1-1-x".into()).unwrap();
     assert_eq!(written.stage, AskedStage::Done { json: r#"{"exit_code":0}"#.into() });
     until("its heartbeat", || heard.0.lock().unwrap().contains(&a1)).await;
+    assert_eq!(hub.reports(std::slice::from_ref(&a1))[&a1].job_state, "running");
 
     let records =
         vec![finished(1, 0, 1, vm_created("vm-1")), started(1, 1, 1), finished(1, 1, 1, StepOutcome::Done)];
@@ -248,10 +252,17 @@ async fn an_agent_of_ours_is_none_of_bosh_s_and_nobody_on_the_bus_speaks_for_it(
     let (a1, heard) = (AgentId::new("a1"), Arc::new(Heard::default()));
     assert!(nats.mbus(&a1).is_none());
     assert!(users::authorised(&replica.log).is_empty());
-    let ears = OwnEars { nats, homes: replica.agents.homes(), sink: heard.clone() };
+    let hub = replica.door.membership.hub.clone();
+    let ears = OwnEars { nats, homes: replica.agents.homes(), sink: heard.clone(), hub: hub.clone() };
     let vitals = Value::Null;
-    ears.heartbeat(Heartbeat { agent: a1, job_state: agent_api::JobState::Failing, vitals, processes: 0 });
+    ears.heartbeat(Heartbeat {
+        agent: a1.clone(),
+        job_state: agent_api::JobState::Failing,
+        vitals,
+        processes: 0,
+    });
     assert!(heard.0.lock().unwrap().is_empty());
+    assert!(hub.reports(&[a1]).is_empty());
     replica.stop().await;
 }
 
