@@ -42,6 +42,17 @@ enum Polled {
     TimedOut,
 }
 
+/// When an agent was asked for what it is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Now,
+    Before,
+}
+
+fn is_worth_new_urls(request: &Request, asked: When) -> bool {
+    asked == When::Before && request.mode == Mode::Submit && message::may_hold_urls(&request.method)
+}
+
 impl NatsAgents {
     /// Connects to the bus; the connection ends with `tasks`.
     ///
@@ -67,7 +78,7 @@ impl NatsAgents {
         admitted.map_err(|error| not_written(agent, error))?;
         let (mut pauses, mut sent) = (Pauses::until(deadline), false);
         loop {
-            let Message { method, arguments } = message::message(&*self.desk.blobs, agent, &request.method);
+            let Message { method, arguments } = message::message(&*self.desk.blobs, agent, request);
             match self.ask(agent, method, &arguments, deadline).await {
                 Asked::Answer(Answer::Running { agent_task }) => {
                     match self.poll(agent, &agent_task, deadline).await {
@@ -95,8 +106,9 @@ impl NatsAgents {
             let Ok(submitted) = tokio::time::timeout_at(deadline + WRITING, submission).await else {
                 return Err(timed_out(agent, request));
             };
-            let agent_task = match submitted {
-                Submitted::Running { agent_task } => agent_task,
+            let (agent_task, asked) = match submitted {
+                Submitted::Running { agent_task } => (agent_task, When::Now),
+                Submitted::Found { agent_task } => (agent_task, When::Before),
                 Submitted::Ended(ending) => return ending.into_result(request),
                 Submitted::Interrupted => return Err(interrupted(&request.method)),
                 Submitted::Unknown => return Err(unknown(agent, request)),
@@ -109,6 +121,10 @@ impl NatsAgents {
             };
             match self.poll(agent, &agent_task, deadline).await {
                 Polled::TimedOut => return Err(timed_out(agent, request)),
+                // It may have failed because the replica is gone that its URLs name: it is asked again, with others.
+                Polled::Ended(Ending::Failed(_)) if is_worth_new_urls(request, asked) => {
+                    self.write_end(&deed, request.epoch, agent_task, Stage::Lost).await?;
+                }
                 Polled::Ended(ending) => {
                     let stage = Stage::Ended(ending.clone());
                     self.write_end(&deed, request.epoch, agent_task, stage).await?;
@@ -210,7 +226,10 @@ impl Agents for NatsAgents {
                 let reply = self.look(agent, &request).await?;
                 Ok(message::without_urls(&request.method, reply))
             }
-            Repeat::Safely | Repeat::AfterCleanupOf(_) | Repeat::Never => self.once(agent, &request).await,
+            Repeat::Safely | Repeat::AfterCleanupOf(_) | Repeat::Never => {
+                let reply = self.once(agent, &request).await?;
+                message::with_address(&*self.desk.blobs, agent, &request, reply).await
+            }
         }
     }
 

@@ -26,7 +26,7 @@ pub mod users;
 
 pub use agents::NatsAgents;
 pub use answer::{Ending, LongTexts};
-pub use blobs::AgentBlobs;
+pub use blobs::{AgentBlobs, Brought, NotBrought};
 pub use deeds::{Deed, DeedError, Deeds, Stage};
 pub use options::{ConnectError, Options};
 pub use reports::Reports;

@@ -56,8 +56,10 @@ pub(crate) fn repeat(method: &Method) -> Repeat {
 pub(crate) enum Submitted {
     /// It has ended, now or long ago.
     Ended(Ending),
-    /// The agent is at it.
+    /// The agent is at it, as it was asked now.
     Running { agent_task: String },
+    /// The agent is at it, or was, as it was asked before: by another call, or by another leader.
+    Found { agent_task: String },
     /// It may be done, in part or not at all, and is not done again.
     Interrupted,
     /// Only its result was wanted, and there is none.
@@ -170,7 +172,7 @@ impl Work<'_> {
         let may_repeat = repeat(&self.request.method) != Repeat::Never;
         match (stage, self.request.mode) {
             (Some(Stage::Ended(ending)), _) => Submitted::Ended(ending),
-            (Some(Stage::Running { agent_task }), _) => Submitted::Running { agent_task },
+            (Some(Stage::Running { agent_task }), _) => Submitted::Found { agent_task },
             (None | Some(Stage::Asked | Stage::Lost), Mode::Attach) => Submitted::Unknown,
             (None, Mode::Submit) => self.hand_over(Before::Never).await,
             (Some(Stage::Asked), Mode::Submit) if may_repeat => self.hand_over(Before::Perhaps).await,
@@ -215,7 +217,8 @@ impl Work<'_> {
                 hindered => return hindered,
             }
         }
-        let Message { method, arguments } = message::message(&*self.desk.blobs, &self.deed.agent, method);
+        let Message { method, arguments } =
+            message::message(&*self.desk.blobs, &self.deed.agent, self.request);
         self.ask_surely(method, &arguments).await
     }
 

@@ -458,7 +458,7 @@ impl Replica {
 
 fn nats_of(config: &Config, kek: &Kek, blobs: &Arc<FleetBlobs>) -> Option<Arc<Nats>> {
     let nats = config.nats.clone()?;
-    let desk = BlobDesk::new(config.blob_port.clone(), blobs.clone(), kek);
+    let desk = BlobDesk::new(config.blob_port.clone(), config.blobs.upload_bytes_max, blobs.clone(), kek);
     Some(Nats::new(nats, &config.data_dir, blobs.log().clone(), kek.clone(), desk))
 }
 

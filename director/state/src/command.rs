@@ -252,6 +252,9 @@ pub enum Command {
     },
     /// A task has stored blobs, and may end without a row that names them: they go with what deletions leave then.
     BlobsLeave { task: TaskId, epoch: Epoch, digests: Vec<BlobDigest> },
+    /// An agent that knows no addresses of blobs has brought one under a name; under the same name once more, it takes the other
+    /// one's place. Refused if the agent is not known.
+    AgentBrought { agent: AgentId, name: String, brought: BroughtBlob },
 }
 
 fn is_false(flag: &bool) -> bool {

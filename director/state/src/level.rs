@@ -97,6 +97,7 @@ impl Command {
             | Self::SubnetPut { .. }
             | Self::NetworkRetire { .. }
             | Self::AgentAsked { .. }
+            | Self::AgentBrought { .. }
             | Self::SettingPut { setting: Setting::ManagedNetworks(_) }
             | Self::TaskQueue { kind: TaskKind::DeleteOrphanedNetworks { .. }, .. } => true,
             Self::PlanDraft { content, .. } => {

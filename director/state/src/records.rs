@@ -2,6 +2,7 @@
 
 mod agents;
 mod asked;
+mod brought;
 mod dns;
 mod latecomers;
 mod links;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
 pub use asked::{AskedOfAgent, AskedStage};
+pub use brought::{BroughtBlob, BroughtByAgent};
 pub use dns::DnsBlob;
 pub use latecomers::{Latecomer, Orphan, Sought};
 pub(crate) use links::LinkNumbers;

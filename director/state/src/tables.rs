@@ -173,6 +173,8 @@ tables! {
 
     /// What agents that remember nothing themselves were asked.
     ASKED_OF_AGENTS: (AgentId, RequestId) => AskedOfAgent = 0x6c, "asked_of_agents", Hidden;
+    /// What such agents have brought, by their names for it.
+    BROUGHT_BY_AGENTS: (AgentId, String) => BroughtByAgent = 0x6d, "brought_by_agents", Hidden;
 
     /// Snapshots of disks, orphaned ones included, by our id.
     SNAPSHOTS: SnapshotId => Snapshot = 0x66, "snapshots", Shown;

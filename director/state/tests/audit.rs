@@ -93,6 +93,7 @@ fn by(command: &Command) -> By {
         | DnsForget { .. }
         | AgentsJobs { .. }
         | AgentAsked { .. }
+        | AgentBrought { .. }
         | BlobsForget { .. }
         | BlobKeep { .. }
         | BlobsLeave { .. } => By::Fleet,

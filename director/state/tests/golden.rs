@@ -204,6 +204,7 @@ fn instance_commands(task: TaskId, epoch: Epoch) -> Vec<Command> {
             from: Some(AskedStage::Asked),
             to: Some(AskedStage::Running { agent_task: "f08ff9d4".into() }),
         },
+        Command::AgentBrought { agent: "a1".into(), name: "t7-1-1-compile".into(), brought: brought("b1") },
     ]
 }
 

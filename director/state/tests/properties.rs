@@ -314,6 +314,9 @@ fn task_command() -> impl Strategy<Value = Command> {
             let finding = Finding { instance: instance.into(), group: "web".into(), index: 0, fault };
             Command::ProblemsFound { task, epoch, part, among: None, findings: vec![finding] }
         }),
+        1 => (name("a"), name("n"), name("b")).prop_map(|(agent, name, blob)| Command::AgentBrought {
+            agent: agent.into(), name, brought: brought(&blob)
+        }),
         2 => (epoch(), name("a"), asked(), asked()).prop_map(|(epoch, agent, from, to)| Command::AgentAsked {
             epoch, agent: agent.into(), request: "r".into(), from, to
         }),

@@ -152,6 +152,7 @@ impl Actions for Machine {
             "upload_blob",
             "prepare",
             "migrate_disk",
+            "fetch_logs_with_signed_url",
         ];
         known.contains(&method)
     }
@@ -194,6 +195,17 @@ impl Actions for Machine {
                 Ok(json!([first["blob_id"], first["payload"]]))
             }
             "list_disk" => Ok(json!(["disk-1"])),
+            "fetch_logs_with_signed_url" => {
+                self.begin(method);
+                let mut released = self.released.subscribe();
+                let _ = released.wait_for(|released| *released).await;
+                match first["signed_url"].as_str().unwrap() {
+                    gone if gone.starts_with("https://first/") => {
+                        Err(format!("Put {gone:?}: connection refused"))
+                    }
+                    _ => Ok(json!({ "sha1": "d" })),
+                }
+            }
             other => {
                 self.begin(other);
                 Ok(json!({}))

@@ -10,7 +10,7 @@ mod server;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_client_nats::{AgentBlobs, LongTexts, NatsAgents, Options, users};
+use agent_client_nats::{AgentBlobs, Brought, LongTexts, NatsAgents, NotBrought, Options, users};
 use async_trait::async_trait;
 use model::{AgentId, BlobDigest};
 use owned_tasks::OwnedTasks;
@@ -42,12 +42,21 @@ impl LongTexts for Texts {
     }
 }
 
-/// Blobs that agents fetch by themselves, from the blobstore of their settings.
+/// Blobs that agents fetch by themselves, from the blobstore of their settings, and bring there.
 pub struct NoUrls;
 
+#[async_trait]
 impl AgentBlobs for NoUrls {
     fn url_to_get(&self, _agent: &AgentId, _blob: &BlobDigest) -> Option<String> {
         None
+    }
+
+    fn url_to_put(&self, _agent: &AgentId, _name: &str) -> Option<String> {
+        None
+    }
+
+    async fn brought(&self, _agent: &AgentId, name: &str, _digest: &str) -> Result<Brought, NotBrought> {
+        Ok(Brought { blob: BlobDigest::new(name), size_bytes: 0 })
     }
 }
 

@@ -6,9 +6,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use model::{AgentId, BlobDigest};
 use release::{BlobError, Blobstore as _};
 use serde::Deserialize;
@@ -31,14 +31,18 @@ struct Proof {
 
 /// Why somebody gets nothing. They are told no more than what they must know: agents say on what they are told.
 #[derive(Debug, thiserror::Error)]
-enum Denied {
+pub(super) enum Denied {
     #[error(transparent)]
     Url(#[from] Refused),
     #[error("this agent has no VM any more")]
     NoVm,
     #[error("there is no such blob")]
     NotFound,
-    #[error("this replica can't tell at the moment")]
+    #[error("it is larger than what an agent may bring")]
+    TooLarge,
+    #[error("it ended before its end")]
+    Cut,
+    #[error("this replica can't do it at the moment")]
     Unavailable,
 }
 
@@ -47,6 +51,8 @@ impl IntoResponse for Denied {
         let status = match self {
             Self::Url(_) | Self::NoVm => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Cut => StatusCode::BAD_REQUEST,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, format!("{self}\n")).into_response()
@@ -54,7 +60,10 @@ impl IntoResponse for Denied {
 }
 
 pub(super) fn routes(desk: Arc<BlobDesk>) -> Router {
-    Router::new().route("/agents/{agent}/blobs/{blob}", get(fetch)).with_state(desk)
+    Router::new()
+        .route("/agents/{agent}/blobs/{blob}", get(fetch))
+        .route("/agents/{agent}/brought/{name}", put(bring))
+        .with_state(desk)
 }
 
 async fn fetch(
@@ -66,6 +75,23 @@ async fn fetch(
     desk.urls.check(opens, proof.until, &proof.signature, now_unix())?;
     desk.admit(&agent).await?;
     desk.content(&agent, &BlobDigest::new(blob)).await
+}
+
+async fn bring(
+    Shared(desk): Shared<Arc<BlobDesk>>,
+    Path((agent, name)): Path<(AgentId, String)>,
+    Query(proof): Query<Proof>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Denied> {
+    let opens = Opens { way: Way::Put, agent: &agent, blob: &name };
+    desk.urls.check(opens, proof.until, &proof.signature, now_unix())?;
+    desk.admit(&agent).await?;
+    let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if told.is_some_and(|bytes: u64| bytes > desk.bytes_max) {
+        return Err(Denied::TooLarge);
+    }
+    desk.take_in(&agent, name, body).await.map(|()| StatusCode::CREATED)
 }
 
 impl BlobDesk {

@@ -15,8 +15,10 @@ pub const GOOD_FOR: i64 = 24 * 3600;
 /// Which way a blob goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// To the agent, which reads it.
+    /// To the agent.
     Get,
+    /// From the agent.
+    Put,
 }
 
 impl Way {
@@ -24,6 +26,7 @@ impl Way {
     fn method(self) -> &'static str {
         match self {
             Self::Get => "GET",
+            Self::Put => "PUT",
         }
     }
 
@@ -31,6 +34,7 @@ impl Way {
     fn folder(self) -> &'static str {
         match self {
             Self::Get => "blobs",
+            Self::Put => "brought",
         }
     }
 }
@@ -42,7 +46,7 @@ pub struct Opens<'a> {
     pub way: Way,
     /// To whom.
     pub agent: &'a AgentId,
-    /// What: a blob's address.
+    /// What: a blob's address, or the name of one that is brought.
     pub blob: &'a str,
 }
 
@@ -109,6 +113,7 @@ mod tests {
         assert_eq!(key.check(opens, 100, signature, 100), Err(Refused::Over));
         let wrong = Err(Refused::NotSigned);
         assert_eq!(check(opens, 101, signature), wrong, "another end");
+        assert_eq!(check(Opens { way: Way::Put, ..opens }, 100, signature), wrong, "the other way");
         assert_eq!(check(Opens { blob: "bee", ..opens }, 100, signature), wrong);
         assert_eq!(check(Opens { agent: &other, blob: "eef", ..opens }, 100, signature), wrong);
         assert_eq!(UrlKey::new(&Kek::generate()).check(opens, 100, signature, 99), wrong, "another fleet's");

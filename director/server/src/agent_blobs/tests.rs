@@ -2,7 +2,9 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
+use bytes::Bytes;
 use model::plan::Plan;
+use release::digest::{Algorithm, Hashed};
 use state::command::{Command, Outcome};
 use tower::ServiceExt as _;
 
@@ -12,6 +14,24 @@ use crate::test_support::replica::Replica;
 use crate::test_support::state::{
     EPOCH, commit, create_vm, delete_vm, deploy, finished, plan_of, queue, started, vm_created,
 };
+
+/// The largest blob that agents may bring here.
+const BYTES_MAX: u64 = 400_000;
+
+/// Has the VM of agent `a1` made from one of BOSH's stemcells.
+pub(super) async fn begin_vm(replica: &Replica, api_version: u32) -> model::TaskId {
+    let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
+    let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
+    replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
+    let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
+    let mut plan = Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
+    plan.targets[0].spec.stemcell.name = "bosh-aws-xen-hvm-ubuntu-jammy-go_agent".into();
+    plan.targets[0].spec.stemcell.api_version = api_version;
+    replica.must(commit(task, plan)).await;
+    let records = vec![started(1, 0, 1), finished(1, 0, 1, vm_created("vm-1"))];
+    replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+    task
+}
 
 /// An agent's view of a replica.
 struct Served {
@@ -24,18 +44,10 @@ impl Served {
     /// Has the VM of agent `a1` run, from one of BOSH's stemcells.
     async fn start(api_version: u32) -> Self {
         let replica = Replica::start().await;
-        let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
-        let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
-        replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
-        let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
-        let mut plan = Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
-        plan.targets[0].spec.stemcell.name = "bosh-aws-xen-hvm-ubuntu-jammy-go_agent".into();
-        plan.targets[0].spec.stemcell.api_version = api_version;
-        replica.must(commit(task, plan)).await;
-        let records = vec![started(1, 0, 1), finished(1, 0, 1, vm_created("vm-1"))];
-        replica.must(Command::StepRecords { task, epoch: EPOCH, records }).await;
+        let task = begin_vm(&replica, api_version).await;
         let port = Port { listen: "127.0.0.1:0".parse().unwrap(), advertise: "d1.example:25250".into() };
-        let desk = BlobDesk::new(Some(BlobPort { port }), replica.door.blobs.clone(), &replica.kek);
+        let desk =
+            BlobDesk::new(Some(BlobPort { port }), BYTES_MAX, replica.door.blobs.clone(), &replica.kek);
         Self { replica, task, desk }
     }
 
@@ -50,7 +62,11 @@ impl Served {
     }
 
     async fn send(&self, method: &str, path: &str) -> (StatusCode, Vec<u8>) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        self.send_body(method, path, Body::empty()).await
+    }
+
+    async fn send_body(&self, method: &str, path: &str, body: Body) -> (StatusCode, Vec<u8>) {
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
         let answer = self.desk.routes().oneshot(request).await.unwrap();
         let status = answer.status();
         (status, to_bytes(answer.into_body(), 1 << 20).await.unwrap().to_vec())
@@ -58,6 +74,25 @@ impl Served {
 
     async fn get(&self, path: &str) -> (StatusCode, Vec<u8>) {
         self.send("GET", path).await
+    }
+
+    async fn put(&self, path: &str, body: impl Into<Body>) -> StatusCode {
+        self.send_body("PUT", path, body.into()).await.0
+    }
+
+    fn url_to_put(&self, name: &str) -> String {
+        let url = self.desk.url_to_put(&"a1".into(), name).expect("it takes URLs");
+        url.strip_prefix("https://d1.example:25250").expect("it names this replica").to_owned()
+    }
+
+    /// Returns what agent `a1` has brought under a name, by its SHA-1.
+    async fn brought(&self, name: &str, content: &[u8]) -> Result<Brought, NotBrought> {
+        let sha1 = Hashed::of(content).hex(Algorithm::Sha1).to_owned();
+        self.desk.brought(&"a1".into(), name, &sha1).await
+    }
+
+    async fn blobs(&self) -> usize {
+        self.replica.door.blobs.local().list().await.unwrap().len()
     }
 
     fn url(&self, blob: &BlobDigest) -> String {
@@ -117,12 +152,71 @@ async fn a_url_that_was_changed_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_brings_is_found_under_its_name_with_its_digests() {
+    let port = Served::start(3).await;
+    let content = b"compiled".repeat(40_000);
+    let url = port.url_to_put("t1-1-1-compile");
+    assert_eq!(port.put(&url, content.clone()).await, StatusCode::CREATED);
+    let hashed = Hashed::of(&content);
+    let blob = BlobDigest::new(hashed.hex(Algorithm::Sha256));
+    let expected = Brought { blob: blob.clone(), size_bytes: content.len() as u64 };
+    let [sha1, sha512] = [Algorithm::Sha1, Algorithm::Sha512].map(|algorithm| hashed.hex(algorithm));
+    let found = |told: String| {
+        let desk = port.desk.clone();
+        async move { desk.brought(&"a1".into(), "t1-1-1-compile", &told).await }
+    };
+    for told in [sha1.to_owned(), format!("{sha1};sha512:{sha512}"), format!("sha512:{sha512}")] {
+        assert_eq!(found(told).await, Ok(expected.clone()));
+    }
+    for told in ["0".repeat(40), format!("{};sha512:{sha512}", "0".repeat(40)), "nonsense".into()] {
+        let different = found(told.clone()).await;
+        assert!(matches!(different, Err(NotBrought::Different { .. })), "{told}: {different:?}");
+    }
+    assert_eq!(port.brought("t1-1-1-logs", &content).await, Err(NotBrought::Nowhere));
+    assert_eq!(port.get(&port.url(&blob)).await, (StatusCode::OK, content));
+    // Asked once more, it brings another result: that one counts.
+    assert_eq!(port.put(&port.url_to_put("t1-1-1-compile"), "again").await, StatusCode::CREATED);
+    assert_eq!(port.brought("t1-1-1-compile", b"again").await.unwrap().size_bytes, 5);
+    port.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_stored_of_what_is_too_large_breaks_off_or_is_not_wanted() {
+    let port = Served::start(3).await;
+    let url = port.url_to_put("n");
+    let giant = vec![0; BYTES_MAX as usize + 1];
+    assert_eq!(port.put(&url, giant.clone()).await, StatusCode::PAYLOAD_TOO_LARGE);
+    // Without a length, nobody knows before it is there.
+    let pieces = giant.chunks(50_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
+    let endless = Body::from_stream(futures::stream::iter::<Vec<std::io::Result<Bytes>>>(pieces));
+    assert_eq!(port.put(&url, endless).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let broken = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
+    let cut = Body::from_stream(futures::stream::iter(broken));
+    assert_eq!(port.put(&url, cut).await, StatusCode::BAD_REQUEST);
+    for changed in [
+        url.replace("/brought/n?", "/brought/m?"),
+        url.replace("/a1/", "/a2/"),
+        port.url(&"n".into()).replace("/blobs/", "/brought/"),
+        url.replace("/brought/n?", "/brought/..%2F..%2Fn?"),
+    ] {
+        assert_eq!(port.put(&changed, "x").await, StatusCode::FORBIDDEN, "{changed}");
+    }
+    assert_eq!(port.get(&url).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(port.get(&url.replace("/brought/", "/blobs/")).await.0, StatusCode::FORBIDDEN);
+    port.delete_vm().await;
+    assert_eq!(port.put(&url, "late").await, StatusCode::FORBIDDEN);
+    assert_eq!(port.brought("n", b"late").await, Err(NotBrought::Nowhere));
+    assert_eq!(port.blobs().await, 0);
+    port.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_urls_has_no_credentials_and_older_agents_get_no_url() {
     let port = Served::start(3).await;
     let blobstore = port.desk.blobstore(&"a1".into(), "CA".into()).unwrap();
     let expected = Blobstore { endpoint: "https://d1.example:25250".into(), authorities_pem: "CA".into() };
     assert_eq!(blobstore, expected);
-    let closed = BlobDesk::new(None, port.replica.door.blobs.clone(), &port.replica.kek);
+    let closed = BlobDesk::new(None, 0, port.replica.door.blobs.clone(), &port.replica.kek);
     assert_eq!(closed.url_to_get(&"a1".into(), &"b".into()), None, "there is no port");
     assert_eq!(closed.blobstore(&"a1".into(), "CA".into()), None);
     port.replica.stop().await;

@@ -191,4 +191,4 @@ impl Nats {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -28,6 +28,24 @@ use crate::test_support::state::{
 /// Longest that anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+impl Nats {
+    pub(crate) fn run_in(
+        self: Arc<Self>,
+        tasks: &OwnedTasks,
+        replica: &Replica,
+        sink: Arc<dyn HeartbeatSink>,
+    ) {
+        let (homes, hub) = (replica.agents.homes(), replica.door.membership.hub.clone());
+        let ears = Arc::new(OwnEars { nats: self.clone(), homes, sink, hub });
+        let owner = tasks.clone();
+        tasks.spawn("NATS", OnExit::Ignore, move |stop| self.run(ears, owner, stop));
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.agents.get().is_some()
+    }
+}
+
 /// Has a task begin to make the VM of agent `a1` from a stemcell of that name.
 async fn begin_vm(replica: &Replica, stemcell: &str) -> TaskId {
     let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
@@ -41,7 +59,7 @@ async fn begin_vm(replica: &Replica, stemcell: &str) -> TaskId {
     task
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "never came: {what}");
@@ -50,7 +68,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<AgentId>>);
+pub(crate) struct Heard(Mutex<Vec<AgentId>>);
 
 impl HeartbeatSink for Heard {
     fn heartbeat(&self, heartbeat: Heartbeat) {
@@ -65,7 +83,7 @@ impl HeartbeatSink for Heard {
 }
 
 /// A server as an operator sets it up beside a replica.
-struct Server {
+pub(crate) struct Server {
     dir: TempDir,
     child: Child,
     port: u16,
@@ -73,7 +91,7 @@ struct Server {
 
 impl Server {
     /// Starts one that trusts the fleet's authority; none where the program is not there.
-    async fn start(replica: &Replica) -> Option<Self> {
+    pub(crate) async fn start(replica: &Replica) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
         let fleet = State::new(&*replica.log.view()).cluster().unwrap().secrets.authority_pem;
@@ -115,6 +133,10 @@ impl Server {
     }
 
     fn nats(&self, replica: &Replica) -> Arc<Nats> {
+        self.nats_with(replica, BlobDesk::new(None, 0, replica.door.blobs.clone(), &replica.kek))
+    }
+
+    pub(crate) fn nats_with(&self, replica: &Replica, blobs: Arc<BlobDesk>) -> Arc<Nats> {
         let file = |name: &str| self.dir.path().join(name);
         let config = NatsConfig {
             urls: vec![format!("nats://127.0.0.1:{}", self.port)],
@@ -122,7 +144,6 @@ impl Server {
             users_file: Some(file("users.conf")),
             server_pid_file: Some(file("pid")),
         };
-        let blobs = BlobDesk::new(None, replica.door.blobs.clone(), &replica.kek);
         Nats::new(config, self.dir.path(), replica.log.clone(), replica.kek.clone(), blobs)
     }
 
@@ -187,10 +208,7 @@ async fn an_agent_of_bosh_s_is_let_in_from_before_its_vm_is_made_until_it_is_del
     };
     let (nats, heard, tasks) = (server.nats(&replica), Arc::new(Heard::default()), OwnedTasks::new());
     let hub = replica.door.membership.hub.clone();
-    let (homes, sink) = (replica.agents.homes(), heard.clone());
-    let ears = Arc::new(OwnEars { nats: nats.clone(), homes, sink, hub: hub.clone() });
-    let (running, owner) = (nats.clone(), tasks.clone());
-    tasks.spawn("NATS", OnExit::Ignore, move |stop| running.run(ears, owner, stop));
+    nats.clone().run_in(&tasks, &replica, heard.clone());
     let a1 = AgentId::new("a1");
     assert!(nats.mbus(&a1).is_none(), "nobody has a VM yet");
 
@@ -247,7 +265,7 @@ async fn an_agent_of_ours_is_none_of_bosh_s_and_nobody_on_the_bus_speaks_for_it(
         users_file: None,
         server_pid_file: None,
     };
-    let blobs = BlobDesk::new(None, replica.door.blobs.clone(), &replica.kek);
+    let blobs = BlobDesk::new(None, 0, replica.door.blobs.clone(), &replica.kek);
     let nats = Nats::new(config, dir.path(), replica.log.clone(), replica.kek.clone(), blobs);
     let (a1, heard) = (AgentId::new("a1"), Arc::new(Heard::default()));
     assert!(nats.mbus(&a1).is_none());

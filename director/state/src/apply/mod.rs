@@ -10,6 +10,7 @@ mod agent;
 mod answers;
 mod asked;
 mod blob;
+mod brought;
 mod changes;
 mod config;
 mod deed;
@@ -222,6 +223,7 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         AgentAsked { epoch, agent, request, from, to } => {
             asked::put(tx, *epoch, (agent, request), (from.as_ref(), to.as_ref()))
         }
+        AgentBrought { agent, name, brought } => brought::put(tx, agent, name, brought),
     }
 }
 

@@ -7,6 +7,7 @@ use model::*;
 
 use super::address;
 use super::asked;
+use super::brought;
 use super::deed::Deed;
 use super::tx::{Tx, not_found};
 use super::variable;
@@ -143,6 +144,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, vm: &Vm) {
     tx.delete(&VMS_OF, &(vm.instance.clone(), vm.agent.clone()));
     tx.delete(&AGENTS, &vm.agent);
     asked::forget(tx, &vm.agent);
+    brought::forget(tx, &vm.agent);
 }
 
 /// `DeleteVm` is done; a row that is gone already is fine.

@@ -103,6 +103,11 @@ impl<'a> State<'a> {
         ASKED_OF_AGENTS.get(self.kv, &(agent.clone(), request.clone()))
     }
 
+    /// Returns what an agent that names what it brings has brought under a name.
+    pub fn brought_by_agent(&self, agent: &AgentId, name: &str) -> Option<BroughtByAgent> {
+        BROUGHT_BY_AGENTS.get(self.kv, &(agent.clone(), name.to_owned()))
+    }
+
     fn leader(&self) -> Leader {
         LEADER.get(self.kv, &()).unwrap_or_default()
     }

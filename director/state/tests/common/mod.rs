@@ -487,3 +487,7 @@ pub fn journal(unit: u32, index: u32, attempt: u32, event: StepEvent) -> StepRec
 pub fn failed(text: &str) -> StepOutcome {
     StepOutcome::failed(TaskError { code: 450_001, message: text.into() })
 }
+
+pub fn brought(blob: &str) -> state::records::BroughtBlob {
+    state::records::BroughtBlob { blob: blob.into(), digest: format!("{blob};sha512:{blob}"), size_bytes: 3 }
+}
