@@ -83,23 +83,3 @@ async fn deploy_and_kill(cluster: &mut Cluster, hello: &Hello, kill_after: Optio
     }
     Ok(deployed.event_count())
 }
-
-#[tokio::test]
-async fn a_compilation_goes_on_in_its_real_vm_when_the_leader_dies() -> Result<()> {
-    if !needs::met(&[Need::Ruby, Need::Gcc]) {
-        return Ok(());
-    }
-    let mut cluster = Cluster::start(3, CloudKind::Process).await?;
-    upload_hello(&cluster, Net::Loopback(cluster.loopback_net())).await?;
-    let hello = Hello::default();
-    let mut deploying = Deploying::start(&cluster, "hello", &hello.file(&cluster)?)?;
-    deploying.printed_text("Compiling packages").await?;
-    let leader = cluster.leader().await?;
-    cluster.kill(leader)?;
-    deploying.end().await?.check_complete(&cluster).await?;
-    let instances = cluster.client()?.instances("hello").await?;
-    assert!(instances.len() == 2 && instances.iter().all(|i| i.process_state == "running"), "{instances:?}");
-    let vms = std::fs::read_dir(cluster.cloud_root().join("vms"))?.count();
-    assert_eq!(vms, 2, "the compilation VM is gone, and nothing exists twice");
-    cluster.finish().await
-}
