@@ -115,7 +115,8 @@ fn check_told_once(log: &str) -> Result<()> {
     let mut told = BTreeSet::new();
     for line in log.lines() {
         let event: Value = serde_json::from_str(line).with_context(|| format!("not an event: {line}"))?;
-        let unit = (event["stage"].to_string(), event["tags"].to_string(), event["task"].to_string());
+        // The number tells a package apart that is compiled for two stemcells.
+        let unit = ["stage", "tags", "task", "index"].map(|key| event[key].to_string());
         let state = event["state"].as_str().unwrap_or_default();
         match state {
             "started" => ensure!(told.insert((unit, "started")), "told to begin twice: {line}"),

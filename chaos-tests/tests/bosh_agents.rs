@@ -50,7 +50,8 @@ async fn either_agent_is_served_while_a_leader_and_a_bus_server_die() -> Result<
     let stemcell = forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?;
     cluster.operate(&["upload-stemcell", stemcell.to_str().unwrap_or_default()]).await?;
     let release = ReleaseFolder::new(&cluster, "greeter")?;
-    release.job("greeter", &[], "hello")?;
+    release.package("words", &[], "echo hello >$BOSH_INSTALL_TARGET/words")?;
+    release.job("greeter", &["words"], "hello")?;
     let archive = release.archive()?;
     cluster.operate(&["upload-release", archive.to_str().unwrap_or_default()]).await?;
 
