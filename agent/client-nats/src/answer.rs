@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 /// Where long texts of agents are.
 #[async_trait]
 pub trait LongTexts: Send + Sync + 'static {
-    /// Returns the text that an agent left under this id, and deletes it.
+    /// Returns the text that an agent has left under this id. Nobody asks for it again.
     async fn take(&self, agent: &AgentId, blob: &str) -> Option<String>;
 }
 

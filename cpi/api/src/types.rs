@@ -155,17 +155,39 @@ pub struct AgentBootstrap {
 /// Where an agent of BOSH's finds blobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blobstore {
-    /// `https://host:port`.
+    /// `https://host:port`, and a path.
     pub endpoint: String,
     /// PEM of the authority that its certificate comes from.
     pub authorities_pem: String,
+    /// For an agent that is given no URLs of what it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+}
+
+/// What opens a blobstore to one agent.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The agent.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 impl Blobstore {
-    /// Returns it as BOSH's agent reads it in the list `env.bosh.blobstores`, of which it uses the first. Without credentials:
-    /// what it may have, it is given URLs of.
+    /// Returns it as BOSH's agent reads it in the list `env.bosh.blobstores`, of which it uses the first.
     fn to_env(&self) -> Value {
-        let options = json!({ "endpoint": self.endpoint, "tls": { "cert": { "ca": self.authorities_pem } } });
+        let mut options =
+            json!({ "endpoint": self.endpoint, "tls": { "cert": { "ca": self.authorities_pem } } });
+        if let Some(Credentials { user, password }) = &self.credentials {
+            options["user"] = json!(user);
+            options["password"] = json!(password);
+        }
         json!({ "provider": "dav", "options": options })
     }
 }
@@ -303,8 +325,8 @@ mod tests {
             certificate_pem: "CERT".into(),
             private_key_pem: "KEY".into(),
         };
-        let blobstore =
-            Blobstore { endpoint: "https://10.0.0.2:25250".into(), authorities_pem: "FLEET".into() };
+        let (endpoint, authorities_pem) = ("https://10.0.0.2:25250".to_owned(), "FLEET".to_owned());
+        let blobstore = Blobstore { endpoint, authorities_pem, credentials: None };
         let bootstrap = AgentBootstrap {
             token: "t".into(),
             mbus: Some(mbus),
@@ -319,6 +341,12 @@ mod tests {
             "endpoint": "https://10.0.0.2:25250", "tls": { "cert": { "ca": "FLEET" } },
         } }] } });
         assert_eq!(env, expected);
+        let mut older = bootstrap.clone();
+        let credentials = Credentials { user: "a".into(), password: "secret".into() };
+        older.blobstore.as_mut().unwrap().credentials = Some(credentials);
+        let options = older.into_env(&json!({}))["bosh"]["blobstores"][0]["options"].clone();
+        assert_eq!((&options["user"], &options["password"]), (&json!("a"), &json!("secret")));
+        assert!(!format!("{:?}", older.blobstore).contains("secret"));
         let ours = AgentBootstrap { mbus: None, blobstore: None, ..bootstrap };
         assert_eq!(AgentBootstrap::in_env(&ours.into_env(&json!({}))), Some(ours));
     }

@@ -102,6 +102,8 @@ pub struct BlobLimits {
 pub struct BlobPort {
     /// The port.
     pub port: Port,
+    /// `host:port` for agents that are told of one for good: one that leads to a replica whichever is there.
+    pub dav_advertise: Option<String>,
 }
 
 /// Which snapshots of persistent disks are taken.

@@ -216,6 +216,11 @@ impl AgentTokens {
         Self(kek.derived("agent tokens"))
     }
 
+    /// Makes the passwords by which agents come to blobs that are given no URLs.
+    pub fn for_blobs(kek: &Kek) -> Self {
+        Self(kek.derived("passwords for blobs"))
+    }
+
     /// Returns an agent's token of a generation.
     pub fn token(&self, agent: &AgentId, generation: u32) -> String {
         let tag = hmac::sign(&self.0, &signed(agent, generation));

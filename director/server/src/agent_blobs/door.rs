@@ -12,11 +12,14 @@ use axum::routing::{get, put};
 use model::{AgentId, BlobDigest};
 use release::{BlobError, Blobstore as _};
 use serde::Deserialize;
+use state::State;
 use state::log::CommandLog as _;
 use tokio_util::io::ReaderStream;
 use tracing::{debug, warn};
 
+use super::dav;
 use super::signing::{Opens, Refused, Way};
+use super::taking_in::Again;
 use super::{BlobDesk, now_unix};
 
 /// Bytes read at once.
@@ -36,6 +39,12 @@ pub(super) enum Denied {
     Url(#[from] Refused),
     #[error("this agent has no VM any more")]
     NoVm,
+    #[error("no agent has this password")]
+    NoLogin,
+    #[error("this is no id that a blob may be brought under")]
+    NoId,
+    #[error("another blob has this id")]
+    Taken,
     #[error("there is no such blob")]
     NotFound,
     #[error("it is larger than what an agent may bring")]
@@ -50,6 +59,9 @@ impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let status = match self {
             Self::Url(_) | Self::NoVm => StatusCode::FORBIDDEN,
+            Self::NoLogin => StatusCode::UNAUTHORIZED,
+            Self::NoId => StatusCode::BAD_REQUEST,
+            Self::Taken => StatusCode::CONFLICT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Cut => StatusCode::BAD_REQUEST,
@@ -63,6 +75,7 @@ pub(super) fn routes(desk: Arc<BlobDesk>) -> Router {
     Router::new()
         .route("/agents/{agent}/blobs/{blob}", get(fetch))
         .route("/agents/{agent}/brought/{name}", put(bring))
+        .merge(dav::routes())
         .with_state(desk)
 }
 
@@ -87,28 +100,41 @@ async fn bring(
     let opens = Opens { way: Way::Put, agent: &agent, blob: &name };
     desk.urls.check(opens, proof.until, &proof.signature, now_unix())?;
     desk.admit(&agent).await?;
+    check_length(&headers, desk.bytes_max)?;
+    desk.take_in(&agent, name, body, Again::Replaces).await.map(|()| StatusCode::CREATED)
+}
+
+/// Refuses what says that it is too large before any of it is read.
+pub(super) fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), Denied> {
     let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if told.is_some_and(|bytes: u64| bytes > desk.bytes_max) {
-        return Err(Denied::TooLarge);
-    }
-    desk.take_in(&agent, name, body).await.map(|()| StatusCode::CREATED)
+    if told.is_some_and(|bytes: u64| bytes > bytes_max) { Err(Denied::TooLarge) } else { Ok(()) }
 }
 
 impl BlobDesk {
-    /// Sends an agent away whose VM is gone. Before that, this replica has to know everything.
+    /// Sends an agent away whose VM is gone.
     async fn admit(&self, agent: &AgentId) -> Result<(), Denied> {
-        if self.vm(agent).is_some() {
-            return Ok(());
+        let has_vm = self.holds(agent, |state| state.vm(agent).is_some()).await?;
+        if has_vm { Ok(()) } else { Err(Denied::NoVm) }
+    }
+
+    /// Returns whether something is so. Before it says that it is not, this replica has to know everything.
+    pub(super) async fn holds(
+        &self,
+        agent: &AgentId,
+        is_so: impl Fn(&State<'_>) -> bool,
+    ) -> Result<bool, Denied> {
+        if is_so(&State::new(&*self.log.view())) {
+            return Ok(true);
         }
         self.log.read_barrier().await.map_err(|error| {
-            warn!(agent = %agent, error = %error, "nobody can tell whether an agent that wants a blob has a VM");
+            warn!(agent = %agent, error = %error, "nobody can tell whether an agent may have a blob");
             Denied::Unavailable
         })?;
-        self.vm(agent).map(|_| ()).ok_or(Denied::NoVm)
+        Ok(is_so(&State::new(&*self.log.view())))
     }
 
     /// Answers with a blob, wherever in the fleet it is. One that turns out to be damaged ends before its end.
-    async fn content(&self, agent: &AgentId, blob: &BlobDigest) -> Result<Response, Denied> {
+    pub(super) async fn content(&self, agent: &AgentId, blob: &BlobDigest) -> Result<Response, Denied> {
         let denied = |error: BlobError| match error {
             BlobError::NotFound { .. } | BlobError::InvalidDigest { .. } => {
                 debug!(agent = %agent, blob = %blob, "an agent asks for a blob that there is not");

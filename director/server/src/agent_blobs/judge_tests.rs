@@ -116,7 +116,7 @@ impl World {
         let listen = listener.local_addr().unwrap();
         let port = Port { listen, advertise: listen.to_string() };
         let (blobs, kek) = (replica.door.blobs.clone(), &replica.kek);
-        let desk = BlobDesk::new(Some(BlobPort { port }), 1 << 30, blobs, kek);
+        let desk = BlobDesk::new(Some(BlobPort { port, dav_advertise: None }), 1 << 30, blobs, kek);
         let cluster = State::new(&*replica.log.view()).cluster().unwrap();
         let (authority, key) = (open_authority(&cluster, kek).unwrap(), KeyPair::generate().unwrap());
         let issued = authority.issue_replica(NodeId(1), &Names::of_addresses([]), &key).unwrap();

@@ -10,6 +10,7 @@ use futures::stream::{Stream, StreamExt as _};
 use model::AgentId;
 use release::digest::{Algorithm, Hasher};
 use release::{BlobError, Blobstore as _};
+use state::State;
 use state::command::{Command, Refusal};
 use state::log::{CommandLog as _, Proposal};
 use state::records::BroughtBlob;
@@ -22,9 +23,24 @@ use super::door::Denied;
 /// How long an agent may pause within a blob.
 const STALL: Duration = Duration::from_secs(60);
 
+/// What happens to what comes under a name that something has come under before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It takes the other one's place: a director has asked for it again.
+    Replaces,
+    /// It is refused, unless it is the same: the answer to it was lost.
+    IfSame,
+}
+
 impl BlobDesk {
     /// Stores what an agent brings under a name, and takes down what it is.
-    pub(super) async fn take_in(&self, agent: &AgentId, name: String, body: Body) -> Result<(), Denied> {
+    pub(super) async fn take_in(
+        &self,
+        agent: &AgentId,
+        name: String,
+        body: Body,
+        again: Again,
+    ) -> Result<(), Denied> {
         let (digests, too_large) = (Arc::<Mutex<Hasher>>::default(), Arc::<AtomicBool>::default());
         let pieces = bounded(body, self.bytes_max, digests.clone(), too_large.clone());
         let mut reader = StreamReader::new(Box::pin(pieces));
@@ -36,6 +52,10 @@ impl BlobDesk {
                 Denied::Unavailable
             }
         })?;
+        let before = State::new(&*self.log.view()).brought_by_agent(agent, &name);
+        if again == Again::IfSame && before.is_some_and(|row| row.brought.blob != stored.digest) {
+            return Err(Denied::Taken);
+        }
         let hashed = digests.lock().unwrap_or_else(PoisonError::into_inner).clone().finish();
         let [sha1, sha512] = [Algorithm::Sha1, Algorithm::Sha512].map(|algorithm| hashed.hex(algorithm));
         let digest = format!("{sha1};sha512:{sha512}");

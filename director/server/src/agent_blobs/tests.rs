@@ -46,8 +46,12 @@ impl Served {
         let replica = Replica::start().await;
         let task = begin_vm(&replica, api_version).await;
         let port = Port { listen: "127.0.0.1:0".parse().unwrap(), advertise: "d1.example:25250".into() };
-        let desk =
-            BlobDesk::new(Some(BlobPort { port }), BYTES_MAX, replica.door.blobs.clone(), &replica.kek);
+        let desk = BlobDesk::new(
+            Some(BlobPort { port, dav_advertise: None }),
+            BYTES_MAX,
+            replica.door.blobs.clone(),
+            &replica.kek,
+        );
         Self { replica, task, desk }
     }
 
@@ -59,6 +63,17 @@ impl Served {
     async fn store(&self, content: &[u8]) -> BlobDigest {
         use release::Blobstore as _;
         self.replica.door.blobs.put(&mut &content[..]).await.unwrap().digest
+    }
+
+    /// Sends with a user and a password.
+    async fn dav(&self, method: &str, path: &str, login: &str, body: &str) -> (StatusCode, Vec<u8>) {
+        use base64::Engine as _;
+        let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(login));
+        let request = Request::builder().method(method).uri(path).header("authorization", login);
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let answer = self.desk.routes().oneshot(request).await.unwrap();
+        let status = answer.status();
+        (status, to_bytes(answer.into_body(), 1 << 20).await.unwrap().to_vec())
     }
 
     async fn send(&self, method: &str, path: &str) -> (StatusCode, Vec<u8>) {
@@ -214,8 +229,8 @@ async fn nothing_is_stored_of_what_is_too_large_breaks_off_or_is_not_wanted() {
 async fn who_takes_urls_has_no_credentials_and_older_agents_get_no_url() {
     let port = Served::start(3).await;
     let blobstore = port.desk.blobstore(&"a1".into(), "CA".into()).unwrap();
-    let expected = Blobstore { endpoint: "https://d1.example:25250".into(), authorities_pem: "CA".into() };
-    assert_eq!(blobstore, expected);
+    let (endpoint, authorities_pem) = ("https://d1.example:25250".to_owned(), "CA".to_owned());
+    assert_eq!(blobstore, Blobstore { endpoint, authorities_pem, credentials: None });
     let closed = BlobDesk::new(None, 0, port.replica.door.blobs.clone(), &port.replica.kek);
     assert_eq!(closed.url_to_get(&"a1".into(), &"b".into()), None, "there is no port");
     assert_eq!(closed.blobstore(&"a1".into(), "CA".into()), None);
@@ -223,4 +238,68 @@ async fn who_takes_urls_has_no_credentials_and_older_agents_get_no_url() {
     let older = Served::start(2).await;
     assert_eq!(older.desk.url_to_get(&"a1".into(), &"b".into()), None);
     older.replica.stop().await;
+}
+
+const ID: &str = "0b2f9c1e-7a55-4c0e-9f53-0d3d0a8f2b11";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_agent_comes_with_a_password_that_goes_with_its_vm() {
+    let port = Served::start(2).await;
+    let blobstore = port.desk.blobstore(&"a1".into(), "CA".into()).unwrap();
+    assert_eq!(blobstore.endpoint, "https://d1.example:25250/dav");
+    let password = blobstore.credentials.unwrap().password;
+    let login = format!("a1:{password}");
+    let blob = port.store(b"a package").await;
+    let path = format!("/dav/7c/{blob}");
+    assert_eq!(port.dav("GET", &path, &login, "").await, (StatusCode::OK, b"a package".to_vec()));
+    let own = format!("/dav/1f/{ID}");
+    assert_eq!(port.dav("GET", &own, &login, "").await.0, StatusCode::NOT_FOUND);
+    for _ in ["its answer is lost", "it is sent again"] {
+        assert_eq!(port.dav("PUT", &own, &login, "compiled").await.0, StatusCode::CREATED);
+    }
+    assert_eq!(port.dav("GET", &own, &login, "").await, (StatusCode::OK, b"compiled".to_vec()));
+    assert_eq!(port.brought(ID, b"compiled").await.unwrap().size_bytes, 8);
+    assert_eq!(port.desk.take(&"a1".into(), ID).await.as_deref(), Some("compiled"));
+    assert_eq!(port.desk.take(&"a2".into(), ID).await, None, "another agent's");
+    port.delete_vm().await;
+    assert_eq!(port.dav("GET", &path, &login, "").await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(port.desk.blobstore(&"a1".into(), "CA".into()), None);
+    port.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_other_password_opens_and_no_blob_is_replaced() {
+    let port = Served::start(2).await;
+    let blob = port.store(b"a package").await;
+    let kek = &port.replica.kek;
+    let good = AgentTokens::for_blobs(kek).token(&"a1".into(), 0);
+    let (path, own) = (format!("/dav/7c/{blob}"), format!("/dav/1f/{ID}"));
+    for login in [
+        format!("a2:{good}"),
+        format!("a2:{}", AgentTokens::for_blobs(kek).token(&"a2".into(), 0)),
+        format!("a1:{}", AgentTokens::for_blobs(kek).token(&"a1".into(), 1)),
+        format!("a1:{}", AgentTokens::new(kek).token(&"a1".into(), 0)),
+        format!("a1:{}", &good[..good.len() - 1]),
+        "a1:".into(),
+        good.clone(),
+    ] {
+        for method in ["GET", "PUT"] {
+            assert_eq!(port.dav(method, &path, &login, "x").await.0, StatusCode::UNAUTHORIZED, "{login}");
+        }
+    }
+    assert_eq!(port.get(&path).await.0, StatusCode::UNAUTHORIZED);
+    let login = format!("a1:{good}");
+    assert_eq!(port.dav("PUT", &own, &login, "first").await.0, StatusCode::CREATED);
+    assert_eq!(port.dav("PUT", &own, &login, "second").await.0, StatusCode::CONFLICT);
+    assert_eq!(port.dav("GET", &own, &login, "").await.1, b"first");
+    for id in [blob.as_str(), "rendered-1", "..%2F..%2Fkek", "0b2f9c1e7a554c0e9f530d3d0a8f2b11"] {
+        let (status, _) = port.dav("PUT", &format!("/dav/7c/{id}"), &login, "x").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{id}");
+    }
+    assert_eq!(port.dav("GET", "/dav/7c/..%2F..%2Fkek", &login, "").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(port.dav("DELETE", &own, &login, "").await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let giant = "0".repeat(BYTES_MAX as usize + 1);
+    let other = own.replace("0b2f", "0b2e");
+    assert_eq!(port.dav("PUT", &other, &login, &giant).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    port.replica.stop().await;
 }

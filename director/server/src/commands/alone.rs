@@ -110,7 +110,8 @@ impl Alone {
 pub fn own_names(config: &Config) -> Names {
     let ports = [&config.api, &config.peer, &config.agent];
     let ports = ports.into_iter().chain(config.blob_port.as_ref().map(|blobs| &blobs.port));
-    Names::of_addresses(ports.map(|port| port.advertise.as_str()))
+    let shared = config.blob_port.as_ref().and_then(|blobs| blobs.dav_advertise.as_deref());
+    Names::of_addresses(ports.map(|port| port.advertise.as_str()).chain(shared))
 }
 
 /// Returns the row of the replica of a configuration.

@@ -367,8 +367,9 @@ fn blobs(mut section: Section) -> (BlobLimits, Option<BlobPort>) {
     if !is_served {
         section.asked.extend(["listen", "advertise"]);
     }
+    let dav_advertise = section.text("dav_advertise");
     section.end();
-    (limits, port.map(|port| BlobPort { port }))
+    (limits, port.map(|port| BlobPort { port, dav_advertise }))
 }
 
 fn log(mut section: Section) -> (LogFormat, String) {

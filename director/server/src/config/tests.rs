@@ -231,6 +231,8 @@ fn the_port_of_blobs_is_closed_unless_it_is_named() {
     let port = open.blob_port.clone().unwrap().port;
     assert_eq!((port.listen.port(), port.advertise.as_str()), (25250, "d1.example:25250"));
     assert!(crate::commands::own_names(&open).hosts.contains(&"d1.example".to_owned()));
+    let shared = "listen = \"127.0.0.1:1\"\ndav_advertise = \"blobs.example:1\"\n";
+    assert!(crate::commands::own_names(&with(shared).unwrap()).hosts.contains(&"blobs.example".to_owned()));
     let blind = with("listen = \"0.0.0.0:25250\"\n").unwrap_err().to_string();
     assert!(blind.contains("blobs.advertise: `` should be given"), "{blind}");
     let deaf = with("advertise = \"d1.example:25250\"\n").unwrap_err().to_string();

@@ -19,9 +19,8 @@ use std::time::Duration;
 
 use agent_client_grpc::AgentHub;
 use agent_client_nats::users::{DIRECTOR, HEALTH, common_name};
-use agent_client_nats::{LongTexts, NatsAgents, Options, Reports};
+use agent_client_nats::{NatsAgents, Options, Reports};
 use anyhow::Context as _;
-use async_trait::async_trait;
 use cpi_api::Mbus;
 use model::AgentId;
 use owned_tasks::{OnExit, OwnedTasks};
@@ -59,16 +58,6 @@ pub struct Nats {
     pub blobs: Arc<BlobDesk>,
     /// There once the fleet's authority is known.
     agents: OnceLock<NatsAgents>,
-}
-
-/// They leave no texts: they can bring no blob yet.
-struct NoTexts;
-
-#[async_trait]
-impl LongTexts for NoTexts {
-    async fn take(&self, _agent: &AgentId, _blob: &str) -> Option<String> {
-        None
-    }
 }
 
 impl Nats {
@@ -145,7 +134,7 @@ impl Nats {
         if self.agents.get().is_none() {
             let book = Arc::new(Book(self.log.clone()));
             let (options, blobs) = (self.options(DIRECTOR), self.blobs.clone());
-            let agents = NatsAgents::connect(options, book, Arc::new(NoTexts), blobs, tasks).await?;
+            let agents = NatsAgents::connect(options, book, blobs.clone(), blobs, tasks).await?;
             // Nobody else sets it.
             let _ = self.agents.set(agents);
         }
