@@ -1,5 +1,5 @@
 //! BOSH's own agent as the judge of how it comes to blobs, over a real NATS and real TLS. It is not part of this project: where there
-//! is one, its path is given in `BOSH_AGENT`, and it is run on its dummy platform.
+//! is one, its path is given in `BOSH_AGENT`, and it is run on its dummy platform; so is that of its WebDAV client, in `BOSH_DAV`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
@@ -40,17 +40,15 @@ struct RealAgent {
 }
 
 impl RealAgent {
-    fn start(program: &Path, env: &Value) -> Self {
+    /// Starts it; without a WebDAV client, with one that fails: who is given URLs does not call it.
+    fn start(program: &Path, env: &Value, dav_client: Option<&Path>) -> Self {
         let base = tempfile::tempdir().unwrap();
         let at = |path: &str| base.path().join(path);
         for folder in ["root_dir/etc/logrotate.d", "bosh", "programs", "data/sys/log/j"] {
             std::fs::create_dir_all(at(folder)).unwrap();
         }
-        // Stemcells have it. Who is given URLs does not call it.
-        let dav = at("programs/bosh-blobstore-dav");
-        std::fs::write(&dav, "#!/bin/sh\nexit 1\n").unwrap();
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&dav, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let client = dav_client.unwrap_or(Path::new("/bin/false"));
+        std::os::unix::fs::symlink(client, at("programs/bosh-blobstore-dav")).unwrap();
         let settings = json!({
             "agent_id": "a1", "vm": { "name": "vm-1" }, "ntp": [], "disks": { "persistent": {} }, "mbus": "",
             "networks": { "default": { "type": "manual", "ip": "10.244.0.11", "netmask": "255.255.255.0",
@@ -195,7 +193,6 @@ async fn compile(world: &World, name: &str, script: &str, of: Vec<PackageBlob>) 
         Method::CompilePackage { source, name: name.into(), version: version.clone(), dependencies: of };
     let result = world.call(&format!("t1-1-1-{name}"), method).await["result"].clone();
     let text = |key: &str| result[key].as_str().unwrap_or_else(|| panic!("{key} of {result}")).to_owned();
-    assert!(text("sha1").contains(";sha512:"), "{result}");
     let content = BlobRef { blob: BlobDigest::new(text("blobstore_id")), digest: text("sha1") };
     PackageBlob { name: name.into(), version, content }
 }
@@ -215,13 +212,14 @@ async fn bosh_s_own_agent_compiles_installs_and_sends_logs_by_signed_urls() {
         return println!("skipped: BOSH_AGENT names no agent of BOSH's");
     };
     let Some(world) = World::start(3).await else { return println!("skipped: there is no nats-server here") };
-    let agent = RealAgent::start(&program, &world.env());
+    let agent = RealAgent::start(&program, &world.env(), None);
     until("its connection", || world.nats.is_connected()).await;
     assert_eq!(world.call("ping", Method::Ping).await, json!("pong"));
 
     let q = compile(&world, "q", "echo of q > $BOSH_INSTALL_TARGET/q", Vec::new()).await;
     let script = "cat $(dirname $BOSH_INSTALL_TARGET)/q/q > $BOSH_INSTALL_TARGET/p";
     let p = compile(&world, "p", script, vec![q]).await;
+    assert!(p.content.digest.contains(";sha512:"), "{p:?}");
     let unpacked = world.unpacked(&json!(p.content.blob)).await;
     assert_eq!(std::fs::read_to_string(unpacked.path().join("p")).unwrap(), "of q\n");
 
@@ -250,6 +248,29 @@ async fn bosh_s_own_agent_compiles_installs_and_sends_logs_by_signed_urls() {
     let (blob, sha256) = (world.store(records).await, digest(records));
     let sync = Method::SyncDns { blob, digest: sha256, version: 7 };
     assert_eq!(world.call("dns", sync).await, json!("synced"));
+    assert!(world.tasks.stop(PATIENCE).await);
+    world.replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bosh_s_own_agent_of_an_older_stemcell_compiles_and_sends_logs_by_password() {
+    let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let (Some(program), Some(client)) = (given("BOSH_AGENT"), given("BOSH_DAV")) else {
+        return println!("skipped: BOSH_AGENT and BOSH_DAV name no programs of BOSH's");
+    };
+    let Some(world) = World::start(2).await else { return println!("skipped: there is no nats-server here") };
+    let agent = RealAgent::start(&program, &world.env(), Some(&client));
+    until("its connection", || world.nats.is_connected()).await;
+    let q = compile(&world, "q", "echo of q > $BOSH_INSTALL_TARGET/q", Vec::new()).await;
+    let script = "cat $(dirname $BOSH_INSTALL_TARGET)/q/q > $BOSH_INSTALL_TARGET/p";
+    let p = compile(&world, "p", script, vec![q]).await;
+    assert_eq!(p.content.digest.len(), 40, "a SHA-1 alone: {p:?}");
+    let unpacked = world.unpacked(&json!(p.content.blob)).await;
+    assert_eq!(std::fs::read_to_string(unpacked.path().join("p")).unwrap(), "of q\n");
+    std::fs::write(agent.base.path().join("data/sys/log/j/out.log"), "a line\n").unwrap();
+    let logs = world.call("logs", Method::FetchLogs { kind: "job".into(), filters: None }).await;
+    let unpacked = world.unpacked(&logs["blobstore_id"]).await;
+    assert_eq!(std::fs::read_to_string(unpacked.path().join("j/out.log")).unwrap(), "a line\n");
     assert!(world.tasks.stop(PATIENCE).await);
     world.replica.stop().await;
 }
