@@ -95,6 +95,8 @@ text_ids! {
     DiskId,
     /// What the manifest calls one of several disks of an instance.
     DiskName,
+    /// What whoever had it made calls a dynamic disk.
+    DynamicDiskName,
     /// The cloud's id of a snapshot of a persistent disk. Opaque.
     SnapshotCid,
     /// Our UUID of a snapshot, chosen by the plan before the cloud gives its own.

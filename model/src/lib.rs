@@ -11,6 +11,7 @@ pub mod cloud_config;
 pub mod config;
 pub mod cpi_config;
 pub mod dns;
+pub mod dynamic_disk;
 pub mod error_code;
 pub mod export;
 pub mod fields;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
 pub use crate::export::{DigestKind, ReleaseExport};
+use crate::dynamic_disk::{DiskMetadata, DynamicDiskWish};
 use crate::ids::*;
 use crate::instance::{InstanceState, ReleaseRef};
 use crate::sealed::Sealed;
@@ -226,6 +227,21 @@ pub enum TaskKind {
     DeleteSnapshots { cid: Option<SnapshotCid> },
     /// `delete-network`, and the periodic clean-up of networks that directors have made and nobody uses any more.
     DeleteOrphanedNetworks { networks: Vec<NetworkName> },
+    /// Makes a dynamic disk for a deployment.
+    CreateDynamicDisk { deployment: DeploymentName, az: AzName, disk: Box<DynamicDiskWish> },
+    /// Attaches a dynamic disk to an instance's VM.
+    AttachDynamicDisk {
+        name: DynamicDiskName,
+        instance: InstanceId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metadata: Option<DiskMetadata>,
+    },
+    /// Attaches a dynamic disk to an instance's VM, and makes it before if there is none of its name.
+    ProvideDynamicDisk { instance: InstanceId, disk: Box<DynamicDiskWish> },
+    /// Detaches a dynamic disk from the VM that has it.
+    DetachDynamicDisk { name: DynamicDiskName },
+    /// Deletes a dynamic disk.
+    DeleteDynamicDisk { name: DynamicDiskName },
 }
 
 /// An archive that is fetched from where somebody else keeps it.
@@ -331,6 +347,11 @@ impl TaskKind {
                 let names: Vec<&str> = networks.iter().map(NetworkName::as_str).collect();
                 format!("delete orphan networks: {}", names.join(", "))
             }
+            Self::CreateDynamicDisk { .. } => "create dynamic disk".into(),
+            Self::AttachDynamicDisk { .. } => "attach dynamic disk".into(),
+            Self::ProvideDynamicDisk { .. } => "provide dynamic disk".into(),
+            Self::DetachDynamicDisk { .. } => "detach dynamic disk".into(),
+            Self::DeleteDynamicDisk { .. } => "delete dynamic disk".into(),
         }
     }
 }
@@ -365,6 +386,11 @@ impl TaskKind {
             Self::DeleteSnapshots { cid: None } => "delete_deployment_snapshots",
             Self::DeleteSnapshots { .. } => "delete_snapshot",
             Self::DeleteOrphanedNetworks { .. } => "delete_orphan_networks",
+            Self::CreateDynamicDisk { .. } => "create_dynamic_disk",
+            Self::AttachDynamicDisk { .. } => "attach_dynamic_disk",
+            Self::ProvideDynamicDisk { .. } => "provide_dynamic_disk",
+            Self::DetachDynamicDisk { .. } => "detach_dynamic_disk",
+            Self::DeleteDynamicDisk { .. } => "delete_dynamic_disk",
         }
     }
 
@@ -384,6 +410,11 @@ impl TaskKind {
                 | Self::DeleteVm { .. }
                 | Self::Ssh { .. }
                 | Self::DeleteSnapshots { cid: None }
+                | Self::CreateDynamicDisk { .. }
+                | Self::AttachDynamicDisk { .. }
+                | Self::ProvideDynamicDisk { .. }
+                | Self::DetachDynamicDisk { .. }
+                | Self::DeleteDynamicDisk { .. }
         )
     }
 }

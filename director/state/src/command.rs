@@ -255,6 +255,11 @@ pub enum Command {
     /// An agent that knows no addresses of blobs has brought one under a name; under the same name once more, it takes the other
     /// one's place. Refused if the agent is not known.
     AgentBrought { agent: AgentId, name: String, brought: BroughtBlob },
+    /// Something is about to be done with a dynamic disk, or has been. Refused as the deed says.
+    DynamicDisk { task: TaskId, epoch: Epoch, name: DynamicDiskName, deed: DynamicDeed },
+    /// The task is about to take a VM away from its instance: no dynamic disk is attached to it from here on, while the task
+    /// is open. A VM that is not there is fine.
+    VmLeaves { task: TaskId, epoch: Epoch, agent: AgentId },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -99,6 +99,7 @@ text_keys!(
     CpiName,
     DeploymentName,
     DiskId,
+    DynamicDiskName,
     Fingerprint,
     InstanceId,
     LockName,

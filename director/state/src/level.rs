@@ -17,7 +17,7 @@ pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
 /// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
 pub const SECOND_LEVEL: u32 = 2;
 
-/// The level that brought disks that have names, networks that directors make, and agents of BOSH's.
+/// The level that brought disks that have names, networks that directors make, agents of BOSH's, and dynamic disks.
 pub const THIRD_LEVEL: u32 = 3;
 
 impl Command {
@@ -89,7 +89,7 @@ impl Command {
         if is_second { SECOND_LEVEL } else { 1 }
     }
 
-    /// Plans with disks that have names, all about networks that directors make, and about agents of BOSH's. What is recorded
+    /// Plans with disks that have names, all about networks that directors make, agents of BOSH's and dynamic disks. What is recorded
     /// later of the plans' steps needs the plan, so that it says nothing new.
     fn is_third(&self) -> bool {
         match self {
@@ -98,8 +98,19 @@ impl Command {
             | Self::NetworkRetire { .. }
             | Self::AgentAsked { .. }
             | Self::AgentBrought { .. }
+            | Self::DynamicDisk { .. }
+            | Self::VmLeaves { .. }
             | Self::SettingPut { setting: Setting::ManagedNetworks(_) }
-            | Self::TaskQueue { kind: TaskKind::DeleteOrphanedNetworks { .. }, .. } => true,
+            | Self::TaskQueue {
+                kind:
+                    TaskKind::DeleteOrphanedNetworks { .. }
+                    | TaskKind::CreateDynamicDisk { .. }
+                    | TaskKind::AttachDynamicDisk { .. }
+                    | TaskKind::ProvideDynamicDisk { .. }
+                    | TaskKind::DetachDynamicDisk { .. }
+                    | TaskKind::DeleteDynamicDisk { .. },
+                ..
+            } => true,
             Self::PlanDraft { content, .. } => {
                 content.targets.iter().any(has_named_disk)
                     || content.units.iter().any(|piece| names_disk(&piece.unit))

@@ -4,6 +4,7 @@ mod agents;
 mod asked;
 mod brought;
 mod dns;
+mod dynamic_disks;
 mod latecomers;
 mod links;
 mod networks;
@@ -23,6 +24,7 @@ pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedSha
 pub use asked::{AskedOfAgent, AskedStage};
 pub use brought::{BroughtBlob, BroughtByAgent};
 pub use dns::DnsBlob;
+pub use dynamic_disks::DynamicDeed;
 pub use latecomers::{Latecomer, Orphan, Sought};
 pub(crate) use links::LinkNumbers;
 pub use links::{Link, LinkConsumer, LinkProvider};

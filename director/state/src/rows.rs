@@ -71,6 +71,11 @@ pub(crate) enum TaskClass {
     TakeSnapshots,
     DeleteSnapshots,
     DeleteOrphanedNetworks,
+    CreateDynamicDisk,
+    AttachDynamicDisk,
+    ProvideDynamicDisk,
+    DetachDynamicDisk,
+    DeleteDynamicDisk,
 }
 
 impl TaskClass {
@@ -103,6 +108,11 @@ impl TaskClass {
             TaskKind::TakeSnapshots { .. } => Self::TakeSnapshots,
             TaskKind::DeleteSnapshots { .. } => Self::DeleteSnapshots,
             TaskKind::DeleteOrphanedNetworks { .. } => Self::DeleteOrphanedNetworks,
+            TaskKind::CreateDynamicDisk { .. } => Self::CreateDynamicDisk,
+            TaskKind::AttachDynamicDisk { .. } => Self::AttachDynamicDisk,
+            TaskKind::ProvideDynamicDisk { .. } => Self::ProvideDynamicDisk,
+            TaskKind::DetachDynamicDisk { .. } => Self::DetachDynamicDisk,
+            TaskKind::DeleteDynamicDisk { .. } => Self::DeleteDynamicDisk,
         }
     }
 
@@ -135,6 +145,11 @@ impl TaskClass {
             Self::TakeSnapshots => 31,
             Self::DeleteSnapshots => 32,
             Self::DeleteOrphanedNetworks => 33,
+            Self::CreateDynamicDisk => 34,
+            Self::AttachDynamicDisk => 35,
+            Self::ProvideDynamicDisk => 36,
+            Self::DetachDynamicDisk => 37,
+            Self::DeleteDynamicDisk => 38,
         }
     }
 }

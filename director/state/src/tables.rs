@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use model::config::StoredConfig;
+use model::dynamic_disk::DynamicDisk;
 use model::instance::{Disk, Instance, Vm};
 use model::managed_network::ManagedNetwork;
 use model::plan::{DeploymentRecord, Target};
@@ -183,6 +184,13 @@ tables! {
 
     /// Networks that directors have made, by name.
     NETWORKS: NetworkName => ManagedNetwork = 0x68, "managed_networks", Shown;
+
+    /// Dynamic disks by name.
+    DYNAMIC_DISKS: DynamicDiskName => DynamicDisk = 0x69, "dynamic_disks", Shown;
+    /// Those that VMs have, or may have.
+    DYNAMIC_DISKS_ON: (AgentId, DynamicDiskName) => () = 0x6a, "dynamic_disks_on", Hidden;
+    /// VMs that are about to go, and the tasks that take them away.
+    VMS_LEAVING: AgentId => TaskId = 0x6b, "vms_leaving", Hidden;
 
     /// Versions of variables.
     VARIABLES: (VariableName, u64) => Variable = 0x50, "variables", Shown;

@@ -74,7 +74,9 @@ fn by(command: &Command) -> By {
         | ExportPut { .. }
         | NetworkTake { .. }
         | SubnetPut { .. }
-        | NetworkRetire { .. } => By::Task,
+        | NetworkRetire { .. }
+        | DynamicDisk { .. }
+        | VmLeaves { .. } => By::Task,
         ClusterInit { .. }
         | LeaderBegin { .. }
         | TokenUse { .. }

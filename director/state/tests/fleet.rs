@@ -358,6 +358,19 @@ fn managed_networks_are_of_the_third_level() {
 }
 
 #[test]
+fn dynamic_disks_are_of_the_third_level() {
+    let name = || DynamicDiskName::new("data");
+    for command in [
+        dynamic_deed(TaskId(1), DynamicDeed::Detached { agent: "a1".into() }),
+        Command::VmLeaves { task: TaskId(1), epoch: EPOCH, agent: "a1".into() },
+        queue(TaskKind::DetachDynamicDisk { name: name() }, Vec::new()),
+        queue(TaskKind::DeleteDynamicDisk { name: name() }, Vec::new()),
+    ] {
+        assert_eq!(command.feature_level(), THIRD_LEVEL, "{command:?}");
+    }
+}
+
+#[test]
 fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     let mut world = World::new();
     let queued = world.apply(Some("r1"), queue(deploy(), Vec::new()));

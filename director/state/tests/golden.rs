@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use common::*;
 use model::dns::DnsSubject;
+use model::dynamic_disk::DynamicDiskWish;
 use model::plan::Fate;
 use model::problem::{Fault, Finding};
 use model::step::{Action, StepOutcome};
-use model::task::{OutputKind, TaskError};
+use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
 use state::command::*;
 use state::records::*;
@@ -47,6 +48,8 @@ fn fleet_commands() -> Vec<Command> {
         Command::NetworkRetire { task: TaskId(7), epoch: Epoch(3), network: "a".into() },
         network_take(TaskId(7), "a", &["s"]),
         subnet_put(TaskId(7), "a", "s", Some("net-1")),
+        dynamic_deed(TaskId(7), dynamic_make("a1")),
+        Command::VmLeaves { task: TaskId(7), epoch: Epoch(3), agent: "a1".into() },
     ]
 }
 
@@ -256,6 +259,49 @@ fn entries_about_managed_networks_are_read() {
         "plan_commit_managed_networks",
         Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
     );
+}
+
+#[test]
+fn entries_about_dynamic_disks_are_read() {
+    let id = || DiskId::new("id-data");
+    let metadata: model::dynamic_disk::DiskMetadata = [("owner".to_owned(), "csi".into())].into();
+    for (name, deed) in [
+        ("made", DynamicDeed::Made { id: id(), cid: "disk-9".into() }),
+        ("gone", DynamicDeed::Gone { id: id() }),
+        ("orphaned", DynamicDeed::Orphaned { id: id() }),
+        ("told", DynamicDeed::Told { metadata: metadata.clone() }),
+        ("attach", DynamicDeed::Attach { agent: "a1".into() }),
+        ("attached", DynamicDeed::Attached { agent: "a1".into(), hint: "/dev/sdc".into() }),
+        ("detached", DynamicDeed::Detached { agent: "a1".into() }),
+    ] {
+        check(&format!("dynamic_disk_{name}"), dynamic_deed(TaskId(7), deed));
+    }
+    let wish = DynamicDiskWish {
+        name: "data".into(),
+        disk_type: "small".into(),
+        size_mib: 512,
+        metadata: Some(metadata.clone()),
+    };
+    let (disk, instance, name) = (Box::new(wish), InstanceId::new("i1"), DynamicDiskName::new("data"));
+    for (named, kind) in [
+        (
+            "create",
+            TaskKind::CreateDynamicDisk { deployment: "web".into(), az: "z1".into(), disk: disk.clone() },
+        ),
+        (
+            "attach",
+            TaskKind::AttachDynamicDisk {
+                name: name.clone(),
+                instance: instance.clone(),
+                metadata: Some(metadata),
+            },
+        ),
+        ("provide", TaskKind::ProvideDynamicDisk { instance, disk }),
+        ("detach", TaskKind::DetachDynamicDisk { name: name.clone() }),
+        ("delete", TaskKind::DeleteDynamicDisk { name }),
+    ] {
+        check(&format!("task_queue_{named}_dynamic_disk"), queue(kind, Vec::new()));
+    }
 }
 
 #[test]

@@ -158,6 +158,21 @@ fn health() -> impl Strategy<Value = AgentHealth> {
     prop_oneof![Just(AgentHealth::Alive), Just(AgentHealth::Suspect), Just(AgentHealth::Dead)]
 }
 
+fn dynamic_deeds() -> impl Strategy<Value = DynamicDeed> {
+    let id = || DiskId::new("id-data");
+    let agent = || name("a").prop_map(AgentId::from);
+    prop_oneof![
+        3 => name("a").prop_map(|beside| dynamic_make(&beside)),
+        2 => name("c").prop_map(move |cid| DynamicDeed::Made { id: id(), cid: cid.into() }),
+        1 => Just(DynamicDeed::Gone { id: id() }),
+        1 => Just(DynamicDeed::Orphaned { id: id() }),
+        1 => Just(DynamicDeed::Told { metadata: Default::default() }),
+        3 => agent().prop_map(|agent| DynamicDeed::Attach { agent }),
+        3 => agent().prop_map(|agent| DynamicDeed::Attached { agent, hint: "/dev/sdc".into() }),
+        1 => agent().prop_map(|agent| DynamicDeed::Detached { agent }),
+    ]
+}
+
 fn fleet_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (small(), small())
@@ -186,6 +201,12 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             task: TaskId(task),
             epoch: EPOCH,
             network: network.into()
+        }),
+        (small(), dynamic_deeds()).prop_map(|(task, deed)| dynamic_deed(TaskId(task), deed)),
+        (small(), name("a")).prop_map(|(task, agent)| Command::VmLeaves {
+            task: TaskId(task),
+            epoch: EPOCH,
+            agent: agent.into()
         }),
         any::<bool>().prop_map(|paused| Command::SettingPut { setting: Setting::ResurrectionPaused(paused) }),
         (name("c"), name("text")).prop_map(|(name, content)| Command::ConfigPut {

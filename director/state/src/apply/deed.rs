@@ -8,7 +8,7 @@ use model::*;
 use super::event::{Audit, audit, report_leak};
 use super::snapshot::{self, Taking};
 use super::tx::{Tx, invalid};
-use super::{deployment, disk, errand, instance, line, lock, problem, release, task, vm};
+use super::{deployment, disk, dynamic_disk, errand, instance, line, lock, problem, release, task, vm};
 use crate::command::Refusal;
 use crate::rows::TaskRow;
 use crate::tables::*;
@@ -51,6 +51,7 @@ pub(super) fn begin(tx: &mut Tx<'_>, deed: &Deed<'_>) -> Result<Option<EventId>,
         Action::CreateVm { instance, agent, role } => {
             vm::begin_create(tx, deed, (instance, *role), agent)?;
         }
+        Action::DeleteVm { agent, .. } => dynamic_disk::mark_leaving(tx, deed.task.id, agent),
         Action::CreateDisk { instance, disk, name, .. } => {
             disk::begin_create(tx, deed, instance, (disk, name.as_ref()))?;
         }

@@ -7,7 +7,7 @@ use model::*;
 use serde_json::{Value, json};
 
 use super::tx::{Tx, invalid};
-use super::{dns, link, network};
+use super::{dns, dynamic_disk, link, network};
 use crate::command::{Refusal, SAME_LABEL};
 use crate::records::{Deployment, VariableSet};
 use crate::rows::{TaskClass, TaskRow};
@@ -117,7 +117,7 @@ pub(super) fn save(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `DeleteDeployment`. Refused while it has instances: their VMs and disks would be out of everybody's sight.
+/// `DeleteDeployment`. Refused while it has instances or dynamic disks: they would be out of everybody's sight.
 pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
     let Some(name) = &task.deployment else {
         return Err(invalid("deleting the deployment", "the task has none"));
@@ -127,6 +127,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, task: &TaskRow) -> Result<(), Refusal> {
         let by = format!("instance {instance}");
         return Err(Refusal::InUse { what: "deployment".into(), name: name.to_string(), by });
     }
+    dynamic_disk::check_none(tx, name)?;
     let sets: Vec<VariableSetId> = tx.rows_of(&VARIABLE_SETS_OF, name).map(|((_, id), ())| id).collect();
     for set in sets {
         tx.delete(&VARIABLE_SETS, &set);

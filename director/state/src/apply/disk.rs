@@ -127,6 +127,10 @@ pub(super) fn adopt(
         let by = format!("instance {}", other.instance);
         return Err(Refusal::InUse { what: "disk".into(), name: cid.to_string(), by });
     }
+    if let Some(dynamic) = tx.state().dynamic_disk_by_cid(cid) {
+        let by = format!("dynamic disk {}", dynamic.name);
+        return Err(Refusal::InUse { what: "disk".into(), name: cid.to_string(), by });
+    }
     let disk = match foreign {
         None => {
             let orphan = tx.need(&ORPHANED_DISKS, id, "orphaned disk")?;

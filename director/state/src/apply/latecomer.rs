@@ -8,7 +8,7 @@ use model::*;
 use super::event::{Audit, audit, report_leak};
 use super::task::working;
 use super::tx::Tx;
-use super::{disk, snapshot, vm};
+use super::{disk, dynamic_disk, snapshot, vm};
 use crate::command::{Outcome, Refusal};
 use crate::records::{Latecomer, Orphan, OrphanedDisk, OrphanedVm, Sought};
 use crate::tables::*;
@@ -124,6 +124,9 @@ fn as_disk(tx: &Tx<'_>, id: &DiskId) -> Result<OrphanedDisk, Refusal> {
     if let Some(orphan) = tx.get(&ORPHANED_DISKS, id) {
         return Ok(orphan);
     }
+    if let Some(disk) = dynamic_disk::with_id(tx, id) {
+        return Ok(dynamic_disk::as_orphan(tx, disk));
+    }
     let disk = tx.need(&DISKS, id, "disk")?;
     Ok(disk::as_orphan(tx, disk))
 }
@@ -148,6 +151,7 @@ fn file_vm(tx: &mut Tx<'_>, row: &Latecomer, agent: &AgentId, orphan: &OrphanedV
 /// As [`file_vm`], for a disk.
 fn file_disk(tx: &mut Tx<'_>, row: &Latecomer, id: &DiskId, orphan: &OrphanedDisk, cid: DiskCid) {
     let claimed = tx.get(&DISKS, id).map(|disk| disk.cid);
+    let claimed = claimed.or_else(|| dynamic_disk::with_id(tx, id).map(|disk| disk.cid));
     let filed = tx.get(&ORPHANED_DISKS, id).map(|orphan| orphan.disk.cid);
     let double = DiskId::new(format!("{id}.{cid}"));
     let is_known = filed.as_ref().is_some_and(|filed| filed.as_ref() == Some(&cid));

@@ -17,6 +17,7 @@ mod deed;
 mod deployment;
 mod disk;
 mod dns;
+mod dynamic_disk;
 mod errand;
 mod event;
 mod fleet;
@@ -220,6 +221,8 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
             network::subnet_put(tx, (*task, *epoch), (network, subnet), made.as_ref())
         }
         NetworkRetire { task, epoch, network } => network::retire(tx, (*task, *epoch), network),
+        DynamicDisk { task, epoch, name, deed } => dynamic_disk::deed(tx, (*task, *epoch), name, deed),
+        VmLeaves { task, epoch, agent } => dynamic_disk::vm_leaves(tx, (*task, *epoch), agent),
         AgentAsked { epoch, agent, request, from, to } => {
             asked::put(tx, *epoch, (agent, request), (from.as_ref(), to.as_ref()))
         }

@@ -9,6 +9,7 @@ use super::address;
 use super::asked;
 use super::brought;
 use super::deed::Deed;
+use super::dynamic_disk;
 use super::tx::{Tx, not_found};
 use super::variable;
 use crate::command::Refusal;
@@ -145,6 +146,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, vm: &Vm) {
     tx.delete(&AGENTS, &vm.agent);
     asked::forget(tx, &vm.agent);
     brought::forget(tx, &vm.agent);
+    dynamic_disk::vm_gone(tx, vm);
 }
 
 /// `DeleteVm` is done; a row that is gone already is fine.

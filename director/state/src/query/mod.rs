@@ -9,6 +9,7 @@
 mod artifact;
 mod deployment;
 mod dns;
+mod dynamic_disk;
 mod fleet;
 mod health;
 mod history;

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test file uses its part of this")]
 
 pub mod aim;
+pub mod dynamic_disks;
 pub mod networks;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use state::command::*;
 use state::kv::MemoryKv;
 use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
 
+#[allow(unused_imports, reason = "every test file uses its part of this")]
+pub use dynamic_disks::{dynamic_deed, dynamic_disk, dynamic_make};
 #[allow(unused_imports, reason = "every test file uses its part of this")]
 pub use networks::{network_take, subnet_put};
 
