@@ -452,11 +452,11 @@ impl Agent {
                 "command": "setup", "status": "success", "ip": "10.0.0.1", "host_public_key": "ssh-rsa HOST\n",
             }),
             Method::SshCleanup { .. } => json!({ "command": "cleanup", "status": "success" }),
-            Method::AddPersistentDisk { disk, hint } => {
+            Method::AddPersistentDisk { disk, hint } | Method::AddDynamicDisk { disk, hint } => {
                 self.hints.insert(disk.to_string(), hint.clone());
                 json!({})
             }
-            Method::RemovePersistentDisk { disk } => {
+            Method::RemovePersistentDisk { disk } | Method::RemoveDynamicDisk { disk } => {
                 self.hints.remove(disk.as_str());
                 json!({})
             }

@@ -105,6 +105,10 @@ pub enum Method {
     /// Tells how the instances in DNS records fare, unless the agent knows it from this time or a later one. Not BOSH's, whose
     /// agents ask each other.
     SyncDnsHealth { health: Fares },
+    /// Links a disk that is attached, so that jobs find it under its cid. May be repeated.
+    AddDynamicDisk { disk: DiskCid, hint: Value },
+    /// Takes the link away; one that is not there is fine.
+    RemoveDynamicDisk { disk: DiskCid },
 }
 
 /// How the instances fare that are in a version of the DNS records. A letter for each agent: this is told to all of them, again and
@@ -178,6 +182,8 @@ impl Method {
             Self::SshSetup { .. } | Self::SshCleanup { .. } => "ssh",
             Self::SyncDns { .. } => "sync_dns",
             Self::SyncDnsHealth { .. } => "sync_dns_health",
+            Self::AddDynamicDisk { .. } => "add_dynamic_disk",
+            Self::RemoveDynamicDisk { .. } => "remove_dynamic_disk",
         }
     }
 
@@ -224,10 +230,13 @@ impl Method {
                     Value::Object(dependencies),
                 ]
             }
-            Self::AddPersistentDisk { disk, hint } => vec![json!(disk), hint.clone()],
-            Self::RemovePersistentDisk { disk } | Self::MountDisk { disk } | Self::UnmountDisk { disk } => {
-                vec![json!(disk)]
+            Self::AddPersistentDisk { disk, hint } | Self::AddDynamicDisk { disk, hint } => {
+                vec![json!(disk), hint.clone()]
             }
+            Self::RemovePersistentDisk { disk }
+            | Self::RemoveDynamicDisk { disk }
+            | Self::MountDisk { disk }
+            | Self::UnmountDisk { disk } => vec![json!(disk)],
             Self::MigrateDisk { from, to } => vec![json!(from), json!(to)],
             Self::FetchLogs { kind, filters } => vec![json!(kind), json!(filters)],
             Self::SshSetup { user, public_key } => {

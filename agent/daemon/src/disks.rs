@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::{info, warn};
 
+use crate::archive;
 use crate::durable::{self, Readers};
 use crate::error::ActionError;
 use crate::layout::Layout;
@@ -60,6 +61,34 @@ impl Disks {
             self.write(&self.layout.disk_hints(), &hints)?;
         }
         Ok(())
+    }
+
+    /// Links a dynamic disk, which its jobs use as they like. Nothing else is remembered of it, as in BOSH's agent.
+    pub(crate) fn link(&self, cid: &str, hint: &Value) -> Result<(), ActionError> {
+        let at = self.dynamic(cid)?;
+        let source = DiskSource::of(hint).filter(|source| source.path().exists()).ok_or_else(|| {
+            ActionError::failed(format!("the hint of dynamic disk {cid} does not say where it is"))
+        })?;
+        archive::link(source.path(), &at)
+    }
+
+    /// Takes the link away, if there is one.
+    pub(crate) fn unlink(&self, cid: &str) -> Result<(), ActionError> {
+        let at = self.dynamic(cid)?;
+        match std::fs::remove_file(&at) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ActionError::file("unlink", &at)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns where jobs find a dynamic disk.
+    fn dynamic(&self, cid: &str) -> Result<PathBuf, ActionError> {
+        if cid.is_empty() || cid.contains('/') || cid.starts_with('.') {
+            return Err(ActionError::failed(format!("`{cid}` is no name for a link to a disk")));
+        }
+        Ok(self.layout.dynamic_disks().join(cid))
     }
 
     /// Returns whether a disk is attached, as far as we were told.
@@ -317,6 +346,27 @@ mod tests {
         fixture.disks.mount("new").await.unwrap();
         assert!(fixture.disks.migrate("new", "old").await.is_err(), "the roles are the other way round");
         assert_eq!(fixture.disks.list().unwrap(), ["old", "new"]);
+    }
+
+    #[test]
+    fn a_dynamic_disk_is_linked_as_long_as_it_is_there() {
+        let fixture = Fixture::new();
+        let hint = |name: &str| json!({ "path": fixture.disk(name), "kind": "directory" });
+        for name in ["old", "new", "new"] {
+            fixture.disks.link("d-1", &hint(name)).unwrap();
+            let link = fixture.disks.layout.dynamic_disks().join("d-1");
+            assert_eq!(std::fs::read_link(link).unwrap(), fixture.disk(name));
+        }
+        assert!(!fixture.disks.is_known("d-1").unwrap(), "it is none that is mounted");
+        for _ in 0..2 {
+            fixture.disks.unlink("d-1").unwrap();
+            assert_eq!(std::fs::read_dir(fixture.disks.layout.dynamic_disks()).unwrap().count(), 0);
+        }
+        for (cid, hint) in [("", hint("old")), ("../x", hint("old")), ("..", hint("old")), ("d", json!(7))] {
+            assert!(fixture.disks.link(cid, &hint).is_err(), "{cid} {hint}");
+        }
+        assert!(fixture.disks.link("d-1", &hint("nowhere")).is_err());
+        assert!(fixture.disks.unlink("../old").is_err());
     }
 
     #[tokio::test]

@@ -66,6 +66,8 @@ impl Layout {
         tmp => "data/tmp",
         /// Compiled packages' sources.
         compile => "data/compile",
+        /// Links to dynamic disks, by cid.
+        dynamic_disks => "data/dynamic_disks",
         /// Blobs that hold secrets.
         sensitive_blobs => "data/sensitive_blobs",
         /// Logs and runtime files of jobs.

@@ -66,10 +66,12 @@ pub enum Method {
     Ssh,
     SyncDns,
     SyncDnsHealth,
+    AddDynamicDisk,
+    RemoveDynamicDisk,
 }
 
 impl Method {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Ping,
         Self::Info,
         Self::GetState,
@@ -94,6 +96,8 @@ impl Method {
         Self::Ssh,
         Self::SyncDns,
         Self::SyncDnsHealth,
+        Self::AddDynamicDisk,
+        Self::RemoveDynamicDisk,
     ];
 
     /// Returns the method of that name.
@@ -128,6 +132,8 @@ impl Method {
             Self::Ssh => "ssh",
             Self::SyncDns => "sync_dns",
             Self::SyncDnsHealth => "sync_dns_health",
+            Self::AddDynamicDisk => "add_dynamic_disk",
+            Self::RemoveDynamicDisk => "remove_dynamic_disk",
         }
     }
 
@@ -153,6 +159,8 @@ impl Method {
             Self::UpdateSettings
             | Self::AddPersistentDisk
             | Self::RemovePersistentDisk
+            | Self::AddDynamicDisk
+            | Self::RemoveDynamicDisk
             | Self::MountDisk
             | Self::UnmountDisk
             | Self::MigrateDisk => &[(Disks, Alone)],

@@ -131,6 +131,11 @@ impl SimulatedMachine {
                 inside.attached.remove(order.text(0)?);
                 json!({})
             }
+            // Jobs that would look for it are none.
+            Method::AddDynamicDisk | Method::RemoveDynamicDisk => {
+                order.text(0)?;
+                json!({})
+            }
             Method::MountDisk => mount(&mut inside, order.text(0)?)?,
             Method::UnmountDisk => unmount(&mut inside, order.text(0)?),
             Method::MigrateDisk => {

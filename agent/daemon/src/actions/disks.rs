@@ -20,6 +20,16 @@ pub(super) fn remove(machine: &RealMachine, order: &Order) -> Result<Value, Acti
     Ok(json!({}))
 }
 
+pub(super) fn add_dynamic(machine: &RealMachine, order: &Order) -> Result<Value, ActionError> {
+    machine.disks.link(order.text(0)?, &order.argument(1, "a hint")?)?;
+    Ok(json!({}))
+}
+
+pub(super) fn remove_dynamic(machine: &RealMachine, order: &Order) -> Result<Value, ActionError> {
+    machine.disks.unlink(order.text(0)?)?;
+    Ok(json!({}))
+}
+
 pub(super) async fn mount(machine: &RealMachine, order: &Order) -> Result<Value, ActionError> {
     machine.disks.mount(order.text(0)?).await?;
     Ok(json!({}))

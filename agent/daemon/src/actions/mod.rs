@@ -45,6 +45,8 @@ pub(crate) async fn perform(machine: &RealMachine, order: Order, work: &Work) ->
         Method::ListDisk => disks::list(machine),
         Method::AddPersistentDisk => disks::add(machine, &order),
         Method::RemovePersistentDisk => disks::remove(machine, &order),
+        Method::AddDynamicDisk => disks::add_dynamic(machine, &order),
+        Method::RemoveDynamicDisk => disks::remove_dynamic(machine, &order),
         Method::MountDisk => disks::mount(machine, &order).await,
         Method::UnmountDisk => disks::unmount(machine, &order).await,
         Method::MigrateDisk => disks::migrate(machine, &order).await,
