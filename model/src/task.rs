@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dynamic_disk::{DiskMetadata, DynamicDiskWish};
 use crate::error_code::ErrorCode;
 pub use crate::export::{DigestKind, ReleaseExport};
-use crate::dynamic_disk::{DiskMetadata, DynamicDiskWish};
 use crate::ids::*;
 use crate::instance::{InstanceState, ReleaseRef};
 use crate::sealed::Sealed;

@@ -4,7 +4,7 @@ use model::plan::{OnFailure, Target};
 use model::task::{OutputKind, Task, TaskState};
 use model::{BlobDigest, EventId, InstanceId, RequestId, StepNo, TaskId, Timestamp};
 use state::State;
-use state::command::{Command, Outcome, Refusal, SECOND_LEVEL};
+use state::command::{Command, Outcome, Refusal, SECOND_LEVEL, THIRD_LEVEL};
 use state::log::{LogError, Proposal, View};
 use state::records::Leak;
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,17 @@ impl TaskContext {
 
     /// Returns whether every member knows the second feature level.
     pub fn knows_second_level(&self) -> bool {
+        self.knows(SECOND_LEVEL)
+    }
+
+    /// Returns whether every member knows the third feature level.
+    pub fn knows_third_level(&self) -> bool {
+        self.knows(THIRD_LEVEL)
+    }
+
+    fn knows(&self, wanted: u32) -> bool {
         let view = self.view();
-        State::new(&*view).feature_level().is_none_or(|level| level >= SECOND_LEVEL)
+        State::new(&*view).feature_level().is_none_or(|level| level >= wanted)
     }
 
     /// Returns whether somebody has asked for the task to be cancelled, as the state has it now.

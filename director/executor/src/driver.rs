@@ -137,6 +137,11 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
             Some(deployment) => tasks::ssh(context, deployment, command, target).await,
             None => Ok(TaskEnd::Error(TaskError::plain("a deployment is to be named"))),
         },
+        TaskKind::CreateDynamicDisk { .. }
+        | TaskKind::AttachDynamicDisk { .. }
+        | TaskKind::ProvideDynamicDisk { .. }
+        | TaskKind::DetachDynamicDisk { .. }
+        | TaskKind::DeleteDynamicDisk { .. } => tasks::dynamic_disk(context).await,
         TaskKind::Deploy { .. }
         | TaskKind::DeleteDeployment { .. }
         | TaskKind::ChangeState { .. }

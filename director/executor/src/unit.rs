@@ -75,8 +75,8 @@ async fn run_step(
         Decision::Ended => return Ok(StepEnd::Done),
         Decision::Failed => return Ok(StepEnd::Ended(recorded_failure(journal))),
         Decision::Record => {
-            if let Action::ElectVm { instead_of: Some(old), .. } = &step.action {
-                // What it has said must be known before it goes: nobody can ask it again.
+            if steps::is_prepared(&step.action) {
+                // What a VM has said must be known before it goes: nobody can ask it again.
                 submit(task, pending).await?;
                 let (cleanup, on_failure) = (unit.cleanup, step.on_failure);
                 let attempt = journal.attempts + 1;
@@ -88,7 +88,12 @@ async fn run_step(
                     cleanup,
                     on_failure,
                 };
-                steps::retire(&cx, old).await?;
+                if let Err(error) = steps::prepare(&cx, &step.action).await? {
+                    let error = recordable(error);
+                    let failed = StepEvent::Finished(StepOutcome::failed(error.clone()));
+                    pending.push(record(no, journal.attempts + 1, failed));
+                    return Ok(StepEnd::Ended(UnitEnd::Failed(error)));
+                }
             }
             pending.push(record(no, journal.attempts + 1, StepEvent::Finished(StepOutcome::Done)));
             return Ok(StepEnd::Done);

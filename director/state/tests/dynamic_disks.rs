@@ -159,10 +159,7 @@ fn a_disk_is_attached_to_one_vm_that_somebody_works_with() {
     let other = || DynamicDeed::Attach { agent: "a2".into() };
     assert_eq!(world.say(dynamic_deed(task, other())), "refused: no such VM of agent: a2");
     world.must(dynamic_deed(task, attach()));
-    assert_eq!(
-        world.say(dynamic_deed(task, other())),
-        "refused: dynamic disk data is in use by instance i1"
-    );
+    assert_eq!(world.say(dynamic_deed(task, other())), "refused: dynamic disk data is in use by instance i1");
     world.must(dynamic_deed(task, DynamicDeed::Detached { agent: "a2".into() }));
     assert_eq!(shown(&world), ["data disk-9 of web on a1 at ?"], "that VM does not have it");
 }
@@ -195,7 +192,10 @@ fn nothing_is_attached_to_a_vm_that_is_about_to_go() {
     // What was begun before is ended, and what is there is there.
     let swap = world.deploying();
     world.must(Command::VmLeaves { task: swap, epoch: EPOCH, agent: "a1".into() });
-    assert!(world.say(dynamic_deed(task, attach())).contains("in use by task"), "nobody knows whether it is there");
+    assert!(
+        world.say(dynamic_deed(task, attach())).contains("in use by task"),
+        "nobody knows whether it is there"
+    );
     world.must(dynamic_deed(task, is_attached()));
     world.must(dynamic_deed(task, attach()));
     assert_eq!(shown(&world), ["data disk-9 of web on a1 at /dev/sdc"]);

@@ -126,6 +126,18 @@ impl CloudConfig {
     }
 }
 
+/// Returns the cloud properties of a disk type, as they are written; none if there is no such type.
+pub fn disk_properties(configs: Vec<Map<String, Value>>, disk_type: &str) -> Checked<Option<Value>> {
+    let merged = merge(configs)?;
+    let types = merged.get("disk_types").and_then(Value::as_array);
+    let found = types.and_then(|types| types.iter().find(|one| one["name"] == disk_type));
+    let properties = |one: &Value| match &one["cloud_properties"] {
+        Value::Null => Value::Object(Map::new()),
+        given => given.clone(),
+    };
+    Ok(found.map(properties))
+}
+
 /// Joins several named configs: lists are concatenated, `compilation` may be in one only (570000).
 pub fn merge(configs: Vec<Map<String, Value>>) -> Checked<Map<String, Value>> {
     const LISTS: [&str; 5] = ["azs", "vm_types", "disk_types", "networks", "vm_extensions"];

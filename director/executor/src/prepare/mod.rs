@@ -134,6 +134,11 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::DeleteRelease { .. }
         | TaskKind::DeleteStemcell { .. }
         | TaskKind::DeleteOrphanedNetworks { .. }
+        | TaskKind::CreateDynamicDisk { .. }
+        | TaskKind::AttachDynamicDisk { .. }
+        | TaskKind::ProvideDynamicDisk { .. }
+        | TaskKind::DetachDynamicDisk { .. }
+        | TaskKind::DeleteDynamicDisk { .. }
         | TaskKind::Inspect { .. }
         | TaskKind::FetchLogs { .. }
         | TaskKind::Ssh { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),

@@ -5,6 +5,7 @@
 mod calls;
 mod compile;
 mod disk;
+pub mod dynamic_disk;
 mod errand;
 mod jobs;
 mod once;
@@ -46,12 +47,43 @@ pub fn is_of_a_worker(cx: &StepContext, action: &Action) -> bool {
     cx.task.target(instance).is_ok_and(|target| target.compilation) && cx.task.knows_second_level()
 }
 
-/// Has the VM switched off that another one takes the place of, as far as it listens.
-pub async fn retire(cx: &StepContext, agent: &model::AgentId) -> Result<(), Interrupted> {
-    match vm::retire(cx, agent).await {
+/// Returns whether something is to be done before a step is recorded that else changes the state only.
+pub fn is_prepared(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ElectVm { instead_of: Some(_), .. } | Action::ForgetVm { .. } | Action::DeleteDeployment
+    )
+}
+
+/// Does that; the inner error is why the step can't be recorded. A VM that another one takes the place of gives up its dynamic
+/// disks and is switched off, as far as it listens; one that is forgotten gives them up, as far as its cloud can tell; those of
+/// a deployment that goes are deleted.
+pub async fn prepare(cx: &StepContext, action: &Action) -> Result<Result<(), TaskError>, Interrupted> {
+    let prepared = match action {
+        Action::ElectVm { instead_of: Some(old), .. } => match dynamic_disk::part_with(cx, old).await {
+            Ok(()) => match vm::retire(cx, old).await {
+                Err(error @ (StepError::Lost(_) | StepError::Log(_))) => Err(error),
+                _ => Ok(()),
+            },
+            Err(error) => Err(error),
+        },
+        Action::ForgetVm { agent, .. } => match dynamic_disk::part_with(cx, agent).await {
+            Err(error @ (StepError::Lost(_) | StepError::Log(_))) => Err(error),
+            Err(error) => {
+                cx.task.debug(&format!("VM with agent {agent} is forgotten with its dynamic disks: {error}"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        },
+        Action::DeleteDeployment => dynamic_disk::delete_with_deployment(cx).await,
+        _ => Ok(()),
+    };
+    match prepared {
+        Ok(()) => Ok(Ok(())),
         Err(StepError::Lost(lost)) => Err(lost.into()),
         Err(StepError::Log(error)) => Err(error.into()),
-        _ => Ok(()),
+        Err(StepError::Failed(error) | StepError::Again(error) | StepError::Unclear(error)) => Ok(Err(error)),
+        Err(other) => Ok(Err(TaskError::plain(other.to_string()))),
     }
 }
 

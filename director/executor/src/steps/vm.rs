@@ -17,6 +17,7 @@ use state::log::Proposal;
 use state::records::Sought;
 
 use super::calls::QUICK;
+use super::dynamic_disk;
 use super::once::{self, Search};
 use super::spec;
 use crate::context::StepContext;
@@ -281,7 +282,10 @@ pub async fn delete(
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
     match cx.vm(agent) {
-        Some(vm) => delete_in_cloud(cx, vm, cx.slug(instance)).await,
+        Some(vm) => {
+            dynamic_disk::let_go(cx, agent).await?;
+            delete_in_cloud(cx, vm, cx.slug(instance)).await
+        }
         None => Ok(StepOutcome::Done),
     }
 }

@@ -4,6 +4,7 @@
 mod asking;
 mod bundle;
 mod clean_up;
+mod dynamic_disks;
 mod export;
 mod fetch_logs;
 mod inspect;
@@ -13,6 +14,7 @@ mod ssh;
 mod stemcell;
 
 pub use clean_up::{clean_up, cleaned_up};
+pub use dynamic_disks::dynamic_disk;
 pub use export::export_release;
 pub use fetch_logs::{LogWish, fetch_logs};
 pub use inspect::inspect;

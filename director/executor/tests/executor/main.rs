@@ -11,6 +11,7 @@ mod clean_up;
 mod cloud_check;
 mod dns;
 mod dry_run;
+mod dynamic_disks;
 mod errands;
 mod exports;
 mod failover;

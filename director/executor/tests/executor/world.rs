@@ -225,6 +225,11 @@ impl TestWorld {
             | TaskKind::DeleteStemcell { .. } => "lock:stemcells",
             TaskKind::DeleteOrphanedDisks { .. } | TaskKind::DeleteOrphanedVms { .. } => "lock:orphans",
             TaskKind::DeleteOrphanedNetworks { .. } => "lock:networks",
+            TaskKind::CreateDynamicDisk { .. }
+            | TaskKind::AttachDynamicDisk { .. }
+            | TaskKind::ProvideDynamicDisk { .. }
+            | TaskKind::DetachDynamicDisk { .. }
+            | TaskKind::DeleteDynamicDisk { .. } => "lock:dynamic_disk:data",
             TaskKind::Deploy { manifest_text, .. } => {
                 let manifest = model::yaml::parse_mapping(manifest_text).unwrap();
                 return self.queue_in(manifest["name"].as_str().unwrap(), kind);
@@ -360,6 +365,7 @@ impl TestWorld {
             let vms = instances.iter().flat_map(|i| state.vms(&i.spec.id)).filter_map(|vm| vm.cid);
             let vms = vms.chain(state.orphaned_vms().into_iter().filter_map(|o| o.vm.cid));
             let disks = instances.iter().flat_map(|i| state.disks(&i.spec.id)).filter_map(|disk| disk.cid);
+            let disks = disks.chain(state.dynamic_disks().into_iter().filter_map(|disk| disk.cid));
             let orphans = state.orphaned_disks().into_iter().filter_map(|o| o.disk.cid);
             let ids = instances.iter().flat_map(|i| state.disks(&i.spec.id)).map(|disk| disk.id);
             let ids = ids.chain(state.orphaned_disks().into_iter().map(|o| o.disk.id));

@@ -239,13 +239,7 @@ pub(super) fn as_orphan(tx: &Tx<'_>, disk: DynamicDisk) -> OrphanedDisk {
     }
 }
 
-fn tell(
-    tx: &mut Tx<'_>,
-    task: &TaskRow,
-    action: &str,
-    disk: &DynamicDisk,
-    instance: Option<&InstanceId>,
-) {
+fn tell(tx: &mut Tx<'_>, task: &TaskRow, action: &str, disk: &DynamicDisk, instance: Option<&InstanceId>) {
     let instance = instance.map(|id| tx.get(&INSTANCES, id).map_or_else(|| id.to_string(), |one| one.slug()));
     let named = serde_json::Value::from(disk.name.as_str());
     let event = Audit {
