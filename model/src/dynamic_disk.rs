@@ -97,18 +97,18 @@ impl DynamicDiskWish {
 }
 
 /// Fails unless a dynamic disk can have this name: letters, digits, `-`, `_`, `.` and `:`, as names stand in URLs, locks and
-/// clouds.
+/// clouds; and not `provide`, which stands in the place of a name in BOSH's API.
 pub fn check_name(name: &DynamicDiskName) -> Result<(), TaskError> {
     let text = name.as_str();
     let is_good = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    let is_dots = text.chars().all(|c| c == '.');
-    if !is_dots && text.chars().count() <= NAME_MAX && text.chars().all(is_good) {
+    let is_path = text.chars().all(|c| c == '.') || text == "provide";
+    if !is_path && text.chars().count() <= NAME_MAX && text.chars().all(is_good) {
         return Ok(());
     }
     let shown: String = text.chars().take(NAME_MAX).collect();
     let text = format!(
         "'{shown}' can't be the name of a dynamic disk: those are made of up to {NAME_MAX} letters, digits, and '-', '_', \
-         '.' and ':'"
+         '.' and ':', and 'provide' is none"
     );
     Err(TaskError::new(ErrorCode::BadRequest, text))
 }
@@ -139,7 +139,7 @@ mod tests {
             assert_eq!(check_name(&good.into()), Ok(()), "{good}");
         }
         let too_long = "x".repeat(NAME_MAX + 1);
-        for bad in ["", ".", "..", "a/b", "a b", "ä", "a\n", too_long.as_str()] {
+        for bad in ["", ".", "..", "provide", "a/b", "a b", "ä", "a\n", too_long.as_str()] {
             let error = check_name(&bad.into()).unwrap_err();
             assert_eq!(error.code, ErrorCode::BadRequest.number(), "{bad}");
         }

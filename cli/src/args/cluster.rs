@@ -61,13 +61,16 @@ impl std::str::FromStr for Scope {
         let role = |role: &str| matches!(role, "admin" | "read");
         let is_known = match text.split('.').collect::<Vec<_>>()[..] {
             ["bosh", "releases" | "stemcells", "upload"] => true,
+            ["bosh", "dynamic-disks", verb] => {
+                matches!(verb, "list" | "create" | "attach" | "detach" | "delete")
+            }
             ["bosh", last] => role(last),
             ["bosh", director, last] => !director.is_empty() && role(last),
             ["bosh", "teams", team, last] => !team.is_empty() && role(last),
             _ => false,
         };
         let known = "bosh.admin, bosh.read, bosh.DIRECTOR-UUID.admin or .read, bosh.teams.TEAM.admin or .read, \
-                     bosh.releases.upload, bosh.stemcells.upload";
+                     bosh.releases.upload, bosh.stemcells.upload, bosh.dynamic-disks.VERB";
         is_known.then(|| Self(text.to_owned())).ok_or_else(|| format!("a scope is one of {known}"))
     }
 }
@@ -83,7 +86,8 @@ pub enum UserCommand {
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<Utf8PathBuf>,
         /// What the user may do: bosh.admin (everything), bosh.read (look at everything but secrets), bosh.teams.TEAM.admin
-        /// or .read, bosh.releases.upload, bosh.stemcells.upload; repeat it for more
+        /// or .read, bosh.releases.upload, bosh.stemcells.upload, bosh.dynamic-disks.list, .create, .attach, .detach or
+        /// .delete; repeat it for more
         #[arg(long = "scope", value_name = "SCOPE", default_value = "bosh.read")]
         scopes: Vec<Scope>,
     },

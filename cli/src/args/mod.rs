@@ -5,6 +5,7 @@
 mod artifacts;
 mod cluster;
 mod deployments;
+mod dynamic_disks;
 mod links;
 mod sessions;
 mod tasks;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 pub use artifacts::*;
 pub use cluster::*;
 pub use deployments::*;
+pub use dynamic_disks::*;
 pub use links::*;
 pub use sessions::*;
 pub use tasks::*;
@@ -184,6 +186,18 @@ pub enum Command {
     DeleteVm(DeleteVm),
     /// Delete an orphaned disk
     DeleteDisk(DeleteDisk),
+    /// List disks that were made by themselves
+    DynamicDisks,
+    /// Make a dynamic disk for a deployment's VMs in a zone
+    CreateDynamicDisk(CreateDynamicDisk),
+    /// Attach a dynamic disk to an instance's VM
+    AttachDynamicDisk(AttachDynamicDisk),
+    /// Attach a dynamic disk to an instance's VM, and make it before if there is none of its name
+    ProvideDynamicDisk(ProvideDynamicDisk),
+    /// Detach a dynamic disk from the VM that has it
+    DetachDynamicDisk(NamedDynamicDisk),
+    /// Delete a dynamic disk
+    DeleteDynamicDisk(NamedDynamicDisk),
     /// List networks that directors have made
     Networks(ListNetworks),
     /// Delete a network that directors have made and nobody uses any more

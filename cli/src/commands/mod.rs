@@ -8,6 +8,7 @@ mod cloud_check;
 mod cluster;
 mod configs;
 mod deployments;
+mod dynamic_disks;
 mod exports;
 mod health;
 mod instances;
@@ -128,6 +129,12 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::AttachDisk(args) => by_hand::attach_disk(context, args).await,
         Command::DeleteVm(args) => by_hand::delete_vm(context, args.cid).await,
         Command::DeleteDisk(args) => instances::delete_disk(context, args.cid).await,
+        Command::DynamicDisks => dynamic_disks::list(context).await,
+        Command::CreateDynamicDisk(args) => dynamic_disks::create(context, args).await,
+        Command::AttachDynamicDisk(args) => dynamic_disks::attach(context, args).await,
+        Command::ProvideDynamicDisk(args) => dynamic_disks::provide(context, args).await,
+        Command::DetachDynamicDisk(args) => dynamic_disks::detach(context, args.name).await,
+        Command::DeleteDynamicDisk(args) => dynamic_disks::delete(context, args.name).await,
         Command::Networks(args) => networks::list(context, args.orphaned).await,
         Command::DeleteNetwork(args) => networks::delete(context, args.name).await,
         Command::ManagedNetworks { state } => networks::switch(context, state).await,

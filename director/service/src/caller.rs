@@ -29,6 +29,18 @@ pub enum Right {
     UploadStemcells,
     /// Bringing the archive of either.
     Upload,
+    /// Looking at dynamic disks.
+    ListDynamicDisks,
+    /// Making them.
+    CreateDynamicDisks,
+    /// Attaching them.
+    AttachDynamicDisks,
+    /// Making them if need be, and attaching them.
+    ProvideDynamicDisks,
+    /// Detaching them.
+    DetachDynamicDisks,
+    /// Deleting them.
+    DeleteDynamicDisks,
     /// Anything at all.
     Any,
 }
@@ -63,6 +75,19 @@ pub struct Caller {
     pub director: String,
     /// Who says so.
     pub origin: Origin,
+}
+
+/// One scope for each thing that is done with dynamic disks.
+const DYNAMIC_DISKS: [(Right, &str); 5] = [
+    (Right::ListDynamicDisks, "bosh.dynamic-disks.list"),
+    (Right::CreateDynamicDisks, "bosh.dynamic-disks.create"),
+    (Right::AttachDynamicDisks, "bosh.dynamic-disks.attach"),
+    (Right::DetachDynamicDisks, "bosh.dynamic-disks.detach"),
+    (Right::DeleteDynamicDisks, "bosh.dynamic-disks.delete"),
+];
+
+fn of_dynamic_disks(right: Right) -> Option<&'static str> {
+    DYNAMIC_DISKS.iter().find(|(own, _)| *own == right).map(|(_, scope)| *scope)
 }
 
 /// The operation of looking at a task, which is refused in words of its own.
@@ -112,7 +137,22 @@ impl Caller {
                 Right::UploadReleases => self.scopes.contains("bosh.releases.upload"),
                 Right::UploadStemcells => self.scopes.contains("bosh.stemcells.upload"),
                 Right::Upload => self.has(Right::UploadReleases) || self.has(Right::UploadStemcells),
-                Right::Any => self.has(Right::ReadOrTeam) || self.has(Right::Upload),
+                Right::ProvideDynamicDisks => {
+                    self.has(Right::CreateDynamicDisks) && self.has(Right::AttachDynamicDisks)
+                }
+                Right::ListDynamicDisks
+                | Right::CreateDynamicDisks
+                | Right::AttachDynamicDisks
+                | Right::DetachDynamicDisks
+                | Right::DeleteDynamicDisks => {
+                    of_dynamic_disks(right).is_some_and(|own| self.scopes.contains(own))
+                }
+                Right::Any => {
+                    let of_disks = |right: &Right| self.has(*right);
+                    self.has(Right::ReadOrTeam)
+                        || self.has(Right::Upload)
+                        || DYNAMIC_DISKS.iter().any(|(right, _)| of_disks(right))
+                }
             }
     }
 
@@ -156,8 +196,14 @@ impl Caller {
             Right::UploadReleases => &["bosh.releases.upload"],
             Right::UploadStemcells => &["bosh.stemcells.upload"],
             Right::Upload => &["bosh.releases.upload", "bosh.stemcells.upload"],
+            Right::ProvideDynamicDisks => &["(bosh.dynamic-disks.create AND bosh.dynamic-disks.attach)"],
+            Right::ListDynamicDisks
+            | Right::CreateDynamicDisks
+            | Right::AttachDynamicDisks
+            | Right::DetachDynamicDisks
+            | Right::DeleteDynamicDisks => &[],
         };
-        wanted.extend(others.iter().map(|scope| (*scope).to_owned()));
+        wanted.extend(others.iter().chain(of_dynamic_disks(right).as_ref()).map(|scope| (*scope).to_owned()));
         wanted
     }
 
@@ -175,7 +221,7 @@ mod tests {
         Caller { user: "u".into(), scopes, director: "d-1".into(), origin: Origin::Fleet }
     }
 
-    const ALL: [Right; 9] = [
+    const ALL: [Right; 15] = [
         Right::Read,
         Right::Admin,
         Right::ReadOrTeamAdmin,
@@ -184,6 +230,12 @@ mod tests {
         Right::UploadReleases,
         Right::UploadStemcells,
         Right::Upload,
+        Right::ListDynamicDisks,
+        Right::CreateDynamicDisks,
+        Right::AttachDynamicDisks,
+        Right::ProvideDynamicDisks,
+        Right::DetachDynamicDisks,
+        Right::DeleteDynamicDisks,
         Right::Any,
     ];
 
@@ -199,11 +251,35 @@ mod tests {
             ("bosh.teams.t.read", &[ReadOrTeam, Any]),
             ("bosh.releases.upload", &[UploadReleases, Upload, Any]),
             ("bosh.stemcells.upload", &[UploadStemcells, Upload, Any]),
+            ("bosh.dynamic-disks.list", &[ListDynamicDisks, Any]),
+            ("bosh.dynamic-disks.create", &[CreateDynamicDisks, Any]),
+            ("bosh.dynamic-disks.attach", &[AttachDynamicDisks, Any]),
+            ("bosh.dynamic-disks.detach", &[DetachDynamicDisks, Any]),
+            ("bosh.dynamic-disks.delete", &[DeleteDynamicDisks, Any]),
         ] {
             let has: Vec<Right> = ALL.into_iter().filter(|right| caller(&[scope]).has(*right)).collect();
             let wanted: Vec<Right> = ALL.into_iter().filter(|right| rights.contains(right)).collect();
             assert_eq!(has, wanted, "{scope}");
         }
+    }
+
+    #[test]
+    fn to_provide_a_disk_is_to_make_and_to_attach_it() {
+        let both = caller(&["bosh.dynamic-disks.create", "bosh.dynamic-disks.attach"]);
+        assert!(both.has(Right::ProvideDynamicDisks) && !both.has(Right::DetachDynamicDisks));
+        let Err(ServiceError::Forbidden { scopes, .. }) = caller(&[]).needs(Right::ProvideDynamicDisks, "x")
+        else {
+            panic!("it is refused")
+        };
+        assert_eq!(
+            scopes,
+            ["bosh.admin", "bosh.d-1.admin", "(bosh.dynamic-disks.create AND bosh.dynamic-disks.attach)"]
+        );
+        let Err(ServiceError::Forbidden { scopes, .. }) = caller(&[]).needs(Right::DeleteDynamicDisks, "x")
+        else {
+            panic!("it is refused")
+        };
+        assert_eq!(scopes.last().unwrap(), "bosh.dynamic-disks.delete");
     }
 
     #[test]
@@ -218,6 +294,8 @@ mod tests {
             "bosh.teams.a.b.admin",
             "bosh.teams.t.administrator",
             "bosh.teams.tadmin",
+            "bosh.dynamic-disks.provide",
+            "bosh.dynamic-disks",
             "x.bosh.teams.t.admin",
             "openid",
             "",

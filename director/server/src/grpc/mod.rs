@@ -7,6 +7,7 @@ mod cloud_check;
 pub mod cluster;
 mod convert;
 mod deployments;
+mod dynamic_disks;
 mod health;
 mod history;
 mod instances;
@@ -50,6 +51,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
     use proto::v1::configs_server::ConfigsServer;
     use proto::v1::deployments_server::DeploymentsServer;
     use proto::v1::disks_server::DisksServer;
+    use proto::v1::dynamic_disks_server::DynamicDisksServer;
     use proto::v1::events_server::EventsServer;
     use proto::v1::health_server::HealthServer;
     use proto::v1::instances_server::InstancesServer;
@@ -84,6 +86,7 @@ pub fn routes(door: &Door) -> anyhow::Result<Routes> {
         .add_service(InstancesServer::new(door.clone()))
         .add_service(VariablesServer::new(door.clone()))
         .add_service(DisksServer::new(door.clone()))
+        .add_service(DynamicDisksServer::new(door.clone()))
         .add_service(SnapshotsServer::new(door.clone()))
         .add_service(NetworksServer::new(door.clone()))
         .add_service(CleanUpServer::new(door.clone()))

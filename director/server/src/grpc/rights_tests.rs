@@ -31,6 +31,7 @@ pub(super) const READS: &[&str] = &[
     "Deployments/List",
     "Deployments/ListErrands",
     "Disks/ListOrphaned",
+    "DynamicDisks/List",
     "Networks/List",
     "Events/List",
     "Health/Agents",

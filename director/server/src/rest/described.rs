@@ -8,8 +8,8 @@ use axum::handler::Handler;
 use axum::middleware::from_fn;
 
 use super::{
-    Rest, answer, artifacts, cloud_check, configs, deployments, exports, history, info, instances, leftovers,
-    links, logs, openapi, parts, snapshots, ssh, tasks, variables,
+    Rest, answer, artifacts, cloud_check, configs, deployments, dynamic_disks, exports, history, info,
+    instances, leftovers, links, logs, openapi, parts, snapshots, ssh, tasks, variables,
 };
 
 /// The methods of a path.
@@ -29,6 +29,7 @@ pub(super) fn by_noun() -> Vec<(&'static str, Table)> {
         ("typed configs", of_typed_configs()),
         ("artifacts", of_artifacts()),
         ("leftovers", of_leftovers()),
+        ("dynamic disks", of_dynamic_disks()),
         ("problems", of_problems()),
         ("links", of_links()),
     ]
@@ -87,6 +88,12 @@ pub(super) fn who(may: &str) -> String {
             "DR" => "readers of the team that owns it",
             "UR" => "whoever uploads releases (`bosh.releases.upload`)",
             "US" => "whoever uploads stemcells (`bosh.stemcells.upload`)",
+            "XL" => "whoever lists dynamic disks (`bosh.dynamic-disks.list`)",
+            "XC" => "whoever makes them (`bosh.dynamic-disks.create`)",
+            "XA" => "whoever attaches them (`bosh.dynamic-disks.attach`)",
+            "XP" => "whoever makes and attaches them (`bosh.dynamic-disks.create` and `bosh.dynamic-disks.attach`)",
+            "XT" => "whoever detaches them (`bosh.dynamic-disks.detach`)",
+            "XD" => "whoever deletes them (`bosh.dynamic-disks.delete`)",
             "anybody" => return "Who may: anybody.".into(),
             _ => continue,
         });
@@ -97,7 +104,10 @@ pub(super) fn who(may: &str) -> String {
 fn of_director() -> Table {
     vec![
         ("/info", get(info::info, "info", "anybody", "Tell who answers, and how to log in")),
-        ("/openapi.json", get(openapi::document, "describe", "R TA TR UR US", "Return this document")),
+        (
+            "/openapi.json",
+            get(openapi::document, "describe", "R TA TR UR US XL XC XA XT XD", "Return this document"),
+        ),
         (
             "/resurrection",
             json(
@@ -391,6 +401,39 @@ fn of_leftovers() -> Table {
         (
             "/cleanup/dryrun",
             get(leftovers::preview, "previewCleanUp", "", "Tell what a clean-up would delete"),
+        ),
+    ]
+}
+
+fn of_dynamic_disks() -> Table {
+    let create = post(dynamic_disks::create, "createDynamicDisk", "XC", "Make a dynamic disk");
+    vec![
+        (
+            "/dynamic_disks",
+            json(
+                get(dynamic_disks::list, "dynamicDisks", "XL", "List disks made by themselves").merge(create),
+            ),
+        ),
+        (
+            "/dynamic_disks/provide",
+            json(post(
+                dynamic_disks::provide,
+                "provideDynamicDisk",
+                "XP",
+                "Attach a dynamic disk, and make it before if there is none of its name",
+            )),
+        ),
+        (
+            "/dynamic_disks/{name}/attach",
+            json(post(dynamic_disks::attach, "attachDynamicDisk", "XA", "Attach a dynamic disk")),
+        ),
+        (
+            "/dynamic_disks/{name}/detach",
+            post(dynamic_disks::detach, "detachDynamicDisk", "XT", "Detach a dynamic disk"),
+        ),
+        (
+            "/dynamic_disks/{name}",
+            delete(dynamic_disks::delete, "deleteDynamicDisk", "XD", "Delete a dynamic disk"),
         ),
     ]
 }

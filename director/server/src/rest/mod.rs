@@ -14,6 +14,7 @@ mod configs;
 mod content;
 mod deployments;
 mod described;
+mod dynamic_disks;
 mod exports;
 mod history;
 mod info;
@@ -91,6 +92,8 @@ pub(crate) fn paths() -> Vec<&'static str> {
 
 #[cfg(test)]
 mod bodies_tests;
+#[cfg(test)]
+mod dynamic_disks_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

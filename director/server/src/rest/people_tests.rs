@@ -12,6 +12,10 @@ use crate::test_support::people::refused_first;
 use crate::test_support::replica::Replica;
 use crate::test_support::state::EPOCH;
 
+const NEW_DISK: &str =
+    r#"{"deployment_name":"web","az":"z1","disk_name":"d","disk_pool_name":"small","disk_size":1}"#;
+const PROVIDED_DISK: &str =
+    r#"{"instance_id":"i","disk_name":"d","disk_pool_name":"small","disk_size":1,"metadata":{}}"#;
 const MANIFEST: &str = "name: web\nreleases: []\n";
 
 /// Method, path in the router, what follows in it (`PERSON` is who asks), body, and who is let in (see
@@ -20,7 +24,7 @@ pub(super) type Row = (&'static str, &'static str, &'static str, &'static str, &
 
 pub(super) const TABLE: &[Row] = &[
     ("GET", "/info", "", "", "anybody"),
-    ("GET", "/openapi.json", "", "", "R TA TR UR US"),
+    ("GET", "/openapi.json", "", "", "R TA TR UR US XL XC XA XT XD"),
     ("GET", "/resurrection", "", "", "A"),
     ("PUT", "/resurrection", "", r#"{"resurrection_paused":false}"#, "A"),
     ("GET", "/director/certificate_expiry", "", "", "R"),
@@ -128,6 +132,12 @@ pub(super) const TABLE: &[Row] = &[
     ("DELETE", "/orphan_disks/{cid}", "", "", "A"),
     ("GET", "/networks", "?orphaned=true", "", "A"),
     ("DELETE", "/networks/{name}", "", "", "A"),
+    ("GET", "/dynamic_disks", "", "", "XL"),
+    ("POST", "/dynamic_disks", "", NEW_DISK, "XC"),
+    ("POST", "/dynamic_disks/provide", "", PROVIDED_DISK, "XP"),
+    ("POST", "/dynamic_disks/{name}/attach", "", r#"{"instance_id":"i"}"#, "XA"),
+    ("POST", "/dynamic_disks/{name}/detach", "", "", "XT"),
+    ("DELETE", "/dynamic_disks/{name}", "", "", "XD"),
     ("POST", "/cleanup", "", "{}", "A"),
     ("GET", "/cleanup/dryrun", "", "", "A"),
     ("POST", "/tasks/cancel", "", r#"{"deployment":"nowhere"}"#, "A"),

@@ -18,6 +18,12 @@ pub const PEOPLE: &[(&str, &[&str])] = &[
     ("blue-admin", &["bosh.teams.blue.admin"]),
     ("releases", &["bosh.releases.upload"]),
     ("stemcells", &["bosh.stemcells.upload"]),
+    ("disk-lister", &["bosh.dynamic-disks.list"]),
+    ("disk-creator", &["bosh.dynamic-disks.create"]),
+    ("disk-attacher", &["bosh.dynamic-disks.attach"]),
+    ("disk-provider", &["bosh.dynamic-disks.create", "bosh.dynamic-disks.attach"]),
+    ("disk-detacher", &["bosh.dynamic-disks.detach"]),
+    ("disk-deleter", &["bosh.dynamic-disks.delete"]),
     ("red-reader", &["bosh.teams.red.read"]),
     ("red-admin", &["bosh.teams.red.admin"]),
     ("bound-admin", &["bosh.d-uuid.admin"]),
@@ -37,7 +43,8 @@ impl Replica {
 }
 
 /// Returns who is let in by words: the director's admins always, and besides them its readers (`R`), admins and readers of
-/// any team (`TA`, `TR`), those of the team that owns the thing (`DA`, `DR`), who may upload (`UR`, `US`), `anybody`.
+/// any team (`TA`, `TR`), those of the team that owns the thing (`DA`, `DR`), who may upload (`UR`, `US`), who may list, create,
+/// attach, provide, detach and delete dynamic disks (`XL`, `XC`, `XA`, `XP`, `XT`, `XD`), `anybody`.
 pub fn let_in(words: &str) -> BTreeSet<&'static str> {
     let mut names = BTreeSet::from(["admin", "bound-admin"]);
     for word in words.split_whitespace() {
@@ -50,6 +57,12 @@ pub fn let_in(words: &str) -> BTreeSet<&'static str> {
             "DR" => &["red-reader"],
             "UR" => &["releases"],
             "US" => &["stemcells"],
+            "XL" => &["disk-lister"],
+            "XC" => &["disk-creator", "disk-provider"],
+            "XA" => &["disk-attacher", "disk-provider"],
+            "XP" => &["disk-provider"],
+            "XT" => &["disk-detacher"],
+            "XD" => &["disk-deleter"],
             "anybody" => return PEOPLE.iter().map(|(name, _)| *name).collect(),
             other => panic!("{other} stands for nobody"),
         });

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod disks;
+mod dynamic_disks;
 mod exports;
 mod fleet;
 mod isolated;
