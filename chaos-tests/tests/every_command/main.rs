@@ -6,6 +6,7 @@
 mod artifacts;
 mod configs;
 mod deploys;
+mod dynamic_disks;
 mod instances;
 mod leftovers;
 mod networks;
