@@ -12,7 +12,8 @@ use cpi_sim::{Entry, Record};
 use dctl::call;
 use model::Epoch;
 use proto::v1::disks_client::DisksClient;
-use proto::v1::{Instance, ListOrphanedDisksRequest};
+use proto::v1::dynamic_disks_client::DynamicDisksClient;
+use proto::v1::{Instance, ListDynamicDisksRequest, ListOrphanedDisksRequest};
 
 use super::instances;
 use crate::client::{Client, page};
@@ -67,6 +68,13 @@ async fn believed(client: &Client, instances: &[Instance]) -> Result<Final> {
     }
     let disks = call!(client.fleet, DisksClient.list_orphaned(ListOrphanedDisksRequest { page: page() }));
     end.orphans.extend(disks.await?.disks.into_iter().map(|disk| Thing { kind: Kind::Disk, id: disk.cid }));
+    let dynamic = call!(client.fleet, DynamicDisksClient.list(ListDynamicDisksRequest { page: page() }));
+    let made = dynamic.await?.disks.into_iter().filter(|disk| !disk.cid.is_empty());
+    end.claims.extend(made.map(|disk| Claim {
+        thing: Thing { kind: Kind::Disk, id: disk.cid },
+        by: format!("dynamic disk {}", disk.name),
+        intent: None,
+    }));
     end.leaks.extend(client.leaks().await?.into_iter().map(|leak| leak.what));
     Ok(end)
 }
