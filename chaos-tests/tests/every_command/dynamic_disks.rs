@@ -41,7 +41,9 @@ async fn a_disk_is_made_attached_and_deleted_while_leaders_die() -> Result<()> {
     ensure!(one(&story).await?["instance"] == slug.as_str());
     let detach = Request::new("POST", "/dynamic_disks/data/detach");
     story.task("detach a dynamic disk", Death::AtOnce, &detach).await?;
-    story.task("delete a dynamic disk", Death::AtOnce, &Request::new("DELETE", "/dynamic_disks/data")).await?;
+    story
+        .task("delete a dynamic disk", Death::AtOnce, &Request::new("DELETE", "/dynamic_disks/data"))
+        .await?;
     ensure!(story.list("/dynamic_disks").await?.is_empty() && in_cloud(&story).await? == before);
 
     story.undisturbed(&provide).await?;
