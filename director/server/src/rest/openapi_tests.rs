@@ -36,7 +36,7 @@ fn every_operation_is_described_with_those_who_may() {
     let described = operations(&document);
     let (known, told): (BTreeSet<_>, BTreeSet<_>) = (may.keys().collect(), described.keys().collect());
     assert_eq!(told, known);
-    let order = ["anybody", "R", "TA", "TR", "DA", "DR", "UR", "US"];
+    let order = ["anybody", "R", "TA", "TR", "DA", "DR", "UR", "US", "XL", "XC", "XA", "XP", "XT", "XD"];
     for (operation, words) in &may {
         let words: Vec<&str> = order.into_iter().filter(|word| words.contains(word)).collect();
         assert_eq!(described[operation]["description"], who(&words.join(" ")), "{operation:?}");

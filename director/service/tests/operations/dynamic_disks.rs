@@ -65,6 +65,6 @@ async fn the_list_says_who_has_a_disk() {
     let listed = service.dynamic_disks(&lister, &Page::default()).await.unwrap();
     let rows: Vec<_> =
         listed.rows.iter().map(|row| (row.disk.name.as_str(), row.instance.as_deref())).collect();
-    assert_eq!(rows, [("data", Some("srv/i1"))]);
+    assert_eq!(rows, [("data", Some("api/i1"))]);
     assert!(service.dynamic_disks(&caller("bosh.read"), &Page::default()).await.is_err());
 }
