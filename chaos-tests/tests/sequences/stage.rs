@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
 use chaos_tests::cluster::{CloudKind, Cluster, Ground};
+use chaos_tests::forge;
 use chaos_tests::recorded::{Archives, folder};
 use chaos_tests::workload::write_file;
 use cpi_api::{Call as CpiCall, CallPort as _};
@@ -27,21 +28,35 @@ pub struct Stage {
     release: String,
 }
 
+/// Who is in the VMs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// Ours.
+    Ours,
+    /// BOSH's, on a bus.
+    Bosh,
+}
+
 impl Stage {
     /// Starts it, with stemcell, release and cloud config.
-    pub async fn set_up() -> Result<Self> {
+    pub async fn set_up(agents: Agents) -> Result<Self> {
         let action = Span { min_ms: 1, max_ms: 1 };
         let knobs = Knobs { action, ..Knobs::default() };
         // As their director was.
         let cloud = CloudKind::Program { seed: 5, knobs, options: "--api-version 2" };
         let extra = "[disks]\nenable_snapshots = true\n".to_owned();
-        let ground = Ground { fleet: Some("TestDirector"), extra, ..Ground::new(1, cloud) };
+        let has_bus = agents == Agents::Bosh;
+        let ground = Ground { fleet: Some("TestDirector"), extra, has_bus, ..Ground::new(1, cloud) };
         let cluster = Cluster::start_on(ground).await?;
         let archives = Archives::new(folder().join("release"))?;
         let mut paths = Vec::new();
         for name in ["stemcell.tgz", "golden-1.tgz"] {
             let path = cluster.folder().join(name);
-            std::fs::write(&path, archives.named_in(name)?)?;
+            match (agents, name) {
+                // An agent that is told no URLs, as theirs was.
+                (Agents::Bosh, "stemcell.tgz") => drop(forge::stemcell(&path, "bosh-ubuntu-stemcell", 1)?),
+                _ => std::fs::write(&path, archives.named_in(name)?)?,
+            }
             paths.push(path.to_str().context("UTF-8")?.to_owned());
         }
         let config = write_file(&cluster, "cloud.yml", CLOUD_CONFIG)?;

@@ -40,7 +40,7 @@ async fn the_real_agent_dials_its_director() {
             endpoints: vec![endpoint],
             authorities_pem: common::AUTHORITY.into(),
             token: "t".into(),
-            mbus: None,
+            ..AgentBootstrap::default()
         };
         let request = CreateVm { bootstrap, ..stage.request(2, json!({})) };
         stage.cpi.create_vm(&context(1), request).await.unwrap();

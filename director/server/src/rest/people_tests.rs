@@ -200,7 +200,7 @@ async fn every_route_lets_in_just_those_whom_the_table_names() {
         }
         for (name, is_let_in) in refused_first(words) {
             let body = body.replace("PERSON", name).replace("CONFIG", &reds.config);
-            let answer = Client::of(&replica, name).send(method, &path, &body).await;
+            let answer = stranger.again(name).send(method, &path, &body).await;
             let is_refused = answer.status == StatusCode::UNAUTHORIZED;
             if is_refused == is_let_in || (is_refused && !says_which_scopes(&answer.json())) {
                 wrong.push(format!("{method} {path} {body} as {name}: {answer:?}"));
