@@ -32,7 +32,7 @@ async fn a_disk_is_made_attached_and_deleted_while_leaders_die() -> Result<()> {
     ensure!(story.cluster.operate(&["dynamic-disks"]).await?.contains(&slug));
 
     let recreate = format!("/deployments/web/jobs/{slug}?state=recreate");
-    story.task("recreate", Death::Lines(2), &Request::new("PUT", recreate)).await?;
+    story.task("recreate", Death::Lines(2), &Request::yaml("PUT", recreate, "")).await?;
     let disk = one(&story).await?;
     ensure!(disk.get("instance").is_none(), "the VM that had it is gone: {disk}");
 
