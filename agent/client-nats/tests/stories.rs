@@ -133,7 +133,8 @@ story! {
 story! {
     async fn what_an_agent_that_is_not_there_was_never_asked_is_struck_out(world) {
         world.agent.stop().await;
-        let short = Request { timeout: Duration::from_secs(1), ..errand("later", "quick") };
+        // Long enough for a busy server to say that nobody listens.
+        let short = Request { timeout: Duration::from_secs(3), ..errand("later", "quick") };
         let away = Err(AgentError::Unreachable { agent: world.agent.id.clone() });
         assert_eq!(world.call(short.clone()).await, away);
         assert_eq!(world.book.stage(&world.deed("later")), None);
