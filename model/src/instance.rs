@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::dns::ProvidedName;
 use crate::ids::*;
-use crate::stemcell::StemcellVersion;
+use crate::stemcell::{AgentKind, StemcellVersion};
 use crate::step::PackageRefKey;
 
 /// Whether a group's instances run all the time or only when asked.
@@ -59,6 +59,9 @@ pub struct StemcellRef {
     pub cid: StemcellCid,
     /// The agent's settings contract (`api_version` of stemcell.MF; 1 if absent).
     pub api_version: u32,
+    /// Whose agent is inside, where stemcell.MF says otherwise than the name. See [`StemcellRef::has_bosh_s_agent`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentKind>,
 }
 
 impl StemcellRef {

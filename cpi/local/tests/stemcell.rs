@@ -34,6 +34,7 @@ fn check_manifest(files: &BTreeMap<String, Vec<u8>>, format: &str) {
         &format!("sha1: {sha1}"),
         "version: \"1.0\"",
         "api_version: 3",
+        "agent: directorate",
         &format!("stemcell_formats: [{format}]"),
     ] {
         assert!(manifest.lines().any(|l| l == line), "no `{line}` in\n{manifest}");

@@ -89,8 +89,9 @@ impl Command {
         if is_second { SECOND_LEVEL } else { 1 }
     }
 
-    /// Plans with disks that have names, all about networks that directors make, agents of BOSH's and dynamic disks. What is recorded
-    /// later of the plans' steps needs the plan, so that it says nothing new.
+    /// Plans with disks that have names, all about networks that directors make, agents of BOSH's and dynamic disks, and
+    /// about stemcells whose agent is not the one of their name. What is recorded later of the plans' steps needs the plan, so that
+    /// it says nothing new.
     fn is_third(&self) -> bool {
         match self {
             Self::NetworkTake { .. }
@@ -111,13 +112,14 @@ impl Command {
                     | TaskKind::DeleteDynamicDisk { .. },
                 ..
             } => true,
+            Self::StemcellPut { stemcell, .. } => stemcell.stemcell.agent.is_some(),
             Self::PlanDraft { content, .. } => {
-                content.targets.iter().any(has_named_disk)
+                content.targets.iter().any(is_third_target)
                     || content.units.iter().any(|piece| names_disk(&piece.unit))
             }
             Self::PlanCommit { plan, .. } => {
                 let links = plan.record.as_ref().and_then(|record| record.planned_links.as_ref());
-                plan.targets.iter().any(has_named_disk)
+                plan.targets.iter().any(is_third_target)
                     || plan.units().any(names_disk)
                     || links.is_some_and(|links| offers_disk(links))
                     || plan.record.as_ref().is_some_and(|record| !record.managed_networks.is_empty())
@@ -127,8 +129,9 @@ impl Command {
     }
 }
 
-fn has_named_disk(target: &Target) -> bool {
-    !target.spec.named_disks.is_empty()
+/// Disks that have names, and stemcells whose agent is not the one of their name.
+fn is_third_target(target: &Target) -> bool {
+    !target.spec.named_disks.is_empty() || target.spec.stemcell.agent.is_some()
 }
 
 fn names_disk(unit: &Unit) -> bool {

@@ -14,6 +14,7 @@ use model::dns::DnsSubject;
 use model::dynamic_disk::DynamicDiskWish;
 use model::plan::Fate;
 use model::problem::{Fault, Finding};
+use model::stemcell::AgentKind;
 use model::step::{Action, StepOutcome};
 use model::task::{OutputKind, TaskError, TaskKind};
 use model::*;
@@ -244,6 +245,20 @@ fn entries_with_disks_that_have_names_are_read() {
     let (task, epoch) = (TaskId(7), Epoch(3));
     check(
         "plan_commit_named_disks",
+        Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
+    );
+}
+
+#[test]
+fn entries_about_stemcells_with_an_agent_are_read() {
+    let (task, epoch) = (TaskId(7), Epoch(3));
+    let mut stemcell = stemcell_record("1", "sha1");
+    stemcell.stemcell.agent = Some(AgentKind::Bosh);
+    let mut plan = plan_of(vec![create_vm()]);
+    plan.targets[0].spec.stemcell = stemcell.stemcell.clone();
+    check("stemcell_put_agent", Command::StemcellPut { task, epoch, stemcell });
+    check(
+        "plan_commit_stemcell_agent",
         Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
     );
 }

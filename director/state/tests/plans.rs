@@ -6,6 +6,7 @@ use common::*;
 use expect_test::expect;
 use model::dns::DnsSubject;
 use model::plan::{Fate, OnFailure, Plan, Reservation, Stage, Wave};
+use model::stemcell::AgentKind;
 use model::step::{Action, StepOutcome};
 use model::*;
 use state::command::*;
@@ -134,6 +135,24 @@ fn what_an_older_member_would_read_otherwise_has_its_level() {
         Command::PlanDraft { task, epoch: EPOCH, draft: 1, part: 0, content }.feature_level()
     };
     assert_eq!((content(Vec::new()), content(vec![1])), (1, 2));
+}
+
+#[test]
+fn a_stemcell_whose_agent_is_not_the_one_of_its_name_has_its_level() {
+    let levels = |agent| {
+        let (task, mut stemcell) = (TaskId(1), stemcell_record("1", "sha1"));
+        stemcell.stemcell.agent = agent;
+        let mut plan = plan_of(vec![begin_update("i1")]);
+        plan.targets[0].spec.stemcell = stemcell.stemcell.clone();
+        let content = Box::new(DraftPart { targets: plan.targets.clone(), ..DraftPart::default() });
+        [
+            Command::StemcellPut { task, epoch: EPOCH, stemcell },
+            commit(task, plan),
+            Command::PlanDraft { task, epoch: EPOCH, draft: 1, part: 0, content },
+        ]
+        .map(|command| command.feature_level())
+    };
+    assert_eq!((levels(None), levels(Some(AgentKind::Bosh))), ([1; 3], [3; 3]));
 }
 
 #[test]

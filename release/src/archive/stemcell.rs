@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use model::fields::Fields;
+use model::fields::{Fields, inspect};
+use model::stemcell::AgentKind;
 use model::{ErrorCode, Version, yaml};
 use serde_json::Value;
 
@@ -35,6 +36,8 @@ pub struct StemcellManifest {
     pub api_version: u32,
     /// Formats of the image.
     pub formats: Vec<String>,
+    /// Whose agent is inside, if it says so.
+    pub agent: Option<AgentKind>,
 }
 
 /// A stemcell tarball whose manifest is known and sound.
@@ -133,8 +136,18 @@ impl StemcellManifest {
             api_version: u32::try_from(api_version)
                 .map_err(|_| refuse(format!("has api_version {api_version}")))?,
             formats: formats.filter_map(|f| f.as_str().map(str::to_owned)).collect(),
+            agent: fields.raw("agent").map(agent).transpose()?,
         })
     }
+}
+
+/// Reads whose agent it is. A word that is unknown may be a later one's: it is no reason to go by the name.
+fn agent(said: &Value) -> Result<AgentKind, ArchiveError> {
+    AgentKind::ALL.into_iter().find(|kind| said == kind.name()).ok_or_else(|| {
+        let known = AgentKind::ALL.map(|kind| format!("'{}'", kind.name())).join(" or ");
+        let message = format!("Property 'agent' of stemcell.MF is {}: it must be {known}", inspect(said));
+        ArchiveError::new(ErrorCode::ValidationInvalidValue, message)
+    })
 }
 
 fn open(path: &Path) -> Result<File, ArchiveError> {
@@ -142,4 +155,34 @@ fn open(path: &Path) -> Result<File, ArchiveError> {
         let message = format!("failed to open the stemcell archive `{}`", path.display());
         ArchiveError::caused(ErrorCode::StemcellInvalidArchive, message, e)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &str) -> Result<StemcellManifest, ArchiveError> {
+        StemcellManifest::parse(format!("name: s\nversion: '1'\nsha1: abc\n{more}").as_bytes())
+    }
+
+    #[test]
+    fn a_manifest_may_say_whose_agent_is_inside() {
+        let agent = |more: &str| parse(more).map(|manifest| manifest.agent);
+        assert_eq!(agent("").ok(), Some(None));
+        assert_eq!(agent("agent: bosh").ok(), Some(Some(AgentKind::Bosh)));
+        assert_eq!(agent("agent: directorate").ok(), Some(Some(AgentKind::Directorate)));
+    }
+
+    #[test]
+    fn an_agent_that_nobody_knows_is_refused() {
+        for (said, shown) in
+            [("Bosh", "\"Bosh\""), ("''", "\"\""), ("7", "7"), ("[bosh]", "[\"bosh\"]"), ("", "nil")]
+        {
+            let refused = parse(&format!("agent: {said}")).expect_err(said);
+            assert_eq!(refused.code, ErrorCode::ValidationInvalidValue, "{said}");
+            let message =
+                format!("Property 'agent' of stemcell.MF is {shown}: it must be 'bosh' or 'directorate'");
+            assert_eq!(refused.to_string(), message);
+        }
+    }
 }

@@ -97,6 +97,7 @@ pub fn stemcells() -> Vec<StemcellRecord> {
                 cpi: "".into(),
                 cid: format!("stemcell-{version}").into(),
                 api_version: 1,
+                agent: None,
             },
             digest: String::new(),
             cloud_properties: Value::Null,

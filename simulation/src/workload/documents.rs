@@ -58,6 +58,7 @@ pub fn stemcell() -> StemcellRecord {
             cpi: CpiName::default(),
             cid: StemcellCid::new("stemcell-1"),
             api_version: 3,
+            agent: None,
         },
         digest: "sha256:0".into(),
         cloud_properties: json!({}),

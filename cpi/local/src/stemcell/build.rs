@@ -91,7 +91,7 @@ fn manifest(names: &StemcellNames, format: &str, image: &[u8]) -> String {
     // Names are ours or an operator's plain words; quoting keeps a version like 1.0 a text.
     format!(
         "---\nname: {name:?}\nversion: {version:?}\nbosh_protocol: \"1\"\napi_version: 3\nsha1: {sha1}\n\
-         operating_system: {operating_system:?}\nstemcell_formats: [{format}]\ncloud_properties:\n  \
+         operating_system: {operating_system:?}\nstemcell_formats: [{format}]\nagent: directorate\ncloud_properties:\n  \
          name: {name:?}\n  version: {version:?}\n  infrastructure: directorate-local\n  \
          architecture: {}\n  os_type: linux\n",
         std::env::consts::ARCH

@@ -2,7 +2,7 @@
 
 use cpi_api::{CpiError, CpiErrorKind, CreateStemcell};
 use model::instance::StemcellRef;
-use model::stemcell::StemcellRecord;
+use model::stemcell::{AgentKind, StemcellRecord};
 use model::task::TaskError;
 use model::{BlobDigest, CpiName, ErrorCode, RequestId, StemcellCid, Timestamp, Version};
 use release::archive::{ImportedStemcell, StemcellArchive};
@@ -85,9 +85,24 @@ fn slug(imported: &ImportedStemcell) -> String {
     format!("{}/{}", imported.manifest.name, imported.manifest.version)
 }
 
+/// Returns whose agent is inside if the name says otherwise. What the name says anyway is not filed, so that members of an
+/// older level can be told of the stemcell.
+fn unexpected_agent(imported: &ImportedStemcell) -> Option<AgentKind> {
+    let of_name = AgentKind::of_stemcell_named(&imported.manifest.name);
+    imported.manifest.agent.filter(|agent| *agent != of_name)
+}
+
 /// Refuses what could not be filed, before any cloud makes an image of it.
 fn check(context: &TaskContext, imported: &ImportedStemcell) -> Result<(), TaskError> {
     let slug = slug(imported);
+    if let Some(agent) = unexpected_agent(imported).filter(|_| !context.knows_third_level()) {
+        let message = format!(
+            "Stemcell '{slug}' says 'agent: {}' in stemcell.MF, and its name says otherwise. That can be told to replicas of \
+             this version only: upload it once all are upgraded",
+            agent.name()
+        );
+        return Err(TaskError::plain(message));
+    }
     for cpi in context.ports.cpis.names() {
         let Some(row) = filed(context, imported, &cpi) else { continue };
         let message = match row.digest != imported.manifest.digest {
@@ -277,6 +292,7 @@ async fn file(
             cpi: cpi.clone(),
             cid: cid.clone(),
             api_version: manifest.api_version,
+            agent: unexpected_agent(imported),
         },
         digest: manifest.digest.clone(),
         cloud_properties: manifest.cloud_properties.clone(),

@@ -74,8 +74,23 @@ pub fn stemcell_with(version: &str, image: &str) -> Vec<u8> {
 
 /// As [`stemcell_with`], with an operating system.
 pub fn stemcell_for(os: &str, version: &str, image: &str) -> Vec<u8> {
-    let manifest = json!({"name": "small-stemcell", "version": version, "operating_system": os,
-        "sha1": sha256(image.as_bytes()), "cloud_properties": {}, "api_version": 3});
+    pack_stemcell(stemcell_manifest(os, version, image), image)
+}
+
+/// As [`stemcell`], with a version, and with `agent` in its manifest.
+pub fn stemcell_with_agent(version: &str, agent: &str) -> Vec<u8> {
+    let image = "a disk with an agent";
+    let mut manifest = stemcell_manifest("toronto-os", version, image);
+    manifest["agent"] = json!(agent);
+    pack_stemcell(manifest, image)
+}
+
+fn stemcell_manifest(os: &str, version: &str, image: &str) -> Value {
+    json!({"name": "small-stemcell", "version": version, "operating_system": os,
+        "sha1": sha256(image.as_bytes()), "cloud_properties": {}, "api_version": 3})
+}
+
+fn pack_stemcell(manifest: Value, image: &str) -> Vec<u8> {
     tgz(&[("stemcell.MF", &manifest.to_string()), ("image", image)])
 }
 

@@ -3,13 +3,15 @@
 use agent_api::fake::Behaviour;
 use cpi_api::CpiErrorKind;
 use cpi_api::fake::Fault;
+use model::stemcell::AgentKind;
 use model::task::{TaskKind, TaskState};
-use model::{TaskId, Version};
-use serde_json::Value;
-use state::command::Command;
+use model::{DeploymentName, NodeId, TaskId, Version};
+use serde_json::{Value, json};
+use state::command::{Command, THIRD_LEVEL};
 use state::log::{CommandLog as _, Proposal};
+use state::records::Member;
 
-use crate::artifacts::{Shape, release, stemcell_with};
+use crate::artifacts::{Shape, release, stemcell_with, stemcell_with_agent};
 use crate::gate::{Point, Side};
 use crate::world::TestWorld;
 
@@ -205,4 +207,67 @@ async fn uploads_and_deletions_that_were_cancelled_before_they_began_do_nothing(
     }
     assert_eq!(images(&world), 1);
     assert_eq!(world.read(|state| (state.releases().len(), state.stemcells().len())), (1, 1));
+}
+
+async fn upload_with_agent(world: &TestWorld, version: &str, agent: &str) -> TaskKind {
+    TaskKind::UploadStemcell { blob: world.put(stemcell_with_agent(version, agent)).await, fix: false }
+}
+
+/// Returns the agent that was filed of a version.
+fn filed_agent(world: &TestWorld, version: &str) -> Option<AgentKind> {
+    let row = world.read(|state| state.stemcell("small-stemcell", &Version::from(version), &"".into()));
+    row.unwrap().stemcell.agent
+}
+
+#[tokio::test]
+async fn vms_know_whose_agent_their_stemcell_says_is_inside() {
+    let world = TestWorld::seed().await;
+    world.run(upload_with_agent(&world, "2", "bosh").await).await.done();
+    assert_eq!(filed_agent(&world, "2"), Some(AgentKind::Bosh));
+    for (version, is_bosh_s) in [("1", false), ("2", true)] {
+        let mut manifest: Value = serde_json::from_str(&Shape::default().manifest()).unwrap();
+        manifest["stemcells"][0]["version"] = json!(version);
+        let manifest_text = manifest.to_string();
+        world.run(TaskKind::Deploy { manifest_text, options: Default::default() }).await.done();
+        let web = world.read(|state| {
+            let instances = state.instances(&DeploymentName::new("p"));
+            instances.iter().flat_map(|instance| state.vms(&instance.spec.id)).collect::<Vec<_>>()
+        });
+        assert!(!web.is_empty() && web.iter().all(|vm| vm.stemcell.version.as_str() == version), "{web:?}");
+        assert!(web.iter().all(|vm| vm.stemcell.has_bosh_s_agent() == is_bosh_s), "{web:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_nobody_knows_is_refused_before_a_cloud_makes_an_image() {
+    let world = TestWorld::seed().await;
+    let error = world.run(upload_with_agent(&world, "2", "other").await).await.error();
+    assert!(
+        error.contains("'agent' of stemcell.MF is \"other\": it must be 'bosh' or 'directorate'"),
+        "{error}"
+    );
+    assert_eq!((images(&world), leaks(&world)), (1, vec![]));
+}
+
+#[tokio::test]
+async fn what_the_name_does_not_say_waits_until_every_replica_can_be_told() {
+    let world = TestWorld::seed().await;
+    let old = Member {
+        node: NodeId(1),
+        name: "one".into(),
+        api_address: "one:1".into(),
+        peer_address: "one:2".into(),
+        agent_address: "one:3".into(),
+        version: "0".into(),
+        feature_level: THIRD_LEVEL - 1,
+    };
+    world.apply(Command::MemberPut { member: old.clone() });
+    let error = world.run(upload_with_agent(&world, "2", "bosh").await).await.error();
+    assert!(error.contains("'small-stemcell/2' says 'agent: bosh'"), "{error}");
+    assert_eq!((images(&world), leaks(&world)), (1, vec![]));
+    world.run(upload_with_agent(&world, "3", "directorate").await).await.done();
+    assert_eq!(filed_agent(&world, "3"), None, "its name says so: old replicas know that, too");
+    world.apply(Command::MemberPut { member: Member { feature_level: THIRD_LEVEL, ..old } });
+    world.run(upload_with_agent(&world, "2", "bosh").await).await.done();
+    assert_eq!(filed_agent(&world, "2"), Some(AgentKind::Bosh));
 }

@@ -11,6 +11,7 @@ use agent_client_nats::{Deed, DeedError, Deeds as _, Ending, Stage};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions};
 use futures::StreamExt as _;
 use model::plan::Plan;
+use model::stemcell::AgentKind;
 use model::step::StepOutcome;
 use model::{Epoch, TaskId};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -48,12 +49,18 @@ impl Nats {
 
 /// Has a task begin to make the VM of agent `a1` from a stemcell of that name.
 async fn begin_vm(replica: &Replica, stemcell: &str) -> TaskId {
+    begin_vm_with(replica, stemcell, None).await
+}
+
+/// As [`begin_vm`], from a stemcell that says whose agent is inside.
+async fn begin_vm_with(replica: &Replica, stemcell: &str, agent: Option<AgentKind>) -> TaskId {
     let outcome = replica.must(queue(deploy(), vec!["lock:deployment:web".into()])).await;
     let Outcome::TaskQueued(task) = outcome else { panic!("{outcome:?}") };
     replica.must(Command::TaskTake { task, epoch: EPOCH }).await;
     let generation = State::new(&*replica.log.view()).deployment(&"web".into()).unwrap().generation;
     let mut plan = Plan { generation, ..plan_of(vec![create_vm(), delete_vm()]) };
     plan.targets[0].spec.stemcell.name = stemcell.into();
+    plan.targets[0].spec.stemcell.agent = agent;
     replica.must(commit(task, plan)).await;
     replica.must(Command::StepRecords { task, epoch: EPOCH, records: vec![started(1, 0, 1)] }).await;
     task
@@ -258,6 +265,22 @@ async fn an_agent_of_bosh_s_is_let_in_from_before_its_vm_is_made_until_it_is_del
 async fn an_agent_of_ours_is_none_of_bosh_s_and_nobody_on_the_bus_speaks_for_it() {
     let replica = Replica::start().await;
     begin_vm(&replica, "bosh-directorate-debian-bookworm-go_agent").await;
+    is_none_of_bosh_s(replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_stemcell_says_of_its_agent_counts_more_than_its_name() {
+    let replica = Replica::start().await;
+    begin_vm_with(&replica, "acme-jammy", Some(AgentKind::Bosh)).await;
+    assert_eq!(users::authorised(&replica.log), ["a1".into()].into());
+    replica.stop().await;
+    let replica = Replica::start().await;
+    begin_vm_with(&replica, "bosh-aws-xen-hvm-ubuntu-jammy-go_agent", Some(AgentKind::Directorate)).await;
+    is_none_of_bosh_s(replica).await;
+}
+
+/// Holds that agent `a1` is not let in on the bus, and that what is said there in its name is not heard.
+async fn is_none_of_bosh_s(replica: Replica) {
     let dir = tempfile::tempdir().unwrap();
     let config = NatsConfig {
         urls: vec!["nats://127.0.0.1:4222".into()],

@@ -239,6 +239,7 @@ pub fn stemcell(version: &str) -> StemcellRef {
         cpi: "".into(),
         cid: "sc-1".into(),
         api_version: 3,
+        agent: None,
     }
 }
 
