@@ -2,7 +2,8 @@
 //! fleet of ours, in the same order, and what comes back is compared: status, the headers that matter, and bodies field by
 //! field, but for what varies from run to run.
 //!
-//! What is different on purpose is in `different.toml`, each with its reason; what is not built yet in `not_yet.toml`.
+//! What is different on purpose is in `different.toml`, each with its reason; what can't be compared, or is not built yet, in
+//! `not_yet.toml`.
 //! What nobody recorded, and what shows, is in `meanwhile.toml`. An entry that is not needed fails the test. Recordings are in `recorded/`, or where `RECORDED` says.
 //!
 //! Read next: [`player`] (what is sent), [`compare`] (what counts as equal), [`chaos_tests::recorded`].
