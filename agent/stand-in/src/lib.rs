@@ -6,7 +6,7 @@
 //! Deliberately *not* here: anything that is kind to a director. A message that is none is not answered, a queue that is full
 //! holds up everything, what was under way at the end is lost.
 //!
-//! Read next: [`serve`], then `memory.rs`.
+//! Read next: [`StandIn`], then `memory.rs`.
 
 mod memory;
 mod methods;
