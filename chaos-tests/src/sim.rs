@@ -5,10 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use cpi_sim::{Knobs, SimCpi};
+use cpi_sim::{Chances, Knobs, SimCpi, Span};
 
 use crate::processes::Process;
 use crate::programs;
+
+/// Returns the knobs of a cloud that takes its time, up to so many milliseconds, so that there is a middle in everything.
+pub fn takes_its_time(max_ms: u64) -> Knobs {
+    let some = Span { min_ms: 10, max_ms };
+    Knobs {
+        calls: Chances { latency: some, ..Chances::default() },
+        boot: some,
+        action: some,
+        ..Knobs::default()
+    }
+}
 
 /// A `sim-cloud` that runs.
 pub struct SimCloud {

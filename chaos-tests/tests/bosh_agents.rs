@@ -6,18 +6,8 @@ use chaos_tests::cluster::{CloudKind, Cluster, Ground};
 use chaos_tests::deploying::Deploying;
 use chaos_tests::forge;
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Net, ReleaseFolder, upload_base, write_file};
-use cpi_sim::{Chances, Knobs, Span};
-
-/// A cloud that takes its time, so that there is a middle in everything.
-fn knobs() -> Knobs {
-    Knobs {
-        calls: Chances { latency: Span { min_ms: 10, max_ms: 30 }, ..Chances::default() },
-        boot: Span { min_ms: 10, max_ms: 30 },
-        action: Span { min_ms: 10, max_ms: 30 },
-        ..Knobs::default()
-    }
-}
 
 /// Returns a deployment with a group on either stemcell.
 fn manifest(instances: usize, text: &str) -> String {
@@ -44,7 +34,7 @@ async fn either_agent_is_served_while_a_leader_and_a_bus_server_die() -> Result<
     if !needs::met(&[Need::Ruby, Need::Nats]) {
         return Ok(());
     }
-    let cloud = CloudKind::Sim { seed: 3, knobs: knobs() };
+    let cloud = CloudKind::Sim { seed: 3, knobs: takes_its_time(30) };
     let mut cluster = Cluster::start_on(Ground { has_bus: true, ..Ground::new(3, cloud) }).await?;
     upload_base(&cluster, Net::Simulated).await?;
     let stemcell = forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?;

@@ -6,8 +6,8 @@ use chaos_tests::cluster::{CloudKind, Cluster, Ground};
 use chaos_tests::deploying::Deploying;
 use chaos_tests::forge;
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Hello, Net, upload_hello, write_file};
-use cpi_sim::{Chances, Knobs, Span};
 
 /// What carries a deployment.
 struct Substrate {
@@ -31,16 +31,6 @@ enum Agent {
 const COMPILING: &str = "Compiling packages";
 const UPDATING: &str = "Updating instance";
 
-/// A cloud that takes its time, so that there is a middle in everything.
-fn knobs() -> Knobs {
-    Knobs {
-        calls: Chances { latency: Span { min_ms: 10, max_ms: 30 }, ..Chances::default() },
-        boot: Span { min_ms: 10, max_ms: 30 },
-        action: Span { min_ms: 10, max_ms: 30 },
-        ..Knobs::default()
-    }
-}
-
 #[tokio::test]
 async fn processes() -> Result<()> {
     if !needs::met(&[Need::Ruby, Need::Gcc]) {
@@ -62,7 +52,7 @@ async fn a_cpi_made_for_bosh_s_director() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
         return Ok(());
     }
-    let cloud = CloudKind::Program { seed: 11, knobs: knobs(), options: "" };
+    let cloud = CloudKind::Program { seed: 11, knobs: takes_its_time(30), options: "" };
     carries(Substrate { cloud, agent: Agent::OursSimulated, kill_at: UPDATING }).await
 }
 
@@ -71,7 +61,7 @@ async fn bosh_s_own_agents() -> Result<()> {
     if !needs::met(&[Need::Ruby, Need::Nats]) {
         return Ok(());
     }
-    let cloud = CloudKind::Sim { seed: 12, knobs: knobs() };
+    let cloud = CloudKind::Sim { seed: 12, knobs: takes_its_time(30) };
     carries(Substrate { cloud, agent: Agent::BoshSimulated, kill_at: COMPILING }).await
 }
 

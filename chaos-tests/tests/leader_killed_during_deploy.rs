@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster};
 use chaos_tests::deploying::Deploying;
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Hello, Net, upload_hello};
-use cpi_sim::{Chances, Knobs, Span};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -18,16 +18,6 @@ const INSTANCES: usize = 3;
 /// Set, another seed is used than the usual one.
 const SEED: &str = "CHAOS_SEED";
 
-/// A cloud that takes its time, so that there is a middle in everything.
-fn knobs() -> Knobs {
-    Knobs {
-        calls: Chances { latency: Span { min_ms: 10, max_ms: 30 }, ..Chances::default() },
-        boot: Span { min_ms: 10, max_ms: 30 },
-        action: Span { min_ms: 10, max_ms: 30 },
-        ..Knobs::default()
-    }
-}
-
 #[tokio::test]
 async fn the_same_dctl_ends_well_whenever_the_leader_dies() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
@@ -36,7 +26,7 @@ async fn the_same_dctl_ends_well_whenever_the_leader_dies() -> Result<()> {
     let seed = std::env::var(SEED).map_or(Ok(2), |text| text.parse())?;
     println!("repeat with {SEED}={seed}");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::start(3, CloudKind::Sim { seed, knobs: knobs() }).await?;
+    let mut cluster = Cluster::start(3, CloudKind::Sim { seed, knobs: takes_its_time(30) }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     // The first one, undisturbed, tells how many lines there are to choose from.
     let hello = |name: String| Hello { name, instances: INSTANCES, ..Hello::default() };

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use chaos_tests::bosh::{Bosh, Request};
 use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Hello, Net, upload_hello};
-use cpi_sim::{Chances, Knobs, Span};
 use proto::v1::follow_task_request::Kind as Output;
 
 /// Between two looks at a task; the CLI takes half a second.
@@ -23,23 +23,12 @@ enum Death {
     After(usize),
 }
 
-/// A cloud that takes its time, so that there is a middle in everything.
-fn knobs() -> Knobs {
-    let span = Span { min_ms: 10, max_ms: 40 };
-    Knobs {
-        calls: Chances { latency: span, ..Chances::default() },
-        boot: span,
-        action: span,
-        ..Knobs::default()
-    }
-}
-
 #[tokio::test]
 async fn the_bosh_cli_at_a_replica_that_stays_ends_well_whenever_the_leader_dies() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
         return Ok(());
     }
-    let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 3, knobs: knobs() }).await?;
+    let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 3, knobs: takes_its_time(40) }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     Bosh::introduce(&cluster).await?;
     for (number, death) in

@@ -6,30 +6,20 @@ use anyhow::{Result, ensure};
 use chaos_tests::checks;
 use chaos_tests::cluster::{CloudKind, Cluster, SETTLE};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::sim::takes_its_time;
 use chaos_tests::wait;
 use chaos_tests::workload::{Net, upload_hello};
 use chaos_tests::workloads::{Mix, Workloads};
-use cpi_sim::{Chances, Knobs, Span};
 
 /// How often the leader dies.
 const DEATHS: usize = 2;
-
-/// A cloud that takes its time, so that there is a middle in everything.
-fn knobs() -> Knobs {
-    Knobs {
-        calls: Chances { latency: Span { min_ms: 10, max_ms: 60 }, ..Chances::default() },
-        boot: Span { min_ms: 10, max_ms: 60 },
-        action: Span { min_ms: 10, max_ms: 60 },
-        ..Knobs::default()
-    }
-}
 
 #[tokio::test]
 async fn no_client_sees_a_broken_promise_while_leaders_die() -> Result<()> {
     if !needs::met(&[Need::Ruby]) {
         return Ok(());
     }
-    let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 2, knobs: knobs() }).await?;
+    let mut cluster = Cluster::start(3, CloudKind::Sim { seed: 2, knobs: takes_its_time(60) }).await?;
     upload_hello(&cluster, Net::Simulated).await?;
     let workloads = Workloads::start(&cluster, 2, Mix { deployments: 2, ..Mix::default() })?;
     for death in 1..=DEATHS {
