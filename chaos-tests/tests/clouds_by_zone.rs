@@ -85,6 +85,12 @@ async fn each_zone_is_served_by_its_cloud_while_the_leader_dies() -> Result<()> 
     cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
     ensure!(east.0.calls("create_stemcell")?.len() == 1 && west.0.calls("create_stemcell")?.len() == 1);
 
+    let probed = cluster.operate(&["cpi", "probe", "--json"]).await?;
+    let probed: Value = serde_json::from_str(&probed)?;
+    let probed = probed["rows"].as_array().context("a list")?;
+    let found = |probe: &&Value| probe["works"] == true && probe["kind"] == "external";
+    ensure!(probed.len() == 9 && probed.iter().filter(found).count() == 6, "{probed:?}");
+
     let task = deploy_while_the_leader_dies(&mut cluster, &file, [&east, &west]).await?;
     check_zones(&cluster, &east, &west).await?;
     check_secret(&cluster, &east, task).await?;

@@ -100,6 +100,9 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// A replica can't make VMs in a cloud that it has to be able to lead for.
+    #[error("not every replica can use its clouds: {}", .0.join("; "))]
+    CloudsMissing(Vec<String>),
     /// An errand ran, and said no.
     #[error("errand `{errand}` failed on {failed}")]
     ErrandFailed {
@@ -169,6 +172,7 @@ impl Error {
             | Self::TaskFailed { .. }
             | Self::ErrandFailed { .. }
             | Self::ProblemsFound { .. }
+            | Self::CloudsMissing(_)
             | Self::SessionFailed { .. }
             | Self::CreateRelease { .. }
             | Self::Backup { .. }

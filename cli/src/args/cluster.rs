@@ -1,4 +1,4 @@
-//! `cluster`, `user`, `health`, `leaks`, `watch`: the fleet itself.
+//! `cluster`, `cpi`, `user`, `health`, `leaks`, `watch`: the fleet itself.
 
 use camino::Utf8PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
@@ -29,6 +29,13 @@ pub enum ClusterCommand {
     /// Back the fleet up, and check backups
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+}
+
+/// `cpi …`
+#[derive(Debug, Subcommand)]
+pub enum CpiCommand {
+    /// Have every replica try its clouds now, and the ways to isolate VMs on its machine
+    Probe,
 }
 
 /// `cluster snapshot …`

@@ -236,6 +236,9 @@ pub enum Command {
     /// Look after instances' health
     #[command(subcommand)]
     Health(HealthCommand),
+    /// Look at the clouds
+    #[command(subcommand)]
+    Cpi(CpiCommand),
     /// List what may have been left behind in the cloud
     Leaks(Leaks),
     /// Print changes as they happen

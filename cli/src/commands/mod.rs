@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod cloud_check;
+mod clouds;
 mod cluster;
 mod configs;
 mod deployments;
@@ -32,7 +33,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use proto::v1::{Page, TaskStarted};
 
-use crate::args::{Cli, ClusterCommand, Command, SnapshotCommand, Wait};
+use crate::args::{Cli, ClusterCommand, Command, CpiCommand, SnapshotCommand, Wait};
 use crate::client::Fleet;
 use crate::console::Console;
 use crate::error::Error;
@@ -151,6 +152,7 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Events(args) => tasks::events(context, args).await,
         Command::Locks => tasks::locks(context).await,
         Command::Health(command) => health::health(context, command).await,
+        Command::Cpi(CpiCommand::Probe) => clouds::probe(context).await,
         Command::Leaks(args) => health::leaks(context, args).await,
         Command::Watch(args) => watch::watch(context, args).await,
         Command::Completions(_) | Command::Interpolate(_) | Command::CreateRelease(_) => {

@@ -49,6 +49,7 @@ pub struct Script {
     pub download: Answer<DownloadBlobRequest, Parts<BlobPart>>,
     pub stat: Answer<StatBlobRequest, StatBlobResponse>,
     pub list_certificates: Answer<ListFleetCertificatesRequest, ListFleetCertificatesResponse>,
+    pub probe_clouds: Answer<ProbeCloudsRequest, ProbeCloudsResponse>,
     pub save_snapshot: Answer<SaveSnapshotRequest, Parts<SnapshotPart>>,
 }
 
@@ -74,6 +75,7 @@ impl Default for Script {
             download: unscripted(),
             stat: unscripted(),
             list_certificates: unscripted(),
+            probe_clouds: unscripted(),
             save_snapshot: unscripted(),
         }
     }
@@ -261,6 +263,12 @@ impl Cluster for Scripted {
         request: Request<ListFleetCertificatesRequest>,
     ) -> Result<Response<ListFleetCertificatesResponse>, Status> {
         scripted!(self.list_certificates(request))
+    }
+    async fn probe_clouds(
+        &self,
+        request: Request<ProbeCloudsRequest>,
+    ) -> Result<Response<ProbeCloudsResponse>, Status> {
+        scripted!(self.probe_clouds(request))
     }
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         Err(Status::unimplemented("never scripted"))

@@ -73,6 +73,61 @@ async fn the_clusters_status() {
 }
 
 #[tokio::test]
+async fn what_each_replica_has_found_of_its_clouds() {
+    let probe = |cpi: &str, kind: &str, way: &str, works, is_used| CloudProbe {
+        cpi: cpi.into(),
+        kind: kind.into(),
+        way: way.into(),
+        works,
+        is_used,
+        why: if works { "tried".into() } else { "no such file".into() },
+    };
+    let replica = |node_id, probes| ReplicaClouds { node_id, answered: true, probes, ..Default::default() };
+    let local = move || {
+        vec![probe("", "local", "namespaces", true, true), probe("", "local", "chroot", false, false)]
+    };
+    let of_two = move || [local(), vec![probe("east", "external", "", false, true)]].concat();
+    let all_well = move |_| Ok(ProbeCloudsResponse { replicas: vec![replica(1, local())] });
+    let director = Director::start(Script { probe_clouds: answer(all_well), ..Script::default() }).await;
+    check(
+        &run(&["-e", &director.address(), "cpi", "probe"]).await,
+        0,
+        expect![[r#"
+         Replica  CPI  Kind   VMs by      Works  Used  What was found
+         1        -    local  namespaces  yes    yes   tried
+         1        -    local  chroot      no     no    no such file
+
+        2 probes
+    "#]],
+        expect![[""]],
+    );
+    let script = Script {
+        probe_clouds: answer(move |_| {
+            let away = ReplicaClouds { node_id: 2, ..ReplicaClouds::default() };
+            Ok(ProbeCloudsResponse { replicas: vec![replica(1, of_two()), away] })
+        }),
+        ..Script::default()
+    };
+    let director = Director::start(script).await;
+    check(
+        &run(&["-e", &director.address(), "cpi", "probe"]).await,
+        1,
+        expect![[r#"
+         Replica  CPI   Kind      VMs by      Works  Used  What was found
+         1        -     local     namespaces  yes    yes   tried
+         1        -     local     chroot      no     no    no such file
+         1        east  external  -           no     yes   no such file
+         2        -     -         -           no     no    the replica did not answer
+
+        4 probes
+    "#]],
+        expect![[r#"
+        Error: not every replica can use its clouds: replica 1 can't use the cloud `east`; replica 2 did not answer
+    "#]],
+    );
+}
+
+#[tokio::test]
 async fn when_the_fleets_own_certificates_end() {
     let row = |name: &str, expires_at_unix_ms, days_left| FleetCertificate {
         name: name.into(),

@@ -33,6 +33,7 @@ use crate::alerts;
 use crate::archives::{Limits, Trust, WebArchives};
 use crate::auth::Doorkeeper;
 use crate::clouds::Clouds;
+use crate::clouds::probe::Prober;
 use crate::commands::{member_of, own_names};
 use crate::config::{Config, TimingProfile};
 use crate::contact;
@@ -250,6 +251,12 @@ impl Replica {
             log: self.log.clone(),
             peers: self.peers.clone(),
             hub: self.hub.clone(),
+            prober: Prober::new(
+                self.config.cpi.clone(),
+                self.config.data_dir.clone(),
+                Arc::new(self.log.clone()),
+                Arc::new(KekVault::new(self.kek.clone())),
+            ),
         }
     }
 

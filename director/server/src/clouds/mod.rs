@@ -1,6 +1,7 @@
 //! The clouds: the default one, which the configuration names, and those of the CPI configs ([`external`]).
 
 mod external;
+pub mod probe;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,6 +24,7 @@ use super::log::RaftLog;
 use super::peers::PeerChannels;
 use super::readmitting::readmit;
 use super::room;
+use crate::clouds::probe::Prober;
 use crate::error_map::{of_member, status, unavailable};
 use crate::secrets::Kek;
 use crate::tls::replica_named_in;
@@ -44,6 +45,8 @@ pub struct Membership {
     pub peers: Arc<PeerChannels>,
     /// The agents' streams.
     pub hub: Arc<AgentHub>,
+    /// Tries the clouds from here.
+    pub prober: Prober,
 }
 
 impl Membership {
@@ -232,5 +235,12 @@ impl Fleet for FleetService {
         _request: Request<pb::WatchingRequest>,
     ) -> Result<Response<pb::WatchingResponse>, Status> {
         Ok(Response::new(pb::WatchingResponse { connected: self.0.hub.stream_count() as u32 }))
+    }
+
+    async fn probe_clouds(
+        &self,
+        _request: Request<pb::ProbeOwnCloudsRequest>,
+    ) -> Result<Response<pb::ProbeOwnCloudsResponse>, Status> {
+        Ok(Response::new(pb::ProbeOwnCloudsResponse { probes: self.0.probe_own_clouds().await }))
     }
 }

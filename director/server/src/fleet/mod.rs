@@ -15,6 +15,7 @@ pub mod leaving;
 pub mod log;
 pub mod membership;
 pub mod peers;
+pub mod probing;
 pub mod readmitting;
 pub mod room;
 pub mod scrub;

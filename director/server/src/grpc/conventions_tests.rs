@@ -16,6 +16,7 @@ const SECRET_READS: &[&str] = &[
     "Cluster/ListCertificates",
     "Cluster/ListUserTokens",
     "Cluster/ListUsers",
+    "Cluster/ProbeClouds",
     "Variables/Get",
 ];
 
@@ -28,6 +29,7 @@ const BOUNDED: &[(&str, &str)] = &[
     ("CleanUp/Preview", "no more than one clean-up takes: 1,000 of a kind"),
     ("Blobs/Stat", "one entry for each replica"),
     ("Cluster/ListCertificates", "the fleet's, and those of the replica that answers"),
+    ("Cluster/ProbeClouds", "one entry for each replica"),
     ("Cluster/Status", "one entry for each replica"),
     ("Join/Join", "one entry for each replica"),
     ("Health/Shards", "one entry for each replica"),

@@ -39,6 +39,7 @@ const TABLE: &[(&str, Fields, &str)] = &[
     ("Cluster/ListCertificates", &[], "R"),
     ("Cluster/ListUserTokens", &[], "R TA TR UR US XL XC XA XT XD"),
     ("Cluster/ListUsers", &[], "A"),
+    ("Cluster/ProbeClouds", &[], "A"),
     ("Cluster/PutUser", &[], "A"),
     ("Cluster/RemoveMember", &[("node", "77")], "A"),
     ("Cluster/RemoveUser", &[], "A"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_client_grpc::{AgentHub, HubOptions, HubParts, RemoteAgents};
+use executor::ports::Vault;
 use health::watcher::Ears;
 use model::plan::Plan;
 use model::{NodeId, TaskId};
@@ -25,6 +26,8 @@ use super::state::{
 use crate::agents::AgentSide;
 use crate::alerts;
 use crate::auth::{Doorkeeper, hash_password};
+use crate::clouds::probe::Prober;
+use crate::config;
 use crate::door::Door;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::fsm::Fsm;
@@ -89,6 +92,13 @@ impl Replica {
         let hub = AgentHub::new(parts, HubOptions::default(), tasks.clone());
         let reports = RemoteAgents::new(hub.clone(), agents.clone());
         let service = Service::new(Arc::new(log.clone()));
+        let vault: Arc<dyn Vault> = Arc::new(KekVault::new(kek.clone()));
+        let prober = Prober::new(
+            config::Cpi::Sim(config::SimCpi { socket: folder.path().join("no-cloud.sock") }),
+            folder.path().to_owned(),
+            Arc::new(log.clone()),
+            vault.clone(),
+        );
         let door = Door {
             doorkeeper: Doorkeeper::new(service.clone()),
             service,
@@ -97,8 +107,8 @@ impl Replica {
             takes_snapshots: true,
             agents: Arc::new(reports.clone()),
             reports,
-            vault: Arc::new(KekVault::new(kek.clone())),
-            membership: Membership { id, node, log: log.clone(), peers, hub },
+            vault,
+            membership: Membership { id, node, log: log.clone(), peers, hub, prober },
             kek: kek.clone(),
             health: HealthReporter::new(),
             tasks: tasks.clone(),
