@@ -121,6 +121,32 @@ pub fn all_of(folder: &Path) -> BTreeSet<i32> {
     all
 }
 
+/// Returns the CPU time that a process has taken, with everything that it has started and waited for, and with those of its
+/// descendants that run.
+pub fn cpu_of_tree(root: u32) -> Duration {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for pid in pids() {
+        if let Some((parent, _)) = parent_and_state(pid) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let (mut left, mut ticks) = (vec![root as i32], 0u64);
+    while let Some(pid) = left.pop() {
+        ticks += cpu_ticks(pid).unwrap_or_default();
+        left.extend(children.remove(&pid).unwrap_or_default());
+    }
+    // The kernel's clock for these, on every Linux that we run on: a hundred ticks a second.
+    Duration::from_millis(10 * ticks)
+}
+
+/// Returns the time in and for a process, and that of the children that it has waited for.
+fn cpu_ticks(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = text.rsplit_once(')')?.1.split_whitespace();
+    // utime, stime, cutime, cstime: fields 14 to 17 of proc(5), and the state is the third.
+    fields.skip(11).take(4).map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// Returns whether a process is stopped by a signal.
 pub fn is_stopped(pid: u32) -> bool {
     parent_and_state(pid as i32).is_some_and(|(_, state)| state == 'T')
@@ -149,4 +175,34 @@ fn is_marked(pid: i32, mark: &[u8]) -> bool {
         cwd.is_ok_and(|cwd| cwd.as_os_str().as_encoded_bytes().starts_with(mark))
     };
     holds("cmdline") || holds("environ") || stands_in()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_children_counts_while_they_run_and_when_they_were_waited_for() {
+        // The child of a child burns time, is waited for, and then one burns while we look.
+        let script = "timeout 0.2 sh -c 'while :; do :; done'; sh -c 'while :; do :; done' & wait";
+        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn();
+        let process = Process::new("burning", child.expect("there is a shell"));
+        let mut grown = Vec::new();
+        while grown.len() < 3 {
+            let cpu = cpu_of_tree(process.pid());
+            if grown.last().is_none_or(|last| cpu > *last + Duration::from_millis(150)) {
+                grown.push(cpu);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for pid in children_of(process.pid()) {
+            let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    fn children_of(parent: u32) -> Vec<i32> {
+        pids().filter(|pid| parent_and_state(*pid).is_some_and(|(of, _)| of == parent as i32)).collect()
+    }
 }

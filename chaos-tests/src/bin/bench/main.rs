@@ -4,6 +4,8 @@
 //! replicas and their clients. Pieces can be chosen (`bench failover`); all of them, without arguments. One table at
 //! the end; what was not measured says why.
 
+mod calls;
+mod clouds;
 mod deploys;
 mod etcd;
 mod failover;
@@ -59,6 +61,8 @@ enum Piece {
     Interrupted,
     /// Deploys of simulated instances, and the memory that they take.
     Deploys,
+    /// Each cloud, with either agent: making and deleting VMs, a deploy, and what that costs the directors.
+    Clouds,
 }
 
 impl Options {
@@ -102,6 +106,9 @@ async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     }
     if options.wants(Piece::Deploys) {
         deploys::measure(options, table).await?;
+    }
+    if options.wants(Piece::Clouds) {
+        clouds::measure(table).await?;
     }
     Ok(())
 }
