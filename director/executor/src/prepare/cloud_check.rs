@@ -5,6 +5,7 @@ use model::problem::Resolution;
 use model::task::{Choice, TaskError};
 use scheduler::{DecidedBy, Decision};
 use state::State;
+use state::records::Leak;
 
 use super::facts::Facts;
 use super::lines::Lines;
@@ -16,6 +17,12 @@ use crate::error::Interrupted;
 /// The stage under which operators see what is done about problems.
 const STAGE: &str = "Applying problem resolutions";
 
+/// The stage under which they see what may be in the cloud without anybody's knowing its id.
+const LEAKS_STAGE: &str = "Listing what may be left in the cloud";
+
+/// How many of these are told; `dctl leaks` lists all.
+const LEAKS_TOLD: usize = 100;
+
 /// Looks for problems of a deployment.
 pub async fn scan_cloud(context: &TaskContext) -> Result<Result<Prepared, TaskError>, Interrupted> {
     let mut facts = Facts::read(context);
@@ -25,7 +32,30 @@ pub async fn scan_cloud(context: &TaskContext) -> Result<Result<Prepared, TaskEr
         Err(error) => return Ok(Err(error)),
     };
     scan::file(context, Scope::Everything, &findings).await?;
+    tell_of_leaks(context).await?;
     Ok(Ok(Prepared::Nothing(Some("scan complete".into()))))
+}
+
+/// Tells what this deployment's tasks may have left in the cloud. No resolution helps: it is there without our knowing its id,
+/// or will be, and somebody has to look.
+async fn tell_of_leaks(context: &TaskContext) -> Result<(), Interrupted> {
+    let leaks: Vec<Leak> = {
+        let view = context.view();
+        let state = State::new(&*view);
+        let latecomers = state.latecomers().into_iter().map(|row| row.as_leak());
+        let listed = state.leaks().into_iter().chain(latecomers);
+        let is_ours = |leak: &Leak| {
+            let task = leak.task.and_then(|task| state.task(task));
+            task.is_some_and(|task| task.deployment == context.task.deployment)
+        };
+        listed.filter(is_ours).take(LEAKS_TOLD).collect()
+    };
+    let lines = Lines::of(context, leaks.len().try_into().unwrap_or(u32::MAX));
+    for (index, Leak { id, what, .. }) in (1..).zip(leaks) {
+        let told = format!("{what} (once you have looked: dctl leaks clear {id})");
+        lines.done(LEAKS_STAGE, &told, index).await?;
+    }
+    Ok(())
 }
 
 /// Plans what operators have decided about problems.

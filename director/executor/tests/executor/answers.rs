@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cpi_api::CpiErrorKind;
 use cpi_api::fake::Fault;
-use model::task::TaskState;
+use model::task::{TaskKind, TaskState};
+use state::command::Command;
 
 use crate::artifacts::Shape;
 use crate::gate::{Point, Side};
@@ -45,6 +46,13 @@ async fn what_nobody_can_tell_is_reported_as_a_leak() {
         world.run(Shape::default().deploy()).await.error();
         let leaks = world.read(|state| state.leaks());
         assert!(leaks.len() == 1 && leaks[0].what.contains(at), "{leaks:?}");
+        let told = format!("(once you have looked: dctl leaks clear {})", leaks[0].id);
+        let scanned = world.run(TaskKind::ScanCloud).await.done().events;
+        let is_told = |line: &str| line.contains("what may be left in the cloud") && line.contains(&told);
+        assert!(scanned.lines().any(is_told), "{scanned}");
+        world.apply(Command::LeakClear { id: leaks[0].id });
+        let scanned = world.run(TaskKind::ScanCloud).await.done().events;
+        assert!(!scanned.contains("what may be left"), "{scanned}");
         assert!(world.read(|state| state.locks()).is_empty());
     }
 }
