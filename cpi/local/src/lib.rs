@@ -6,7 +6,7 @@
 //! with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still act
 //! once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
 //!
-//! Not here: several machines (a VM lives where its directory is), images that boot a kernel, traffic to the outside.
+//! Not here: several machines (a VM lives where its directory is), images that boot a kernel.
 //!
 //! Read next: `vm` for the life of a VM, [`helper`] for what runs inside.
 
@@ -22,6 +22,7 @@ mod loop_device;
 mod netlink;
 mod netns;
 mod network;
+mod outbound;
 mod power;
 mod process;
 mod reach;
@@ -45,6 +46,7 @@ use serde_json::Value;
 
 use cloud::Cloud;
 pub use error::LocalError;
+pub use outbound::Outbound;
 pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
 use scope::Scope;
@@ -66,6 +68,8 @@ pub struct LocalOptions {
     pub isolation: Isolation,
     /// Directories of the host that a VM on the host stemcell must not see, beside the usual ones and `root`.
     pub hidden: Vec<PathBuf>,
+    /// Whether VMs with a network of their own reach what the host reaches, and by which subnet.
+    pub outbound: Option<Outbound>,
     /// How long a call waits for an object that another one works on.
     pub lock_waits: LockWaits,
 }
@@ -113,6 +117,7 @@ impl LocalOptions {
             helper: vec![own.into(), "local-vm".into()],
             isolation: Isolation::Auto,
             hidden: Vec::new(),
+            outbound: None,
             lock_waits: LockWaits::default(),
         }
     }

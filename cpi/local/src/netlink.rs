@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 // <linux/rtnetlink.h>, <linux/if_link.h>, <linux/veth.h>, <linux/netlink.h>
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
@@ -22,6 +23,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -76,6 +78,34 @@ impl Netlink {
             });
         });
         self.ask(RTM_NEWLINK, CREATE_EXCLUSIVE, &message)
+    }
+
+    /// Makes a cable: one end here, the other as `outside` in the namespace that the descriptor is a handle of. One that is there
+    /// is fine.
+    pub fn cable_out(&self, name: &str, outside: &str, namespace: i32) -> io::Result<()> {
+        let mut message = link_message(0);
+        message.text(IFLA_IFNAME, name);
+        message.nested(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "veth");
+            info.nested(IFLA_INFO_DATA, |veth| {
+                veth.nested(VETH_INFO_PEER, |peer| {
+                    peer.bytes.extend(link_message(0).bytes);
+                    peer.text(IFLA_IFNAME, outside);
+                    peer.number(IFLA_NET_NS_FD, namespace as u32);
+                });
+            });
+        });
+        self.ask(RTM_NEWLINK, CREATE_EXCLUSIVE, &message).or_else(exists_already)
+    }
+
+    /// Removes a link, and with a cable its other end; one that is gone is fine.
+    pub fn remove_link(&self, name: &str) -> io::Result<()> {
+        let mut message = link_message(0);
+        message.text(IFLA_IFNAME, name);
+        self.ask(RTM_DELLINK, 0, &message).or_else(|error| match error.raw_os_error() {
+            Some(errno) if errno == Errno::ENODEV as i32 => Ok(()),
+            _ => Err(error),
+        })
     }
 
     /// Switches a link on.

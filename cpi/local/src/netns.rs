@@ -16,6 +16,7 @@ use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::netlink::Netlink;
 use crate::network::has_own_network;
+use crate::outbound;
 use crate::record::VmRecord;
 use crate::scope::Scope;
 
@@ -60,6 +61,7 @@ pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), Lo
             lab.cable(&cable, BRIDGE, INSIDE, pid)
         })
         .map_err(LocalError::os("wire a VM to", &lab_path))?;
+        outbound::open(cloud, &lab)?;
     }
     within(&inside, || configure(vm)).map_err(LocalError::os("configure", &inside_path))
 }
@@ -84,6 +86,7 @@ pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Res
     }
     let path = lab_path(cloud);
     if path.exists() {
+        outbound::close(cloud)?;
         let _ = umount2(&path, MntFlags::MNT_DETACH);
         fs::remove_file(&path).map_err(LocalError::os("remove", &path))?;
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cpi_local::Outbound;
 use executor::ports::{Snapshots, SshGateway};
 use model::cpi_config::CpiLimits;
 
@@ -75,6 +76,8 @@ pub struct LocalCpi {
     pub root: PathBuf,
     /// `auto` or a rung's name.
     pub isolation: String,
+    /// Whether VMs with a network of their own reach what this machine reaches, and by which subnet.
+    pub outbound: Option<Outbound>,
     /// The agent's program.
     pub agent: PathBuf,
 }

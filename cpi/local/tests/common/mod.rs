@@ -41,6 +41,13 @@ pub fn subject(dir: &Path, isolation: Isolation, first_address: [u8; 4]) -> Resu
     Ok(Subject::new(cpi).image(image).first_address(first_address.into()))
 }
 
+fn script(dir: &Path, text: &str) -> PathBuf {
+    let program = dir.join("agent");
+    fs::write(&program, format!("#!/bin/bash\n{text}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
 /// Some authority; nobody has its key.
 pub const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----
@@ -69,21 +76,36 @@ pub struct Stage {
 impl Stage {
     /// Opens a cloud whose agent is the shell script `agent`; none, and a line that says why, where that can't be.
     pub async fn open(rung: Rung, subnet: [u8; 3], agent: &str) -> Option<Self> {
+        Self::open_set(rung, subnet, agent, |options| options).await
+    }
+
+    /// As [`Stage::open`], with other options.
+    pub async fn open_set(
+        rung: Rung,
+        subnet: [u8; 3],
+        agent: &str,
+        set: impl FnOnce(LocalOptions) -> LocalOptions,
+    ) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("agent");
-        fs::write(&program, format!("#!/bin/bash\n{agent}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Self::open_in(dir, rung, subnet, &program).await
+        let program = script(dir.path(), agent);
+        Self::open_in(dir, rung, subnet, &program, set).await
     }
 
     /// Opens a cloud whose agent is the program `agent`.
     pub async fn open_with(rung: Rung, subnet: [u8; 3], agent: &Path) -> Option<Self> {
-        Self::open_in(tempfile::tempdir().unwrap(), rung, subnet, agent).await
+        Self::open_in(tempfile::tempdir().unwrap(), rung, subnet, agent, |options| options).await
     }
 
-    async fn open_in(dir: tempfile::TempDir, rung: Rung, subnet: [u8; 3], agent: &Path) -> Option<Self> {
+    async fn open_in(
+        dir: tempfile::TempDir,
+        rung: Rung,
+        subnet: [u8; 3],
+        agent: &Path,
+        set: impl FnOnce(LocalOptions) -> LocalOptions,
+    ) -> Option<Self> {
         let options =
             LocalOptions { dagent: agent.to_owned(), ..options(dir.path(), Isolation::Exactly(rung)) };
+        let options = set(options);
         let cpi = match LocalCpi::open(options) {
             Ok(cpi) => cpi,
             Err(error) => {

@@ -63,6 +63,7 @@ impl Clouds {
                 options.isolation = isolation(&local.isolation)
                     .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
                 options.hidden = vec![config.data_dir.clone()];
+                options.outbound = local.outbound;
                 // Probing makes and unmakes a container: off the threads that serve everybody.
                 let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
                 let cloud =

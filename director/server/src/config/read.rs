@@ -320,10 +320,16 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
         if let Err(wanted) = crate::clouds::isolation(&isolation) {
             local.complain("isolation", &isolation, &wanted);
         }
+        let outbound = local.text("outbound").filter(|subnet| !subnet.is_empty());
+        let outbound = outbound.and_then(|subnet| {
+            let parsed = subnet.parse();
+            parsed.map_err(|wanted: String| local.complain("outbound", &subnet, &wanted)).ok()
+        });
         local.end();
         root.map(|root| LocalCpi {
             root: base.join(root),
             isolation,
+            outbound,
             agent: agent.map_or_else(agent_beside_us, |path| base.join(path)),
         })
     });

@@ -53,13 +53,14 @@ fn whatever_a_part_of_us_would_refuse_later_is_refused_here() {
         "{GOOD}\n[log]\nformat = \"xml\"\nfilter = \"a=b=c\"\n[otlp]\nendpoint = \"collector\"\n\
          [blobs]\nkeep_free_mib = -1\n[metrics]\n"
     )
-    .replace("root = \"cloud\"", "root = \"cloud\"\nisolation = \"best\"")
+    .replace("root = \"cloud\"", "root = \"cloud\"\nisolation = \"best\"\noutbound = \"10.0.0.0/24\"")
     .replace("name = \"d1\"", "name = 1");
     let error = parse(&text).unwrap_err().to_string();
     let expected = [
-        "7 problem(s)",
+        "8 problem(s)",
         "name: `1` should be text",
         "cpi.local.isolation: `best`",
+        "cpi.local.outbound: `10.0.0.0/24`",
         "log.format: `xml` should be `text` or `json`",
         "log.filter: `a=b=c`",
         "otlp.endpoint: `collector`",
