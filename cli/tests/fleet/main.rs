@@ -6,6 +6,7 @@ mod binary;
 mod calls;
 mod director;
 mod following;
+mod replicas;
 mod sessions;
 mod showing;
 mod tls;
