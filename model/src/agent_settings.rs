@@ -89,6 +89,8 @@ pub enum AgentPlatform {
     Linux,
     /// A plain process beside others: disks are directories behind a symlink, nobody's owner or user changes.
     Process,
+    /// As [`Self::Linux`], but without the right to mount: disks are directories behind a symlink.
+    Container,
 }
 
 impl std::fmt::Debug for AgentSettings {

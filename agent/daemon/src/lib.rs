@@ -43,6 +43,7 @@ mod ssh_server;
 mod storage;
 mod supervisor;
 mod vitals;
+mod volume;
 
 pub use agent::{Agent, AgentParts, DIAL_AGAIN, Link, StartError};
 pub use blobs::{Blobs, DirectorBlobs, DirectoryBlobs, Stored};
@@ -58,6 +59,7 @@ pub use settings::{SettingsError, Sources, read as read_settings};
 pub use simulated::{Behaviour, SimulatedMachine};
 pub use storage::{Kept, Storage};
 pub use supervisor::Timing;
+pub use volume::Volume;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! `dagent {--settings FILE | --config FILE} [--base-dir DIR]`: the agent of the machine that it runs on.
+//! `dagent volume …`: what a cloud of containers has done beside one of them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use dagent::{BASE_DIR, Layout, Sources, agent_of_this_machine, children, read_settings};
+use dagent::{BASE_DIR, Layout, Sources, Volume, agent_of_this_machine, children, read_settings};
 use model::agent_settings::SWITCHED_OFF;
 use owned_tasks::{OnExit, OwnedTasks};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,8 +20,10 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent inside a VM: dials a director, installs what it is told and keeps it running.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    errand: Option<Errand>,
     /// The settings file that the CPI wrote.
     #[arg(long, required_unless_present = "config", conflicts_with = "config")]
     settings: Option<PathBuf>,
@@ -35,9 +38,24 @@ struct Options {
     log: String,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+/// What is to be done instead, at once.
+#[derive(clap::Subcommand)]
+enum Errand {
+    /// Brings a disk into the container beside this one, or takes it out. Clouds call this.
+    #[command(subcommand)]
+    Volume(Volume),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    match &options.errand {
+        // Before there are threads.
+        Some(Errand::Volume(volume)) => volume.run().map(|()| ExitCode::SUCCESS),
+        None => tokio::runtime::Runtime::new()?.block_on(run(options)),
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_new(&options.log).context("the log filter can't be read")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let base_dir =

@@ -22,6 +22,7 @@ use crate::layout::{BASE_DIR, Layout};
 use crate::machine::{Machine, Notices, Order, Report, Work};
 use crate::method::Method;
 use crate::names::{self, Names};
+use crate::platform::container::ContainerPlatform;
 use crate::platform::linux::LinuxPlatform;
 use crate::platform::process::ProcessPlatform;
 use crate::platform::{FileSystem, Platform};
@@ -69,6 +70,7 @@ impl RealMachine {
         let platform: Arc<dyn Platform> = match settings.platform {
             AgentPlatform::Linux => Arc::new(LinuxPlatform::new()),
             AgentPlatform::Process => Arc::new(ProcessPlatform),
+            AgentPlatform::Container => Arc::new(ContainerPlatform::default()),
         };
         let surroundings = Surroundings {
             platform: platform.clone(),

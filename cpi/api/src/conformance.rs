@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -208,6 +208,25 @@ where
     }
 }
 
+/// Runs the suite in one test, `width` promises side by side: for a cloud that is too dear to be set up for each. Names those
+/// that were broken, after all have had their turn.
+pub fn run_together(promises: &[(&'static str, fn())], width: usize) {
+    let (turn, broken) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..width {
+            scope.spawn(|| {
+                while let Some((name, keep)) = promises.get(turn.fetch_add(1, Ordering::Relaxed) as usize) {
+                    if std::panic::catch_unwind(keep).is_err() {
+                        broken.lock().unwrap_or_else(PoisonError::into_inner).push(*name);
+                    }
+                }
+            });
+        }
+    });
+    let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(broken.is_empty(), "not kept: {broken:?}");
+}
+
 /// Makes the suite's tests for one implementation; the argument is a [`Factory`].
 #[macro_export]
 macro_rules! conformance {
@@ -228,8 +247,11 @@ macro_rules! conformance {
             metadata_and_reboot_need_an_existing_vm
             a_network_is_made_and_deleted);
     };
-    ($factory:expr) => {
-        $crate::conformance!(@each $factory;
+    // The suite as a list, for [`run_together`](crate::conformance::run_together).
+    (list $factory:expr) => { $crate::conformance!(@all @list $factory) };
+    ($factory:expr) => { $crate::conformance!(@all @each $factory); };
+    (@all @$how:ident $factory:expr) => {
+        $crate::conformance!(@$how $factory;
             info_names_a_supported_contract
             creating_a_vm_twice_makes_one
             a_vm_with_another_token_is_not_the_answer
@@ -254,7 +276,10 @@ macro_rules! conformance {
             metadata_and_reboot_need_an_existing_vm
             an_older_epoch_is_refused
             a_search_fences_the_older_leader
-            everything_survives_a_restart);
+            everything_survives_a_restart)
+    };
+    (@list $factory:expr; $($name:ident)+) => {
+        [$((stringify!($name), (|| $crate::conformance::run($factory, $crate::conformance::promises::$name)) as fn())),+]
     };
     (@each $factory:expr; $($name:ident)+) => {
         $(

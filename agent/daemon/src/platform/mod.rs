@@ -1,8 +1,9 @@
 //! What differs between machines: owners, users and mounts.
 //!
 //! [`linux`] has a root of its own; [`process`] is a plain process beside others and may change nothing outside its base
-//! directory. Not here: what is mounted when, which is `disks`.
+//! directory; [`container`] has a root of its own and may not mount. Not here: what is mounted when, which is `disks`.
 
+pub mod container;
 pub mod linux;
 pub mod process;
 mod sessions;
