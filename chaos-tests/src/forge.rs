@@ -62,6 +62,19 @@ impl Forge {
     }
 }
 
+/// Writes a stemcell of a root file system, with our agent, by the name of its operating system.
+pub fn rootfs_stemcell(path: &Path, name: &str, image: &[u8]) -> Result<PathBuf> {
+    let digest: String = Sha1::digest(image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let manifest = format!(
+        "name: {name}\nversion: '1.0'\noperating_system: {name}\nsha1: {digest}\nbosh_protocol: 1\n\
+         api_version: 3\nstemcell_formats: [directorate-tar]\nagent: directorate\ncloud_properties: {{}}\n",
+    );
+    let mut forge = Forge::default();
+    forge.entry(EntryType::Regular, "stemcell.MF", "", manifest.as_bytes())?;
+    forge.entry(EntryType::Regular, "image", "", image)?;
+    forge.write(path.to_owned())
+}
+
 /// Writes a stemcell with an empty image, as BOSH's makers would call it.
 pub fn stemcell(path: &Path, name: &str, api_version: u32) -> Result<PathBuf> {
     let image = b"an empty test stemcell";

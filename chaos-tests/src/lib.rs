@@ -16,6 +16,7 @@ pub mod bus;
 pub mod checks;
 pub mod client;
 pub mod cluster;
+mod compiler;
 pub mod deploying;
 pub mod forge;
 pub mod lab;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 
-use crate::programs;
+use crate::{lab, programs};
 
 /// A program that not every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +77,17 @@ pub fn met(needs: &[Need]) -> bool {
             false
         }
         None => true,
+    }
+}
+
+/// Returns whether a fleet can have a Docker daemon of its own here; prints why not, and that the story is skipped.
+pub fn docker() -> bool {
+    match lab::missing().or_else(cpi_docker::own_daemon::missing) {
+        None => true,
+        Some(why) => {
+            eprintln!("skipped: {why}");
+            false
+        }
     }
 }
 

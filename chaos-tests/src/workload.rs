@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::Cluster;
-use crate::programs;
+use crate::{compiler, forge, programs};
 
 /// Returns the manifest of one instance of a job that has no process, from the release of the same name.
 pub fn one_job(deployment: &str, job: &str) -> String {
@@ -33,7 +33,7 @@ fn examples() -> PathBuf {
 pub enum Net {
     /// The host's loopback, 127.N.0.0/16: for VMs that are processes. A zone has a /24.
     Loopback(u8),
-    /// 10.244.0.0/16, which exists only in the simulated cloud.
+    /// 10.244.0.0/16, which exists only in the simulated cloud, or at a daemon in a laboratory.
     Simulated,
 }
 
@@ -145,7 +145,10 @@ pub async fn upload_hello(cluster: &Cluster, net: Net) -> Result<()> {
 pub async fn upload_base(cluster: &Cluster, net: Net) -> Result<()> {
     let config = write_file(cluster, "cloud-config.yml", &cloud_config(net))?;
     cluster.operate(&["update-cloud-config", &config]).await?;
-    let stemcell = build_stemcell(cluster.folder())?;
+    let stemcell = match cluster.docker() {
+        Some(_) => docker_stemcell(cluster.folder())?,
+        None => build_stemcell(cluster.folder())?,
+    };
     cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
     Ok(())
 }
@@ -156,6 +159,13 @@ pub fn build_stemcell(folder: &Path) -> Result<PathBuf> {
     let built = Command::new(programs::directord()).arg("build-stemcell").arg(&path).output()?;
     ensure!(built.status.success(), "build-stemcell failed: {}", String::from_utf8_lossy(&built.stderr));
     Ok(path)
+}
+
+/// Builds the smallest stemcell that `hello` can be compiled and run in, out of this machine's files, by the name of the host's.
+fn docker_stemcell(folder: &Path) -> Result<PathBuf> {
+    let image = folder.join("rootfs.tar");
+    compiler::rootfs(&examples().join("hello-release/src/hello/hello.c"), &image)?;
+    forge::rootfs_stemcell(&folder.join("stemcell.tgz"), "directorate-host", &fs::read(&image)?)
 }
 
 /// A release's source.

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster, Ground};
 use chaos_tests::deploying::Deploying;
 use chaos_tests::forge;
+use chaos_tests::lab::{self, Lab};
 use chaos_tests::needs::{self, Need};
 use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Hello, Net, upload_hello, write_file};
@@ -15,6 +16,8 @@ struct Substrate {
     agent: Agent,
     /// The leader is killed once a line with this was printed.
     kill_at: &'static str,
+    /// The network, if it is not the host's loopback.
+    lab: Option<Lab>,
 }
 
 /// Who is in the VMs.
@@ -36,7 +39,7 @@ async fn processes() -> Result<()> {
     if !needs::met(&[Need::Ruby, Need::Gcc]) {
         return Ok(());
     }
-    carries(Substrate { cloud: CloudKind::Process, agent: Agent::Ours, kill_at: COMPILING }).await
+    carries(Substrate { cloud: CloudKind::Process, agent: Agent::Ours, kill_at: COMPILING, lab: None }).await
 }
 
 #[tokio::test]
@@ -44,7 +47,18 @@ async fn namespaces() -> Result<()> {
     if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::namespaces() {
         return Ok(());
     }
-    carries(Substrate { cloud: CloudKind::Namespaces, agent: Agent::Ours, kill_at: UPDATING }).await
+    carries(Substrate { cloud: CloudKind::Namespaces, agent: Agent::Ours, kill_at: UPDATING, lab: None }).await
+}
+
+#[test]
+fn docker() -> Result<()> {
+    if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::docker() {
+        return Ok(());
+    }
+    lab::inside(|lab| {
+        let (cloud, agent, lab) = (CloudKind::Docker, Agent::Ours, Some(lab));
+        carries(Substrate { cloud, agent, kill_at: COMPILING, lab })
+    })
 }
 
 #[tokio::test]
@@ -53,7 +67,7 @@ async fn a_cpi_made_for_bosh_s_director() -> Result<()> {
         return Ok(());
     }
     let cloud = CloudKind::Program { seed: 11, knobs: takes_its_time(30), options: "" };
-    carries(Substrate { cloud, agent: Agent::OursSimulated, kill_at: UPDATING }).await
+    carries(Substrate { cloud, agent: Agent::OursSimulated, kill_at: UPDATING, lab: None }).await
 }
 
 #[tokio::test]
@@ -62,13 +76,13 @@ async fn bosh_s_own_agents() -> Result<()> {
         return Ok(());
     }
     let cloud = CloudKind::Sim { seed: 12, knobs: takes_its_time(30) };
-    carries(Substrate { cloud, agent: Agent::BoshSimulated, kill_at: COMPILING }).await
+    carries(Substrate { cloud, agent: Agent::BoshSimulated, kill_at: COMPILING, lab: None }).await
 }
 
 async fn carries(substrate: Substrate) -> Result<()> {
-    let Substrate { cloud, agent, kill_at } = substrate;
+    let Substrate { cloud, agent, kill_at, lab } = substrate;
     let has_bus = agent == Agent::BoshSimulated;
-    let mut cluster = Cluster::start_on(Ground { has_bus, ..Ground::new(3, cloud.clone()) }).await?;
+    let mut cluster = Cluster::start_on(Ground { has_bus, lab, ..Ground::new(3, cloud.clone()) }).await?;
     let net = match cloud {
         CloudKind::Process => Net::Loopback(cluster.loopback_net()),
         _ => Net::Simulated,
@@ -121,6 +135,9 @@ fn manifest(agent: Agent) -> String {
 async fn vms(cluster: &Cluster) -> Result<u64> {
     if cluster.is_simulated() {
         return Ok(cluster.sim().control().statistics().await?.vms);
+    }
+    if let Some(daemon) = cluster.docker() {
+        return Ok(daemon.containers()? as u64);
     }
     Ok(std::fs::read_dir(cluster.cloud_root().join("vms"))?.count() as u64)
 }

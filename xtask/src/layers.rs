@@ -73,6 +73,7 @@ pub const LAYERS: &[Layer] = &[
     row("agent-client-nats", "agent/client-nats", Library, Only(&["agent-api", "model"])),
     row("agent-stand-in", "agent/stand-in", Library, Only(&["model"])),
     row("cpi-api", "cpi/api", Library, Only(&["model"])),
+    row("cpi-docker", "cpi/docker", Library, Only(&["cpi-api", "model"])),
     row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
     row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "model"])),
     // Simulated VMs run the real agent's code against a dummy platform, hence the extra arrows.

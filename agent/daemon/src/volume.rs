@@ -23,7 +23,7 @@ const NAMESPACE: &str = "/proc/1/ns/mnt";
 const DATA: &str = "data";
 
 /// How long those may take who still use a disk that is to go.
-const IN_USE_MAX: Duration = Duration::from_secs(10);
+const IN_USE_MAX: Duration = Duration::from_secs(3);
 /// How often it is looked whether they have gone.
 const IN_USE_AGAIN: Duration = Duration::from_millis(50);
 

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use cpi_docker::own_daemon::{Network, OwnDaemon};
 
 use super::CloudKind;
+use crate::lab;
 use crate::programs;
 use crate::sim::SimCloud;
 use crate::sim_cpi::InstalledCpi;
 
 pub(super) enum Cloud {
     Local { root: PathBuf, isolation: &'static str },
+    Docker { daemon: OwnDaemon, root: PathBuf },
     Sim(SimCloud),
     Program(SimCloud, InstalledCpi),
 }
@@ -21,6 +24,11 @@ impl Cloud {
         Ok(match kind {
             CloudKind::Process => local("process"),
             CloudKind::Namespaces => local("namespaces"),
+            CloudKind::Docker => {
+                let daemon = OwnDaemon::start(&folder.join("docker"), Network::Here)?;
+                lab::let_pass_beside_docker()?;
+                Self::Docker { daemon, root: folder.join("cloud") }
+            }
             CloudKind::Sim { seed, knobs } => Self::Sim(SimCloud::start(folder, *seed, knobs, None)?),
             CloudKind::Program { seed, knobs, options } => {
                 let installed = folder.join("cpi");
@@ -42,6 +50,12 @@ impl Cloud {
                 root.display(),
                 programs::dagent().display()
             ),
+            Self::Docker { daemon, root } => format!(
+                "kind = \"docker\"\n[cpi.docker]\nsocket = \"{}\"\nroot = \"{}\"\nagent = \"{}\"",
+                daemon.socket().display(),
+                root.display(),
+                programs::dagent().display()
+            ),
             Self::Sim(sim) => format!("kind = \"sim\"\n[cpi.sim]\nsocket = \"{}\"", sim.socket().display()),
             Self::Program(_, cpi) => {
                 format!("kind = \"external\"\n[cpi.external]\nprogram = \"{}\"", cpi.program().display())
@@ -51,7 +65,7 @@ impl Cloud {
 
     pub fn sim(&self) -> Option<&SimCloud> {
         match self {
-            Self::Local { .. } => None,
+            Self::Local { .. } | Self::Docker { .. } => None,
             Self::Sim(sim) | Self::Program(sim, _) => Some(sim),
         }
     }

@@ -13,6 +13,9 @@ pub enum CloudKind {
     Process,
     /// The local cloud with namespaces for its VMs. Needs root, see [`crate::needs::namespaces`].
     Namespaces,
+    /// A Docker daemon of the fleet's own, in the laboratory that the fleet has to be in: VMs reach replicas through its
+    /// network. See [`crate::needs::docker`].
+    Docker,
     /// The simulated one.
     Sim {
         /// The source of its chance.

@@ -11,6 +11,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use cpi_docker::own_daemon::OwnDaemon;
 use nix::sys::signal::Signal;
 use rand::Rng as _;
 use tempfile::TempDir;
@@ -398,11 +399,19 @@ impl Cluster {
         }
     }
 
+    /// Returns the Docker daemon, if VMs come from there.
+    pub fn docker(&self) -> Option<&OwnDaemon> {
+        match &self.cloud {
+            Cloud::Docker { daemon, .. } => Some(daemon),
+            _ => None,
+        }
+    }
+
     /// Returns the local cloud's folder.
     pub fn cloud_root(&self) -> &Path {
         match &self.cloud {
             Cloud::Local { root, .. } => root,
-            _ => panic!("this fleet's cloud is the simulated one"),
+            _ => panic!("this fleet's cloud is not the local one"),
         }
     }
 

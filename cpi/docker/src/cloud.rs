@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::error::DockerError;
-use crate::names::Names;
+use crate::names::{Names, WANTED_NAME};
 use crate::scope::Scope;
 use crate::store::Store;
 use crate::{DockerOptions, disk, network, snapshot, stemcell, vm};
@@ -26,11 +26,7 @@ impl Cloud {
     /// Opens it; see [`crate::DockerCpi::open`].
     pub fn open(options: DockerOptions) -> Result<Self, DockerError> {
         let names = Names::new(&options.name).ok_or_else(|| {
-            let message = format!(
-                "`{}` can't be the name of a fleet at a Docker daemon: it should be a word of lower-case letters, digits and \
-                 hyphens, 40 at most",
-                options.name
-            );
+            let message = format!("the name of a fleet at a Docker daemon is {WANTED_NAME}, not `{}`", options.name);
             DockerError::refused(CpiErrorKind::Other, message)
         })?;
         let store = Store::open(&options.root)?;

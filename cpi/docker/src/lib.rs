@@ -40,6 +40,7 @@ use serde_json::Value;
 
 use cloud::Cloud;
 pub use error::DockerError;
+pub use names::{WANTED_NAME, is_name};
 use scope::Scope;
 
 /// Where the daemon is and what VMs are made with.

@@ -49,6 +49,14 @@ impl Kind {
     }
 }
 
+/// What a fleet's name has to be.
+pub const WANTED_NAME: &str = "a word of lower-case letters, digits and hyphens, 40 at most";
+
+/// Returns whether a fleet may be called so at a daemon.
+pub fn is_name(fleet: &str) -> bool {
+    Names::new(fleet).is_some()
+}
+
 /// The names of one fleet.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -60,7 +68,6 @@ impl Names {
     pub fn new(fleet: &str) -> Option<Self> {
         let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let (first, last) = (fleet.bytes().next()?, fleet.bytes().next_back()?);
-        // No two hyphens: what follows the name begins with one.
         let is_word = fleet.len() <= 40 && fleet.bytes().all(|b| is_plain(b) || b == b'-');
         (is_word && is_plain(first) && is_plain(last)).then(|| Self { fleet: fleet.to_owned() })
     }

@@ -1,7 +1,8 @@
-//! A daemon of one's own, for tests: in a network and a mount namespace where it disturbs nobody, ended with its value.
+//! A daemon of one's own, for tests: in namespaces where it disturbs nobody, ended with its value and all that runs there.
 //!
 //! It is held by a pipe: whoever started it may be killed, and it ends all the same.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -16,7 +17,8 @@ const PROGRAMS: [(&str, &str); 4] =
 /// How long it may take to come up on a machine that is busy.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Runs the daemon until the standard input ends. Whatever runs there then has lost its test.
+/// Runs the daemon until the standard input ends. What runs there then has lost its test, and goes with the process
+/// namespace whose first process this is.
 const SCRIPT: &str = r#"ip link set lo up
 dockerd "$@" >log 2>&1 </dev/null &
 cat >/dev/null
@@ -57,7 +59,7 @@ impl OwnDaemon {
     pub fn start(folder: &Path, network: Network) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]);
+        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         if network == Network::Apart {
             command.arg("--net");
         }
@@ -81,6 +83,19 @@ impl OwnDaemon {
     /// Returns where it keeps what is on a volume.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.folder.join("data/volumes").join(name).join("_data")
+    }
+
+    /// Returns how many containers it has, whether they run or not.
+    pub fn containers(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(self.folder.join("data/containers"))?.count())
+    }
+
+    /// Returns a path in a container, by the number that the daemon knows its first process by.
+    pub fn inside(&self, pid: i64, path: &str) -> io::Result<PathBuf> {
+        let unshare = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"))?;
+        let first = children.trim();
+        Ok(PathBuf::from(format!("/proc/{first}/root/proc/{pid}/root/{}", path.trim_start_matches('/'))))
     }
 
     fn wait_until_up(&mut self) -> io::Result<()> {
@@ -108,28 +123,52 @@ impl Drop for OwnDaemon {
     }
 }
 
-/// Writes a root file system to `out`, as plain tar: these programs of the host, the libraries of theirs and of the `guest`
-/// that is put in later, and no more.
-pub fn tiny_rootfs(out: &Path, programs: &[&Path], guest: &Path) -> io::Result<()> {
-    let listed = Command::new("ldd").args(programs).arg(guest).output()?.stdout;
-    let listed = String::from_utf8_lossy(&listed).into_owned();
-    let libraries = listed.split_ascii_whitespace().filter(|word| word.starts_with("/lib"));
-    let mut archive = tar::Builder::new(File::create(out)?);
-    // The daemon knows no archives with holes.
-    archive.sparse(false);
-    // Where the loader looks, whatever the host calls it.
-    for folder in ["tmp", "proc", "sys", "dev", "etc", "var"] {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(if folder == "tmp" { 0o1777 } else { 0o755 });
-        header.set_size(0);
-        archive.append_data(&mut header, folder, io::empty())?;
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    for path in programs.iter().copied().chain(libraries.map(|path| Path::new(path.trim_end_matches(':')))) {
-        if seen.insert(path.to_owned()) {
-            archive.append_path_with_name(fs::canonicalize(path)?, path.strip_prefix("/").unwrap_or(path))?;
+/// What a root file system is made of: files of the host.
+#[derive(Default)]
+pub struct Rootfs {
+    /// Programs, which bring the libraries that they are linked with.
+    pub programs: Vec<PathBuf>,
+    /// Other files.
+    pub files: Vec<PathBuf>,
+    /// Of these only the libraries: they are put in later.
+    pub guests: Vec<PathBuf>,
+}
+
+impl Rootfs {
+    /// Writes it to `out`, as plain tar.
+    pub fn write(&self, out: &Path) -> io::Result<()> {
+        let listed = Command::new("ldd").args(self.programs.iter().chain(&self.guests)).output()?.stdout;
+        let listed = String::from_utf8_lossy(&listed);
+        let libraries = listed.split_ascii_whitespace().filter(|word| word.starts_with("/lib"));
+        let libraries = libraries.map(|word| PathBuf::from(word.trim_end_matches(':')));
+        let mut archive = tar::Builder::new(File::create(out)?);
+        // The daemon knows no archives with holes.
+        archive.sparse(false);
+        for folder in ["tmp", "proc", "sys", "dev", "etc", "var"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(if folder == "tmp" { 0o1777 } else { 0o755 });
+            header.set_size(0);
+            archive.append_data(&mut header, folder, io::empty())?;
         }
+        // Where the host has links at its root, so does this.
+        for link in ["bin", "sbin", "lib", "lib64"] {
+            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
+                archive.append_link(&mut header, link, target)?;
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for path in self.programs.iter().chain(&self.files).cloned().chain(libraries) {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let place = folder.canonicalize()?.join(name);
+            if seen.insert(place.clone()) {
+                let place = place.strip_prefix("/").unwrap_or(&place);
+                archive.append_path_with_name(path.canonicalize()?, place)?;
+            }
+        }
+        archive.into_inner()?.sync_all()
     }
-    archive.into_inner()?.sync_all()
 }

@@ -162,6 +162,10 @@ fn ensure_all(cloud: &Cloud, scope: &Scope, wanted: &[Wanted]) -> Result<(), Doc
 fn dismantle(cloud: &Cloud, cid: &VmCid) -> Result<(), DockerError> {
     cloud.daemon.remove(&cloud.names.errand(cid.as_str()))?;
     let Some(container) = cloud.daemon.container(cid.as_str())? else { return Ok(()) };
+    let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
+    if !cloud.names.is_ours(labels, Kind::Vm) {
+        return Ok(());
+    }
     cloud.daemon.remove(cid.as_str())?;
     let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     network::leave(cloud, networks.into_keys());

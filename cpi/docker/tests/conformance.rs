@@ -15,14 +15,14 @@ use cpi_docker::{DockerCpi, DockerOptions};
 /// Promises side by side.
 const WIDTH: usize = 6;
 
-/// Where the daemon is, and the image that VMs are made from.
-static GROUND: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+/// Where the daemon is, the image that VMs are made from, and their agent.
+static GROUND: OnceLock<(PathBuf, PathBuf, PathBuf)> = OnceLock::new();
 
 /// A number for each promise's directory: the fleet's name and addresses follow from it.
 static NUMBERS: Mutex<Option<HashMap<PathBuf, u8>>> = Mutex::new(None);
 
 fn subject(dir: &Path) -> Result<Subject, String> {
-    let (socket, image) = GROUND.get().unwrap();
+    let (socket, image, agent) = GROUND.get().unwrap();
     let number = {
         let mut numbers = NUMBERS.lock().unwrap();
         let numbers = numbers.get_or_insert_default();
@@ -30,7 +30,7 @@ fn subject(dir: &Path) -> Result<Subject, String> {
         *numbers.entry(dir.to_owned()).or_insert(next)
     };
     let root = dir.join("cloud");
-    let options = DockerOptions::new(socket, format!("test-{number}"), root, common::agent()?);
+    let options = DockerOptions::new(socket, format!("test-{number}"), root, agent);
     let cpi = DockerCpi::open(options).map_err(|error| error.to_string())?;
     Ok(Subject::new(cpi).image(image).first_address([10, 210, number, 10].into()))
 }
@@ -40,6 +40,6 @@ fn a_daemon_keeps_every_promise() {
     let Some((dir, daemon)) = common::daemon() else { return };
     let image = dir.path().join("image.tar");
     common::image(&image);
-    GROUND.set((daemon.socket(), image)).unwrap();
+    GROUND.set((daemon.socket(), image, common::small_agent(dir.path()))).unwrap();
     run_together(&cpi_api::conformance!(list subject), WIDTH);
 }

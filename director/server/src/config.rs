@@ -56,6 +56,8 @@ pub enum Cpi {
     Sim(SimCpi),
     /// Whatever an executable made for BOSH's director serves.
     External(ExternalCpi),
+    /// Containers at a Docker daemon on this machine.
+    Docker(DockerCpi),
 }
 
 impl Cpi {
@@ -65,6 +67,7 @@ impl Cpi {
             Self::Local(_) => "local",
             Self::Sim(_) => "sim",
             Self::External(_) => "external",
+            Self::Docker(_) => "docker",
         }
     }
 }
@@ -78,6 +81,19 @@ pub struct LocalCpi {
     pub isolation: String,
     /// Whether VMs with a network of their own reach what this machine reaches, and by which subnet.
     pub outbound: Option<Outbound>,
+    /// The agent's program.
+    pub agent: PathBuf,
+}
+
+/// Containers at a Docker daemon on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerCpi {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// Tells the objects of this fleet from others' at the same daemon.
+    pub name: String,
+    /// Locks and what changes of an object; shared by the replicas of the machine.
+    pub root: PathBuf,
     /// The agent's program.
     pub agent: PathBuf,
 }

@@ -5,7 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
-use cpi_docker::own_daemon::{self, Network, OwnDaemon, tiny_rootfs};
+use cpi_docker::own_daemon::{self, Network, OwnDaemon, Rootfs};
+
+/// Returns the agent's program with nothing in it that only debuggers read, where there is `strip`: each image holds one.
+pub fn small_agent(dir: &Path) -> PathBuf {
+    let (agent, small) = (agent().unwrap(), dir.join("dagent"));
+    if small.exists() {
+        return small;
+    }
+    match std::process::Command::new("strip").arg("-o").arg(&small).arg(&agent).status() {
+        Ok(status) if status.success() => small,
+        _ => agent,
+    }
+}
 
 /// Returns the daemon with a folder of its own; none, and a line that says why, where that can't be.
 pub fn daemon() -> Option<(tempfile::TempDir, OwnDaemon)> {
@@ -36,6 +48,8 @@ pub fn agent() -> Result<PathBuf, String> {
 
 /// Writes the stemcell's image.
 pub fn image(out: &Path) {
-    let programs = ["/bin/sh", "/bin/sleep", "/bin/cp", "/bin/cat"].map(Path::new);
-    tiny_rootfs(out, &programs, &agent().unwrap()).unwrap();
+    let programs = ["/bin/sh", "/bin/sleep", "/bin/cp", "/bin/cat"].map(PathBuf::from).to_vec();
+    // For its libraries: every image gets the program itself.
+    let guests = vec![agent().unwrap()];
+    Rootfs { programs, guests, ..Rootfs::default() }.write(out).unwrap();
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cpi_api::Cpi;
+use cpi_docker::{DockerCpi, DockerOptions};
 use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 use cpi_sim::SimCpi;
 use executor::clouds::NoCloud;
@@ -57,6 +58,12 @@ impl Clouds {
             }
             config::Cpi::External(cpi) => {
                 Ok(Self { default: Standard::Program(cpi.clone()), external, local: None })
+            }
+            config::Cpi::Docker(docker) => {
+                let config::DockerCpi { socket, name, root, agent } = docker;
+                let cloud = DockerCpi::open(DockerOptions::new(socket, name, root, agent))
+                    .with_context(|| format!("open the Docker cloud in {}", root.display()))?;
+                Ok(Self { default: Standard::BuiltIn(Arc::new(cloud)), external, local: None })
             }
             config::Cpi::Local(local) => {
                 let mut options = LocalOptions::new(&local.root, &local.agent);

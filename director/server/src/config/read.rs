@@ -338,29 +338,43 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
         sim.end();
         socket.map(|socket| SimCpi { socket: base.join(socket) })
     });
+    let docker = section.section("docker").map(|docker| docker_cpi(docker, base));
     let Some(kind) = kind else {
         section.end();
         return None;
     };
-    let cpi = match (kind.as_str(), local, sim, external) {
+    let cpi = match (kind.as_str(), local, sim, external, docker) {
         ("local", Some(local), ..) => local.map(Cpi::Local),
-        ("sim", _, Some(sim), _) => sim.map(Cpi::Sim),
-        ("external", _, _, Some(external)) => external.map(Cpi::External),
-        ("local" | "sim" | "external", ..) => {
-            section.complain(
-                "kind",
-                &kind,
-                "explained by a section [cpi.local], [cpi.sim] or [cpi.external]",
-            );
+        ("sim", _, Some(sim), ..) => sim.map(Cpi::Sim),
+        ("external", _, _, Some(external), _) => external.map(Cpi::External),
+        ("docker", .., Some(docker)) => docker.map(Cpi::Docker),
+        ("local" | "sim" | "external" | "docker", ..) => {
+            section.complain("kind", &kind, "explained by a section [cpi.KIND]");
             None
         }
         _ => {
-            section.complain("kind", &kind, "`local`, `sim` or `external`");
+            section.complain("kind", &kind, "`local`, `docker`, `sim` or `external`");
             None
         }
     };
     section.end();
     cpi
+}
+
+fn docker_cpi(mut docker: Section, base: &Path) -> Option<DockerCpi> {
+    let (socket, name) = (docker.text("socket"), docker.text("name"));
+    let (root, agent) = (docker.needed("root"), docker.text("agent"));
+    let name = name.unwrap_or_else(|| "directorate".into());
+    if !cpi_docker::is_name(&name) {
+        docker.complain("name", &name, cpi_docker::WANTED_NAME);
+    }
+    docker.end();
+    root.map(|root| DockerCpi {
+        socket: socket.unwrap_or_else(|| "/run/docker.sock".into()).into(),
+        name,
+        root: base.join(root),
+        agent: agent.map_or_else(agent_beside_us, |path| base.join(path)),
+    })
 }
 
 fn blobs(mut section: Section) -> (BlobLimits, Option<BlobPort>) {

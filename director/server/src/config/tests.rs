@@ -124,7 +124,7 @@ fn all_complaints_come_together() {
 /// Every key that is read, as complaints about strange ones list them, by section.
 fn known_keys() -> BTreeSet<String> {
     let text = "name = \"d\"\ndata_dir = \"d\"\nx = 1\n[api]\nx = 1\n[peer]\nx = 1\n[agent]\nx = 1\n[cpi]\nkind = \"sim\"\nx = 1\n\
-                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[ssh]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[nats]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
+                [cpi.local]\nx = 1\n[cpi.external]\nx = 1\n[cpi.docker]\nx = 1\n[cpi.sim]\nx = 1\n[blobs]\nx = 1\n[disks]\nx = 1\n[ssh]\nx = 1\n[secrets]\nx = 1\n[uaa]\nx = 1\n[nats]\nx = 1\n[log]\nx = 1\n[metrics]\nx = 1\n[otlp]\nx = 1\n";
     let ConfigError::Invalid { complaints, .. } = parse(text).unwrap_err() else { panic!("it is TOML") };
     let listed = |line: &String| {
         let (key, known) = line.trim().split_once(": there is no such key (known here: ")?;
