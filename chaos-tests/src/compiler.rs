@@ -11,8 +11,8 @@ use crate::programs;
 
 /// What the jobs' scripts and the agent run.
 const PROGRAMS: [&str; 19] = [
-    "bash", "cat", "chmod", "chown", "cp", "env", "gcc", "grep", "ln", "ls", "mkdir", "mv", "rm", "seq", "sh", "sleep", "tail",
-    "tar", "timeout",
+    "bash", "cat", "chmod", "chown", "cp", "env", "gcc", "grep", "ln", "ls", "mkdir", "mv", "rm", "seq",
+    "sh", "sleep", "tail", "tar", "timeout",
 ];
 
 /// What gcc runs.
@@ -51,9 +51,12 @@ pub fn rootfs(source: &Path, out: &Path) -> Result<()> {
     // What the linker's script of the C library names, and every header that the program asks for.
     files.push("/lib64/ld-linux-x86-64.so.2".into());
     let headers = gcc(&["-M", "-std=gnu11", source.to_str().context("UTF-8")?])?;
-    files.extend(headers.split_ascii_whitespace().filter(|word| word.starts_with("/usr/")).map(PathBuf::from));
+    files
+        .extend(headers.split_ascii_whitespace().filter(|word| word.starts_with("/usr/")).map(PathBuf::from));
     files.retain(|file| file.is_absolute() && file.exists());
-    Rootfs { programs, files, guests: vec![programs::dagent()] }.write(out).context("write a root file system")
+    Rootfs { programs, files, guests: vec![programs::dagent()] }
+        .write(out)
+        .context("write a root file system")
 }
 
 fn on_path(program: &str) -> Result<PathBuf> {

@@ -47,7 +47,8 @@ async fn namespaces() -> Result<()> {
     if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::namespaces() {
         return Ok(());
     }
-    carries(Substrate { cloud: CloudKind::Namespaces, agent: Agent::Ours, kill_at: UPDATING, lab: None }).await
+    carries(Substrate { cloud: CloudKind::Namespaces, agent: Agent::Ours, kill_at: UPDATING, lab: None })
+        .await
 }
 
 #[test]

@@ -38,10 +38,8 @@ pub(crate) fn vm(
     };
     let ports = |port: u16| format!("{port}/tcp");
     let bindings = properties.publish.iter().map(|publish| {
-        let on_loopback = PortBinding {
-            host_ip: Some("127.0.0.1".into()),
-            host_port: Some(publish.host_port.to_string()),
-        };
+        let on_loopback =
+            PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(publish.host_port.to_string()) };
         (ports(publish.port), Some(vec![on_loopback]))
     });
     ContainerCreateBody {

@@ -26,11 +26,18 @@ impl Cloud {
     /// Opens it; see [`crate::DockerCpi::open`].
     pub fn open(options: DockerOptions) -> Result<Self, DockerError> {
         let names = Names::new(&options.name).ok_or_else(|| {
-            let message = format!("the name of a fleet at a Docker daemon is {WANTED_NAME}, not `{}`", options.name);
+            let message =
+                format!("the name of a fleet at a Docker daemon is {WANTED_NAME}, not `{}`", options.name);
             DockerError::refused(CpiErrorKind::Other, message)
         })?;
         let store = Store::open(&options.root)?;
-        Ok(Self { daemon: Daemon::new(&options.socket), names, store, options, agent: stemcell::Agent::default() })
+        Ok(Self {
+            daemon: Daemon::new(&options.socket),
+            names,
+            store,
+            options,
+            agent: stemcell::Agent::default(),
+        })
     }
 
     /// Answers `info`.

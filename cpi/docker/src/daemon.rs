@@ -137,13 +137,15 @@ impl Daemon {
 
     /// Removes a volume; one that is gone counts as removed.
     pub fn remove_volume(&self, name: &str) -> Result<(), DockerError> {
-        let remove = async |docker: Docker| docker.remove_volume(name, None::<query::RemoveVolumeOptions>).await;
+        let remove =
+            async |docker: Docker| docker.remove_volume(name, None::<query::RemoveVolumeOptions>).await;
         absent_is_none(self.ask("remove volume", name, remove)).map(drop)
     }
 
     /// Removes an image; one that is gone counts as removed.
     pub fn remove_image(&self, name: &str) -> Result<(), DockerError> {
-        let remove = async |docker: Docker| docker.remove_image(name, None::<query::RemoveImageOptions>, None).await;
+        let remove =
+            async |docker: Docker| docker.remove_image(name, None::<query::RemoveImageOptions>, None).await;
         absent_is_none(self.ask("remove image", name, remove)).map(drop)
     }
 

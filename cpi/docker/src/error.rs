@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_deed_the_object_and_the_daemon_s_words() {
-        let error = answer(403, "Address already in use").into_cpi("create_vm", CpiErrorKind::VmCreationFailed);
+        let error =
+            answer(403, "Address already in use").into_cpi("create_vm", CpiErrorKind::VmCreationFailed);
         assert_eq!(error.kind, CpiErrorKind::VmCreationFailed);
         assert_eq!(
             error.message,
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_and_a_lost_answer_are_told_apart_from_refusals() {
-        let full = answer(500, "write /x: no space left on device").into_cpi("create_vm", CpiErrorKind::Other);
+        let full =
+            answer(500, "write /x: no space left on device").into_cpi("create_vm", CpiErrorKind::Other);
         assert_eq!(full.kind, CpiErrorKind::NoDiskSpace);
         let lost = DockerError::daemon("create", "x")(bollard::errors::Error::RequestTimeoutError);
         assert_eq!(lost.into_cpi("create_vm", CpiErrorKind::VmCreationFailed).kind, CpiErrorKind::TimedOut);

@@ -207,9 +207,8 @@ fn make(
 }
 
 fn look(cloud: &Cloud, name: &str) -> Result<Option<NetworkInspect>, DockerError> {
-    let inspect = async |docker: Docker| {
-        docker.inspect_network(name, None::<query::InspectNetworkOptions>).await
-    };
+    let inspect =
+        async |docker: Docker| docker.inspect_network(name, None::<query::InspectNetworkOptions>).await;
     let found = absent_is_none(cloud.daemon.ask("look at network", name, inspect))?;
     // The daemon is content with the beginning of an id.
     Ok(found.filter(|network| network.name.as_deref() == Some(name)))

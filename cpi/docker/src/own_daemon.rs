@@ -59,7 +59,15 @@ impl OwnDaemon {
     pub fn start(folder: &Path, network: Network) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
         if network == Network::Apart {
             command.arg("--net");
         }

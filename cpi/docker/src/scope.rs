@@ -45,7 +45,10 @@ impl Scope {
     /// Errs if the caller's epoch is over or nobody waits any more. Makes the epoch known to all replicas.
     pub fn check(&self, store: &Store) -> Result<(), DockerError> {
         if self.abandoned.load(Ordering::SeqCst) || self.time_left().is_zero() {
-            return Err(DockerError::refused(CpiErrorKind::TimedOut, "the call was given up before it began"));
+            return Err(DockerError::refused(
+                CpiErrorKind::TimedOut,
+                "the call was given up before it began",
+            ));
         }
         store.raise_epoch(self.epoch, self)
     }

@@ -77,12 +77,7 @@ fn remove(cloud: &Cloud, cid: &SnapshotCid) -> Result<(), DockerError> {
     cloud.store.forget(cid.as_str())
 }
 
-fn copy(
-    cloud: &Cloud,
-    scope: &Scope,
-    cid: &SnapshotCid,
-    request: &SnapshotDisk,
-) -> Result<(), DockerError> {
+fn copy(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid, request: &SnapshotDisk) -> Result<(), DockerError> {
     let _lock = cloud.store.lock_object(request.disk.as_str(), scope)?;
     disk::existing(cloud, &request.disk)?;
     let image = some_image(cloud)?;
@@ -102,6 +97,9 @@ fn some_image(cloud: &Cloud) -> Result<String, DockerError> {
     let list = async |docker: Docker| docker.list_images(Some(options)).await;
     let images = cloud.daemon.ask("list", "images", list)?;
     images.into_iter().next().map(|image| image.id).ok_or_else(|| {
-        DockerError::refused(CpiErrorKind::NotSupported, "no stemcell is there whose programs could copy a disk")
+        DockerError::refused(
+            CpiErrorKind::NotSupported,
+            "no stemcell is there whose programs could copy a disk",
+        )
     })
 }

@@ -134,8 +134,7 @@ async fn a_vm_and_its_disk_live_on() {
     let other = stage.create(3, json!({})).await;
     stage.cpi.attach_disk(&context(1), &other, &disk).await.unwrap();
     assert_eq!(fs::read_to_string(stage.inside(&other, &path).await.join("kept")).unwrap(), "yes");
-    let request =
-        SnapshotDisk { snapshot_id: "s".into(), disk: disk.clone(), metadata: Metadata::new() };
+    let request = SnapshotDisk { snapshot_id: "s".into(), disk: disk.clone(), metadata: Metadata::new() };
     let snapshot = stage.cpi.snapshot_disk(&context(1), request).await.unwrap();
     assert_eq!(fs::read_to_string(stage.daemon.volume(snapshot.as_str()).join("data/kept")).unwrap(), "yes");
 
@@ -144,21 +143,36 @@ async fn a_vm_and_its_disk_live_on() {
     for vm in [&vm, &other] {
         stage.cpi.delete_vm(&context(1), vm).await.unwrap();
     }
-    let networks = stage.docker.list_networks(None::<bollard::query_parameters::ListNetworksOptions>).await.unwrap();
+    let networks =
+        stage.docker.list_networks(None::<bollard::query_parameters::ListNetworksOptions>).await.unwrap();
     let names: Vec<_> = networks.into_iter().filter_map(|network| network.name).collect();
     assert!(!names.iter().any(|name| name.starts_with("life-")), "a network has outlived its VMs: {names:?}");
     stage.cpi.delete_stemcell(&context(1), &stage.stemcell).await.unwrap();
-    assert!(stage.docker.list_images(None::<bollard::query_parameters::ListImagesOptions>).await.unwrap().is_empty(), "an image is left");
+    assert!(
+        stage
+            .docker
+            .list_images(None::<bollard::query_parameters::ListImagesOptions>)
+            .await
+            .unwrap()
+            .is_empty(),
+        "an image is left"
+    );
 }
 
 async fn it_has_what_it_was_given(stage: &Stage, vm: &VmCid) {
     let container = stage.docker.inspect_container(vm.as_str(), None).await.unwrap();
     let host = container.host_config.unwrap();
-    assert_eq!((host.nano_cpus, host.memory, host.pids_limit), (Some(500_000_000), Some(128 << 20), Some(50)));
+    assert_eq!(
+        (host.nano_cpus, host.memory, host.pids_limit),
+        (Some(500_000_000), Some(128 << 20), Some(50))
+    );
     assert_ne!(host.privileged, Some(true));
     let networks = container.network_settings.unwrap().networks.unwrap();
     let addresses: Vec<_> = networks.into_values().filter_map(|network| network.ip_address).collect();
-    assert!(["10.211.0.2", "10.212.0.2"].iter().all(|ip| addresses.contains(&(*ip).to_owned())), "{addresses:?}");
+    assert!(
+        ["10.211.0.2", "10.212.0.2"].iter().all(|ip| addresses.contains(&(*ip).to_owned())),
+        "{addresses:?}"
+    );
 
     let agent = |inside: PathBuf| {
         let settings = fs::read_to_string(inside).unwrap();
@@ -195,7 +209,11 @@ async fn what_was_left_half_made_goes_and_is_never_found() {
     stage.cpi.delete_vm(&context(2), &vm).await.unwrap();
 
     // A container of somebody else, by chance of that name, is none of ours.
-    let others = ContainerCreateBody { image: Some(stage.stemcell.to_string()), cmd: Some(vec!["x".into()]), ..Default::default() };
+    let others = ContainerCreateBody {
+        image: Some(stage.stemcell.to_string()),
+        cmd: Some(vec!["x".into()]),
+        ..Default::default()
+    };
     stage.docker.create_container(Some(options), others).await.unwrap();
     assert!(!stage.cpi.has_vm(&context(2), &vm).await.unwrap());
     stage.cpi.delete_vm(&context(2), &vm).await.unwrap();

@@ -51,7 +51,9 @@ fn source(machine: &RealMachine, kind: &str) -> Result<Option<(PathBuf, PathBuf)
     match (kind, machine.settings.platform) {
         ("job", _) => Ok(Some((machine.layout.log(), PathBuf::new()))),
         ("agent", _) => Ok(Some((machine.layout.bosh().join("log"), PathBuf::new()))),
-        ("system", AgentPlatform::Linux | AgentPlatform::Container) => Ok(Some((PathBuf::from("/var/log"), PathBuf::from("var/log")))),
+        ("system", AgentPlatform::Linux | AgentPlatform::Container) => {
+            Ok(Some((PathBuf::from("/var/log"), PathBuf::from("var/log"))))
+        }
         ("system", AgentPlatform::Process) => Ok(None),
         _ => Err(ActionError::failed("Invalid log type")),
     }
