@@ -50,7 +50,7 @@ pub fn rootfs(source: &Path, out: &Path) -> Result<()> {
     }
     // What the linker's script of the C library names, and every header that the program asks for.
     files.push("/lib64/ld-linux-x86-64.so.2".into());
-    let headers = gcc(&["-M", "-std=gnu11", source.to_str().context("UTF-8")?])?;
+    let headers = gcc(&["-M", "-std=gnu11", "-O1", source.to_str().context("UTF-8")?])?;
     files
         .extend(headers.split_ascii_whitespace().filter(|word| word.starts_with("/usr/")).map(PathBuf::from));
     files.retain(|file| file.is_absolute() && file.exists());

@@ -251,7 +251,7 @@ macro_rules! conformance {
     (list $factory:expr) => { $crate::conformance!(@all @list $factory) };
     ($factory:expr) => { $crate::conformance!(@all @each $factory); };
     (@all @$how:ident $factory:expr) => {
-        $crate::conformance!(@$how $factory;
+        $crate::conformance! { @$how $factory;
             info_names_a_supported_contract
             creating_a_vm_twice_makes_one
             a_vm_with_another_token_is_not_the_answer
@@ -276,7 +276,7 @@ macro_rules! conformance {
             metadata_and_reboot_need_an_existing_vm
             an_older_epoch_is_refused
             a_search_fences_the_older_leader
-            everything_survives_a_restart)
+            everything_survives_a_restart }
     };
     (@list $factory:expr; $($name:ident)+) => {
         [$((stringify!($name), (|| $crate::conformance::run($factory, $crate::conformance::promises::$name)) as fn())),+]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,6 +16,9 @@ const PROGRAMS: [(&str, &str); 4] =
 
 /// How long it may take to come up on a machine that is busy.
 const UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it may take to say that it is there before it is looked whether it still is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until the standard input ends. What runs there then has lost its test, and goes with the process
 /// namespace whose first process this is.
@@ -108,7 +111,7 @@ impl OwnDaemon {
 
     fn wait_until_up(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        while UnixStream::connect(self.socket()).is_err() {
+        while !self.answers() {
             if self.child.try_wait()?.is_some() || begun.elapsed() > UP_WITHIN || self.has_given_up() {
                 let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
                 let last: Vec<&str> = log.lines().rev().take(3).collect();
@@ -117,6 +120,18 @@ impl OwnDaemon {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Returns whether it answers: it listens long before.
+    fn answers(&self) -> bool {
+        let ask = || -> io::Result<String> {
+            let mut stream = UnixStream::connect(self.socket())?;
+            stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+            stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        ask().is_ok_and(|answer| answer.contains(" 200 OK"))
     }
 
     fn has_given_up(&self) -> bool {
