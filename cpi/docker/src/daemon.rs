@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tokio::runtime::Handle;
 
-use crate::error::DockerError;
+use crate::error::{Chain, DockerError};
 
 /// How long the daemon may take for one request; importing a stemcell is the longest.
 const REQUEST_SECONDS_MAX: u64 = 600;
@@ -154,6 +154,21 @@ impl Daemon {
         let inspect = async |docker: Docker| docker.inspect_image(name).await;
         Ok(absent_is_none(self.ask("look at image", name, inspect))?.is_some())
     }
+}
+
+/// Returns what the daemon at a socket says that it is; in words why it does not.
+pub async fn version_at(socket: &Path) -> Result<String, String> {
+    let object = socket.display().to_string();
+    let ask = async {
+        let docker = Docker::connect_with_unix(&object, REQUEST_SECONDS_MAX, API_DEFAULT_VERSION)?;
+        docker.negotiate_version().await?.version().await
+    };
+    let version = ask.await.map_err(|error| {
+        let error = DockerError::daemon("answer at", &object)(error);
+        Chain(&error).to_string()
+    })?;
+    let said = |text: Option<String>| text.unwrap_or_else(|| "?".into());
+    Ok(format!("Docker {} speaks version {} of its API", said(version.version), said(version.api_version)))
 }
 
 /// Turns the daemon's "no such …" into nothing.

@@ -39,6 +39,7 @@ use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind};
 use serde_json::Value;
 
 use cloud::Cloud;
+pub use daemon::version_at;
 pub use error::DockerError;
 pub use names::{WANTED_NAME, is_name};
 use scope::Scope;

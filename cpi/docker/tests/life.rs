@@ -109,6 +109,8 @@ async fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vm_and_its_disk_live_on() {
     let Some(stage) = Stage::open().await else { return };
+    let said = cpi_docker::version_at(&stage.daemon.socket()).await.unwrap();
+    assert!(said.contains("of its API"), "{said}");
     let vm = stage.create(2, json!({ "cpu": 0.5, "memory_mib": 128, "pids": 50 })).await;
     it_has_what_it_was_given(&stage, &vm).await;
 

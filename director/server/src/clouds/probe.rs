@@ -92,6 +92,7 @@ impl Prober {
                 let cloud = external.cloud(&name, cpi.program.clone(), Map::new(), cpi.limits);
                 vec![asked(name, kind, &cloud).await]
             }
+            config::Cpi::Docker(docker) => vec![probe_docker(docker).await],
         }
     }
 
@@ -106,6 +107,16 @@ impl Prober {
             Ok(reports) => of_rungs(kind, wanted, reports),
             Err(error) => vec![failed(CpiName::default(), kind, error.to_string())],
         }
+    }
+}
+
+/// Asks the daemon: what the cloud says of itself it says without one.
+async fn probe_docker(docker: &config::DockerCpi) -> Probe {
+    let (cpi, kind) = (CpiName::default(), "docker");
+    match tokio::time::timeout(WITHIN, cpi_docker::version_at(&docker.socket)).await {
+        Ok(Ok(why)) => Probe { cpi, kind, way: String::new(), works: true, is_used: true, why },
+        Ok(Err(why)) => failed(cpi, kind, why),
+        Err(_) => failed(cpi, kind, format!("no answer within {} s", WITHIN.as_secs())),
     }
 }
 
