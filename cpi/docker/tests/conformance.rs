@@ -41,5 +41,10 @@ fn a_daemon_keeps_every_promise() {
     let image = dir.path().join("image.tar");
     common::image(&image);
     GROUND.set((daemon.socket(), image, common::small_agent(dir.path()))).unwrap();
-    run_together(&cpi_api::conformance!(list subject), WIDTH);
+    // Each of these wants the same range, which a daemon has once.
+    let promises = cpi_api::conformance!(list subject).to_vec();
+    let (networks, others): (Vec<_>, Vec<_>) =
+        promises.into_iter().partition(|(name, _)| name.contains("a_network"));
+    run_together(&networks, 1);
+    run_together(&others, WIDTH);
 }
