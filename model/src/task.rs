@@ -242,6 +242,8 @@ pub enum TaskKind {
     DetachDynamicDisk { name: DynamicDiskName },
     /// Deletes a dynamic disk.
     DeleteDynamicDisk { name: DynamicDiskName },
+    /// Gives agents of BOSH's other certificates for their bus, before those that they have end. The director asks for it itself.
+    RotateCertificates { agents: Vec<AgentId> },
 }
 
 /// An archive that is fetched from where somebody else keeps it.
@@ -352,6 +354,7 @@ impl TaskKind {
             Self::ProvideDynamicDisk { .. } => "provide dynamic disk".into(),
             Self::DetachDynamicDisk { .. } => "detach dynamic disk".into(),
             Self::DeleteDynamicDisk { .. } => "delete dynamic disk".into(),
+            Self::RotateCertificates { .. } => "rotate certificates of agents".into(),
         }
     }
 }
@@ -391,6 +394,7 @@ impl TaskKind {
             Self::ProvideDynamicDisk { .. } => "provide_dynamic_disk",
             Self::DetachDynamicDisk { .. } => "detach_dynamic_disk",
             Self::DeleteDynamicDisk { .. } => "delete_dynamic_disk",
+            Self::RotateCertificates { .. } => "rotate_certificates",
         }
     }
 
@@ -415,6 +419,7 @@ impl TaskKind {
                 | Self::ProvideDynamicDisk { .. }
                 | Self::DetachDynamicDisk { .. }
                 | Self::DeleteDynamicDisk { .. }
+                | Self::RotateCertificates { .. }
         )
     }
 }

@@ -14,6 +14,7 @@
 mod address;
 mod bind;
 mod by_hand;
+mod certificates;
 pub mod chance;
 mod cloud_check;
 mod compile;
@@ -56,6 +57,7 @@ mod zones;
 pub use by_hand::{
     AttachRequest, plan_attach_disk, plan_delete_foreign_vm, plan_delete_vm, plan_orphan_disk, plan_warning,
 };
+pub use certificates::plan_rotation;
 pub use cloud_check::{DecidedBy, Decision, plan_resolutions};
 pub use deletion::plan_delete_deployment;
 pub use deploy::plan;

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use cpi_api::AgentBootstrap;
+use cpi_api::{AgentBootstrap, Mbus};
 use directord::fleet::log::RaftLog;
 use executor::ports::{ArchiveError, Archives, Enrollment, OutputSink, Templates, Vault, VaultError};
 use model::task::OutputKind;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use state::State;
 use state::log::CommandLog as _;
-use state::records::Sealed;
+use state::records::{BusCertificate, Sealed};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Blobs in memory, the same for all replicas and in all their lives.
@@ -121,6 +121,14 @@ impl Enrollment for PlainTokens {
         let view = self.0.view();
         let generation = State::new(&*view).agent(agent).map(|record| record.token_generation);
         AgentBootstrap { token: generation.unwrap_or_default().to_string(), ..AgentBootstrap::default() }
+    }
+
+    fn due(&self, _agent: &AgentId) -> Option<BusCertificate> {
+        None
+    }
+
+    fn mbus(&self, _agent: &AgentId) -> Option<Mbus> {
+        None
     }
 }
 

@@ -206,8 +206,8 @@ pub struct Mbus {
 }
 
 impl Mbus {
-    /// Returns it as BOSH's agent reads it below `env.bosh.mbus`.
-    fn to_env(&self) -> Value {
+    /// Returns it as BOSH's agent reads it: below `env.bosh.mbus`, and in settings that are sent to it.
+    pub fn to_settings(&self) -> Value {
         let (ca, certificate, key) = (&self.authorities_pem, &self.certificate_pem, &self.private_key_pem);
         json!({ "urls": self.urls, "cert": { "ca": ca, "certificate": certificate, "private_key": key } })
     }
@@ -229,7 +229,7 @@ impl AgentBootstrap {
         let bosh = env.entry("bosh").or_insert_with(|| Value::Object(Default::default()));
         if let Value::Object(bosh) = bosh {
             match &self.mbus {
-                Some(mbus) => bosh.insert("mbus".into(), mbus.to_env()),
+                Some(mbus) => bosh.insert("mbus".into(), mbus.to_settings()),
                 None => bosh.insert(BOOTSTRAP_KEY.into(), serde_json::to_value(self).unwrap_or_default()),
             };
             if let Some(blobstore) = &self.blobstore {

@@ -148,6 +148,7 @@ async fn work(context: &TaskContext) -> Result<TaskEnd, Interrupted> {
         | TaskKind::ChangeInstance { .. }
         | TaskKind::RunErrand { .. }
         | TaskKind::ScanAndFix { .. }
+        | TaskKind::RotateCertificates { .. }
         | TaskKind::ScanCloud
         | TaskKind::ApplyResolutions { .. }
         | TaskKind::DeleteOrphanedDisks { .. }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent_api::Agents;
 use async_trait::async_trait;
-use cpi_api::{AgentBootstrap, Cpi};
+use cpi_api::{AgentBootstrap, Cpi, Mbus};
 use model::task::OutputKind;
 use model::{AgentId, CpiName, Epoch, NodeId, TaskId};
 use release::Blobstore;
@@ -14,7 +14,7 @@ use release::render::{
 };
 use serde_json::Value;
 use state::log::CommandLog;
-use state::records::Sealed;
+use state::records::{BusCertificate, Sealed};
 use tokio::io::AsyncRead;
 
 use crate::clouds::NoCloud;
@@ -47,8 +47,17 @@ pub struct VaultError {
 
 /// What new agents need to find us.
 pub trait Enrollment: Send + Sync {
-    /// Returns endpoints, authorities and the single-use token for an agent.
+    /// Returns endpoints, authorities and the single-use token for an agent; for one of BOSH's, with a certificate for its bus, as
+    /// it was offered.
     fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap;
+
+    /// Returns the certificate for its bus that is to be offered to an agent: there is none for an agent of ours, and while the one
+    /// that an agent of BOSH's has will do.
+    fn due(&self, agent: &AgentId) -> Option<BusCertificate>;
+
+    /// Makes the certificate that is offered to an agent, and returns it with what the agent is told of its bus; none if that can't
+    /// be done.
+    fn mbus(&self, agent: &AgentId) -> Option<Mbus>;
 }
 
 /// Where bulky task output goes: sealed into segments, replicated like blobs.

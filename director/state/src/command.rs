@@ -260,6 +260,9 @@ pub enum Command {
     /// The task is about to take a VM away from its instance: no dynamic disk is attached to it from here on, while the task
     /// is open. A VM that is not there is fine.
     VmLeaves { task: TaskId, epoch: Epoch, agent: AgentId },
+    /// A step is about to give an agent of BOSH's a certificate for its bus. One that the same step has offered before stays; once
+    /// the step is done, the agent has it. Refused if the agent is not known.
+    CertificateOffer { task: TaskId, epoch: Epoch, step: StepNo, agent: AgentId, certificate: BusCertificate },
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -17,7 +17,8 @@ pub const FEATURE_LEVEL: u32 = THIRD_LEVEL;
 /// The level that brought what [`Command::feature_level`] lists, among it numbers in DNS names and remembered errands.
 pub const SECOND_LEVEL: u32 = 2;
 
-/// The level that brought disks that have names, networks that directors make, agents of BOSH's, and dynamic disks.
+/// The level that brought disks that have names, networks that directors make, agents of BOSH's and their certificates, and
+/// dynamic disks.
 pub const THIRD_LEVEL: u32 = 3;
 
 impl Command {
@@ -101,10 +102,12 @@ impl Command {
             | Self::AgentBrought { .. }
             | Self::DynamicDisk { .. }
             | Self::VmLeaves { .. }
+            | Self::CertificateOffer { .. }
             | Self::SettingPut { setting: Setting::ManagedNetworks(_) }
             | Self::TaskQueue {
                 kind:
                     TaskKind::DeleteOrphanedNetworks { .. }
+                    | TaskKind::RotateCertificates { .. }
                     | TaskKind::CreateDynamicDisk { .. }
                     | TaskKind::AttachDynamicDisk { .. }
                     | TaskKind::ProvideDynamicDisk { .. }

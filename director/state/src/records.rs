@@ -20,7 +20,8 @@ use model::step::StepOutcome;
 use model::*;
 use serde::{Deserialize, Serialize};
 
-pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, FailedShare, Meltdown, ShardMap};
+pub use agents::{AgentHealth, AgentJobs, AgentRecord, AgentTransition, BusCertificate, OfferedCertificate};
+pub use agents::{FailedShare, Meltdown, ShardMap};
 pub use asked::{AskedOfAgent, AskedStage};
 pub use brought::{BroughtBlob, BroughtByAgent};
 pub use dns::DnsBlob;

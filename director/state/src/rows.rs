@@ -76,6 +76,7 @@ pub(crate) enum TaskClass {
     ProvideDynamicDisk,
     DetachDynamicDisk,
     DeleteDynamicDisk,
+    RotateCertificates,
 }
 
 impl TaskClass {
@@ -113,6 +114,7 @@ impl TaskClass {
             TaskKind::ProvideDynamicDisk { .. } => Self::ProvideDynamicDisk,
             TaskKind::DetachDynamicDisk { .. } => Self::DetachDynamicDisk,
             TaskKind::DeleteDynamicDisk { .. } => Self::DeleteDynamicDisk,
+            TaskKind::RotateCertificates { .. } => Self::RotateCertificates,
         }
     }
 
@@ -150,6 +152,7 @@ impl TaskClass {
             Self::ProvideDynamicDisk => 36,
             Self::DetachDynamicDisk => 37,
             Self::DeleteDynamicDisk => 38,
+            Self::RotateCertificates => 39,
         }
     }
 }

@@ -76,7 +76,8 @@ fn by(command: &Command) -> By {
         | SubnetPut { .. }
         | NetworkRetire { .. }
         | DynamicDisk { .. }
-        | VmLeaves { .. } => By::Task,
+        | VmLeaves { .. }
+        | CertificateOffer { .. } => By::Task,
         ClusterInit { .. }
         | LeaderBegin { .. }
         | TokenUse { .. }

@@ -371,6 +371,16 @@ fn dynamic_disks_are_of_the_third_level() {
 }
 
 #[test]
+fn certificates_of_agents_are_of_the_third_level() {
+    for command in [
+        certificate_offer(TaskId(1), step_no(1, 0), "a1", "01"),
+        queue(TaskKind::RotateCertificates { agents: Vec::new() }, Vec::new()),
+    ] {
+        assert_eq!(command.feature_level(), THIRD_LEVEL, "{command:?}");
+    }
+}
+
+#[test]
 fn a_repeated_request_gets_its_first_answer_and_changes_nothing() {
     let mut world = World::new();
     let queued = world.apply(Some("r1"), queue(deploy(), Vec::new()));

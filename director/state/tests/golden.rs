@@ -51,6 +51,7 @@ fn fleet_commands() -> Vec<Command> {
         subnet_put(TaskId(7), "a", "s", Some("net-1")),
         dynamic_deed(TaskId(7), dynamic_make("a1")),
         Command::VmLeaves { task: TaskId(7), epoch: Epoch(3), agent: "a1".into() },
+        certificate_offer(TaskId(7), step_no(1, 0), "a1", "01"),
     ]
 }
 
@@ -274,6 +275,12 @@ fn entries_about_managed_networks_are_read() {
         "plan_commit_managed_networks",
         Command::PlanCommit { task, epoch, draft: 5, parts: 0, plan: Box::new(plan) },
     );
+}
+
+#[test]
+fn entries_about_certificates_of_agents_are_read() {
+    let kind = TaskKind::RotateCertificates { agents: vec!["a1".into()] };
+    check("task_queue_rotate_certificates", queue(kind, Vec::new()));
 }
 
 #[test]

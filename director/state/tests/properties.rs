@@ -324,6 +324,10 @@ fn task_command() -> impl Strategy<Value = Command> {
         1 => (task(), epoch(), name("a")).prop_map(|(task, epoch, agent)| Command::AgentTokenRenew {
             task, epoch, agent: agent.into()
         }),
+        2 => (task(), records(), name("a")).prop_map(|(task, records, agent)| {
+            let no = records.first().map_or(step_no(1, 0), |record| record.step);
+            certificate_offer(task, no, &agent, "01")
+        }),
         2 => (task(), epoch(), sought()).prop_map(|(task, epoch, sought)| Command::LatecomerPut {
             task, epoch, sought, look_for_ms: 2
         }),

@@ -127,6 +127,7 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         TaskKind::ExportRelease { export } => export::compile(context, export).await,
         TaskKind::TakeSnapshots { instance } => Ok(snapshots::take(context, instance.as_ref())),
         TaskKind::DeleteSnapshots { cid } => Ok(snapshots::delete(context, cid.as_ref())),
+        TaskKind::RotateCertificates { agents } => Ok(Ok(rotation(context, agents))),
         TaskKind::UploadRelease { .. }
         | TaskKind::FetchRelease { .. }
         | TaskKind::FetchStemcell { .. }
@@ -143,6 +144,13 @@ pub async fn prepare(context: &TaskContext) -> Result<Result<Prepared, TaskError
         | TaskKind::FetchLogs { .. }
         | TaskKind::Ssh { .. } => Ok(Err(TaskError::plain("this kind of task has no plan"))),
     }
+}
+
+/// Plans other certificates for agents, as far as they need some still: a deploy may have come before.
+fn rotation(context: &TaskContext, agents: &[AgentId]) -> Prepared {
+    let due = agents.iter().filter(|agent| context.ports.enrollment.due(agent).is_some());
+    let plan = scheduler::plan_rotation(&Facts::read(context).deployment(), &due.cloned().collect());
+    plan.map_or_else(|| Prepared::Nothing(result_of(context)), boxed)
 }
 
 fn orphaned_vms(context: &TaskContext, agents: &[AgentId]) -> Vec<scheduler::OrphanOfVm> {

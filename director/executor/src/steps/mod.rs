@@ -3,6 +3,7 @@
 //! Not here: recording (`unit`), deciding whether to repeat (`recover`), order and waves (`stages`).
 
 mod calls;
+mod certificate;
 mod compile;
 mod disk;
 pub mod dynamic_disk;

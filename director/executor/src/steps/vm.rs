@@ -17,6 +17,7 @@ use state::log::Proposal;
 use state::records::Sought;
 
 use super::calls::QUICK;
+use super::certificate;
 use super::dynamic_disk;
 use super::once::{self, Search};
 use super::spec;
@@ -64,6 +65,7 @@ async fn call_for(
     if cx.is_repeat() || cx.attempt > 1 {
         renew_token(cx, agent).await?;
     }
+    certificate::offer(cx, agent).await?;
     let resolver = Resolver::for_instance(&cx.task, &spec.id);
     let request = CreateVm {
         agent_id: agent.clone(),
@@ -221,14 +223,23 @@ pub async fn retire(cx: &StepContext, agent: &AgentId) -> Result<(), StepError> 
     Ok(())
 }
 
-/// Sends trusted certificates, and which disks jobs find under which names. A VM that was made ahead has none yet.
+/// How long one of BOSH's agents may take to go on with another certificate: it is restarted.
+const RESTART: Duration = Duration::from_secs(300);
+
+/// Sends trusted certificates, and which disks jobs find under which names; a VM that was made ahead has none yet. An agent of
+/// BOSH's whose certificate ends is given another one.
 pub async fn update_settings(
     cx: &StepContext,
     instance: &InstanceId,
     agent: &AgentId,
 ) -> Result<StepOutcome, StepError> {
-    let settings = json!({ "trusted_certs": "", "disk_associations": associations(cx, instance, agent) });
-    cx.agent(agent, instance, "update-settings", Method::UpdateSettings { settings }, QUICK).await?;
+    let mut settings = json!({ "trusted_certs": "", "disk_associations": associations(cx, instance, agent) });
+    let mut within = QUICK;
+    if let Some(mbus) = certificate::settings(cx, agent).await? {
+        settings["mbus"] = mbus;
+        within = RESTART;
+    }
+    cx.agent(agent, instance, "update-settings", Method::UpdateSettings { settings }, within).await?;
     Ok(StepOutcome::Done)
 }
 

@@ -7,6 +7,7 @@ mod answers;
 mod artifacts;
 mod by_hand;
 mod cancelling;
+mod certificates;
 mod clean_up;
 mod cloud_check;
 mod dns;

@@ -9,7 +9,9 @@ use agent_api::fake::{Behaviour, Deed, FakeAgents};
 use agent_api::{AgentError, Agents, Method, Mode, Reply, Request};
 use async_trait::async_trait;
 use cpi_api::fake::FakeCpi;
-use cpi_api::{AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, CreateVm, Found};
+use cpi_api::{
+    AgentBootstrap, Call, CallContext, CallPort, Cpi, CpiError, CpiErrorKind, CreateVm, Found, Mbus,
+};
 use executor::clouds::NoCloud;
 use executor::lease::{Held, Lease};
 use executor::ports::{Cpis, Enrollment, OutputSink, Vault, VaultError};
@@ -19,7 +21,7 @@ use serde_json::Value;
 use state::State;
 use state::command::Command;
 use state::log::{CommandLog as _, Proposal};
-use state::records::Sealed;
+use state::records::{AgentRecord, BusCertificate, Sealed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -58,6 +60,8 @@ pub struct Outside {
     past: Mutex<Vec<(AgentId, Deed)>>,
     /// Every request that arrived, looks included.
     requests: watch::Sender<Vec<&'static str>>,
+    /// Where BOSH's agents are told that their bus is; there are none of BOSH's without.
+    pub bus: Mutex<Option<String>>,
     /// How long agents might have taken to say how they are.
     patience: Mutex<Vec<(AgentId, Duration)>>,
 }
@@ -82,6 +86,7 @@ impl Outside {
             keys: Mutex::default(),
             past: Mutex::default(),
             requests: watch::channel(Vec::new()).0,
+            bus: Mutex::default(),
             patience: Mutex::default(),
         }
     }
@@ -397,14 +402,33 @@ impl Vault for BackwardsVault {
     }
 }
 
-/// Tokens that say no more than their generation.
-pub struct PlainTokens(pub Arc<GatedLog>);
+/// Tokens that say no more than their generation, and certificates that are good for as long as their bus is today's.
+pub struct PlainTokens(pub Arc<Outside>);
+
+impl PlainTokens {
+    fn record(&self, agent: &AgentId) -> AgentRecord {
+        let view = self.0.log.view();
+        State::new(&*view).agent(agent).unwrap()
+    }
+}
 
 impl Enrollment for PlainTokens {
     fn bootstrap(&self, agent: &AgentId) -> AgentBootstrap {
-        let view = self.0.view();
-        let record = State::new(&*view).agent(agent).unwrap();
-        AgentBootstrap { token: record.token_generation.to_string(), ..AgentBootstrap::default() }
+        let token = self.record(agent).token_generation.to_string();
+        AgentBootstrap { token, mbus: self.mbus(agent), ..AgentBootstrap::default() }
+    }
+
+    fn due(&self, agent: &AgentId) -> Option<BusCertificate> {
+        let bus = self.0.bus.lock().unwrap().clone()?;
+        let will_do = self.record(agent).certificate.is_some_and(|has| has.bus == bus);
+        let serial = Uuid::new_v4().to_string();
+        (!will_do).then(|| BusCertificate { serial, until: Timestamp(7), bus })
+    }
+
+    fn mbus(&self, agent: &AgentId) -> Option<Mbus> {
+        let BusCertificate { serial, bus, .. } = self.record(agent).offered?.certificate;
+        let private_key_pem = Uuid::new_v4().to_string();
+        Some(Mbus { urls: vec![bus], authorities_pem: "CA".into(), certificate_pem: serial, private_key_pem })
     }
 }
 

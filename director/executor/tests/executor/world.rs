@@ -88,7 +88,7 @@ impl TestWorld {
             archives: web.clone(),
             renderer,
             vault: Arc::new(BackwardsVault),
-            enrollment: Arc::new(PlainTokens(log.clone())),
+            enrollment: Arc::new(PlainTokens(outside.clone())),
             output: output.clone(),
             dns: Arc::default(),
             options: Options::default(),

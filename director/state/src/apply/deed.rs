@@ -8,7 +8,9 @@ use model::*;
 use super::event::{Audit, audit, report_leak};
 use super::snapshot::{self, Taking};
 use super::tx::{Tx, invalid};
-use super::{deployment, disk, dynamic_disk, errand, instance, line, lock, problem, release, task, vm};
+use super::{
+    certificate, deployment, disk, dynamic_disk, errand, instance, line, lock, problem, release, task, vm,
+};
 use crate::command::Refusal;
 use crate::rows::TaskRow;
 use crate::tables::*;
@@ -114,7 +116,13 @@ pub(super) fn failed(tx: &mut Tx<'_>, deed: &Deed<'_>, error: &str, left: Left) 
 fn change(tx: &mut Tx<'_>, deed: &Deed<'_>, outcome: &StepOutcome) -> Result<(), Refusal> {
     use {Action as A, StepOutcome as O};
     match (deed.action, outcome) {
-        (A::CreateVm { agent, .. }, O::VmCreated { cid }) => vm::created(tx, agent, cid)?,
+        (A::CreateVm { agent, .. }, O::VmCreated { cid }) => {
+            vm::created(tx, agent, cid)?;
+            certificate::handed_over(tx, (deed.task.id, deed.no), agent);
+        }
+        (A::UpdateSettings { agent, .. }, O::Done) => {
+            certificate::handed_over(tx, (deed.task.id, deed.no), agent);
+        }
         (A::BindVm { instance, agent }, O::Bound { networks }) => {
             vm::bound(tx, deed, (instance, agent), networks)?
         }

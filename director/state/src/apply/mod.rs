@@ -11,6 +11,7 @@ mod answers;
 mod asked;
 mod blob;
 mod brought;
+mod certificate;
 mod changes;
 mod config;
 mod deed;
@@ -223,6 +224,9 @@ fn command<'a>(tx: &mut Tx<'a>, command: &'a Command) -> Result<Outcome, Refusal
         NetworkRetire { task, epoch, network } => network::retire(tx, (*task, *epoch), network),
         DynamicDisk { task, epoch, name, deed } => dynamic_disk::deed(tx, (*task, *epoch), name, deed),
         VmLeaves { task, epoch, agent } => dynamic_disk::vm_leaves(tx, (*task, *epoch), agent),
+        CertificateOffer { task, epoch, step, agent, certificate } => {
+            certificate::offer(tx, (*task, *epoch), *step, (agent, certificate))
+        }
         AgentAsked { epoch, agent, request, from, to } => {
             asked::put(tx, *epoch, (agent, request), (from.as_ref(), to.as_ref()))
         }

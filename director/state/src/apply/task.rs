@@ -114,16 +114,24 @@ fn check_queue(tx: &Tx<'_>, class: TaskClass, deployment: Option<&DeploymentName
         (TaskClass::Deploy | TaskClass::DryRun, Some(name)) => deployment::check_name(tx, name),
         // Two watchers that see the same VM die must not both have it recreated: the second one is told so here,
         // where nothing can come in between.
-        (TaskClass::ScanAndFix, _) => {
-            let mut open = tx.rows(&TASKS_OPEN).filter_map(|(id, ())| tx.get(&TASKS, &id));
-            match open.find(|task| task.class == class && task.deployment.as_ref() == deployment) {
-                Some(task) => {
-                    Err(Refusal::Exists { what: "scan and fix".into(), name: format!("task {}", task.id) })
-                }
-                None => Ok(()),
-            }
-        }
+        (TaskClass::ScanAndFix, _) => only_one(tx, class, deployment, "scan and fix"),
+        // Nor may two leaders have the same certificates replaced.
+        (TaskClass::RotateCertificates, _) => only_one(tx, class, deployment, "rotation of certificates"),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a task where one of its kind is open for the deployment.
+fn only_one(
+    tx: &Tx<'_>,
+    class: TaskClass,
+    deployment: Option<&DeploymentName>,
+    what: &str,
+) -> Result<(), Refusal> {
+    let mut open = tx.rows(&TASKS_OPEN).filter_map(|(id, ())| tx.get(&TASKS, &id));
+    match open.find(|task| task.class == class && task.deployment.as_ref() == deployment) {
+        Some(task) => Err(Refusal::Exists { what: what.into(), name: format!("task {}", task.id) }),
+        None => Ok(()),
     }
 }
 

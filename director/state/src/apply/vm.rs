@@ -63,6 +63,8 @@ pub(super) fn begin_create(
         token_generation: 0,
         bound: false,
         jobs_run: None,
+        certificate: None,
+        offered: None,
     };
     tx.put(&AGENTS, agent, &record);
     Ok(())

@@ -31,6 +31,34 @@ pub struct AgentRecord {
     /// Whether all its jobs run, as it said last; none if it has said nothing yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs_run: Option<bool>,
+    /// What it proves with on its bus who it is; none for one of ours, and for one that was let in by an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<BusCertificate>,
+    /// What a step is about to give it instead. What it has stays good beside that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<OfferedCertificate>,
+}
+
+/// What is remembered of a certificate for a bus of BOSH's agents. Itself and its key, nobody has but the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusCertificate {
+    /// Its number, in hex. Offered once more by the same step, it has the same one, with another key.
+    pub serial: String,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Digest of what the agent is told with it: the servers' addresses and their authority.
+    pub bus: String,
+}
+
+/// A certificate that a step is about to give an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedCertificate {
+    /// The step's task.
+    pub task: TaskId,
+    /// The step.
+    pub step: StepNo,
+    /// The certificate.
+    pub certificate: BusCertificate,
 }
 
 /// Rows of earlier versions do not say; most of their VMs are.

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use state::State;
 use state::command::*;
 use state::kv::MemoryKv;
-use state::records::{Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
+use state::records::{BusCertificate, Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
 
 #[allow(unused_imports, reason = "every test file uses its part of this")]
 pub use dynamic_disks::{dynamic_deed, dynamic_disk, dynamic_make};
@@ -444,6 +444,15 @@ pub fn started(unit: u32, index: u32, attempt: u32) -> StepRecord {
 
 pub fn finished(unit: u32, index: u32, attempt: u32, outcome: StepOutcome) -> StepRecord {
     StepRecord { step: step_no(unit, index), attempt, event: StepEvent::Finished(outcome) }
+}
+
+pub fn certificate(serial: &str) -> BusCertificate {
+    BusCertificate { serial: serial.into(), until: Timestamp(START), bus: "b".into() }
+}
+
+pub fn certificate_offer(task: TaskId, step: StepNo, agent: &str, serial: &str) -> Command {
+    let certificate = certificate(serial);
+    Command::CertificateOffer { task, epoch: EPOCH, step, agent: agent.into(), certificate }
 }
 
 pub fn create_vm() -> Action {
