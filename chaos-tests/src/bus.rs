@@ -88,6 +88,17 @@ impl Bus {
         self.revive(number)
     }
 
+    /// Has directors and agents trust one more authority of servers, as an operator does before another one signs for them.
+    pub fn trust_another(&self) -> Result<()> {
+        let (file, key) = (self.folder.join("ca.pem"), KeyPair::generate()?);
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let both = std::fs::read_to_string(&file)? + &params.self_signed(&key)?.pem();
+        let new = self.folder.join("ca.new");
+        std::fs::write(&new, both)?;
+        Ok(std::fs::rename(new, file)?)
+    }
+
     /// Kills a server.
     pub fn kill(&mut self, number: usize) -> Result<()> {
         self.servers[number - 1].process.take().context("this server does not run")?.kill()

@@ -1,5 +1,6 @@
 //! What BOSH's own agent is to a director on the bus, for tests: one callback that takes one message after the other, one
-//! worker with a short queue, tasks that a restart forgets, no idea of our request ids or epochs.
+//! worker with a short queue, tasks that a restart forgets (but for those of `update_settings`, of which a restart is the end), no
+//! idea of our request ids or epochs.
 //!
 //! What it does, [`Actions`] says: a script in the tests of `agent-client-nats`, a simulated machine in `cpi-sim`.
 //!
@@ -51,6 +52,14 @@ pub trait Actions: Send + Sync {
     /// Hears of every message, before anything is done about it.
     fn heard(&self, _method: &str) {}
 
+    /// Notes on the disk that a task of `update_settings` is begun, so that it has ended well after a restart.
+    fn note_task(&self, _task: &str) {}
+
+    /// Returns the tasks that are noted from before the last restart.
+    fn noted_tasks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Returns whether the answer that is ready now gets lost on its way.
     fn loses_answer(&self, _method: &str) -> bool {
         false
@@ -100,11 +109,12 @@ impl<'a> StandIn<'a> {
         Ok(Self { voice: Voice { client, agent, actions }, messages })
     }
 
-    /// Answers, for as long as it is polled. Dropped, it has forgotten everything, as BOSH's agent has after a restart.
+    /// Answers, for as long as it is polled. Dropped, it has forgotten everything that it has not noted, as BOSH's agent has
+    /// after a restart.
     pub async fn serve(self) {
         let Self { voice, mut messages } = self;
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let memory = Memory::new(queue);
+        let memory = Memory::new(queue, voice.actions.noted_tasks());
         let callback = async {
             while let Some(message) = messages.next().await {
                 // Malformed: not a word.

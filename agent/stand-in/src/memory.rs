@@ -1,4 +1,4 @@
-//! The agent's tasks: in memory, and gone with it.
+//! The agent's tasks: in memory, and gone with it, but for those that are noted.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::methods::can_be_cancelled;
+use crate::methods::{PERSISTENT, can_be_cancelled};
 use crate::{Actions, Request};
 
 /// What has been begun since the agent's start.
@@ -25,8 +25,13 @@ struct Task {
 }
 
 impl Memory {
-    pub fn new(queue: mpsc::Sender<(String, Request)>) -> Self {
-        Self { tasks: Mutex::default(), queue }
+    /// Makes that of an agent that has noted these tasks before it was restarted.
+    pub fn new(queue: mpsc::Sender<(String, Request)>, noted: Vec<String>) -> Self {
+        let resumed = |id| {
+            let (method, ending) = (PERSISTENT.to_owned(), Some(Ok(json!("ok"))));
+            (id, Task { method, cancel: CancellationToken::new(), ending })
+        };
+        Self { tasks: Mutex::new(noted.into_iter().map(resumed).collect()), queue }
     }
 
     fn tasks(&self) -> MutexGuard<'_, HashMap<String, Task>> {
@@ -71,6 +76,9 @@ impl Memory {
     pub async fn work(&self, actions: &dyn Actions, mut waiting: mpsc::Receiver<(String, Request)>) {
         while let Some((id, request)) = waiting.recv().await {
             let Some(cancel) = self.tasks().get(&id).map(|task| task.cancel.clone()) else { continue };
+            if request.method == PERSISTENT {
+                actions.note_task(&id);
+            }
             let ending = actions.perform(&request.method, &request.arguments, &cancel).await;
             if let Some(task) = self.tasks().get_mut(&id) {
                 task.ending = Some(ending);

@@ -7,6 +7,9 @@ pub(crate) enum Turn {
     Queued,
 }
 
+/// The method whose tasks outlive a restart: it may cause one.
+pub(crate) const PERSISTENT: &str = "update_settings";
+
 /// Returns when a method is done.
 pub(crate) fn turn(method: &str) -> Turn {
     match method {

@@ -55,6 +55,8 @@ pub struct Fleet {
     running: Mutex<BTreeMap<VmCid, CancellationToken>>,
     /// What each VM's disk holds: its agent's identity first of all, for a token is good for one only.
     disks: Mutex<BTreeMap<VmCid, Kept>>,
+    /// The same for agents of BOSH's.
+    bus_disks: Mutex<BTreeMap<VmCid, bosh_agent::Disk>>,
     dialing: Arc<Semaphore>,
     held_script: watch::Sender<Option<String>>,
     around: Surroundings,
@@ -70,8 +72,8 @@ impl Fleet {
             calls: None,
         };
         let dialing = Arc::new(Semaphore::new(DIALING_MAX));
-        let (running, disks) = (Mutex::default(), Mutex::default());
-        Ok(Self { tasks, running, disks, dialing, held_script, around })
+        let (running, disks, bus_disks) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { tasks, running, disks, bus_disks, dialing, held_script, around })
     }
 
     /// Has every call to an agent written down.
@@ -88,6 +90,10 @@ impl Fleet {
     fn disks(&self) -> MutexGuard<'_, BTreeMap<VmCid, Kept>> {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn bus_disks(&self) -> MutexGuard<'_, BTreeMap<VmCid, bosh_agent::Disk>> {
+        self.bus_disks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Agents for Fleet {
@@ -103,6 +109,7 @@ impl Agents for Fleet {
         let tasks = self.tasks.child();
         let stop = tasks.stop_token();
         let storage = Storage::Kept(self.disks().entry(vm.clone()).or_default().clone());
+        let bus_disk = self.bus_disks().entry(vm.clone()).or_default().clone();
         self.running().insert(vm, stop.clone());
         let (dialing, around) = (self.dialing.clone(), self.around.clone());
         let on_a_bus = bosh_agent::Settings::in_env(&request.bootstrap.into_env(&request.env));
@@ -111,7 +118,7 @@ impl Agents for Fleet {
                 tokio::time::sleep(boot).await;
                 let behaviour = Behaviour { action_takes: action, ..Behaviour::default() };
                 match on_a_bus {
-                    Some(bus) => live_on_a_bus(settings.agent_id, bus, behaviour, around).await,
+                    Some(bus) => live_on_a_bus(settings.agent_id, (bus, bus_disk), behaviour, around).await,
                     None => live(settings, storage, tasks, behaviour, &dialing, around).await,
                 }
             };
@@ -131,6 +138,7 @@ impl Agents for Fleet {
     fn remove(&self, vm: &VmCid) {
         self.stop(vm);
         self.disks().remove(vm);
+        self.bus_disks().remove(vm);
     }
 
     fn hold(&self, script: Option<&str>) {
@@ -172,11 +180,11 @@ async fn live(
 
 async fn live_on_a_bus(
     agent: AgentId,
-    settings: bosh_agent::Settings,
+    (settings, disk): (bosh_agent::Settings, bosh_agent::Disk),
     behaviour: Behaviour,
     around: Surroundings,
 ) {
-    if let Err(error) = bosh_agent::live(agent.clone(), settings, behaviour, around).await {
+    if let Err(error) = bosh_agent::live(agent.clone(), settings, disk, behaviour, around).await {
         warn!(%agent, error = format!("{error:#}"), "a simulated agent of BOSH's has ended");
     }
 }

@@ -9,7 +9,7 @@ use agent_client_grpc::{
     IssuedCertificate, PeerAgent, Peers, Placement as _, Relay, StoredBlob, relay_over,
 };
 use async_trait::async_trait;
-use cpi_api::AgentBootstrap;
+use cpi_api::{AgentBootstrap, Mbus};
 use executor::ports::Enrollment;
 use futures::StreamExt as _;
 use health::watcher::Ears;
@@ -19,6 +19,7 @@ use ring::digest::{SHA256, digest};
 use state::State;
 use state::command::{Command, Refusal};
 use state::log::{CommandLog as _, LogError, Proposal};
+use state::records::BusCertificate;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tracing::{info, warn};
 
@@ -287,13 +288,21 @@ impl Enrollment for AgentSide {
         AgentBootstrap {
             endpoints: self.homes().endpoints(),
             token: AgentTokens::new(&self.kek).token(agent, generation),
-            mbus: self.nats.as_ref().and_then(|nats| nats.mbus(agent)),
+            mbus: self.mbus(agent),
             blobstore: self
                 .nats
                 .as_ref()
                 .and_then(|nats| nats.blobs.blobstore(agent, authorities_pem.clone())),
             authorities_pem,
         }
+    }
+
+    fn due(&self, agent: &AgentId) -> Option<BusCertificate> {
+        self.nats.as_ref().and_then(|nats| nats.due(agent))
+    }
+
+    fn mbus(&self, agent: &AgentId) -> Option<Mbus> {
+        self.nats.as_ref().and_then(|nats| nats.mbus(agent))
     }
 }
 

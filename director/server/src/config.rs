@@ -28,6 +28,12 @@ const LATE_CALLS_SECONDS: u32 = 3600;
 /// How long a stop may take unless said otherwise.
 const STOP_TIMEOUT_SECONDS: u32 = 30;
 
+/// Two years, as BOSH's director gives them.
+const AGENT_CERTIFICATE_SECONDS: u32 = 730 * 24 * 3600;
+
+/// Of less, a restart of an agent would be a good part.
+const AGENT_CERTIFICATE_SECONDS_MIN: u32 = 60;
+
 /// How patient an election is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimingProfile {
@@ -167,6 +173,8 @@ pub struct NatsConfig {
     pub users_file: Option<PathBuf>,
     /// Where the server beside this replica writes its process id, so that it can be told to read the users again.
     pub server_pid_file: Option<PathBuf>,
+    /// How long agents' certificates are good. They are replaced when a third of it is left.
+    pub agent_certificate: Duration,
 }
 
 /// How to log.

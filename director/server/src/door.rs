@@ -12,12 +12,15 @@ use model::Timestamp;
 use owned_tasks::OwnedTasks;
 use service::ops::Wanted;
 use service::{Caller, Service, ServiceError};
+use state::State;
+use state::log::CommandLog as _;
 use tonic_health::server::HealthReporter;
 
 use crate::auth::Doorkeeper;
 use crate::expiry;
 use crate::fleet::blobs::FleetBlobs;
 use crate::fleet::membership::Membership;
+use crate::nats::until;
 use crate::secrets::Kek;
 
 /// What the doors work with. Cheap to clone.
@@ -50,16 +53,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// Returns when the fleet's own certificates end, by what they are of: this replica's, which is renewed in time, and the
-    /// authority's. Read locally: every replica knows.
-    pub(crate) fn certificates(&self, caller: &Caller) -> Result<Vec<(String, Timestamp)>, ServiceError> {
+    /// Returns when the fleet's own certificates end, by what they are of: this replica's, which is renewed in time, the
+    /// authority's, and of those of BOSH's agents the first. Read locally: every replica knows.
+    pub(crate) async fn certificates(
+        &self,
+        caller: &Caller,
+    ) -> Result<Vec<(String, Timestamp)>, ServiceError> {
         self.service.may_see_fleet(caller)?;
         let own = Timestamp(self.membership.peers.identity().ends_at_unix().saturating_mul(1000));
         let authorities =
             self.service.info().map(|cluster| cluster.secrets.authority_pem).unwrap_or_default();
         let authorities = expiry::of_pem(&authorities).map(|ends_at| ("fleet.authority".to_owned(), ends_at));
         let replica = (format!("replica.{}.certificate", self.membership.id), own);
-        Ok(authorities.chain([replica]).collect())
+        let view = self.membership.log.view();
+        // The tables of VMs and agents are large.
+        let agents = owned_tasks::aside(move || first_of_agents(&State::new(&*view))).await;
+        Ok(authorities.chain([replica]).chain(agents.ok().flatten()).collect())
     }
 
     /// Returns the wish for an archive that somebody else keeps.
@@ -67,6 +76,19 @@ impl Door {
         let vault = self.vault.clone();
         Wanted { location, digest, seal: Box::new(move |name, value| vault.seal(name, value)) }
     }
+}
+
+/// Returns when the first certificate of an agent of BOSH's ends, and whose.
+fn first_of_agents(state: &State<'_>) -> Option<(String, Timestamp)> {
+    let theirs = state.all_vms().into_iter().filter(|vm| vm.is_current() && vm.stemcell.has_bosh_s_agent());
+    // Where there is no bus, they are taken for ours, and have enrolled as those do.
+    let on_bus = theirs.filter_map(|vm| {
+        state.agent(&vm.agent).filter(|agent| agent.key_digest.is_none()).map(|agent| (vm, agent))
+    });
+    let ends = on_bus.map(|(vm, agent)| (until(&agent, &vm), vm.instance));
+    let (until, instance) = ends.min_by_key(|(until, _)| *until)?;
+    let slug = state.instance(&instance).map_or_else(|| instance.to_string(), |instance| instance.slug());
+    Some((format!("agent.{slug}.certificate"), until))
 }
 
 /// Ends the content with an error once it is larger than allowed: nothing of it is kept then.

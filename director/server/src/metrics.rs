@@ -23,6 +23,8 @@ pub const RAFT_APPLIED_INDEX: &str = "directorate_raft_applied_index";
 pub const AGENT_STREAMS: &str = "directorate_agent_streams";
 /// Tasks that have not ended.
 pub const TASKS_OPEN: &str = "directorate_tasks_open";
+/// Agents that need other certificates.
+pub const LATE_CERTIFICATES: &str = "directorate_agent_certificates_late";
 /// Logins that were refused.
 pub const LOGINS_REFUSED: &str = "directorate_logins_refused_total";
 /// Changes of leader.
@@ -97,6 +99,11 @@ pub fn disk_free(bytes: u64) {
     gauge!(DISK_FREE).set(bytes as f64);
 }
 
+/// Tells, as the leader, how many agents' certificates end soon.
+pub fn late_certificates(agents: usize) {
+    gauge!(LATE_CERTIFICATES).set(agents as f64);
+}
+
 /// Tells the recorder what each name means.
 pub fn describe() {
     describe_gauge!(RAFT_TERM, "The latest Raft term that this replica has seen");
@@ -106,6 +113,10 @@ pub fn describe() {
     describe_gauge!(RAFT_APPLIED_INDEX, "Index of the last entry that this replica's state contains");
     describe_gauge!(AGENT_STREAMS, "Agents whose stream this replica holds");
     describe_gauge!(TASKS_OPEN, "Tasks that are queued, processed or being cancelled");
+    describe_gauge!(
+        LATE_CERTIFICATES,
+        "Agents of BOSH's whose certificate for NATS ends soon and could not be replaced, as the leader sees it; 0 elsewhere"
+    );
     describe_counter!(LOGINS_REFUSED, "Logins that were refused: wrong passwords, tokens and names");
     describe_counter!(LEADER_CHANGES, "Changes of leader that this replica has seen");
     describe_counter!(TASKS_ENDED, "Tasks that this replica has ended as their leader, by how they ended");

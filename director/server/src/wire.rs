@@ -309,7 +309,7 @@ impl Replica {
         self.doors.spawn("room on the disk", OnExit::StopNode, |stop| room::watch(folder, member, stop));
         let state = self.log.clone();
         self.doors.spawn("state scrubber", OnExit::StopNode, |stop| scrub_state(state, stop));
-        Nats::start(&self.agent_side, &self.hub, &self.doors);
+        Nats::start(&self.agent_side, &self.hub, self.node.clone(), &self.doors);
         let (hub, log) = (self.hub.clone(), self.log.clone());
         self.doors.spawn("agent homes", OnExit::StopNode, |stop| follow_shards(hub, log, stop));
         outputs

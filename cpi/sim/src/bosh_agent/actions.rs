@@ -1,6 +1,7 @@
 //! What BOSH's agent is asked, as a simulated machine does it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_stand_in::Actions;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,15 +17,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::blobstore::Blobstore;
+use super::disk::Disk;
 use super::outbox::Outbox;
 use crate::machine::SimMachine;
 
 /// What it acts on.
 pub(crate) struct Deeds {
-    pub machine: SimMachine,
+    pub machine: Arc<SimMachine>,
     pub outbox: Arc<Outbox>,
     pub blobstore: Blobstore,
+    pub disk: Disk,
 }
+
+/// How long it waits before it ends, so that what it has said gets out.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Actions for Deeds {
@@ -46,6 +52,14 @@ impl Actions for Deeds {
             (None, _) => self.perform_plain(method, arguments, cancel).await,
         };
         done.map_err(|error| format!("{error:#}"))
+    }
+
+    fn note_task(&self, task: &str) {
+        self.disk.note_task(task);
+    }
+
+    fn noted_tasks(&self) -> Vec<String> {
+        self.disk.noted_tasks()
     }
 
     async fn heartbeat(&self) -> Value {
@@ -82,6 +96,11 @@ impl Deeds {
             _ => {}
         }
         let mut reply = self.order(named, arguments.to_vec(), cancel).await?;
+        if named == Method::UpdateSettings && self.disk.store(arguments.first().unwrap_or(&Value::Null)) {
+            tokio::time::sleep(LAST_WORDS).await;
+            self.disk.restart();
+            return std::future::pending().await;
+        }
         // What has been made goes to the blobstore, under an id that the agent draws.
         let result = if named == Method::CompilePackage { &mut reply["result"] } else { &mut reply };
         if let Some(content) = self.made(named, result) {

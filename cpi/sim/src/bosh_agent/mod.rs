@@ -3,6 +3,7 @@
 
 mod actions;
 mod blobstore;
+mod disk;
 mod outbox;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use self::actions::Deeds;
 use self::blobstore::Blobstore;
+pub(crate) use self::disk::Disk;
 use self::outbox::Outbox;
 use crate::machine::{SimMachine, Surroundings};
 
@@ -55,27 +57,36 @@ impl Settings {
     }
 }
 
-/// Lives until it is dropped.
+/// Lives until it is dropped, from one restart to the next. What its VM does goes on meanwhile.
 pub(crate) async fn live(
     agent: AgentId,
-    settings: Settings,
+    made_with: Settings,
+    disk: Disk,
     behaviour: Behaviour,
     around: Surroundings,
 ) -> Result<()> {
     let outbox = Arc::new(Outbox::default());
-    let machine = SimMachine::new(agent.clone(), behaviour, outbox.clone(), around);
-    let blobstore = settings.blobstores.into_iter().next().unwrap_or_default();
-    let deeds = Deeds { machine, outbox, blobstore };
-    let client = ConnectOptions::new()
-        .require_tls(true)
-        .tls_client_config(tls(&settings.mbus.cert)?)
-        .retry_on_initial_connect()
-        .reconnect_delay_callback(|_| RECONNECT_PAUSE)
-        .connect(&settings.mbus.urls)
-        .await
-        .context("the bus")?;
-    StandIn::listen(client, agent, &deeds).await?.serve().await;
-    Ok(())
+    let machine = Arc::new(SimMachine::new(agent.clone(), behaviour, outbox.clone(), around));
+    loop {
+        let settings = disk.settings(&made_with);
+        let blobstore = settings.blobstores.into_iter().next().unwrap_or_default();
+        let deeds = Deeds { machine: machine.clone(), outbox: outbox.clone(), blobstore, disk: disk.clone() };
+        let client = ConnectOptions::new()
+            .require_tls(true)
+            .tls_client_config(tls(&settings.mbus.cert)?)
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| RECONNECT_PAUSE)
+            .connect(&settings.mbus.urls)
+            .await
+            .context("the bus")?;
+        let serving = async {
+            Ok::<_, anyhow::Error>(StandIn::listen(client, agent.clone(), &deeds).await?.serve().await)
+        };
+        tokio::select! {
+            served = serving => return served,
+            () = disk.restarted() => {}
+        }
+    }
 }
 
 fn tls(certificate: &Certificate) -> Result<ClientConfig> {

@@ -34,14 +34,15 @@ use crate::wire::open_authority;
 /// Longest that anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct RealAgent {
+pub(crate) struct RealAgent {
+    program: PathBuf,
     base: TempDir,
     child: Child,
 }
 
 impl RealAgent {
     /// Starts it; without a WebDAV client, with one that fails: who is given URLs does not call it.
-    fn start(program: &Path, env: &Value, dav_client: Option<&Path>) -> Self {
+    pub(crate) fn start(program: &Path, env: &Value, dav_client: Option<&Path>) -> Self {
         let base = tempfile::tempdir().unwrap();
         let at = |path: &str| base.path().join(path);
         for folder in ["root_dir/etc/logrotate.d", "bosh", "programs", "data/sys/log/j"] {
@@ -59,9 +60,15 @@ impl RealAgent {
         let source = json!({ "Type": "File", "SettingsPath": at("bosh/dummy-cpi-agent-env.json") });
         let config = json!({ "Infrastructure": { "Settings": { "Sources": [source] } } });
         std::fs::write(at("bosh/agent.json"), config.to_string()).unwrap();
-        let log = std::fs::File::create(at("log")).unwrap();
+        let child = Self::launch(program, &base);
+        Self { program: program.to_owned(), base, child }
+    }
+
+    fn launch(program: &Path, base: &TempDir) -> Child {
+        let at = |path: &str| base.path().join(path);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(at("log")).unwrap();
         let path = format!("{}:{}", at("programs").display(), std::env::var("PATH").unwrap());
-        let child = Process::new(program)
+        Process::new(program)
             .args(["-P", "dummy", "-M", "dummy-nats", "-b"])
             .arg(base.path())
             .arg("-C")
@@ -72,11 +79,16 @@ impl RealAgent {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .unwrap();
-        Self { base, child }
+            .unwrap()
     }
 
-    fn read(&self, path: &str) -> String {
+    /// Waits until it has ended by itself, and starts it again, as its supervisor does.
+    pub(crate) async fn supervise_once(&mut self) {
+        until("its end", || self.child.try_wait().unwrap().is_some()).await;
+        self.child = Self::launch(&self.program, &self.base);
+    }
+
+    pub(crate) fn read(&self, path: &str) -> String {
         let path = self.base.path().join(path);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
@@ -95,15 +107,15 @@ impl Drop for RealAgent {
 }
 
 /// A replica with all that an agent needs of it.
-struct World {
-    replica: Replica,
-    nats: Arc<Nats>,
-    tasks: OwnedTasks,
-    _server: Server,
+pub(crate) struct World {
+    pub(crate) replica: Replica,
+    pub(crate) nats: Arc<Nats>,
+    pub(crate) tasks: OwnedTasks,
+    pub(crate) server: Server,
 }
 
 impl World {
-    async fn start(api_version: u32) -> Option<Self> {
+    pub(crate) async fn start(api_version: u32) -> Option<Self> {
         let replica = Replica::start().await;
         let Some(server) = Server::start(&replica).await else {
             replica.stop().await;
@@ -128,17 +140,17 @@ impl World {
         begin_vm(&replica, api_version).await;
         let sink: Arc<dyn HeartbeatSink> = Arc::new(Heard::default());
         nats.clone().run_in(&tasks, &replica, sink);
-        Some(Self { replica, nats, tasks, _server: server })
+        Some(Self { replica, nats, tasks, server })
     }
 
-    fn env(&self) -> Value {
+    pub(crate) fn env(&self) -> Value {
         let cluster = State::new(&*self.replica.log.view()).cluster().unwrap();
         let (agent, authority) = (AgentId::new("a1"), cluster.secrets.authority_pem);
         let (mbus, blobstore) = (self.nats.mbus(&agent), self.nats.blobs.blobstore(&agent, authority));
         AgentBootstrap { mbus, blobstore, ..AgentBootstrap::default() }.into_env(&json!({ "bosh": {} }))
     }
 
-    async fn call(&self, id: &str, method: Method) -> Value {
+    pub(crate) async fn call(&self, id: &str, method: Method) -> Value {
         let agents = BothAgents::of(Arc::new(agent_api::fake::FakeAgents::new()), Some(self.nats.clone()));
         let name = method.name();
         let request = Request { id: id.into(), epoch: EPOCH, mode: Mode::Submit, timeout: PATIENCE, method };

@@ -141,6 +141,6 @@ fn now_unix() -> i64 {
 }
 
 #[cfg(test)]
-mod judge_tests;
+pub(crate) mod judge_tests;
 #[cfg(test)]
 mod tests;

@@ -461,8 +461,13 @@ fn nats(mut section: Section, base: &Path) -> Option<NatsConfig> {
     let ca_file = section.needed("ca_file").map(|path| base.join(path));
     let mut file = |key| section.text(key).map(|path| base.join(path));
     let (users_file, server_pid_file) = (file("users_file"), file("server_pid_file"));
+    let seconds = section.number("agent_certificate_seconds", AGENT_CERTIFICATE_SECONDS);
+    if seconds < AGENT_CERTIFICATE_SECONDS_MIN {
+        section.complain("agent_certificate_seconds", seconds, "a minute at least");
+    }
     section.end();
-    Some(NatsConfig { urls, ca_file: ca_file?, users_file, server_pid_file })
+    let agent_certificate = Duration::from_secs(seconds.into());
+    Some(NatsConfig { urls, ca_file: ca_file?, users_file, server_pid_file, agent_certificate })
 }
 
 fn otlp(mut section: Section) -> Option<String> {

@@ -213,11 +213,13 @@ fn a_bus_without_a_port_would_end_the_agents_that_are_told_of_it() {
     let nats = with("urls = [\"nats://10.0.0.6:4222\"]\nca_file = \"ca.pem\"\n").unwrap().nats.unwrap();
     assert_eq!(nats.ca_file, Path::new("/etc/d/ca.pem"));
     assert_eq!((nats.users_file, nats.server_pid_file), (None, None));
+    assert_eq!(nats.agent_certificate, Duration::from_secs(730 * 24 * 3600));
     for (section, says) in [
         ("ca_file = \"c\"\n", "nats.urls: is missing"),
         ("urls = [\"nats://10.0.0.6\"]\nca_file = \"c\"\n", "nats://, a host and a port"),
         ("urls = [\"https://a:1\"]\nca_file = \"c\"\n", "nats://, a host and a port"),
         ("urls = [\"nats://a:4222\"]\n", "nats.ca_file: is missing"),
+        ("urls = [\"nats://a:1\"]\nca_file = \"c\"\nagent_certificate_seconds = 59\n", "a minute at least"),
     ] {
         let error = with(section).unwrap_err().to_string();
         assert!(error.contains(says), "{says} in {error}");

@@ -108,7 +108,7 @@ impl Cluster for Door {
             expires_at_unix_ms: ends_at.0,
             days_left: expiry::days_left(ends_at),
         };
-        let certificates = self.certificates(&caller).map_err(status)?.into_iter().map(row).collect();
+        let certificates = self.certificates(&caller).await.map_err(status)?.into_iter().map(row).collect();
         Ok(Response::new(pb::ListFleetCertificatesResponse { certificates }))
     }
 

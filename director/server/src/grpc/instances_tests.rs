@@ -37,6 +37,8 @@ fn row(id: usize, health: AgentHealth) -> InstanceRow {
             health_since: Timestamp(0),
             token_generation: 0,
             bound: true,
+            certificate: None,
+            offered: None,
         }),
         instance: Instance {
             spec,

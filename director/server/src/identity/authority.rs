@@ -7,7 +7,7 @@ use model::{AgentId, NodeId};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
 use time::{Duration, OffsetDateTime};
@@ -23,14 +23,16 @@ pub(super) const REPLICA_VALID: Duration = Duration::hours(72);
 /// Agents renew theirs when a third is left, which must do for a director whose clock is ahead.
 const AGENT_VALID: Duration = Duration::hours(96);
 
-/// How long the certificate of an agent of BOSH's is valid: as BOSH's director makes it. Such an agent can't renew it by itself.
-const NATS_AGENT_VALID: Duration = Duration::days(730);
-
 /// Whose certificate for NATS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NatsValid {
-    /// An agent's, as long as its VM lives.
-    Agent,
+pub enum NatsValid<'a> {
+    /// An agent's, who can't renew it: with a number and an end that are remembered.
+    Agent {
+        /// The number, in hex.
+        serial: &'a str,
+        /// The end, seconds since the Unix epoch.
+        until_unix: i64,
+    },
     /// A director's, who renews it.
     Director,
 }
@@ -159,7 +161,7 @@ impl Authority {
     pub fn issue_nats(
         &self,
         common_name: &str,
-        valid: NatsValid,
+        valid: NatsValid<'_>,
     ) -> Result<(String, String), AuthorityError> {
         let failed = failed("issue a certificate for NATS");
         let key = KeyPair::generate().map_err(&failed)?;
@@ -170,11 +172,12 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let valid = match valid {
-            NatsValid::Agent => NATS_AGENT_VALID,
-            NatsValid::Director => REPLICA_VALID,
-        };
-        validity(&mut params, valid);
+        validity(&mut params, REPLICA_VALID);
+        if let NatsValid::Agent { serial, until_unix } = valid {
+            // What can't be read is no number that was drawn here: any other will do.
+            params.serial_number = hex::decode(serial).ok().map(|bytes| SerialNumber::from_slice(&bytes));
+            params.not_after = OffsetDateTime::from_unix_timestamp(until_unix).unwrap_or(params.not_after);
+        }
         let certificate = params.signed_by(&key, &self.issuer).map_err(&failed)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }

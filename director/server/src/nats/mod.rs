@@ -1,16 +1,19 @@
 //! Agents of BOSH's, on a NATS that the operator runs (`[nats]`): who they are, what their VMs are given, and who may speak on
 //! the bus.
 //!
-//! The fleet's authority issues the certificates of all who speak there: the directors, and each agent when its VM is made. Which
-//! agents may speak is no list of its own: those whose VMs the state has, from before they are created until they are deleted.
+//! The fleet's authority issues the certificates of all who speak there: the directors, and each agent when its VM is made, and
+//! again before its certificate ends. Which agents may speak is no list of its own: those whose VMs the state has, from before
+//! they are created until they are deleted.
 //!
 //! Not here: how they are spoken to (`agent-client-nats`), and how they come to blobs (`agent_blobs`).
 //!
-//! Read next: `book.rs`, `both.rs`, `users.rs`.
+//! Read next: `certificates.rs`, `rotation.rs`, then `book.rs`, `both.rs`, `users.rs`.
 
 mod book;
 mod both;
+mod certificates;
 mod own_ears;
+mod rotation;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -24,14 +27,19 @@ use anyhow::Context as _;
 use cpi_api::Mbus;
 use model::AgentId;
 use owned_tasks::{OnExit, OwnedTasks};
+use raft::Node;
 use state::State;
 use state::log::CommandLog as _;
+use state::records::BusCertificate;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 pub use both::BothAgents;
 
+pub use self::certificates::until;
+
 use self::book::Book;
+use self::certificates::Terms;
 use self::own_ears::OwnEars;
 use crate::agent_blobs::BlobDesk;
 use crate::agents::AgentSide;
@@ -78,21 +86,47 @@ impl Nats {
         State::new(&*view).vm(agent).is_some_and(|vm| vm.stemcell.has_bosh_s_agent())
     }
 
-    /// Returns how one of BOSH's agents finds the bus and proves who it is; none for others.
+    /// Returns how one of BOSH's agents finds the bus and proves who it is, with the certificate that it is offered; none for
+    /// others.
     pub fn mbus(&self, agent: &AgentId) -> Option<Mbus> {
-        self.is_bosh_s(agent)
-            .then(|| self.issue_mbus(agent))?
-            .map_err(|error| {
-                error!(agent = %agent, error = format!("{error:#}"), "an agent gets no certificate for NATS");
-            })
-            .ok()
+        self.is_bosh_s(agent).then(|| self.issue_mbus(agent)).and_then(|mbus| told(agent, mbus))
     }
 
     fn issue_mbus(&self, agent: &AgentId) -> anyhow::Result<Mbus> {
-        let (certificate_pem, private_key_pem) =
-            self.authority()?.issue_nats(&common_name(agent), NatsValid::Agent)?;
+        let offered = {
+            let view = self.log.view();
+            State::new(&*view).agent(agent).and_then(|record| record.offered)
+        };
+        // Nobody remembers one that was not offered: there are members that can't.
+        let certificate = match offered {
+            Some(offered) => offered.certificate,
+            None => self.new_certificate(&self.terms()?),
+        };
+        let valid = NatsValid::Agent { serial: &certificate.serial, until_unix: certificate.until.seconds() };
+        let (certificate_pem, private_key_pem) = self.authority()?.issue_nats(&common_name(agent), valid)?;
         let authorities_pem = self.servers_authority()?;
         Ok(Mbus { urls: self.config.urls.clone(), authorities_pem, certificate_pem, private_key_pem })
+    }
+
+    /// Returns the certificate that one of BOSH's agents is to be offered, if it needs one; none for others.
+    pub fn due(&self, agent: &AgentId) -> Option<BusCertificate> {
+        let (vm, record) = {
+            let view = self.log.view();
+            let state = State::new(&*view);
+            (state.vm(agent).filter(|vm| vm.stemcell.has_bosh_s_agent())?, state.agent(agent)?)
+        };
+        let terms = told(agent, self.terms())?;
+        terms.is_due(&record, &vm, self.log.clock()).then(|| self.new_certificate(&terms))
+    }
+
+    fn new_certificate(&self, terms: &Terms) -> BusCertificate {
+        terms.certificate(uuid::Uuid::new_v4().as_u128(), self.log.clock())
+    }
+
+    /// Returns what certificates are given on today.
+    fn terms(&self) -> anyhow::Result<Terms> {
+        let (servers, own) = (self.servers_authority()?, self.authority()?);
+        Ok(Terms::of(&self.config, [&servers, own.certificate_pem()]))
     }
 
     fn servers_authority(&self) -> anyhow::Result<String> {
@@ -107,8 +141,10 @@ impl Nats {
     }
 
     /// Starts it, where `[nats]` is configured.
-    pub fn start(side: &Arc<AgentSide>, hub: &Arc<AgentHub>, tasks: &OwnedTasks) {
+    pub fn start(side: &Arc<AgentSide>, hub: &Arc<AgentHub>, node: Node, tasks: &OwnedTasks) {
         let Some(nats) = side.nats.clone() else { return };
+        let rotated = nats.clone();
+        tasks.spawn("certificates of agents", OnExit::StopNode, |stop| rotation::run(node, rotated, stop));
         let ears = OwnEars { nats: nats.clone(), homes: side.homes(), sink: side.clone(), hub: hub.clone() };
         let owner = tasks.clone();
         tasks.spawn("NATS", OnExit::StopNode, move |stop| nats.run(Arc::new(ears), owner, stop));
@@ -179,5 +215,15 @@ impl Nats {
     }
 }
 
+/// Tells of what an agent can't be given.
+fn told<T>(agent: &AgentId, given: anyhow::Result<T>) -> Option<T> {
+    let unable = |error| {
+        error!(agent = %agent, error = format!("{error:#}"), "an agent gets no certificate for NATS");
+    };
+    given.map_err(unable).ok()
+}
+
+#[cfg(test)]
+mod judge_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -27,7 +27,10 @@ use crate::test_support::state::{
 };
 
 /// Longest that anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long certificates are good.
+pub(crate) const LASTS: Duration = Duration::from_secs(3600);
 
 impl Nats {
     pub(crate) fn run_in(
@@ -94,6 +97,7 @@ pub(crate) struct Server {
     dir: TempDir,
     child: Child,
     port: u16,
+    monitoring: u16,
 }
 
 impl Server {
@@ -114,7 +118,7 @@ impl Server {
         std::fs::write(file("server.pem"), certificate.pem()).unwrap();
         std::fs::write(file("server.key"), key.serialize_pem()).unwrap();
         let config = format!(
-            "host: 127.0.0.1\nport: -1\nports_file_dir: {:?}\npid_file: {:?}\ninclude users.conf\ntls {{ cert_file: {:?}, \
+            "host: 127.0.0.1\nport: -1\nhttp: \"127.0.0.1:-1\"\nports_file_dir: {:?}\npid_file: {:?}\ninclude users.conf\ntls {{ cert_file: {:?}, \
              key_file: {:?}, ca_file: {:?}, verify_and_map: true, timeout: 5 }}\n",
             dir.path(),
             file("pid"),
@@ -129,17 +133,34 @@ impl Server {
         process.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = process.spawn().ok()?;
         let ports = file(&format!("nats-server_{}.ports", child.id()));
-        let mut server = Self { dir, child, port: 0 };
-        let read = || {
+        let mut server = Self { dir, child, port: 0, monitoring: 0 };
+        let read = |of: &str| {
             let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
-            ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+            ports[of][0].as_str()?.rsplit_once(':')?.1.parse().ok()
         };
-        until("the server's port", || read().is_some()).await;
-        server.port = read().unwrap();
+        until("the server's ports", || read("nats").is_some() && read("monitoring").is_some()).await;
+        (server.port, server.monitoring) = (read("nats").unwrap(), read("monitoring").unwrap());
         Some(server)
     }
 
-    fn nats(&self, replica: &Replica) -> Arc<Nats> {
+    /// Returns the digests of the certificates with which agent `a1` is connected.
+    pub(crate) fn certificates_of_a1(&self) -> Vec<String> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.monitoring)).unwrap();
+        let ask = "GET /connz?auth=1 HTTP/1.0\r\n\r\n";
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let told: Value = serde_json::from_str(body).unwrap();
+        let connections = told["connections"].as_array().unwrap().iter();
+        let of_a1 =
+            connections.flat_map(|connection| connection["tls_peer_certs"].as_array().into_iter().flatten());
+        let of_a1 = of_a1.filter(|peer| peer["subject"].as_str().unwrap().contains("CN=a1.agent"));
+        of_a1.map(|peer| peer["cert_sha256"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn nats(&self, replica: &Replica) -> Arc<Nats> {
         self.nats_with(replica, BlobDesk::new(None, 0, replica.door.blobs.clone(), &replica.kek))
     }
 
@@ -150,6 +171,7 @@ impl Server {
             ca_file: file("ca.pem"),
             users_file: Some(file("users.conf")),
             server_pid_file: Some(file("pid")),
+            agent_certificate: LASTS,
         };
         Nats::new(config, self.dir.path(), replica.log.clone(), replica.kek.clone(), blobs)
     }
@@ -287,6 +309,7 @@ async fn is_none_of_bosh_s(replica: Replica) {
         ca_file: dir.path().join("ca.pem"),
         users_file: None,
         server_pid_file: None,
+        agent_certificate: LASTS,
     };
     let blobs = BlobDesk::new(None, 0, replica.door.blobs.clone(), &replica.kek);
     let nats = Nats::new(config, dir.path(), replica.log.clone(), replica.kek.clone(), blobs);

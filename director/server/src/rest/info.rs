@@ -146,7 +146,7 @@ pub(super) struct CertificateRow {
 
 /// When the certificates of the director end: of the replica that answers, and of the authority that all have theirs from.
 pub(super) async fn certificates(Login(caller): Login, State(rest): State<Rest>) -> List<CertificateRow> {
-    let found = rest.door.certificates(&caller)?;
+    let found = rest.door.certificates(&caller).await?;
     let row = |(path, ends_at)| CertificateRow {
         certificate_path: path,
         expiry: times::written(ends_at),
