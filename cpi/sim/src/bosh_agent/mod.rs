@@ -79,11 +79,9 @@ pub(crate) async fn live(
             .connect(&settings.mbus.urls)
             .await
             .context("the bus")?;
-        let serving = async {
-            Ok::<_, anyhow::Error>(StandIn::listen(client, agent.clone(), &deeds).await?.serve().await)
-        };
+        let agent = StandIn::listen(client, agent.clone(), &deeds).await?;
         tokio::select! {
-            served = serving => return served,
+            () = agent.serve() => return Ok(()),
             () = disk.restarted() => {}
         }
     }

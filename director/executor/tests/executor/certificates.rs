@@ -48,11 +48,11 @@ impl TestWorld {
         let record = self.read(|state| state.agent(agent)).unwrap();
         let has = record.certificate.unwrap();
         assert_eq!((has.bus.as_str(), record.offered), (bus, None), "{case}");
-        let told = self
+        let mut told = self
             .settings_of(agent)
             .into_iter()
             .filter_map(|mut settings| Some(settings.get_mut("mbus")?.take()));
-        let last = told.last().unwrap_or_else(|| panic!("{case}: never told"));
+        let last = told.next_back().unwrap_or_else(|| panic!("{case}: never told"));
         assert_eq!(
             (&last["urls"], &last["cert"]["certificate"]),
             (&json!([bus]), &json!(has.serial)),

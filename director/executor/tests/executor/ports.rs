@@ -422,7 +422,7 @@ impl Enrollment for PlainTokens {
         let bus = self.0.bus.lock().unwrap().clone()?;
         let will_do = self.record(agent).certificate.is_some_and(|has| has.bus == bus);
         let serial = Uuid::new_v4().to_string();
-        (!will_do).then(|| BusCertificate { serial, until: Timestamp(7), bus })
+        (!will_do).then_some(BusCertificate { serial, until: Timestamp(7), bus })
     }
 
     fn mbus(&self, agent: &AgentId) -> Option<Mbus> {
