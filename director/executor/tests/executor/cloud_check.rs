@@ -10,9 +10,10 @@ use model::{DeploymentName, InstanceId, ProblemId};
 use serde_json::json;
 
 use crate::artifacts::Shape;
+use crate::ended::{Ended, without_ids};
 use crate::gate::{Point, Side};
 use crate::summary::{instances_of, summary};
-use crate::world::{Ended, TestWorld, without_ids};
+use crate::world::TestWorld;
 
 pub fn problems(world: &TestWorld) -> Vec<Standing> {
     world.read(|state| state.problems(&DeploymentName::new("p")))

@@ -8,8 +8,9 @@ use model::{DeploymentName, VariableName};
 use serde_json::json;
 
 use crate::artifacts::Shape;
+use crate::ended::without_ids;
 use crate::summary::summary;
-use crate::world::{TestWorld, without_ids};
+use crate::world::TestWorld;
 
 /// A deployment with a generated password.
 fn shape() -> Shape {

@@ -13,8 +13,9 @@ use serde_json::json;
 use state::records::Sought;
 
 use crate::artifacts::{Shape, become_state};
+use crate::ended::Ended;
 use crate::gate::{Point, Side};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 
 fn wish() -> DynamicDiskWish {
     DynamicDiskWish {

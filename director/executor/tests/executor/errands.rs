@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use state::command::Command;
 
 use crate::artifacts::{Shape, errand, errand_when_changed};
-use crate::world::{Ended, TestWorld};
+use crate::ended::Ended;
+use crate::world::TestWorld;
 
 async fn deployed() -> TestWorld {
     let world = TestWorld::seed().await;

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::artifacts::{self, Shape, tgz};
+use crate::ended::Ended;
 use crate::gate::{Point, Side};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 
 /// The stemcell that nothing was compiled for yet.
 pub const OTHER: &str = "2";

@@ -12,8 +12,9 @@ use state::command::Command;
 use tokio::io::AsyncReadExt as _;
 
 use crate::artifacts::Shape;
+use crate::ended::Ended;
 use crate::gate::{Point, Side};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 
 /// What agents pack here.
 const LOGS: &[u8] = b"logs of an instance";

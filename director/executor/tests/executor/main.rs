@@ -13,6 +13,7 @@ mod cloud_check;
 mod dns;
 mod dry_run;
 mod dynamic_disks;
+mod ended;
 mod errands;
 mod exports;
 mod failover;

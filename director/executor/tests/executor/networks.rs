@@ -74,7 +74,7 @@ fn is_orphaned(world: &TestWorld) -> bool {
 }
 
 /// What lines of a stage say.
-fn told(ended: &crate::world::Ended, stage: &str) -> Vec<String> {
+fn told(ended: &crate::ended::Ended, stage: &str) -> Vec<String> {
     ended.lines().into_iter().filter(|line| line.starts_with(stage)).collect()
 }
 

@@ -8,8 +8,9 @@ use release::digest::{Algorithm, Hashed};
 use serde_json::{Value, json};
 use state::command::Command;
 
+use crate::ended::Ended;
 use crate::gate::{Point, Side};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 
 /// A build of the release `built`: `mark` makes its archives others.
 struct Build {

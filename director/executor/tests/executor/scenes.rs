@@ -10,8 +10,9 @@ use model::task::{DeployOptions, InstanceFilter, TaskKind};
 use serde_json::json;
 
 use crate::artifacts::{Shape, become_state, errand};
+use crate::ended::Ended;
 use crate::summary::{summary, without_detours};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 use crate::{cloud_check, exports};
 
 /// A task in a world that is ready for it.

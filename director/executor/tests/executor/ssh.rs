@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use state::command::Command;
 
 use crate::artifacts::Shape;
+use crate::ended::Ended;
 use crate::gate::{Point, Side};
-use crate::world::{Ended, TestWorld};
+use crate::world::TestWorld;
 
 async fn deployed() -> TestWorld {
     let world = TestWorld::seed().await;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use model::DeploymentName;
 
-use crate::world::{TestWorld, without_ids};
+use crate::ended::without_ids;
+use crate::world::TestWorld;
 
 /// Describes everything that a deploy leaves behind.
 pub fn summary(world: &TestWorld) -> String {
