@@ -17,6 +17,7 @@ pub mod checks;
 pub mod client;
 pub mod cluster;
 mod compiler;
+pub mod debian;
 pub mod deploying;
 pub mod forge;
 pub mod lab;

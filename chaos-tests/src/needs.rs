@@ -27,6 +27,8 @@ pub enum Need {
     Nsenter,
     /// The bus of BOSH's agents.
     Nats,
+    /// Makes a Debian stemcell.
+    Mmdebstrap,
 }
 
 impl Need {
@@ -41,6 +43,7 @@ impl Need {
             Self::Sudo => "sudo",
             Self::Nsenter => "nsenter",
             Self::Nats => "nats-server",
+            Self::Mmdebstrap => "mmdebstrap",
         }
     }
 
@@ -93,11 +96,20 @@ pub fn docker() -> bool {
 
 /// Returns whether VMs can have namespaces of their own here; prints why not, and that the story is skipped.
 pub fn namespaces() -> bool {
+    rung(Rung::Namespaces)
+}
+
+/// Returns whether VMs can be machines of their own here; prints why not, and that the story is skipped.
+pub fn machines() -> bool {
+    rung(Rung::Qemu)
+}
+
+fn rung(rung: Rung) -> bool {
     let probe = || {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let options = LocalOptions {
             helper: vec![programs::directord().into(), "local-vm".into()],
-            isolation: Isolation::Exactly(Rung::Namespaces),
+            isolation: Isolation::Exactly(rung),
             ..LocalOptions::new(folder.path().join("cloud"), programs::dagent())
         };
         LocalCpi::open(options).map(drop).map_err(|error| error.to_string())

@@ -56,6 +56,9 @@ pub struct AgentSettings {
     /// Whether nobody but the agent would start the machine's SSH server: it has no init of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_ssh_server: bool,
+    /// Who opens connections to directors for the agent (`CONNECT` of HTTP): where the VM has no way of its own to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub director_proxy: Option<std::net::SocketAddr>,
 }
 
 /// The VM that an agent lives in.

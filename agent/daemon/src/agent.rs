@@ -20,6 +20,7 @@ use crate::layout::Layout;
 use crate::machine::{Machine, Notices};
 use crate::session::{self, Ended, Event, Opened, Parts, Session};
 use crate::storage::Storage;
+use crate::way::Way;
 
 /// Waits between dials while no director can be reached.
 pub const DIAL_AGAIN: retry::Policy =
@@ -236,16 +237,23 @@ impl Agent {
         }
     }
 
+    fn way(&self) -> Way {
+        Way::of(self.settings.director_proxy)
+    }
+
     /// Connects with a good certificate, enrolling first where there is none.
     async fn connect(&mut self, endpoint: &str) -> Result<Channel, String> {
         let authorities = self.identity.authorities_pem().to_owned();
         if self.identity.credentials().is_none() {
-            let channel = connect(endpoint, &authorities, None).await.map_err(|error| chain(&error))?;
+            let channel =
+                connect(endpoint, self.way(), &authorities, None).await.map_err(|error| chain(&error))?;
             self.identity.enroll(channel, &self.settings.token).await.map_err(|error| chain(&error))?;
             info!(endpoint, "enrolled");
         }
         let authorities = self.identity.authorities_pem().to_owned();
-        connect(endpoint, &authorities, self.identity.credentials()).await.map_err(|error| chain(&error))
+        connect(endpoint, self.way(), &authorities, self.identity.credentials())
+            .await
+            .map_err(|error| chain(&error))
     }
 
     /// Serves one director until there is a reason to leave it.
@@ -273,7 +281,7 @@ impl Agent {
                     session.leave().await;
                     return Next::Never;
                 }
-                () = home_again(self.directory.home_to_try(endpoint)) => {
+                () = home_again(self.directory.home_to_try(endpoint), Way::of(self.settings.director_proxy)) => {
                     debug!(endpoint, "the agent goes home");
                     return Next::Now;
                 }
@@ -312,12 +320,12 @@ async fn renewed(identity: &mut Identity, channel: &Channel) {
 }
 
 /// Returns once the agent's home, which is not where it is served, accepts connections again.
-async fn home_again(home: Option<String>) {
+async fn home_again(home: Option<String>, way: Way) {
     let Some(home) = home else { return std::future::pending().await };
     loop {
         let wait = HOME_AGAIN_EVERY.mul_f64(rand::rng().random_range(1.0..1.5));
         tokio::time::sleep(wait).await;
-        let probe = tokio::net::TcpStream::connect(&home);
+        let probe = way.open(&home);
         if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(3), probe).await {
             return;
         }

@@ -6,12 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use hyper_util::rt::TokioIo;
 use model::agent_settings::DIRECTOR_TLS_NAME;
 use rand::Rng;
 use rand::seq::SliceRandom as _;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::identity::Credentials;
+use crate::way::Way;
 
 /// How long one director may take to accept a connection and prove who it is.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
@@ -153,12 +155,13 @@ pub(crate) enum DialError {
 /// Opens a verified connection to a director; with credentials, as an agent that it knows.
 pub(crate) async fn connect(
     endpoint: &str,
+    way: Way,
     authorities_pem: &str,
     credentials: Option<Credentials>,
 ) -> Result<Channel, DialError> {
     // The transport's own limit ends with the TCP connection, and something on the way may accept that for a director that
     // says nothing.
-    let opening = open(endpoint, authorities_pem, credentials);
+    let opening = open(endpoint, way, authorities_pem, credentials);
     match tokio::time::timeout(CONNECTED_WITHIN, opening).await {
         Ok(opened) => opened.map_err(|source| DialError::Refused { endpoint: endpoint.to_owned(), source }),
         Err(_) => Err(DialError::Silent { endpoint: endpoint.to_owned() }),
@@ -167,6 +170,7 @@ pub(crate) async fn connect(
 
 async fn open(
     endpoint: &str,
+    way: Way,
     authorities_pem: &str,
     credentials: Option<Credentials>,
 ) -> Result<Channel, tonic::transport::Error> {
@@ -176,14 +180,23 @@ async fn open(
     if let Some(credentials) = credentials {
         tls = tls.identity(Identity::from_pem(credentials.chain_pem, credentials.key_pem));
     }
-    Endpoint::from_shared(format!("https://{endpoint}"))?
+    let dialled = Endpoint::from_shared(format!("https://{endpoint}"))?
         .tls_config(tls)?
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
         .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-        .connect()
-        .await
+        .tcp_nodelay(true);
+    match way {
+        Way::Direct => dialled.connect().await,
+        Way::Through(_) => {
+            let endpoint = endpoint.to_owned();
+            let connector = tower::service_fn(move |_| {
+                let endpoint = endpoint.clone();
+                async move { way.open(&endpoint).await.map(TokioIo::new) }
+            });
+            dialled.connect_with_connector(connector).await
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! Read next: [`Agent`] (the conversation), `dispatch` (requests), [`Machine`], then `actions/`, one file per action.
 
 mod actions;
+mod addresses;
 mod agent;
 mod archive;
 mod blobs;
@@ -44,7 +45,9 @@ mod storage;
 mod supervisor;
 mod vitals;
 mod volume;
+mod way;
 
+pub use addresses::configure as configure_networks;
 pub use agent::{Agent, AgentParts, DIAL_AGAIN, Link, StartError};
 pub use blobs::{Blobs, DirectorBlobs, DirectoryBlobs, Stored};
 pub use dial::{Directory, Learned, moment_after_loss};

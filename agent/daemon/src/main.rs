@@ -1,4 +1,4 @@
-//! `dagent {--settings FILE | --config FILE} [--base-dir DIR]`: the agent of the machine that it runs on.
+//! `dagent {--settings FILE | --config FILE} [--base-dir DIR] [--configure-networks]`: the agent of the machine that it runs on.
 //! `dagent volume …`: what a cloud of containers has done beside one of them.
 
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ struct Options {
     /// The directory below which everything is installed.
     #[arg(long, default_value = BASE_DIR)]
     base_dir: PathBuf,
+    /// Give the machine the addresses of its settings: for images that leave this to the agent.
+    #[arg(long)]
+    configure_networks: bool,
     /// What to log, as `tracing` filters.
     #[arg(long, env = "DAGENT_LOG", default_value = "info")]
     log: String,
@@ -72,6 +75,9 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
         // One of them is required.
         (None, None) => anyhow::bail!("neither --settings nor --config"),
     };
+    if options.configure_networks {
+        dagent::configure_networks(&settings).await.context("the machine's networks can't be configured")?;
+    }
     let off = CancellationToken::new();
     let agent = agent_of_this_machine(settings, &base_dir, tasks.clone(), off.clone())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

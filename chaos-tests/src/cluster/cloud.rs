@@ -29,6 +29,7 @@ impl Cloud {
                 lab::let_pass_beside_docker()?;
                 Self::Docker { daemon, root: folder.join("cloud") }
             }
+            CloudKind::Qemu => local("qemu"),
             CloudKind::Sim { seed, knobs } => Self::Sim(SimCloud::start(folder, *seed, knobs, None)?),
             CloudKind::Program { seed, knobs, options } => {
                 let installed = folder.join("cpi");
@@ -46,7 +47,7 @@ impl Cloud {
     pub fn config_text(&self) -> String {
         match self {
             Self::Local { root, isolation } => format!(
-                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"{isolation}\"\nagent = \"{}\"",
+                "kind = \"local\"\n[cpi.local]\nroot = \"{}\"\nisolation = \"{isolation}\"\nkvm = false\nagent = \"{}\"",
                 root.display(),
                 programs::dagent().display()
             ),

@@ -16,6 +16,8 @@ pub enum CloudKind {
     /// A Docker daemon of the fleet's own, in the laboratory that the fleet has to be in: VMs reach replicas through its
     /// network. See [`crate::needs::docker`].
     Docker,
+    /// The local cloud with machines of their own by QEMU, never with KVM. Needs root, see [`crate::needs::machines`].
+    Qemu,
     /// The simulated one.
     Sim {
         /// The source of its chance.

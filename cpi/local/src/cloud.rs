@@ -98,6 +98,11 @@ impl Cloud {
         write_json(&path, &endpoints, Durability::UntilReboot)
     }
 
+    /// Returns the arguments that make our own program a helper, before the role.
+    pub fn helper_args(&self) -> Vec<String> {
+        self.options.helper.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     /// Returns the file with the replicas' addresses.
     pub fn endpoints_path(&self) -> PathBuf {
         self.store.root().join("endpoints.json")
@@ -107,10 +112,11 @@ impl Cloud {
 /// Returns the best rung that works and is wanted; what is below it is not tried.
 fn choose(options: &LocalOptions) -> Result<Rung, OpenError> {
     let mut refused = Vec::new();
-    for rung in Rung::BEST_FIRST {
-        if matches!(options.isolation, Isolation::Exactly(wanted) if wanted != rung) {
-            continue;
-        }
+    let candidates = match options.isolation {
+        Isolation::Auto => Rung::BEST_FIRST.to_vec(),
+        Isolation::Exactly(wanted) => vec![wanted],
+    };
+    for rung in candidates {
         let report = rung.try_once(options);
         if report.ok {
             return Ok(rung);

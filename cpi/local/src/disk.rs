@@ -13,6 +13,7 @@ use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::network::has_own_network;
 use crate::record::{DiskKind, DiskRecord, VmRecord};
+use crate::rung::Rung;
 use crate::scope::Scope;
 use crate::store::{Durability, disk_cid};
 use crate::{image, rung, settings, vm};
@@ -183,6 +184,9 @@ pub(crate) fn content_name(kind: DiskKind) -> &'static str {
 fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Result<DiskHint, LocalError> {
     let content = content(cloud, disk);
     match (disk.kind, has_own_network(vm.rung)) {
+        (DiskKind::Image, true) if vm.rung == Rung::Qemu => {
+            rung::qemu::plug(cloud, vm, &disk.cid, &content).map(|path| DiskHint(json!(path)))
+        }
         (DiskKind::Directory, false) => Ok(DiskHint(json!({ "path": content, "kind": "directory" }))),
         (DiskKind::Image, true) => {
             let number = image::offer(&content, scope)?;
@@ -199,6 +203,7 @@ fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Resu
 fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), LocalError> {
     scope.check(&cloud.store)?;
     match cloud.store.disk(cid)? {
+        Some(_) if vm.rung == Rung::Qemu => rung::qemu::unplug(cloud, scope, vm, cid),
         Some(disk) if disk.kind == DiskKind::Image => rung::hide_device(vm, cid.as_str()),
         _ => Ok(()),
     }

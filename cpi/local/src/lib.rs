@@ -48,9 +48,9 @@ use cloud::Cloud;
 pub use error::LocalError;
 pub use outbound::Outbound;
 pub use reach::reach_vm;
-pub use rung::{Isolation, Rung, RungReport, probe};
+pub use rung::{Isolation, Rung, RungReport, probe, probe_qemu};
 use scope::Scope;
-pub use stemcell::{StemcellNames, build_debian_stemcell, build_host_stemcell};
+pub use stemcell::{DebianStemcell, StemcellNames, build_debian_stemcell, build_host_stemcell};
 
 /// Where the cloud is and what it is made with.
 ///
@@ -66,6 +66,8 @@ pub struct LocalOptions {
     pub helper: Vec<OsString>,
     /// Which rung to stand on.
     pub isolation: Isolation,
+    /// Whether machines by QEMU may have the processor's help, where a kernel has been seen to boot with it.
+    pub kvm: bool,
     /// Directories of the host that a VM on the host stemcell must not see, beside the usual ones and `root`.
     pub hidden: Vec<PathBuf>,
     /// Whether VMs with a network of their own reach what the host reaches, and by which subnet.
@@ -116,6 +118,7 @@ impl LocalOptions {
             dagent: dagent.into(),
             helper: vec![own.into(), "local-vm".into()],
             isolation: Isolation::Auto,
+            kvm: true,
             hidden: Vec::new(),
             outbound: None,
             lock_waits: LockWaits::default(),

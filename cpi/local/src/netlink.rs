@@ -108,6 +108,14 @@ impl Netlink {
         })
     }
 
+    /// Puts a link at a bridge and switches it on.
+    pub fn join(&self, name: &str, bridge: &str) -> io::Result<()> {
+        let mut message = link_message(IFF_UP);
+        message.text(IFLA_IFNAME, name);
+        message.number(IFLA_MASTER, if_nametoindex(bridge)?);
+        self.ask(RTM_NEWLINK, 0, &message)
+    }
+
     /// Switches a link on.
     pub fn link_up(&self, name: &str) -> io::Result<()> {
         let mut message = link_message(IFF_UP);

@@ -50,20 +50,39 @@ pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), Lo
     {
         let _lock = cloud.store.lock("lab.lock", scope)?;
         let (lab_path, lab) = open_lab(cloud)?;
-        within(&lab, || {
-            let lab = Netlink::open()?;
-            lab.bridge(BRIDGE)?;
-            for link in &vm.links {
-                if let Some(gateway) = link.gateway {
-                    lab.address(BRIDGE, gateway, link.prefix_bits)?;
-                }
-            }
-            lab.cable(&cable, BRIDGE, INSIDE, pid)
-        })
-        .map_err(LocalError::os("wire a VM to", &lab_path))?;
+        within(&lab, || bridge_for(vm)?.cable(&cable, BRIDGE, INSIDE, pid))
+            .map_err(LocalError::os("wire a VM to", &lab_path))?;
         outbound::open(cloud, &lab)?;
     }
     within(&inside, || configure(vm)).map_err(LocalError::os("configure", &inside_path))
+}
+
+/// Makes the lab ready for a VM that brings its own end of a cable, and returns where it is.
+pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<PathBuf, LocalError> {
+    let _lock = cloud.store.lock("lab.lock", scope)?;
+    let (path, lab) = open_lab(cloud)?;
+    within(&lab, || bridge_for(vm).map(drop)).map_err(LocalError::os("prepare", &path))?;
+    outbound::open(cloud, &lab)?;
+    Ok(path)
+}
+
+/// Plugs a cable's end, which is in the lab, into the bridge.
+pub(crate) fn plug_in(cloud: &Cloud, cable: &str, scope: &Scope) -> Result<(), LocalError> {
+    let _lock = cloud.store.lock("lab.lock", scope)?;
+    let (path, lab) = open_lab(cloud)?;
+    within(&lab, || Netlink::open()?.join(cable, BRIDGE)).map_err(LocalError::os("wire a VM to", &path))
+}
+
+/// Makes the bridge with the gateways of a VM. In the lab.
+fn bridge_for(vm: &VmRecord) -> io::Result<Netlink> {
+    let lab = Netlink::open()?;
+    lab.bridge(BRIDGE)?;
+    for link in &vm.links {
+        if let Some(gateway) = link.gateway {
+            lab.address(BRIDGE, gateway, link.prefix_bits)?;
+        }
+    }
+    Ok(lab)
 }
 
 fn configure(vm: &VmRecord) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::helper::{AGENT_INSIDE, LaunchSpec, Started, VCAP};
 use crate::network::has_own_network;
 use crate::process::marked;
 use crate::record::{VmProcesses, VmRecord};
-use crate::rung;
+use crate::rung::{self, Rung};
 use crate::scope::Scope;
 use crate::store::{Durability, write_json};
 use crate::{settings, vm};
@@ -22,14 +22,22 @@ use crate::{settings, vm};
 /// Environment variable that marks the processes of a VM.
 const MARK: &str = "DIRECTORATE_VM";
 
-/// Starts a VM's processes and waits until its agent runs. On an error something may be left: [`down`] it.
+/// Starts a VM's processes and waits until its agent runs, or its kernel. On an error something may be left: [`down`] it.
 pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), LocalError> {
-    let mut reins = launch(cloud, vm)?;
+    let spec = match vm.rung {
+        Rung::Qemu => rung::qemu::prepare(cloud, vm, scope)?,
+        _ => launch_spec(cloud, vm)?,
+    };
+    let mut reins = launch(cloud, vm, &spec)?;
     let line = reins.hear(scope)?;
     let started: Started = serde_json::from_str(&line).map_err(|_| failed(&line))?;
     vm.processes = Some(started.into());
     // Before `go`: until then the processes end by themselves if we die, from then on somebody must know them.
     cloud.store.put_vm(vm, Durability::UntilReboot)?;
+    if vm.rung == Rung::Qemu {
+        reins.go()?;
+        return rung::qemu::run(cloud, vm, scope);
+    }
     if has_own_network(vm.rung) {
         rung::equip(cloud, vm, scope)?;
     }
@@ -44,7 +52,7 @@ pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), 
 pub(crate) fn down(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), LocalError> {
     if let Some(VmProcesses { supervisor, init }) = vm.processes {
         match has_own_network(vm.rung) {
-            // The kernel ends everything inside with its first process.
+            // Everything inside ends with the first process: it is the kernel that sees to it, or the machine itself.
             true => init.kill(scope).and_then(|()| supervisor.kill(scope))?,
             false => supervisor.kill_tree(scope)?,
         }
@@ -77,10 +85,10 @@ struct Reins {
     console: PathBuf,
 }
 
-fn launch(cloud: &Cloud, vm: &VmRecord) -> Result<Reins, LocalError> {
+fn launch(cloud: &Cloud, vm: &VmRecord, spec: &LaunchSpec) -> Result<Reins, LocalError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let (spec_path, console) = (dir.join("launch.json"), dir.join("console.log"));
-    write_json(&spec_path, &launch_spec(cloud, vm)?, Durability::UntilReboot)?;
+    write_json(&spec_path, spec, Durability::UntilReboot)?;
     let errors = std::fs::File::options().create(true).append(true).open(&console);
     let errors = errors.map_err(LocalError::os("open", &console))?;
     let [program, first_args @ ..] = cloud.options.helper.as_slice() else {
@@ -105,14 +113,13 @@ fn launch(cloud: &Cloud, vm: &VmRecord) -> Result<Reins, LocalError> {
 
 fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
     let dir = cloud.store.vm_dir(&vm.cid);
-    let helper_args = cloud.options.helper.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let (agent, base, inside) = match has_own_network(vm.rung) {
         true => (AGENT_INSIDE.into(), VCAP.into(), Some(rung::inside(cloud, vm)?)),
         false => (cloud.options.dagent.clone(), vm::base_dir(cloud, vm), None),
     };
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     Ok(LaunchSpec {
-        helper_args,
+        helper_args: cloud.helper_args(),
         agent,
         agent_args: vec![
             "--settings".into(),
@@ -126,6 +133,7 @@ fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
         agent_dir: base,
         console: dir.join("console.log"),
         inside,
+        machine: None,
     })
 }
 

@@ -40,6 +40,11 @@ impl ProcessId {
         look(pid).map(|seen| seen.id)
     }
 
+    /// Returns the digest of the machine's boot id.
+    pub fn boot_now() -> u64 {
+        boot()
+    }
+
     /// Returns whether it still runs; a zombie does not.
     pub fn is_alive(&self) -> bool {
         look(self.pid).is_some_and(|seen| seen.id == *self && !seen.is_zombie)

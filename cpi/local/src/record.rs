@@ -1,7 +1,7 @@
 //! What the cloud remembers of each object. Records of earlier versions stay readable: only optional fields are added.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use cpi_api::Metadata;
 use model::{AgentId, DiskCid, DiskId, SnapshotCid, SnapshotId, StemcellCid, VmCid};
@@ -44,6 +44,9 @@ pub(crate) struct VmRecord {
     pub metadata: Metadata,
     /// Disks attached, in order of attachment.
     pub disks: Vec<DiskCid>,
+    /// Where the agent of a machine has its connections opened; none for other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SocketAddr>,
     /// The processes that hold it up; none while it is off.
     pub processes: Option<VmProcesses>,
 }

@@ -33,9 +33,9 @@ pub(crate) fn write(
     cid: &VmCid,
     rung: Rung,
     request: &CreateVm,
-    links: &[Link],
+    (links, proxy): (&[Link], Option<SocketAddr>),
 ) -> Result<(), LocalError> {
-    let has_root = has_own_network(rung);
+    let (has_root, is_machine) = (has_own_network(rung), rung == Rung::Qemu);
     // Links exist for all networks but vips, in the same order.
     let mut addresses = links.iter();
     let networks = request
@@ -43,7 +43,7 @@ pub(crate) fn write(
         .iter()
         .map(|network| {
             let link = if network.kind == NetworkKind::Vip { None } else { addresses.next() };
-            (network.name.to_string(), network_settings(network, link))
+            (network.name.to_string(), network_settings(network, link, !is_machine))
         })
         .collect();
     let settings = AgentSettings {
@@ -58,7 +58,8 @@ pub(crate) fn write(
         platform: if has_root { AgentPlatform::Linux } else { AgentPlatform::Process },
         path_rewrite: !has_root,
         resolver: has_root.then_some(RESOLVER),
-        keeps_ssh_server: has_root,
+        keeps_ssh_server: has_root && !is_machine,
+        director_proxy: proxy,
     };
     let path = path(base);
     let dir = path.parent().unwrap_or(base);
@@ -82,7 +83,7 @@ pub(crate) fn set_disk(base: &Path, disk: &DiskCid, hint: Option<&DiskHint>) -> 
     write_json(&path, &settings, Durability::Synced)
 }
 
-fn network_settings(network: &NetworkSettings, link: Option<&Link>) -> Value {
+fn network_settings(network: &NetworkSettings, link: Option<&Link>, is_there: bool) -> Value {
     let kind = match network.kind {
         NetworkKind::Manual => "manual",
         NetworkKind::Dynamic => "dynamic",
@@ -97,7 +98,7 @@ fn network_settings(network: &NetworkSettings, link: Option<&Link>) -> Value {
         "dns": network.dns,
         "default": network.defaults,
         "cloud_properties": network.cloud_properties,
-        // The address is there before the agent starts.
-        "preconfigured": true,
+        // Whether the address is there before the agent starts.
+        "preconfigured": is_there,
     })
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use cpi_api::{CpiErrorKind, CreateVm, Metadata};
@@ -14,10 +15,14 @@ use crate::error::LocalError;
 use crate::limits::VmProperties;
 use crate::lock::NamedLock;
 use crate::network::{links, out_of_reach};
-use crate::record::{VmRecord, VmState};
+use crate::record::{Link, VmRecord, VmState};
+use crate::rung::{self, Rung};
 use crate::scope::Scope;
 use crate::store::{Durability, vm_cid};
 use crate::{disk, power, settings};
+
+/// Where machines' agents have their connections opened, at their gateways.
+const PROXY_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 
 /// Makes the VM of an agent; one that is there already is the answer too, if its agent has the same token.
 pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<VmCid, LocalError> {
@@ -27,25 +32,18 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<
         let is_anothers = vm.token_digest.is_some_and(|known| known != token_digest(&request));
         return if is_anothers { Err(LocalError::MadeByAnotherCall { cid }) } else { Ok(cid) };
     }
-    let endpoints = &request.bootstrap.endpoints;
-    if let [endpoint, ..] = out_of_reach(endpoints, cloud.rung)[..] {
-        lock.retire();
-        let message = format!(
-            "the VM's agent could not reach the director `{endpoint}`: a VM on the rung `{}` knows no names and no IPv6, \
-             have it advertise an IPv4 address",
-            cloud.rung
-        );
-        return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
-    }
-    cloud.announce(endpoints)?;
-    let mut vm = match claim(cloud, scope, &request) {
-        Ok(vm) => vm,
+    let claimed = understand(cloud, &request).and_then(|(properties, rung)| {
+        cloud.announce(&request.bootstrap.endpoints)?;
+        Ok((claim(cloud, scope, &request, &properties, rung)?, properties))
+    });
+    let (mut vm, properties) = match claimed {
+        Ok(claimed) => claimed,
         Err(error) => {
             lock.retire();
             return Err(error);
         }
     };
-    match build(cloud, scope, &mut vm, &request) {
+    match build(cloud, scope, &mut vm, &request, &properties) {
         Ok(()) => Ok(cid),
         Err(error) => {
             // What can't be removed now is marked as half-made: whoever touches this VM next removes it.
@@ -55,6 +53,20 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<
             Err(error)
         }
     }
+}
+
+/// Returns what the VM is to be, if it can be.
+fn understand(cloud: &Cloud, request: &CreateVm) -> Result<(VmProperties, Rung), LocalError> {
+    let properties = VmProperties::parse(&request.cloud_properties)?;
+    let rung = properties.rung(cloud.rung)?;
+    if let [endpoint, ..] = out_of_reach(&request.bootstrap.endpoints, rung)[..] {
+        let message = format!(
+            "the VM's agent could not reach the director `{endpoint}`: a VM on the rung `{rung}` knows no names and no \
+             IPv6, have it advertise an IPv4 address"
+        );
+        return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
+    }
+    Ok((properties, rung))
 }
 
 fn token_digest(request: &CreateVm) -> String {
@@ -151,7 +163,13 @@ fn settle_former_owners(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Res
 }
 
 /// Writes down that the VM is being made, with addresses that no other VM has.
-fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, LocalError> {
+fn claim(
+    cloud: &Cloud,
+    scope: &Scope,
+    request: &CreateVm,
+    properties: &VmProperties,
+    rung: Rung,
+) -> Result<VmRecord, LocalError> {
     // Before the locks that all creations share: an end takes its time.
     settle_former_owners(cloud, scope, request)?;
     let stemcell = &request.stemcell;
@@ -161,33 +179,56 @@ fn claim(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<VmRecord, L
     if cloud.store.stemcell(stemcell)?.is_none() {
         return Err(refuse(format!("stemcell `{stemcell}` does not exist")));
     }
-    let properties = VmProperties::parse(&request.cloud_properties)?;
     let _addresses = cloud.store.lock("addresses.lock", scope)?;
-    let used: BTreeSet<IpAddr> = cloud.store.vms()?.into_iter().flat_map(|vm| vm.addresses).collect();
-    let links = links(&request.networks, cloud.rung, &request.agent_id, &used)?;
+    let others = cloud.store.vms()?;
+    let used: BTreeSet<IpAddr> = others.iter().flat_map(|vm| vm.addresses.iter().copied()).collect();
+    let links = links(&request.networks, rung, &request.agent_id, &used)?;
+    let proxy = if rung == Rung::Qemu { Some(proxy(&links, &others)?) } else { None };
     let vm = VmRecord {
         cid: vm_cid(&request.agent_id),
         agent: request.agent_id.clone(),
         token_digest: Some(token_digest(request)),
         state: VmState::Creating,
-        rung: cloud.rung,
+        rung,
         stemcell: stemcell.clone(),
         addresses: links.iter().map(|link| link.ip).collect(),
         links,
         limits: properties.limits(),
-        publish: properties.publish,
+        publish: properties.publish.clone(),
         metadata: Metadata::new(),
         disks: Vec::new(),
+        proxy,
         processes: None,
     };
     cloud.store.put_vm(&vm, Durability::Synced)?;
     Ok(vm)
 }
 
-fn build(cloud: &Cloud, scope: &Scope, vm: &mut VmRecord, request: &CreateVm) -> Result<(), LocalError> {
+/// Picks where a machine's keeper opens connections for its agent: at a gateway that the machine has beside it.
+fn proxy(links: &[Link], others: &[VmRecord]) -> Result<SocketAddr, LocalError> {
+    let gateway = links.iter().find_map(|link| link.gateway);
+    let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
+    let gateway = gateway.ok_or_else(|| refuse("a VM of isolation `qemu` needs a network with a gateway"))?;
+    let used: BTreeSet<SocketAddr> = others.iter().filter_map(|vm| vm.proxy).collect();
+    PROXY_PORTS
+        .map(|port| SocketAddr::new(gateway, port))
+        .find(|place| !used.contains(place))
+        .ok_or_else(|| refuse("no port is free for the agent's way to the directors"))
+}
+
+fn build(
+    cloud: &Cloud,
+    scope: &Scope,
+    vm: &mut VmRecord,
+    request: &CreateVm,
+    properties: &VmProperties,
+) -> Result<(), LocalError> {
     let base = base_dir(cloud, vm);
     fs::create_dir_all(&base).map_err(LocalError::os("create", &base))?;
-    settings::write(&base, &vm.cid, vm.rung, request, &vm.links)?;
+    settings::write(&base, &vm.cid, vm.rung, request, (&vm.links, vm.proxy))?;
+    if vm.rung == Rung::Qemu {
+        rung::qemu::furnish(cloud, scope, vm, properties.ephemeral_disk_mib)?;
+    }
     power::up(cloud, vm, scope)?;
     vm.state = VmState::Running;
     cloud.store.put_vm(vm, Durability::Synced)

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use common::{Stage, context};
 use cpi_api::*;
-use cpi_local::{Rung, StemcellNames, build_debian_stemcell, build_host_stemcell};
+use cpi_local::{Rung, StemcellNames, build_host_stemcell};
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
 
@@ -100,16 +100,4 @@ async fn a_vm_has_the_root_of_its_stemcell_and_nothing_of_the_host() {
     stage.cpi.delete_vm(&context(1), &"vm-agent-2".into()).await.unwrap();
     stage.cpi.delete_stemcell(&context(1), &stemcell).await.unwrap();
     stage.close(2).await;
-}
-
-#[test]
-#[ignore = "takes a minute and a Debian mirror"]
-fn a_debian_stemcell_is_made() {
-    if Command::new("mmdebstrap").arg("--version").output().is_err() {
-        return println!("skipped: mmdebstrap is not installed");
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("debian.tgz");
-    build_debian_stemcell(&out, &StemcellNames::debian()).unwrap();
-    check_manifest(&unpack(&out), "directorate-tar");
 }

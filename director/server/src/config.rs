@@ -87,6 +87,8 @@ pub struct LocalCpi {
     pub isolation: String,
     /// Whether VMs with a network of their own reach what this machine reaches, and by which subnet.
     pub outbound: Option<Outbound>,
+    /// Whether machines by QEMU may have the processor's help.
+    pub kvm: bool,
     /// The agent's program.
     pub agent: PathBuf,
 }

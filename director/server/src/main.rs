@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -80,9 +80,16 @@ enum Command {
     BuildStemcell {
         /// The tarball to write.
         output: PathBuf,
-        /// A root file system of Debian 12 by mmdebstrap (takes a minute, needs its mirror), for jobs nobody trusts.
+        /// A Debian 12 with a kernel and our agent by mmdebstrap (takes minutes, needs its mirror): for machines by QEMU,
+        /// and for containers with jobs that nobody trusts.
         #[arg(long)]
         debian: bool,
+        /// The agent's program to put in; the one beside this program, if absent.
+        #[arg(long, requires = "debian")]
+        agent: Option<PathBuf>,
+        /// Debian packages for jobs and for compiling, instead of the usual ones.
+        #[arg(long, requires = "debian", value_delimiter = ',')]
+        tools: Option<Vec<String>>,
     },
     /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
     ReachVm {
@@ -144,7 +151,8 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::ProbeIsolation => {
             let scratch = tempfile::tempdir()?;
             let agent = std::env::current_exe()?.with_file_name("dagent");
-            for report in cpi_local::probe(&cpi_local::LocalOptions::new(scratch.path(), agent)) {
+            let options = cpi_local::LocalOptions::new(scratch.path(), agent);
+            for report in cpi_local::probe(&options).into_iter().chain([cpi_local::probe_qemu(&options)]) {
                 println!(
                     "{:<16} {:<4} {}",
                     report.rung.to_string(),
@@ -154,9 +162,9 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::BuildStemcell { output, debian } => {
+        Command::BuildStemcell { output, debian, agent, tools } => {
             match debian {
-                true => cpi_local::build_debian_stemcell(&output, &cpi_local::StemcellNames::debian())?,
+                true => build_debian_stemcell(&output, agent, tools)?,
                 false => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
             }
             println!("{}", output.display());
@@ -169,6 +177,19 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             Ok(carried.await??)
         }
     }
+}
+
+fn build_debian_stemcell(
+    output: &Path,
+    agent: Option<PathBuf>,
+    tools: Option<Vec<String>>,
+) -> anyhow::Result<()> {
+    let beside = || std::env::current_exe().map(|own| own.with_file_name("dagent"));
+    let mut stemcell = cpi_local::DebianStemcell::new(agent.map_or_else(beside, Ok)?);
+    if let Some(tools) = tools {
+        stemcell.tools = tools;
+    }
+    Ok(cpi_local::build_debian_stemcell(output, &stemcell)?)
 }
 
 /// The build that the proofs under failure make of this program can pass for an older version, for upgrades of a fleet.

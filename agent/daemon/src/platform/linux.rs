@@ -21,6 +21,12 @@ const VCAP: &str = "vcap";
 /// nobody learns why.
 const UNMOUNT_TRIES: u32 = 60;
 
+/// How long a disk may take to appear, as in BOSH's agent.
+const APPEARS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked for: nobody tells.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct LinuxPlatform {
@@ -92,6 +98,7 @@ impl Platform for LinuxPlatform {
                     .map_err(|errno| ActionError::file("mount", directory)(errno.into()))
             }
             DiskSource::Device(device) => {
+                appears(device).await?;
                 let device = partition_of(device);
                 let kind = match file_system_on(&device).await? {
                     Some(kind) => kind,
@@ -199,11 +206,19 @@ fn partition_of(device: &Path) -> PathBuf {
     if partition.exists() { partition } else { device.to_owned() }
 }
 
+/// Waits for a device: one that was attached just now may still be on its way.
+async fn appears(device: &Path) -> Result<(), ActionError> {
+    let there = async {
+        while !device.exists() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let missing = |_| ActionError::failed(format!("disk `{}` is not there", device.display()));
+    tokio::time::timeout(APPEARS_WITHIN, there).await.map_err(missing)
+}
+
 /// Returns the kind of file system on a device; `None` only when it is certain that there is none.
 async fn file_system_on(device: &Path) -> Result<Option<String>, ActionError> {
-    if !device.exists() {
-        return Err(ActionError::failed(format!("disk `{}` is not there", device.display())));
-    }
     let mut command = tokio::process::Command::new("blkid");
     command.args(["-p", "-o", "value", "-s", "TYPE"]).arg(device).kill_on_drop(true);
     let output = command.output().await.map_err(ActionError::file("look for a file system on", device))?;

@@ -7,12 +7,15 @@
 //! directord ── launch ─┬─ (ends at once; makes a session of its own)
 //!                      └─ supervise            where a VM is only processes: dagent and jobs are below it
 //!                      └─ shepherd ── init     where it has an inside: init is pid 1 there, dagent below it
+//!                      └─ keeper ── QEMU       where it is a machine: what runs there is its own
 //! ```
 //! Nothing here survives half-made: each helper waits for a line on its standard input before it does its deed, and
 //! ends if the line never comes, because whoever started it has died.
 
 mod agent;
 mod inside;
+mod keeper;
+mod proxy;
 mod relay;
 mod shepherd;
 mod spec;
@@ -23,7 +26,7 @@ use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 
-pub(crate) use spec::{AGENT_INSIDE, InsideSpec, LaunchSpec, Started, VCAP};
+pub(crate) use spec::{AGENT_INSIDE, InsideSpec, LaunchSpec, MachineSpec, Started, VCAP};
 
 use crate::error::{Chain, LocalError};
 use crate::process::ProcessId;
@@ -32,7 +35,7 @@ use crate::store::read_json;
 /// Exit code of a helper that was called the wrong way.
 const USAGE: u8 = 64;
 
-/// Runs a helper: `launch|supervise|shepherd|init SPEC` or `probe|probe-inside DIRECTORY`.
+/// Runs a helper: `launch|supervise|shepherd|init|keeper|machine SPEC` or `probe|probe-inside DIRECTORY`.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [role, spec_path] = args else {
         eprintln!("usage: local-vm ROLE SPEC (started by the local cloud, not by hand)");
@@ -45,6 +48,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Some("launch") => read_spec(path).and_then(|spec| launch(&spec, path)),
         Some("supervise") => read_spec(path).and_then(|spec| supervise(&spec)),
         Some("shepherd") => read_spec(path).and_then(|spec| shepherd::run(&spec, path)),
+        Some("keeper") => read_spec(path).and_then(|spec| keeper::run(&spec, path)),
+        Some("machine") => read_spec(path).and_then(|spec| keeper::become_machine(&spec)),
         Some("init") => read_spec(path).and_then(|spec| inside::run(&spec)),
         other => Err(HelperError::Role(other.unwrap_or_default().to_owned())),
     };

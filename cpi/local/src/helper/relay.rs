@@ -28,7 +28,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// Stack of a thread that copies bytes.
 const STACK_BYTES: usize = 128 * 1024;
 /// How long the far side may take to accept.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The relay of one VM.
 pub(super) struct Relay {
@@ -66,16 +66,9 @@ impl Relay {
         for listener in std::mem::take(&mut self.first) {
             carry_out(listener);
         }
-        for publish in &self.publish {
-            let place = SocketAddr::from((Ipv4Addr::LOCALHOST, publish.host_port));
+        for port in &self.publish {
             let Some(address) = self.address else { continue };
-            // The VM is as good without it: a taken port must not keep it from starting.
-            match TcpListener::bind(place) {
-                Ok(listener) => {
-                    carry_in(listener, self.inside.clone(), SocketAddr::from((address, publish.port)))
-                }
-                Err(error) => eprintln!("local-vm: port {} is not published: {error}", publish.host_port),
-            }
+            publish(port.host_port, &self.inside, SocketAddr::from((address, port.port)));
         }
         let follow = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || self.follow());
         follow.map(drop).map_err(LocalError::os("start a thread for", "the relay"))
@@ -119,6 +112,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
 }
 
+/// Offers a job's port at the host's loopback; `inside` is a network from which the job can be reached.
+pub(super) fn publish(host_port: u16, inside: &Arc<File>, job: SocketAddr) {
+    // The VM is as good without it: a taken port must not keep it from starting.
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, host_port)) {
+        Ok(listener) => carry_in(listener, inside.clone(), job),
+        Err(error) => eprintln!("local-vm: port {host_port} is not published: {error}"),
+    }
+}
+
 /// Carries what comes to a director's address in the VM to the same address on the host.
 fn carry_out(listener: TcpListener) {
     let Ok(address) = listener.local_addr() else { return };
@@ -131,7 +133,13 @@ fn carry_in(listener: TcpListener, inside: Arc<File>, job: SocketAddr) {
 }
 
 fn carry(listener: TcpListener, connect: impl Fn() -> io::Result<TcpStream> + Send + Sync + 'static) {
-    let (open, connect) = (Arc::new(AtomicUsize::new(0)), Arc::new(connect));
+    // A far side that refuses is a connection that closes: callers retry.
+    serve(listener, move |near| drop(connect().and_then(|far| join(&near, &far))));
+}
+
+/// Does something with each connection that comes, in a thread of its own.
+pub(super) fn serve(listener: TcpListener, deed: impl Fn(TcpStream) + Send + Sync + 'static) {
+    let (open, deed) = (Arc::new(AtomicUsize::new(0)), Arc::new(deed));
     let accept = move || {
         for near in listener.incoming() {
             let Ok(near) = near else {
@@ -142,13 +150,12 @@ fn carry(listener: TcpListener, connect: impl Fn() -> io::Result<TcpStream> + Se
             if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
                 continue;
             }
-            let (open, connect) = (open.clone(), connect.clone());
+            let (open, deed) = (open.clone(), deed.clone());
             open.fetch_add(1, Ordering::Relaxed);
             let place = Place(open);
             spawn(move || {
                 let _place = place;
-                // A far side that refuses is a connection that closes: callers retry.
-                let _ = connect().and_then(|far| join(&near, &far));
+                deed(near);
             });
         }
     };
@@ -171,7 +178,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) {
 }
 
 /// Copies both ways until both are done.
-fn join(near: &TcpStream, far: &TcpStream) -> io::Result<()> {
+pub(super) fn join(near: &TcpStream, far: &TcpStream) -> io::Result<()> {
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! What a helper is told, and what it tells.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,27 @@ pub(crate) struct LaunchSpec {
     pub console: PathBuf,
     /// The VM's own root, where it has one.
     pub inside: Option<InsideSpec>,
+    /// The VM as a machine with a kernel of its own; then the agent is not ours to start.
+    #[serde(default)]
+    pub machine: Option<MachineSpec>,
+}
+
+/// A machine: the program that runs it, and what its keeper does for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MachineSpec {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// Where the program works.
+    pub dir: PathBuf,
+    /// The network that all VMs are wired to.
+    pub lab: PathBuf,
+    /// Where its agent has connections to directors opened; in the lab.
+    pub proxy: SocketAddr,
+    /// The file with the directors' addresses.
+    pub endpoints: PathBuf,
+    pub publish: Vec<Publish>,
+    /// Where published ports lead.
+    pub address: IpAddr,
 }
 
 /// A VM's own root and surroundings.
@@ -50,10 +72,10 @@ pub(crate) struct InsideSpec {
     pub endpoints: PathBuf,
     pub publish: Vec<Publish>,
     /// The VM's first address: where published ports lead.
-    pub address: Option<std::net::IpAddr>,
+    pub address: Option<IpAddr>,
     /// Where programs in it ask for names; whoever the stemcell names, if absent.
     #[serde(default)]
-    pub resolver: Option<std::net::IpAddr>,
+    pub resolver: Option<IpAddr>,
 }
 
 /// A helper's first word: which processes hold the VM up now.
@@ -64,11 +86,26 @@ pub(crate) struct Started {
 }
 
 impl LaunchSpec {
+    /// Returns how to bring up a machine.
+    pub fn of_machine(helper_args: Vec<String>, console: PathBuf, machine: MachineSpec) -> Self {
+        Self {
+            helper_args,
+            agent: PathBuf::new(),
+            agent_args: Vec::new(),
+            agent_env: BTreeMap::new(),
+            agent_dir: PathBuf::new(),
+            console,
+            inside: None,
+            machine: Some(machine),
+        }
+    }
+
     /// Returns the role of the VM's supervisor.
     pub fn supervisor_role(&self) -> &'static str {
-        match self.inside {
-            Some(_) => "shepherd",
-            None => "supervise",
+        match (&self.machine, &self.inside) {
+            (Some(_), _) => "keeper",
+            (None, Some(_)) => "shepherd",
+            (None, None) => "supervise",
         }
     }
 }

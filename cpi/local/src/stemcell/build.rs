@@ -1,17 +1,18 @@
-//! Making stemcell archives: the one that costs nothing, and a real one.
+//! Making stemcell archives: what they look like, and the one that costs nothing. A real one is in [`super::debian`].
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::Command;
 
-use cpi_api::CpiErrorKind;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
-use super::{HOST_FORMAT, TAR_FORMAT};
+use super::HOST_FORMAT;
 use crate::error::LocalError;
+
+/// The time that all files in a stemcell are of, in Unix seconds.
+pub(super) const EPOCH: u64 = 1_700_000_000;
 
 /// What `stemcell.MF` calls a stemcell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,69 +42,72 @@ impl StemcellNames {
     }
 }
 
-/// Packages that jobs, our agent and operators who log in expect of a Debian stemcell.
-const DEBIAN_PACKAGES: &str =
-    "build-essential,iproute2,ca-certificates,procps,curl,rsync,psmisc,e2fsprogs,openssh-server,sudo";
-
-/// Every VM makes its own: what is in a stemcell, everybody has who has the stemcell.
-const NO_HOST_KEYS: &str = r#"--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*"#;
-
 /// Writes a stemcell archive to `out` whose VMs run on the host's own files. Takes milliseconds, needs no network.
 ///
 /// Not for jobs that are not trusted: they can read what everybody can read on the host, minus what is hidden.
 pub fn build_host_stemcell(out: &Path, names: &StemcellNames) -> Result<(), LocalError> {
-    let image = format!("{HOST_FORMAT}\n");
-    pack(out, names, HOST_FORMAT, image.as_bytes()).map_err(LocalError::os("write stemcell", out))
+    let mut image = tempfile::NamedTempFile::new().map_err(LocalError::os("make a scratch file for", out))?;
+    writeln!(image, "{HOST_FORMAT}").map_err(LocalError::os("write", image.path()))?;
+    let (formats, image) = (&[HOST_FORMAT], image.path());
+    let contents = Contents { names, formats, properties: "", packages: b"", image };
+    pack(out, &contents, Compression::fast()).map_err(LocalError::os("write stemcell", out))
 }
 
-/// Writes a stemcell archive to `out` with a small Debian, made by `mmdebstrap` from the mirror that apt is set to.
-/// Takes about a minute.
-pub fn build_debian_stemcell(out: &Path, names: &StemcellNames) -> Result<(), LocalError> {
-    let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", out))?;
-    let image = scratch.path().join("image.tar.gz");
-    let include = format!("--include={DEBIAN_PACKAGES}");
-    let output = Command::new("mmdebstrap")
-        .args(["--variant=minbase", &include, NO_HOST_KEYS, "bookworm"])
-        .arg(&image)
-        .output()
-        .map_err(LocalError::os("run", "mmdebstrap"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().last().unwrap_or_default();
-        return Err(LocalError::refused(CpiErrorKind::Other, format!("mmdebstrap failed: {last}")));
-    }
-    let image = fs::read(&image).map_err(LocalError::os("read", &image))?;
-    pack(out, names, TAR_FORMAT, &image).map_err(LocalError::os("write stemcell", out))
+/// What goes into an archive.
+pub(super) struct Contents<'a> {
+    pub names: &'a StemcellNames,
+    pub formats: &'a [&'a str],
+    /// Lines of `cloud_properties`, beside those that all have.
+    pub properties: &'a str,
+    /// What is installed, as `packages.txt` has it.
+    pub packages: &'a [u8],
+    pub image: &'a Path,
 }
 
-fn pack(out: &Path, names: &StemcellNames, format: &str, image: &[u8]) -> io::Result<()> {
-    let mut archive = tar::Builder::new(GzEncoder::new(File::create(out)?, Compression::fast()));
-    add(&mut archive, "stemcell.MF", manifest(names, format, image).as_bytes())?;
-    add(&mut archive, "packages.txt", b"")?;
-    add(&mut archive, "dev_tools_file_list.txt", b"")?;
-    add(&mut archive, "image", image)?;
+/// Writes an archive. An image that is compressed already is not compressed once more.
+pub(super) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression) -> io::Result<()> {
+    let mut archive = tar::Builder::new(GzEncoder::new(File::create(out)?, compression));
+    let mut image = File::open(contents.image)?;
+    let size = image.metadata()?.len();
+    let mut sha1 = Sha1::new();
+    io::copy(&mut image, &mut sha1)?;
+    let sha1: String = sha1.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let manifest = manifest(contents, &sha1);
+    add(&mut archive, "stemcell.MF", 0o644, manifest.len() as u64, manifest.as_bytes())?;
+    add(&mut archive, "packages.txt", 0o644, contents.packages.len() as u64, contents.packages)?;
+    add(&mut archive, "dev_tools_file_list.txt", 0o644, 0, io::empty())?;
+    add(&mut archive, "image", 0o644, size, File::open(contents.image)?)?;
     archive.into_inner()?.finish()?.sync_all()
 }
 
-fn manifest(names: &StemcellNames, format: &str, image: &[u8]) -> String {
-    let sha1: String = Sha1::digest(image).iter().map(|byte| format!("{byte:02x}")).collect();
-    let StemcellNames { name, version, operating_system } = names;
+fn manifest(contents: &Contents<'_>, sha1: &str) -> String {
+    let StemcellNames { name, version, operating_system } = contents.names;
+    let formats = contents.formats.join(", ");
     // Names are ours or an operator's plain words; quoting keeps a version like 1.0 a text.
     format!(
         "---\nname: {name:?}\nversion: {version:?}\nbosh_protocol: \"1\"\napi_version: 3\nsha1: {sha1}\n\
-         operating_system: {operating_system:?}\nstemcell_formats: [{format}]\nagent: directorate\ncloud_properties:\n  \
+         operating_system: {operating_system:?}\nstemcell_formats: [{formats}]\nagent: directorate\ncloud_properties:\n  \
          name: {name:?}\n  version: {version:?}\n  infrastructure: directorate-local\n  \
-         architecture: {}\n  os_type: linux\n",
-        std::env::consts::ARCH
+         architecture: {}\n  os_type: linux\n{}",
+        std::env::consts::ARCH,
+        contents.properties,
     )
 }
 
-fn add(archive: &mut tar::Builder<impl Write>, name: &str, content: &[u8]) -> io::Result<()> {
+/// Adds a file. Time and owner are fixed: the same stemcell is the same bytes.
+pub(super) fn add(
+    archive: &mut tar::Builder<impl Write>,
+    name: &str,
+    mode: u32,
+    size: u64,
+    content: impl Read,
+) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o644);
-    // A fixed time: the same stemcell is the same bytes.
-    header.set_mtime(1_700_000_000);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(EPOCH);
+    header.set_size(size);
     header.set_cksum();
     archive.append_data(&mut header, name, content)
 }

@@ -1,6 +1,7 @@
 //! Stemcells: what VMs have below their own files.
 
 mod build;
+mod debian;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -18,7 +19,8 @@ use crate::rung::Rung;
 use crate::scope::Scope;
 use crate::store::{Durability, write_json};
 
-pub use build::{StemcellNames, build_debian_stemcell, build_host_stemcell};
+pub use build::{StemcellNames, build_host_stemcell};
+pub use debian::{DebianStemcell, build_debian_stemcell};
 
 /// Format of stemcells whose image only says "the host's own files".
 pub(crate) const HOST_FORMAT: &str = "directorate-host";

@@ -67,6 +67,7 @@ impl Clouds {
             }
             config::Cpi::Local(local) => {
                 let mut options = LocalOptions::new(&local.root, &local.agent);
+                options.kvm = local.kvm;
                 options.isolation = isolation(&local.isolation)
                     .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
                 options.hidden = vec![config.data_dir.clone()];
@@ -124,11 +125,13 @@ async fn announce(cloud: LocalCpi, log: RaftLog) {
 
 /// Returns an isolation by its name, or what names there are.
 pub fn isolation(name: &str) -> Result<Isolation, String> {
-    let rungs = [Rung::Namespaces, Rung::UserNamespaces, Rung::Chroot, Rung::Process];
-    let rung = rungs.into_iter().find(|rung| rung.name() == name).map(Isolation::Exactly);
+    let rungs = Rung::BEST_FIRST.into_iter().chain([Rung::Qemu]).collect::<Vec<_>>();
+    let rung = rungs.iter().find(|rung| rung.name() == name).copied().map(Isolation::Exactly);
     match name {
         "auto" => Ok(Isolation::Auto),
-        _ => rung.ok_or_else(|| format!("`auto`, `{}`", rungs.map(Rung::name).join("`, `"))),
+        _ => rung.ok_or_else(|| {
+            format!("`auto`, `{}`", rungs.iter().map(|rung| rung.name()).collect::<Vec<_>>().join("`, `"))
+        }),
     }
 }
 

@@ -316,7 +316,7 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
     });
     let local = local.map(|mut local| {
         let (root, isolation, agent) = (local.needed("root"), local.text("isolation"), local.text("agent"));
-        let isolation = isolation.unwrap_or_else(|| "auto".into());
+        let (isolation, kvm) = (isolation.unwrap_or_else(|| "auto".into()), local.flag("kvm", true));
         if let Err(wanted) = crate::clouds::isolation(&isolation) {
             local.complain("isolation", &isolation, &wanted);
         }
@@ -330,6 +330,7 @@ fn cpi(section: Option<Section>, base: &Path) -> Option<Cpi> {
             root: base.join(root),
             isolation,
             outbound,
+            kvm,
             agent: agent.map_or_else(agent_beside_us, |path| base.join(path)),
         })
     });

@@ -1,0 +1,57 @@
+//! A Debian stemcell, which takes minutes to make: kept below `target` for later runs.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use cpi_local::DebianStemcell;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::programs;
+
+/// What `hello` is compiled with.
+const TOOLS: [&str; 2] = ["gcc", "libc6-dev"];
+
+/// Puts another agent into a stemcell: what was kept has one of an earlier build. Arguments: stemcell, agent, folder, result.
+const WITH_AGENT: &str = r#"set -euo pipefail
+mkdir -p "$3/stemcell" "$3/root/var/vcap/bosh/bin"
+tar -xzf "$1" -C "$3/stemcell"
+cd "$3"
+gzip -dc stemcell/image > root.tar
+install -m 0755 "$2" root/var/vcap/bosh/bin/dagent
+tar -rf root.tar --owner=0 --group=0 -C root ./var/vcap/bosh/bin/dagent
+gzip -1c root.tar > stemcell/image
+rm root.tar
+sum=$(sha1sum < stemcell/image)
+sed -i "s/^sha1: .*/sha1: ${sum%% *}/" stemcell/stemcell.MF
+tar -cf "$4" -C stemcell stemcell.MF packages.txt dev_tools_file_list.txt image
+rm -r stemcell
+"#;
+
+/// Returns a stemcell with our agent in `folder`. `kept` is where a Debian is kept between runs.
+pub fn stemcell(kept: &Path, folder: &Path) -> Result<PathBuf> {
+    let debian = kept_debian(kept)?;
+    let (scratch, out) = (folder.join("debian"), folder.join("debian.tgz"));
+    let made = Command::new("bash")
+        .args(["-c", WITH_AGENT, "with-agent"])
+        .args([&debian, &programs::dagent(), &scratch, &out])
+        .output()
+        .context("run bash")?;
+    ensure!(made.status.success(), "no agent was put in: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(out)
+}
+
+fn kept_debian(kept: &Path) -> Result<PathBuf> {
+    let _lock = Flock::lock(File::create(kept.join("debian.lock"))?, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .context("wait for whoever makes it")?;
+    let (made, half) = (kept.join("debian.tgz"), kept.join("debian.tgz.half"));
+    if !made.exists() {
+        let tools = TOOLS.map(str::to_owned).to_vec();
+        let stemcell = DebianStemcell { tools, ..DebianStemcell::new(programs::dagent()) };
+        cpi_local::build_debian_stemcell(&half, &stemcell)?;
+        fs::rename(half, &made)?;
+    }
+    Ok(made)
+}
