@@ -93,7 +93,10 @@ fn arguments(
     arguments.extend(["-blockdev".into(), base.to_string(), "-blockdev".into(), own.to_string()]);
     arguments.extend(["-kernel".into(), boot.kernel.display().to_string()]);
     arguments.extend(["-initrd".into(), boot.initrd.display().to_string()]);
-    let line = format!("console=ttyS0 net.ifnames=0 panic=-1 modprobe.blacklist=kvm_amd,kvm_intel systemd.hostname={}", vm.agent);
+    let line = format!(
+        "console=ttyS0 net.ifnames=0 panic=-1 modprobe.blacklist=kvm_amd,kvm_intel systemd.hostname={}",
+        vm.agent
+    );
     arguments.extend(["-append".into(), line, "-name".into(), vm.cid.to_string().replace(',', ",,")]);
     arguments
 }
