@@ -94,6 +94,7 @@ fn settings(cid: &VmCid, request: &CreateVm) -> AgentSettings {
         path_rewrite: false,
         resolver: Some(RESOLVER),
         keeps_ssh_server: true,
+        director_proxy: None,
     }
 }
 

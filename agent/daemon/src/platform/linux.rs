@@ -302,6 +302,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_disk_that_is_on_its_way_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("vdb");
+        let comes = async { std::fs::write(&device, "").unwrap() };
+        let (found, ()) = tokio::join!(appears(&device), comes);
+        found.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_device_is_formatted_once() {
         let dir = tempfile::tempdir().unwrap();
         let (image, at) = (dir.path().join("image"), dir.path().join("store"));

@@ -4,8 +4,8 @@
 //! whole document. What was found last is kept below the base directory: clouds take their metadata away, and machines are
 //! restarted without them.
 //!
-//! Deliberately *not* here: what the document asks of the machine itself (networks, partitions, passwords). The image sees to
-//! these, or the cloud.
+//! Deliberately *not* here: what the document asks of the machine itself (partitions, passwords). The image sees to these, or the
+//! cloud; to networks, too, unless it leaves them to us ([`crate::configure_networks`]).
 //!
 //! Read next: [`Sources`], then [`read`].
 
