@@ -139,6 +139,10 @@ story! {
         assert_eq!(world.call(short.clone()).await, away);
         assert_eq!(world.book.stage(&world.deed("later")), None);
         world.server.kill();
+        // What is sent before the end of the connection is noticed may have arrived, and is not struck out.
+        let look = Request { timeout: Duration::from_millis(200), ..request("look", Method::Ping) };
+        let noticed = async { while world.call(look.clone()).await != away {} };
+        tokio::time::timeout(PATIENCE, noticed).await.expect("the end of the connection is noticed");
         assert_eq!(world.call(short).await, away);
         assert_eq!(world.book.stage(&world.deed("later")), None);
         // The same request, once both are there again.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster, Ground};
 use chaos_tests::forge;
+use chaos_tests::lab::{self, Lab};
 use chaos_tests::needs::{self, Need};
 use chaos_tests::processes::cpu_of_tree;
-use chaos_tests::workload::{Hello, Net, upload_hello};
+use chaos_tests::workload::{Hello, Net, cloud_config, upload_hello, write_file};
 use cpi_sim::Knobs;
 
 use crate::table::{Table, shown};
@@ -16,6 +17,9 @@ use crate::{calls, folder};
 
 /// Instances of a deploy, and how many are made at once.
 const INSTANCES: usize = 10;
+
+/// What the manifest asks for if nobody changes it.
+const HOST_SYSTEM: &str = "os: directorate-host, version: '1.0'";
 
 /// The bound on one deploy.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -27,6 +31,10 @@ pub enum Substrate {
     Process,
     /// Containers.
     Namespaces,
+    /// Containers at a Docker daemon.
+    Docker,
+    /// Machines by QEMU.
+    Machines,
     /// Nothing: VMs are simulated.
     Sim,
     /// The same behind an executable, as BOSH's CPIs are.
@@ -36,15 +44,39 @@ pub enum Substrate {
 }
 
 impl Substrate {
-    const ALL: [Self; 5] = [Self::Process, Self::Namespaces, Self::Sim, Self::Program, Self::SimBosh];
+    const ALL: [Self; 7] = [
+        Self::Process,
+        Self::Namespaces,
+        Self::Docker,
+        Self::Machines,
+        Self::Sim,
+        Self::Program,
+        Self::SimBosh,
+    ];
 
     /// Returns whether this machine has what it needs; prints what is missing.
     fn is_possible(self) -> bool {
         match self {
             Self::Process => needs::met(&[Need::Gcc]),
             Self::Namespaces => needs::met(&[Need::Gcc]) && needs::namespaces(),
+            Self::Docker => needs::met(&[Need::Gcc]) && needs::docker(),
+            Self::Machines => needs::met(&[Need::Mmdebstrap]) && needs::machines(),
             Self::Sim | Self::Program => true,
             Self::SimBosh => needs::met(&[Need::Nats]),
+        }
+    }
+
+    /// Returns how many instances a deploy has. Machines take minutes to boot where there is no KVM.
+    fn instances(self) -> usize {
+        if self == Self::Machines { 2 } else { INSTANCES }
+    }
+
+    /// Returns the operating system of the stemcell that the deployment asks for.
+    fn system(self) -> &'static str {
+        match self {
+            Self::SimBosh => "os: toronto-os, version: '1'",
+            Self::Machines => "os: debian-bookworm, version: '1.0'",
+            _ => HOST_SYSTEM,
         }
     }
 
@@ -53,6 +85,8 @@ impl Substrate {
         match self {
             Self::Process => CloudKind::Process,
             Self::Namespaces => CloudKind::Namespaces,
+            Self::Docker => CloudKind::Docker,
+            Self::Machines => CloudKind::Qemu,
             Self::Sim | Self::SimBosh => CloudKind::Sim { seed, knobs },
             Self::Program => CloudKind::Program { seed, knobs, options: "" },
         }
@@ -64,6 +98,8 @@ impl fmt::Display for Substrate {
         f.write_str(match self {
             Self::Process => "processes",
             Self::Namespaces => "containers",
+            Self::Docker => "Docker",
+            Self::Machines => "machines by QEMU",
             Self::Sim => "simulated",
             Self::Program => "simulated, behind an executable",
             Self::SimBosh => "simulated, with BOSH's agent over NATS",
@@ -82,50 +118,73 @@ pub async fn measure(table: &mut Table) -> Result<()> {
             // The cloud of the fourth is the third's.
             calls::measure(substrate, table).await?;
         }
-        deploys(substrate, table).await?;
+        let lines = match substrate {
+            // In a network of its own, where the daemon may do with packets what it likes, and on a thread of its own.
+            Substrate::Docker => {
+                tokio::task::block_in_place(|| lab::inside(|lab| deploys(substrate, Some(lab))))?
+            }
+            _ => deploys(substrate, None).await?,
+        };
+        for (name, value) in lines {
+            table.line(name, value);
+        }
     }
     Ok(())
 }
 
-/// Deploys twice: the second deploy finds its packages compiled, and each of its instances costs one VM and no more.
-async fn deploys(substrate: Substrate, table: &mut Table) -> Result<()> {
+/// Deploys twice: the second deploy finds its packages compiled, and each of its instances costs one VM and no more. Returns
+/// lines for the table.
+async fn deploys(substrate: Substrate, lab: Option<Lab>) -> Result<Vec<(String, String)>> {
     let has_bus = substrate == Substrate::SimBosh;
-    let ground = Ground { has_bus, folder: Some(folder()?), ..Ground::new(3, substrate.cloud()) };
+    let ground = Ground { has_bus, lab, folder: Some(folder()?), ..Ground::new(3, substrate.cloud()) };
     let cluster = Cluster::start_on(ground).await?;
+    upload(substrate, &cluster).await?;
+    let (mut lines, instances) = (Vec::new(), substrate.instances());
+    for what in ["with compilation", "compiled before"] {
+        let (time, cpu) = deploy(substrate, &cluster).await?;
+        let per_instance = cpu / u32::try_from(instances)?;
+        let value = format!("{}; CPU of the directors {} per instance", shown(time), shown(per_instance));
+        lines.push((format!("{substrate}: deploy of {instances}, {what}"), value));
+        cluster.operate(&["-d", "hello", "delete-deployment"]).await?;
+    }
+    cluster.finish().await?;
+    Ok(lines)
+}
+
+async fn upload(substrate: Substrate, cluster: &Cluster) -> Result<()> {
     let net = match substrate {
         Substrate::Process => Net::Loopback(cluster.loopback_net()),
         _ => Net::Simulated,
     };
-    upload_hello(&cluster, net).await?;
-    if has_bus {
-        let stemcell = forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?;
-        cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
-    }
-    for what in ["with compilation", "compiled before"] {
-        let (time, cpu) = deploy(&cluster, has_bus).await?;
-        let per_vm = cpu / INSTANCES as u32;
-        let value = format!("{}; CPU of the directors {} per instance", shown(time), shown(per_vm));
-        table.line(format!("{substrate}: deploy of {INSTANCES}, {what}"), value);
-        cluster.operate(&["-d", "hello", "delete-deployment"]).await?;
-    }
-    cluster.finish().await
+    upload_hello(cluster, net).await?;
+    let stemcell = match substrate {
+        Substrate::SimBosh => forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?,
+        Substrate::Machines => {
+            let compilation = "{name: compilation, cloud_properties: {isolation: namespaces}}";
+            let config = cloud_config(net).replace("{name: compilation}", compilation);
+            let file = write_file(cluster, "with-machines.yml", &config)?;
+            cluster.operate(&["update-cloud-config", &file]).await?;
+            calls::debian_stemcell(cluster.folder())?
+        }
+        _ => return Ok(()),
+    };
+    cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
+    Ok(())
 }
 
 /// Returns how long a deploy took, and the CPU time of all replicas meanwhile, with what they start: the guards of CPIs,
 /// these CPIs, and Ruby.
-async fn deploy(cluster: &Cluster, has_bus: bool) -> Result<(Duration, Duration)> {
-    let hello = Hello { instances: INSTANCES, max_in_flight: INSTANCES, ..Hello::default() };
-    let mut manifest = hello.manifest();
-    if has_bus {
-        manifest = manifest.replace("os: directorate-host, version: '1.0'", "os: toronto-os, version: '1'");
-    }
+async fn deploy(substrate: Substrate, cluster: &Cluster) -> Result<(Duration, Duration)> {
+    let instances = substrate.instances();
+    let hello = Hello { instances, max_in_flight: instances, watch_ms: 300_000, ..Hello::default() };
+    let manifest = hello.manifest().replace(HOST_SYSTEM, substrate.system());
     let client = cluster.client()?;
     let (begun, before) = (Instant::now(), cpu(cluster)?);
     let task = client.deploy(&manifest, &dctl::client::request_id()).await?;
     client.done(task, LIMIT).await?;
     let (time, after) = (begun.elapsed(), cpu(cluster)?);
     let made = client.instances(&hello.name).await?.len();
-    ensure!(made == INSTANCES, "{made} instances instead of {INSTANCES}");
+    ensure!(made == instances, "{made} instances instead of {instances}");
     Ok((time, after.saturating_sub(before)))
 }
 
