@@ -30,8 +30,8 @@ fn the_commands_are_these() {
         variables variable deployed-variable certificates link-providers link-consumers links create-link delete-link link-address
         orphaned-vms disks orphan-disk attach-disk delete-vm delete-disk dynamic-disks create-dynamic-disk attach-dynamic-disk provide-dynamic-disk
         detach-dynamic-disk delete-dynamic-disk networks delete-network managed-networks snapshots take-snapshot delete-snapshot delete-snapshots cloud-check
-        resurrect clean-up tasks task cancel-task events locks health leaks watch
-        completions
+        resurrect clean-up tasks task cancel-task events locks health cpi leaks
+        watch completions
     "#]]
     .assert_eq(&names.chunks(10).map(|line| line.join(" ") + "\n").collect::<String>());
 }
