@@ -72,7 +72,9 @@ fn tiny() -> Result<PathBuf, String> {
         let time = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
         time(a).and_then(|a| Ok(a < time(b)?)).unwrap_or(true)
     };
-    if is_older(&made, &debian) {
+    // The first program in it is part of this one.
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    if is_older(&made, &debian) || is_older(&made, &this) {
         write_tiny(&debian, &made).map_err(|error| error.to_string())?;
     }
     Ok(made)
