@@ -86,8 +86,7 @@ fn neither_an_older_leader_nor_a_task_that_has_ended_offers_anything() {
     let stale =
         Command::CertificateOffer { task, epoch: Epoch(0), step, agent, certificate: certificate("02") };
     expect!["refused: epoch 0 is over: the current one is 1"].assert_eq(&world.say(stale));
-    expect!["refused: there is no agent 'a9'"]
-        .assert_eq(&world.say(certificate_offer(task, step, "a9", "02")));
+    expect!["refused: no such agent: a9"].assert_eq(&world.say(certificate_offer(task, step, "a9", "02")));
     world.must(Command::TaskFinish { task, epoch: EPOCH, end: TaskEnd::Done(None) });
     expect!["refused: task 1 is done"].assert_eq(&world.say(certificate_offer(task, step, "a1", "02")));
 }
