@@ -139,7 +139,7 @@ pub fn debian_stemcell(folder: &Path) -> Result<PathBuf> {
 
 /// Takes the image out of a stemcell.
 fn image_of(stemcell: &Path, out: &Path) -> Result<()> {
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(stemcell)?));
+    let mut archive = tar::Archive::new(File::open(stemcell)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
         if entry.path()?.ends_with("image") {
