@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test file uses its part of this")]
 
 pub mod aim;
+pub mod artifacts;
 pub mod dynamic_disks;
 pub mod networks;
 
@@ -15,9 +16,7 @@ use model::plan::{
     Change, DeploymentRecord, Fate, Needs, OnFailure, Phase, Plan, Reservation, Stage, Step, Target, Unit,
     Wave,
 };
-use model::release::*;
-use model::stemcell::StemcellRecord;
-use model::step::{Action, PackageRefKey, StepOutcome, VmRole};
+use model::step::{Action, StepOutcome, VmRole};
 use model::task::{DeployOptions, OutputKind, TaskError, TaskKind};
 use model::*;
 use serde_json::{Value, json};
@@ -26,6 +25,8 @@ use state::command::*;
 use state::kv::MemoryKv;
 use state::records::{BusCertificate, Event, FleetSecrets, JoinToken, Member, Sealed, User, UserToken};
 
+#[allow(unused_imports, reason = "every test file uses its part of this")]
+pub use artifacts::{compiled, package_key, release, stemcell, stemcell_record};
 #[allow(unused_imports, reason = "every test file uses its part of this")]
 pub use dynamic_disks::{dynamic_deed, dynamic_disk, dynamic_make};
 #[allow(unused_imports, reason = "every test file uses its part of this")]
@@ -218,54 +219,6 @@ pub fn deploy() -> TaskKind {
 
 pub fn queue(kind: TaskKind, locks: Vec<LockName>) -> Command {
     Command::TaskQueue { kind, deployment: Some("web".into()), context_id: "ctx".into(), locks }
-}
-
-pub fn release(name: &str, version: &str) -> ReleaseVersion {
-    ReleaseVersion {
-        release: ReleaseRef { name: name.into(), version: version.into() },
-        commit_hash: "abc".into(),
-        uncommitted_changes: false,
-        jobs: Vec::new(),
-        packages: Vec::new(),
-        uploaded_at: Timestamp(START),
-    }
-}
-
-pub fn stemcell(version: &str) -> StemcellRef {
-    StemcellRef {
-        name: "ubuntu".into(),
-        os: "ubuntu".into(),
-        version: version.into(),
-        cpi: "".into(),
-        cid: "sc-1".into(),
-        api_version: 3,
-        agent: None,
-    }
-}
-
-pub fn stemcell_record(version: &str, digest: &str) -> StemcellRecord {
-    StemcellRecord {
-        stemcell: stemcell(version),
-        digest: digest.into(),
-        cloud_properties: json!({ "disk": 3 }),
-        formats: vec!["raw".into()],
-        uploaded_at: Timestamp(START),
-        retired: false,
-    }
-}
-
-pub fn package_key(name: &str, stemcell: &str, dependencies: &str) -> PackageRefKey {
-    PackageRefKey {
-        name: name.into(),
-        fingerprint: "fp".into(),
-        os: "ubuntu".into(),
-        stemcell_version: stemcell.into(),
-        dependency_key: dependencies.into(),
-    }
-}
-
-pub fn compiled(key: PackageRefKey) -> CompiledPackage {
-    CompiledPackage { key, build: 0, blob: "b1".into(), digest: "sha1".into(), size_bytes: 10 }
 }
 
 pub fn network(ip: Option<&str>) -> NetworkSettings {
