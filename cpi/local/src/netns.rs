@@ -112,7 +112,7 @@ pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Res
     Ok(())
 }
 
-fn lab_path(cloud: &Cloud) -> PathBuf {
+pub(crate) fn lab_path(cloud: &Cloud) -> PathBuf {
     cloud.store.root().join("lab.net")
 }
 

@@ -15,12 +15,13 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::netlink::Netlink;
-use crate::netns::within;
+use crate::netns::{lab_path, within};
 
 /// The lab's end of the cable.
 const UPLINK: &str = "up0";
@@ -52,7 +53,8 @@ impl FromStr for Outbound {
     }
 }
 
-/// Lays the cable from the lab to the host, unless it is there. The caller holds the lab's lock.
+/// Lays the cable from the lab to the host, unless it is there. All of it is said again for each VM: whoever flushes the host's
+/// tables of packets has the way out back with the next one. The caller holds the lab's lock.
 pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
     let Some(outbound) = cloud.options.outbound else { return Ok(()) };
     let name = host_end(cloud);
@@ -67,7 +69,7 @@ pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
         netlink.address(UPLINK, IpAddr::V4(outbound.lab), PREFIX_BITS)?;
         netlink.link_up(UPLINK)
     });
-    laid.map_err(LocalError::os("lay a cable out of", lab_name(cloud)))?;
+    laid.map_err(LocalError::os("lay a cable out of", lab_path(cloud)))?;
     let joined = || {
         let netlink = Netlink::open()?;
         forward()?;
@@ -77,15 +79,15 @@ pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
     };
     joined().map_err(LocalError::os("give the host an end of the cable", &name))?;
     let routed = within(lab, || Netlink::open()?.default_route(UPLINK, IpAddr::V4(outbound.host)));
-    routed.map_err(LocalError::os("route out of", lab_name(cloud)))
+    routed.map_err(LocalError::os("route out of", lab_path(cloud)))
 }
 
-/// Takes away what the host has of it. Idempotent.
+/// Takes away what the host has of it, also what was laid before somebody took the option back. Idempotent.
 pub(crate) fn close(cloud: &Cloud) -> Result<(), LocalError> {
-    if cloud.options.outbound.is_none() {
+    let name = host_end(cloud);
+    if cloud.options.outbound.is_none() && if_nametoindex(name.as_str()).is_err() {
         return Ok(());
     }
-    let name = host_end(cloud);
     // Not left to the end of the lab, which comes when the kernel gets round to it: the next lab's cable has the same name.
     let cut = Netlink::open().and_then(|netlink| netlink.remove_link(&name));
     cut.map_err(LocalError::os("remove the cable", &name))?;
@@ -99,10 +101,6 @@ fn host_end(cloud: &Cloud) -> String {
     let digest = Sha256::digest(cloud.store.root().as_os_str().as_encoded_bytes());
     let short: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     format!("dlab-{short}")
-}
-
-fn lab_name(cloud: &Cloud) -> PathBuf {
-    cloud.store.root().join("lab.net")
 }
 
 /// Returns what makes packets look as if they came from this end: in the lab those that leave by the cable, on the host those
