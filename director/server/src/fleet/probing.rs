@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proto::peer::v1 as pb;
+use proto::v1::CloudProbe;
 use state::State;
 use state::log::CommandLog as _;
 use state::records::Member;
@@ -16,7 +17,7 @@ const WITHIN: Duration = Duration::from_secs(25);
 
 impl Membership {
     /// Has every member try its clouds, side by side; one that does not answer in time is none.
-    pub async fn probe_clouds(&self) -> Vec<(Member, Option<Vec<pb::OwnCloudProbe>>)> {
+    pub async fn probe_clouds(&self) -> Vec<(Member, Option<Vec<CloudProbe>>)> {
         let members = {
             let view = self.log.view();
             State::new(&*view).members()
@@ -34,12 +35,12 @@ impl Membership {
     }
 
     /// Tries this replica's clouds.
-    pub async fn probe_own_clouds(&self) -> Vec<pb::OwnCloudProbe> {
+    pub async fn probe_own_clouds(&self) -> Vec<CloudProbe> {
         self.prober.probe().await.into_iter().map(message).collect()
     }
 }
 
-fn message(probe: Probe) -> pb::OwnCloudProbe {
+fn message(probe: Probe) -> CloudProbe {
     let Probe { cpi, kind, way, works, is_used, why } = probe;
-    pb::OwnCloudProbe { cpi: cpi.to_string(), kind: kind.into(), way, works, is_used, why }
+    CloudProbe { cpi: cpi.to_string(), kind: kind.into(), way, works, is_used, why }
 }

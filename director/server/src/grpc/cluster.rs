@@ -9,7 +9,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::{Stream, StreamExt as _};
 use model::{NodeId, Timestamp, UserName};
 use owned_tasks::OnExit;
-use proto::peer::v1::OwnCloudProbe;
 use proto::v1 as pb;
 use proto::v1::cluster_server::Cluster;
 use ring::digest::{SHA256, digest};
@@ -121,16 +120,7 @@ impl Cluster for Door {
         self.service.may_change_fleet(&caller).map_err(status)?;
         let replicas = self.membership.probe_clouds().await.into_iter().map(|(member, probes)| {
             let (answered, probes) = (probes.is_some(), probes.unwrap_or_default());
-            let probes = probes.into_iter().map(|probe| {
-                let OwnCloudProbe { cpi, kind, way, works, is_used, why } = probe;
-                pb::CloudProbe { cpi, kind, way, works, is_used, why }
-            });
-            pb::ReplicaClouds {
-                node_id: member.node.0,
-                name: member.name,
-                answered,
-                probes: probes.collect(),
-            }
+            pb::ReplicaClouds { node_id: member.node.0, name: member.name, answered, probes }
         });
         Ok(Response::new(pb::ProbeCloudsResponse { replicas: replicas.collect() }))
     }
