@@ -48,7 +48,7 @@ use cloud::Cloud;
 pub use error::LocalError;
 pub use outbound::Outbound;
 pub use reach::reach_vm;
-pub use rung::{Isolation, Rung, RungReport, probe, probe_qemu};
+pub use rung::{Isolation, Rung, RungReport, probe};
 use scope::Scope;
 pub use stemcell::{DebianStemcell, StemcellNames, build_debian_stemcell, build_host_stemcell};
 

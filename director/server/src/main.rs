@@ -152,7 +152,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             let scratch = tempfile::tempdir()?;
             let agent = std::env::current_exe()?.with_file_name("dagent");
             let options = cpi_local::LocalOptions::new(scratch.path(), agent);
-            for report in cpi_local::probe(&options).into_iter().chain([cpi_local::probe_qemu(&options)]) {
+            for report in cpi_local::probe(&options) {
                 println!(
                     "{:<16} {:<4} {}",
                     report.rung.to_string(),

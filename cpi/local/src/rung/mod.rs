@@ -67,22 +67,31 @@ pub struct RungReport {
     pub why: String,
 }
 
-/// Tries each rung once in a scratch directory below `options.root`, best first; never asks for names of capabilities.
-/// Takes some milliseconds, and blocks.
+/// Tries each way once in a scratch directory below `options.root`; never asks for names of capabilities. Takes some
+/// milliseconds, and blocks.
 pub fn probe(options: &LocalOptions) -> Vec<RungReport> {
     // If it can't be made, each rung says so in its own report.
     let _ = std::fs::create_dir_all(&options.root);
-    Rung::BEST_FIRST.iter().map(|rung| rung.try_once(options)).collect()
+    Rung::ALL.iter().map(|rung| rung.try_once(options)).collect()
 }
 
-/// Tries whether machines can be made by QEMU; see [`probe`].
-pub fn probe_qemu(options: &LocalOptions) -> RungReport {
-    let _ = std::fs::create_dir_all(&options.root);
-    Rung::Qemu.try_once(options)
+impl Isolation {
+    /// Returns the rung that this stands on where a probe has found `reports`, or would if it worked.
+    pub fn stands_on(self, reports: &[RungReport]) -> Option<Rung> {
+        let works = |rung: &Rung| reports.iter().any(|report| report.rung == *rung && report.ok);
+        match self {
+            Self::Exactly(rung) => Some(rung),
+            Self::Auto => Rung::BEST_FIRST.into_iter().find(works).or(Rung::BEST_FIRST.first().copied()),
+        }
+    }
 }
 
 impl Rung {
-    /// The ladder, from the top.
+    /// Every way to make a VM.
+    pub const ALL: [Self; 5] =
+        [Self::Namespaces, Self::UserNamespaces, Self::Chroot, Self::Process, Self::Qemu];
+
+    /// The ladder, from the top: what is tried where nobody chooses.
     pub const BEST_FIRST: [Self; 4] = [Self::Namespaces, Self::UserNamespaces, Self::Chroot, Self::Process];
 
     /// Tries this rung once.

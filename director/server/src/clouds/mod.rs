@@ -3,6 +3,7 @@
 mod external;
 pub mod probe;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,12 +67,7 @@ impl Clouds {
                 Ok(Self { default: Standard::BuiltIn(Arc::new(cloud)), external, local: None })
             }
             config::Cpi::Local(local) => {
-                let mut options = LocalOptions::new(&local.root, &local.agent);
-                options.kvm = local.kvm;
-                options.isolation = isolation(&local.isolation)
-                    .map_err(|wanted| anyhow::anyhow!("cpi.local.isolation should be {wanted}"))?;
-                options.hidden = vec![config.data_dir.clone()];
-                options.outbound = local.outbound;
+                let options = local_options(local, &config.data_dir).map_err(anyhow::Error::msg)?;
                 // Probing makes and unmakes a container: off the threads that serve everybody.
                 let opened = tokio::task::spawn_blocking(move || LocalCpi::open(options)).await?;
                 let cloud =
@@ -123,15 +119,24 @@ async fn announce(cloud: LocalCpi, log: RaftLog) {
     }
 }
 
+/// Returns what a configuration says of the local cloud, for a replica with its data in `data_dir`.
+fn local_options(local: &config::LocalCpi, data_dir: &Path) -> Result<LocalOptions, String> {
+    let isolation = isolation(&local.isolation);
+    Ok(LocalOptions {
+        isolation: isolation.map_err(|wanted| format!("cpi.local.isolation should be {wanted}"))?,
+        hidden: vec![data_dir.to_owned()],
+        kvm: local.kvm,
+        outbound: local.outbound,
+        ..LocalOptions::new(&local.root, &local.agent)
+    })
+}
+
 /// Returns an isolation by its name, or what names there are.
 pub fn isolation(name: &str) -> Result<Isolation, String> {
-    let rungs = Rung::BEST_FIRST.into_iter().chain([Rung::Qemu]).collect::<Vec<_>>();
-    let rung = rungs.iter().find(|rung| rung.name() == name).copied().map(Isolation::Exactly);
+    let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name).map(Isolation::Exactly);
     match name {
         "auto" => Ok(Isolation::Auto),
-        _ => rung.ok_or_else(|| {
-            format!("`auto`, `{}`", rungs.iter().map(|rung| rung.name()).collect::<Vec<_>>().join("`, `"))
-        }),
+        _ => rung.ok_or_else(|| format!("`auto`, `{}`", Rung::ALL.map(Rung::name).join("`, `"))),
     }
 }
 

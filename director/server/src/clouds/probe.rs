@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpi_api::{Cpi, CpiInfo};
-use cpi_local::{Isolation, LocalOptions, RungReport};
+use cpi_local::{Isolation, RungReport};
 use cpi_sim::SimCpi;
 use executor::ports::Vault;
 use model::CpiName;
@@ -16,7 +16,7 @@ use serde_json::Map;
 use state::log::CommandLog;
 
 use super::external::External;
-use super::isolation;
+use super::local_options;
 use crate::config;
 
 /// How long a cloud may take to say what it is.
@@ -98,11 +98,13 @@ impl Prober {
 
     async fn probe_local(&self, local: &config::LocalCpi) -> Vec<Probe> {
         let kind = self.default.name();
-        let mut options = LocalOptions::new(&local.root, &local.agent);
-        options.hidden = vec![self.data_dir.clone()];
+        let options = match local_options(local, &self.data_dir) {
+            Ok(options) => options,
+            Err(why) => return vec![failed(CpiName::default(), kind, why)],
+        };
+        let wanted = options.isolation;
         // A container is made and unmade: off the threads that serve everybody.
         let tried = tokio::task::spawn_blocking(move || cpi_local::probe(&options)).await;
-        let wanted = isolation(&local.isolation).unwrap_or_default();
         match tried {
             Ok(reports) => of_rungs(kind, wanted, reports),
             Err(error) => vec![failed(CpiName::default(), kind, error.to_string())],
@@ -122,12 +124,7 @@ async fn probe_docker(docker: &config::DockerCpi) -> Probe {
 
 /// Turns what was found of each rung into rows. One is in use: the wanted one, or the best that works.
 fn of_rungs(kind: &'static str, wanted: Isolation, reports: Vec<RungReport>) -> Vec<Probe> {
-    let used = match wanted {
-        Isolation::Exactly(rung) => Some(rung),
-        Isolation::Auto => {
-            reports.iter().find(|report| report.ok).or(reports.first()).map(|report| report.rung)
-        }
-    };
+    let used = wanted.stands_on(&reports);
     let row = |report: RungReport| Probe {
         cpi: CpiName::default(),
         kind,
@@ -170,7 +167,12 @@ mod tests {
 
     fn reports() -> Vec<RungReport> {
         let report = |rung, ok| RungReport { rung, ok, why: "why".into() };
-        vec![report(Rung::Namespaces, false), report(Rung::Chroot, true), report(Rung::Process, true)]
+        vec![
+            report(Rung::Namespaces, false),
+            report(Rung::Chroot, true),
+            report(Rung::Process, true),
+            report(Rung::Qemu, true),
+        ]
     }
 
     fn used(wanted: Isolation, reports: Vec<RungReport>) -> Vec<(String, bool)> {
@@ -184,6 +186,7 @@ mod tests {
         assert_eq!(used(Isolation::Exactly(Rung::Process), reports()), [("process".to_owned(), true)]);
         let chosen = used(Isolation::Exactly(Rung::Namespaces), reports());
         assert_eq!(chosen, [("namespaces".to_owned(), false)]);
+        assert_eq!(used(Isolation::Exactly(Rung::Qemu), reports()), [("qemu".to_owned(), true)]);
         let none_works = reports().into_iter().map(|report| RungReport { ok: false, ..report }).collect();
         assert_eq!(used(Isolation::Auto, none_works), [("namespaces".to_owned(), false)]);
     }
