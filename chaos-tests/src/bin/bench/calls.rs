@@ -16,6 +16,7 @@ use cpi_docker::{DockerCpi, DockerOptions};
 use cpi_external::{ExternalCpi, Limits, Pace, Program};
 use cpi_local::{Isolation, LocalCpi, LocalOptions};
 use cpi_sim::Knobs;
+use futures::future::try_join_all;
 use model::instance::{AddressKind, NetworkKind, NetworkSettings};
 use model::{AgentId, Epoch, StemcellCid, VmCid};
 use serde_json::json;
@@ -51,6 +52,14 @@ pub async fn measure(substrate: Substrate, table: &mut Table) -> Result<()> {
     deleting.extend(delete(&cloud, vms).await?);
     table.times(format!("{substrate}: create_vm"), making);
     table.times(format!("{substrate}: delete_vm"), deleting);
+    if substrate != Substrate::Machines {
+        let (cpi, begun) = (&cloud.cpi, Instant::now());
+        let requests = (1..=VMS).map(|n| request(substrate, &stemcell, n, &authority));
+        let calls = requests.map(|request| async move { cpi.create_vm(&context(), request).await });
+        let made = try_join_all(calls).await?;
+        table.time(format!("{substrate}: {VMS} VMs at once"), begun.elapsed());
+        delete(&cloud, made.into_iter().map(|vm| vm.cid).collect()).await?;
+    }
     Ok(())
 }
 

@@ -44,6 +44,9 @@ struct Options {
     /// Simulated instances of the fresh deploy; twice as many for the one that changes nothing.
     #[arg(long, default_value_t = 500)]
     instances: usize,
+    /// Which clouds; all, if none is named.
+    #[arg(long, value_delimiter = ',')]
+    substrates: Vec<clouds::Substrate>,
 }
 
 /// A part of the measurements.
@@ -108,7 +111,7 @@ async fn measure(options: &Options, table: &mut Table) -> Result<()> {
         deploys::measure(options, table).await?;
     }
     if options.wants(Piece::Clouds) {
-        clouds::measure(table).await?;
+        clouds::measure(&options.substrates, table).await?;
     }
     Ok(())
 }

@@ -14,12 +14,24 @@ use super::calls::QUICK;
 use crate::context::StepContext;
 use crate::error::StepError;
 
-/// Returns the pauses between looks: the minimum first, then as many even steps as fit.
+/// The pause after the first look that finds an instance not running yet; each further one doubles it.
+const FIRST_PAUSE_MS: u64 = 100;
+
+/// Returns the pauses between looks: the minimum first, the last look at the maximum.
+///
+/// BOSH's director looks in even steps, nine in the window. Most jobs come up a moment after the minimum, and each instance
+/// of a rolling update would wait a whole step for it: so the pauses grow up to that step.
 pub fn pauses(window: WatchTime) -> Vec<Duration> {
-    let span = window.max_ms.saturating_sub(window.min_ms);
-    let step = (span / 9).clamp(1_000, 15_000);
-    let more = (span / step) as usize;
-    std::iter::once(window.min_ms).chain(std::iter::repeat_n(step, more)).map(Duration::from_millis).collect()
+    let mut left = window.max_ms.saturating_sub(window.min_ms);
+    let step = (left / 9).clamp(1_000, 15_000);
+    let (mut pauses, mut next) = (vec![window.min_ms], FIRST_PAUSE_MS);
+    while left > 0 {
+        let pause = next.min(step).min(left);
+        pauses.push(pause);
+        left -= pause;
+        next *= 2;
+    }
+    pauses.into_iter().map(Duration::from_millis).collect()
 }
 
 /// Looks at the agent's state until it says `running` or the window is over.
@@ -71,16 +83,26 @@ pub async fn watch(
 mod tests {
     use super::*;
 
+    fn looks(min_ms: u64, max_ms: u64) -> Vec<u64> {
+        let pauses = pauses(WatchTime { min_ms, max_ms });
+        pauses.into_iter().map(|pause| u64::try_from(pause.as_millis()).unwrap()).collect()
+    }
+
     #[test]
-    fn looks_are_spread_as_in_bosh() {
-        let check = |min_ms, max_ms, first_ms: u64, step_ms: u64, more: usize| {
-            let got = pauses(WatchTime { min_ms, max_ms });
-            assert_eq!(got[0], Duration::from_millis(first_ms));
-            assert_eq!(got.len() - 1, more);
-            assert!(got[1..].iter().all(|p| *p == Duration::from_millis(step_ms)));
-        };
-        check(1_000, 10_000, 1_000, 1_000, 9);
-        check(30_000, 600_000, 30_000, 15_000, 38);
-        check(30_000, 30_000, 30_000, 1_000, 0);
+    fn the_first_look_is_at_the_minimum_and_the_last_at_the_maximum() {
+        for (min_ms, max_ms) in [(1_000, 10_000), (30_000, 600_000), (500, 30_000), (0, 100), (0, 1)] {
+            let looks = looks(min_ms, max_ms);
+            assert_eq!((looks[0], looks.iter().sum()), (min_ms, max_ms), "{looks:?}");
+        }
+        assert_eq!(looks(30_000, 30_000), [30_000]);
+    }
+
+    #[test]
+    fn pauses_grow_up_to_the_steps_of_bosh() {
+        assert_eq!(looks(1_000, 10_000)[..7], [1_000, 100, 200, 400, 800, 1_000, 1_000]);
+        let long = looks(30_000, 600_000);
+        assert_eq!(long.iter().max(), Some(&30_000), "{long:?}");
+        assert!(long[9..long.len() - 1].iter().all(|pause| *pause == 15_000), "{long:?}");
+        assert!(long.len() < 39 + 9, "a long window is not asked about much more often: {}", long.len());
     }
 }
