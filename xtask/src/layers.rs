@@ -73,9 +73,10 @@ pub const LAYERS: &[Layer] = &[
     row("agent-client-nats", "agent/client-nats", Library, Only(&["agent-api", "model"])),
     row("agent-stand-in", "agent/stand-in", Library, Only(&["model"])),
     row("cpi-api", "cpi/api", Library, Only(&["model"])),
-    row("cpi-docker", "cpi/docker", Library, Only(&["cpi-api", "model"])),
+    row("cpi-docker", "cpi/docker", Library, Only(&["cpi-api", "cpi-host", "model"])),
     row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
-    row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "model"])),
+    row("cpi-host", "cpi/host", Library, Only(&["cpi-api", "model"])),
+    row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "cpi-host", "model"])),
     // Simulated VMs run the real agent's code against a dummy platform, hence the extra arrows.
     row("cpi-sim", "cpi/sim", Library, Only(&["agent-stand-in", "cpi-api", "dagent", "model", "proto"])),
     // The director. The executor plans when it takes a task up, hence `scheduler`.

@@ -1,12 +1,12 @@
 //! The cloud as one object: the daemon, what is shared beside it, and which function does which call.
 
 use cpi_api::{Call, CpiErrorKind, CpiInfo, Found};
+use cpi_host::Scope;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::error::DockerError;
 use crate::names::{Names, WANTED_NAME};
-use crate::scope::Scope;
 use crate::store::Store;
 use crate::{DockerOptions, disk, network, snapshot, stemcell, vm};
 

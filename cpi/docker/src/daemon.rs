@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tokio::runtime::Handle;
 
-use crate::error::{Chain, DockerError};
+use cpi_host::Chain;
+
+use crate::error::DockerError;
 
 /// How long the daemon may take for one request; importing a stemcell is the longest.
 const REQUEST_SECONDS_MAX: u64 = 600;

@@ -4,6 +4,7 @@
 //! VM to it.
 
 use cpi_api::{CpiErrorKind, CreateDisk, Metadata};
+use cpi_host::Scope;
 use model::{DiskCid, VmCid};
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::cloud::Cloud;
 use crate::errand::{self, Beside};
 use crate::error::DockerError;
 use crate::names::{ID, Kind, SIZE};
-use crate::scope::Scope;
 use crate::store::DiskRecord;
 use crate::vm::{self, Vm};
 

@@ -6,12 +6,12 @@
 //! one holds the object's lock, and so knows that an older one of the same name has lost whoever waited for it.
 
 use cpi_api::CpiErrorKind;
+use cpi_host::Scope;
 
 use crate::body::Errand;
 use crate::cloud::Cloud;
 use crate::error::DockerError;
 use crate::names::Kind;
-use crate::scope::Scope;
 use crate::settings::AGENT;
 
 /// Where an errand finds the volume that it is about.
@@ -61,7 +61,7 @@ fn run(
     command: &[&str],
     enters: bool,
 ) -> Result<(), DockerError> {
-    scope.check(&cloud.store)?;
+    cloud.store.check(scope)?;
     let name = cloud.names.errand(what.object);
     cloud.daemon.remove(&name)?;
     let errand = Errand {

@@ -1,11 +1,10 @@
 //! Errors inside this crate; they become a [`CpiError`] at the edge.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpi_api::{CpiError, CpiErrorKind};
-use model::VmCid;
+use cpi_host::{CallError, Chain, HostError};
 
 /// Why a call to the Docker cloud failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,48 +20,9 @@ pub enum DockerError {
         #[source]
         source: Box<bollard::errors::Error>,
     },
-    /// The operating system refused something.
-    #[error("failed to {doing} `{}`", path.display())]
-    Os {
-        /// The deed, as a verb.
-        doing: &'static str,
-        /// What it was done to.
-        path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of ours does not say what it should.
-    #[error("`{}` is damaged", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// Somebody else works on the object and does not come to an end.
-    #[error("process {holder} has held the lock `{}` for too long: end it if it hangs, then try again", path.display())]
-    Busy {
-        /// The lock's file.
-        path: PathBuf,
-        /// Who has it, for people to look at.
-        holder: String,
-    },
-    /// The agent's VM is there, but with another token.
-    #[error("another call has made VM `{cid}` for this agent")]
-    MadeByAnotherCall {
-        /// The VM.
-        cid: VmCid,
-    },
-    /// The call can't be carried out, for a reason that BOSH has a name for.
-    #[error("{message}")]
-    Refused {
-        /// BOSH's name.
-        kind: CpiErrorKind,
-        /// The reason.
-        message: String,
-    },
+    /// Something else that happens on this machine.
+    #[error(transparent)]
+    Host(#[from] HostError),
 }
 
 impl DockerError {
@@ -77,21 +37,20 @@ impl DockerError {
         doing: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(E) -> Self {
-        move |source| Self::Os { doing, path: path.as_ref().to_owned(), source: source.into() }
+        let known = HostError::os(doing, path);
+        move |source| Self::Host(known(source))
     }
 
     /// Returns a refusal of `kind`.
     pub(crate) fn refused(kind: CpiErrorKind, message: impl Into<String>) -> Self {
-        Self::Refused { kind, message: message.into() }
+        HostError::refused(kind, message).into()
     }
 
     /// Returns the HTTP status that the daemon refused with.
     pub(crate) fn status(&self) -> Option<u16> {
-        match self {
-            Self::Daemon { source, .. } => match **source {
-                bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(status_code),
-                _ => None,
-            },
+        let Self::Daemon { source, .. } = self else { return None };
+        match **source {
+            bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(status_code),
             _ => None,
         }
     }
@@ -105,26 +64,20 @@ impl DockerError {
     pub(crate) fn is_conflict(&self) -> bool {
         self.status() == Some(409)
     }
+}
 
-    /// Turns into what callers of `method` get; `otherwise` is the kind of errors that have none of their own.
-    pub(crate) fn into_cpi(self, method: &'static str, otherwise: CpiErrorKind) -> CpiError {
+impl CallError for DockerError {
+    fn into_cpi(self, method: &'static str, otherwise: CpiErrorKind) -> CpiError {
         let text = Chain(&self).to_string();
-        let kind = match &self {
-            Self::MadeByAnotherCall { cid } => return CpiError::made_by_another_call(method, cid),
-            Self::Refused { kind, .. } => *kind,
-            // The holder may be making what the caller asks for: a refusal would say that it is not there.
-            Self::Busy { .. } => CpiErrorKind::TimedOut,
-            Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                CpiErrorKind::NoDiskSpace
-            }
+        let kind = match self {
+            Self::Host(error) => return error.into_cpi(method, otherwise),
             // The daemon has no code of its own for it, it passes on the system's words.
             Self::Daemon { .. } if text.contains("no space left on device") => CpiErrorKind::NoDiskSpace,
             // Nobody knows what the daemon still does.
-            Self::Daemon { source, .. } if is_lost(source) => CpiErrorKind::TimedOut,
-            Self::Daemon { .. } | Self::Os { .. } | Self::Damaged { .. } => otherwise,
+            Self::Daemon { source, .. } if is_lost(&source) => CpiErrorKind::TimedOut,
+            Self::Daemon { .. } => otherwise,
         };
-        let error = CpiError::new(kind, method, text);
-        if matches!(self, Self::Busy { .. }) { error.retryable() } else { error }
+        CpiError::new(kind, method, text)
     }
 }
 
@@ -132,21 +85,6 @@ impl DockerError {
 fn is_lost(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error;
     matches!(error, Error::RequestTimeoutError | Error::HyperResponseError { .. } | Error::IOError { .. })
-}
-
-/// An error and its sources in one line: a CPI error is text by contract, so the chain ends here.
-pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -17,13 +17,11 @@ mod daemon;
 mod disk;
 mod errand;
 mod error;
-mod lock;
 mod names;
 mod network;
 pub mod own_daemon;
 mod properties;
 mod range;
-mod scope;
 mod settings;
 mod snapshot;
 mod stemcell;
@@ -32,17 +30,17 @@ mod vm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind};
+use cpi_api::{Call, CallContext, CallPort, CpiError};
+pub use cpi_host::LockWaits;
+use cpi_host::carry_out;
 use serde_json::Value;
 
 use cloud::Cloud;
 pub use daemon::version_at;
 pub use error::DockerError;
 pub use names::{WANTED_NAME, is_name};
-use scope::Scope;
 
 /// Where the daemon is and what VMs are made with.
 #[derive(Clone, Debug)]
@@ -55,10 +53,8 @@ pub struct DockerOptions {
     pub root: PathBuf,
     /// The agent's program, copied into every image.
     pub dagent: PathBuf,
-    /// How long a call that only looks waits for an object that another one works on.
-    pub wait_to_look: Duration,
-    /// How long all others do.
-    pub wait_to_act: Duration,
+    /// How long a call waits for an object that another one works on.
+    pub lock_waits: LockWaits,
 }
 
 impl DockerOptions {
@@ -74,22 +70,7 @@ impl DockerOptions {
             name: name.into(),
             root: root.into(),
             dagent: dagent.into(),
-            // Longer than a VM takes to be made.
-            wait_to_look: Duration::from_secs(20),
-            // Longer than a stemcell takes to import, the longest that anybody works on an object.
-            wait_to_act: Duration::from_secs(300),
-        }
-    }
-
-    fn lock_wait(&self, call: &Call) -> Duration {
-        match call {
-            Call::FindVm(_)
-            | Call::HasVm(_)
-            | Call::FindDisk(_)
-            | Call::HasDisk(_)
-            | Call::FindSnapshot(_)
-            | Call::FindNetwork(_) => self.wait_to_look,
-            _ => self.wait_to_act,
+            lock_waits: LockWaits::default(),
         }
     }
 }
@@ -110,24 +91,12 @@ impl DockerCpi {
 #[async_trait]
 impl CallPort for DockerCpi {
     async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
-        let (method, cloud) = (call.method(), self.cloud.clone());
+        let (cloud, waits) = (self.cloud.clone(), self.cloud.options.lock_waits);
         let Some(context) = context else { return Ok(Cloud::info()) };
-        let otherwise = match call {
-            Call::CreateVm(_) => CpiErrorKind::VmCreationFailed,
-            _ => CpiErrorKind::Other,
-        };
-        // `_waiter` ends with this future: a caller that goes away takes its call with it, unless it has begun. What has
-        // begun goes on to its end with its lock: the daemon would not stop either.
-        let (scope, _waiter) = Scope::new(context, cloud.options.lock_wait(&call));
-        let work = tokio::task::spawn_blocking(move || {
-            scope.check(&cloud.store)?;
-            cloud.perform(&scope, call)
-        });
-        let answer = match tokio::time::timeout(context.timeout, work).await {
-            Ok(Ok(outcome)) => outcome.map_err(|error| error.into_cpi(method, otherwise)),
-            Ok(Err(panic)) => Err(CpiError::new(CpiErrorKind::Other, method, panic.to_string())),
-            Err(_) => Err(CpiError::new(CpiErrorKind::TimedOut, method, "no answer in time")),
-        };
-        answer.map_err(|error| error.for_request(&context.request_id))
+        carry_out(context, call, waits, move |scope, call| {
+            cloud.store.check(scope)?;
+            cloud.perform(scope, call)
+        })
+        .await
     }
 }

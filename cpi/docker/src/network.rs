@@ -9,6 +9,7 @@ use bollard::Docker;
 use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkInspect};
 use bollard::query_parameters as query;
 use cpi_api::{CpiErrorKind, CreateNetwork};
+use cpi_host::Scope;
 use model::SubnetCid;
 use model::SubnetId;
 use model::instance::{NetworkKind, NetworkSettings};
@@ -21,7 +22,6 @@ use crate::daemon::absent_is_none;
 use crate::error::DockerError;
 use crate::names::{ID, Kind};
 use crate::range::{self, Range};
-use crate::scope::Scope;
 
 /// How many ranges are tried where the cloud is to choose one, before it gives up.
 const CHOICES_MAX: u32 = 64;

@@ -6,6 +6,7 @@
 use bollard::Docker;
 use bollard::query_parameters as query;
 use cpi_api::{CpiErrorKind, SnapshotDisk};
+use cpi_host::Scope;
 use model::SnapshotCid;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,6 @@ use crate::disk;
 use crate::errand::{self, Beside};
 use crate::error::DockerError;
 use crate::names::{ID, Kind};
-use crate::scope::Scope;
 
 /// Written last: a snapshot without it is half-made.
 #[derive(Default, Serialize, Deserialize)]

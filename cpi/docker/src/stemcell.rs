@@ -11,6 +11,7 @@ use bollard::Docker;
 use bollard::models::{ContainerConfig, ContainerCreateBody};
 use bollard::query_parameters as query;
 use cpi_api::{CpiErrorKind, CreateStemcell};
+use cpi_host::Scope;
 use futures::TryStreamExt as _;
 use model::StemcellCid;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +20,6 @@ use tokio_util::io::ReaderStream;
 use crate::cloud::Cloud;
 use crate::error::DockerError;
 use crate::names::{Kind, STEMCELL};
-use crate::scope::Scope;
 use crate::settings::{AGENT, File as Packed, pack};
 
 /// Formats that VMs can be made from: archives of a root file system.

@@ -6,6 +6,7 @@
 
 use bollard::models::ContainerStateStatusEnum;
 use cpi_api::{CpiErrorKind, CreateVm, Metadata};
+use cpi_host::{HostError, Scope};
 use model::VmCid;
 use sha2::{Digest as _, Sha256};
 
@@ -14,7 +15,6 @@ use crate::error::DockerError;
 use crate::names::{ID, Kind, STEMCELL, TOKEN};
 use crate::network::{self, Wanted};
 use crate::properties::VmProperties;
-use crate::scope::Scope;
 use crate::store::VmRecord;
 use crate::{body, disk, settings, stemcell};
 
@@ -36,7 +36,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if let Some(vm) = settled(cloud, &cid)? {
         let is_ours = vm.token == Some(token_digest(request));
-        return if is_ours { Ok(cid) } else { Err(DockerError::MadeByAnotherCall { cid }) };
+        return if is_ours { Ok(cid) } else { Err(HostError::MadeByAnotherCall { cid }.into()) };
     }
     match build(cloud, scope, &cid, request) {
         Ok(()) => Ok(cid),

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use cpi_api::{CallContext, CpiErrorKind};
 use model::Epoch;
 
-use crate::error::DockerError;
-use crate::store::Store;
+use crate::dir::SharedDir;
+use crate::error::HostError;
 
 /// The right of one call to act.
-pub(crate) struct Scope {
+pub struct Scope {
     epoch: Epoch,
     deadline: Instant,
     lock_wait: Duration,
@@ -23,7 +23,7 @@ pub(crate) struct Scope {
 }
 
 /// Held by the waiting side; its end, for whatever reason, says that nobody waits any more.
-pub(crate) struct Waiter(Arc<AtomicBool>);
+pub struct Waiter(Arc<AtomicBool>);
 
 impl Drop for Waiter {
     fn drop(&mut self) {
@@ -43,14 +43,11 @@ impl Scope {
     }
 
     /// Errs if the caller's epoch is over or nobody waits any more. Makes the epoch known to all replicas.
-    pub fn check(&self, store: &Store) -> Result<(), DockerError> {
+    pub fn check(&self, dir: &SharedDir) -> Result<(), HostError> {
         if self.abandoned.load(Ordering::SeqCst) || self.time_left().is_zero() {
-            return Err(DockerError::refused(
-                CpiErrorKind::TimedOut,
-                "the call was given up before it began",
-            ));
+            return Err(HostError::refused(CpiErrorKind::TimedOut, "the call was given up before it began"));
         }
-        store.raise_epoch(self.epoch, self)
+        dir.raise_epoch(self.epoch, self)
     }
 
     /// Returns how long the caller will still wait.
@@ -67,8 +64,8 @@ impl Scope {
     pub fn wait_for<T>(
         &self,
         what: &str,
-        mut probe: impl FnMut() -> Result<Option<T>, DockerError>,
-    ) -> Result<T, DockerError> {
+        mut probe: impl FnMut() -> Result<Option<T>, HostError>,
+    ) -> Result<T, HostError> {
         let mut pause = Duration::from_micros(500);
         loop {
             if let Some(found) = probe()? {
@@ -76,7 +73,7 @@ impl Scope {
             }
             if self.time_left().is_zero() || self.abandoned.load(Ordering::SeqCst) {
                 let message = format!("gave up waiting for {what}");
-                return Err(DockerError::refused(CpiErrorKind::TimedOut, message));
+                return Err(HostError::refused(CpiErrorKind::TimedOut, message));
             }
             std::thread::sleep(pause.min(self.time_left()));
             pause = (pause * 2).min(Duration::from_millis(20));
