@@ -129,44 +129,54 @@ impl ExternalCpi {
         version: Option<u32>,
         within: Duration,
     ) -> Result<Value, CpiError> {
-        let (program, method) = (&self.inner.program, call.method());
+        let program = &self.inner.program;
         let envelope = Envelope::new(program, context, call, version);
-        let failed = |kind, why: String| CpiError {
-            request_id: envelope.request_id.clone(),
-            ..CpiError::new(kind, method, why)
-        };
         let secrets = Secrets::of(program, call);
         let log = context.map(|context| context.log.clone()).unwrap_or_default();
         log.write(&secrets.hide(&envelope.shown()));
-        let _turn = self.inner.gate.enter().await;
         let told = |line: &str| log.write(&secrets.hide(line));
+        let outcome = self.converse(&envelope, call.method(), within, &told).await;
+        outcome.map_err(|error| CpiError {
+            request_id: envelope.request_id.clone(),
+            // It goes into tasks, events and terminals.
+            message: secrets.hide_named(&error.message),
+            ..error
+        })
+    }
+
+    /// Runs the executable once, when it is our turn. What it says beside its answer is `told`.
+    async fn converse(
+        &self,
+        envelope: &Envelope,
+        method: &'static str,
+        within: Duration,
+        told: &(dyn Fn(&str) + Sync),
+    ) -> Result<Value, CpiError> {
+        let invalid = |why: String| {
+            CpiError::new(CpiErrorKind::InvalidResponse, method, format!("Invalid CPI response - {why}"))
+        };
+        let _turn = self.inner.gate.enter().await;
         let line = envelope.line();
-        let running = process::run(program, &line, self.inner.limits, &told);
+        let running = process::run(&self.inner.program, &line, self.inner.limits, told);
         let said = match tokio::time::timeout(within, running).await {
-            Ok(said) => said.map_err(|why| failed(CpiErrorKind::Other, why))?,
+            Ok(said) => said.map_err(|why| CpiError::new(CpiErrorKind::Other, method, why))?,
             Err(_) => {
                 let why = format!("no answer within {} s; the process was ended", within.as_secs());
-                return Err(failed(CpiErrorKind::TimedOut, why));
+                return Err(CpiError::new(CpiErrorKind::TimedOut, method, why));
             }
         };
         let answer = match said {
-            Said::All(stdout) => response::parse(&stdout, method),
+            Said::All(stdout) => response::parse(&stdout, method)?,
             Said::TooMuch => {
-                let most = self.inner.limits.answer_bytes_max;
-                let why = format!("Invalid CPI response - more than {most} bytes");
-                Err(CpiError::new(CpiErrorKind::InvalidResponse, method, why))
+                return Err(invalid(format!("more than {} bytes", self.inner.limits.answer_bytes_max)));
             }
-            Said::Unreadable(why) => {
-                let why = format!("Invalid CPI response - it can't be read: {why}");
-                Err(CpiError::new(CpiErrorKind::InvalidResponse, method, why))
-            }
+            Said::Unreadable(why) => return Err(invalid(format!("it can't be read: {why}"))),
         };
-        let answer = answer.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })?;
         if !answer.log.is_empty() {
             told(&answer.log);
         }
         told(&format!("{}: {}", envelope.request_id, answer.summary()));
-        answer.outcome.map_err(|error| CpiError { request_id: envelope.request_id.clone(), ..error })
+        answer.outcome
     }
 
     /// Asks, and asks again whenever the cloud says that it is asked too often. Everybody else waits as well then.

@@ -1,5 +1,8 @@
-//! What must not be read in a log. CPIs repeat their requests in theirs, so hiding what we know to be secret has to be
+//! What must not be read. CPIs repeat their requests in their logs and, some, in errors, so hiding what we know has to be
 //! done by value.
+//!
+//! A log is for whoever looks after the CPI, and shows none of its configuration. An error is for everybody, and says
+//! which region or which instance type is wrong: only what is secret by its name or its looks is hidden there.
 
 use std::collections::BTreeSet;
 
@@ -11,60 +14,111 @@ use crate::Program;
 /// Shorter values are too common to be told from other text, and too short to be secrets.
 const SECRET_CHARS_MIN: usize = 6;
 
+/// Parts of the names of keys whose values are secret.
+const SECRET_NAMES: [&str; 7] =
+    ["password", "passphrase", "secret", "private", "token", "credential", "access_key"];
+
 /// The secret values of one call.
-pub struct Secrets(Vec<String>);
+pub struct Secrets {
+    /// Everything of the configuration and the request.
+    all: Vec<String>,
+    /// What is secret by its name or its looks.
+    named: Vec<String>,
+}
 
 impl Secrets {
     /// Collects them: the CPI's properties, and what the call has of cloud properties and env.
     pub fn of(program: &Program, call: &Call) -> Self {
-        let mut found = BTreeSet::new();
-        program.properties.values().for_each(|value| collect(value, &mut found));
+        let mut found = Found::default();
+        program.properties.iter().for_each(|(key, value)| found.take(key, value));
         match call {
             Call::CreateVm(request) => {
-                collect(&request.cloud_properties, &mut found);
-                request.networks.iter().for_each(|network| collect(&network.cloud_properties, &mut found));
-                collect(&request.env, &mut found);
-                found.insert(request.bootstrap.token.clone());
-                found.extend(request.bootstrap.mbus.iter().map(|mbus| mbus.private_key_pem.clone()));
-                found.retain(|value| !is_named(&request.env, value));
+                found.take("", &request.cloud_properties);
+                request.networks.iter().for_each(|network| found.take("", &network.cloud_properties));
+                found.take("", &request.env);
+                found.take_secret(&request.bootstrap.token);
+                let mbus = request.bootstrap.mbus.iter();
+                mbus.for_each(|mbus| found.take_secret(&mbus.private_key_pem));
+                found.all.retain(|value| !is_named(&request.env, value));
             }
-            Call::CreateDisk(disk) => collect(&disk.cloud_properties, &mut found),
+            Call::CreateDisk(disk) => found.take("", &disk.cloud_properties),
             _ => {}
         }
-        // Longest first: one may be a part of another. In JSON's writing too, as a request is repeated.
-        let mut all: Vec<String> = found
-            .into_iter()
-            .flat_map(|value| {
-                let written = Value::String(value.clone()).to_string();
-                [written.trim_matches('"').to_owned(), value]
-            })
-            .filter(|value| value.chars().count() >= SECRET_CHARS_MIN)
-            .collect();
-        all.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        all.dedup();
-        Self(all)
+        Self { all: as_written(found.all), named: as_written(found.named) }
     }
 
-    /// Returns a text with every secret value hidden.
+    /// Returns a text of a log with everything hidden that the CPI was told.
     pub fn hide(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "<redacted>"))
+        hide(&self.all, text)
     }
+
+    /// Returns a text for everybody with what is secret hidden.
+    pub fn hide_named(&self, text: &str) -> String {
+        hide(&self.named, text)
+    }
+}
+
+fn hide(values: &[String], text: &str) -> String {
+    values.iter().fold(text.to_owned(), |text, value| text.replace(value.as_str(), "<redacted>"))
+}
+
+/// Values while they are collected.
+#[derive(Default)]
+struct Found {
+    all: BTreeSet<String>,
+    named: BTreeSet<String>,
+}
+
+impl Found {
+    /// Adds every text of a value that stands under `key`.
+    fn take(&mut self, key: &str, value: &Value) {
+        match value {
+            Value::String(text) if is_secret(key, text) => self.take_secret(text),
+            Value::String(text) => drop(self.all.insert(text.clone())),
+            Value::Array(items) => items.iter().for_each(|item| self.take(key, item)),
+            Value::Object(map) => map.iter().for_each(|(inner, item)| {
+                // What is below a secret is one, whatever it is called.
+                self.take(if is_secret_name(key) { key } else { inner }, item);
+            }),
+            _ => {}
+        }
+    }
+
+    fn take_secret(&mut self, text: &str) {
+        self.all.insert(text.to_owned());
+        self.named.insert(text.to_owned());
+    }
+}
+
+fn is_secret(key: &str, text: &str) -> bool {
+    is_secret_name(key) || text.contains("PRIVATE KEY-----")
+}
+
+fn is_secret_name(key: &str) -> bool {
+    let key = key.to_lowercase();
+    SECRET_NAMES.iter().any(|part| key.contains(part))
+}
+
+/// Returns values as texts repeat them, also in JSON. Longest first: one may be a part of another.
+fn as_written(values: BTreeSet<String>) -> Vec<String> {
+    let mut all: Vec<String> = values
+        .into_iter()
+        .flat_map(|value| {
+            let written = Value::String(value.clone()).to_string();
+            [written.trim_matches('"').to_owned(), value]
+        })
+        .filter(|value| value.chars().count() >= SECRET_CHARS_MIN)
+        .collect();
+    all.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    all.dedup();
+    all
 }
 
 /// Groups and tags name the VM; they are in every log of the director.
 fn is_named(env: &Value, value: &str) -> bool {
-    let mut names = BTreeSet::new();
-    ["group", "groups", "tags"].into_iter().for_each(|key| collect(&env["bosh"][key], &mut names));
-    names.contains(value)
-}
-
-fn collect(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::String(text) => drop(found.insert(text.clone())),
-        Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
-        Value::Object(map) => map.values().for_each(|item| collect(item, found)),
-        _ => {}
-    }
+    let mut names = Found::default();
+    ["group", "groups", "tags"].into_iter().for_each(|key| names.take("", &env["bosh"][key]));
+    names.all.contains(value)
 }
 
 #[cfg(test)]
@@ -87,6 +141,28 @@ mod tests {
         let told = secrets.hide(&format!("got {properties} and s3cr3t-\"quoted\", region z1"));
         assert!(!told.contains("s3cr3t") && !told.contains("BEGIN"), "{told}");
         assert!(told.ends_with(", region z1"), "{told}");
+    }
+
+    #[test]
+    fn an_error_hides_what_is_secret_and_says_what_is_wrong() {
+        let properties = json!({
+            "region": "eu-central-9", "default_key_name": "operators", "secret_access_key": "AKIA5555",
+            "users": [{ "name": "deployer", "api_password": ["correct-horse"] }],
+            "certificate": "-----BEGIN PRIVATE KEY-----\nabcdef\n-----END PRIVATE KEY-----",
+        });
+        let program = Program {
+            path: "/cpi".into(),
+            guard: Vec::new(),
+            director_uuid: "d".into(),
+            properties: properties.as_object().cloned().unwrap_or_default(),
+        };
+        let told = Secrets::of(&program, &Call::Info).hide_named(&format!("bad region in {properties}"));
+        assert!(
+            told.contains("eu-central-9") && told.contains("operators") && told.contains("deployer"),
+            "{told}"
+        );
+        let secrets = ["AKIA5555", "correct-horse", "abcdef"];
+        assert!(secrets.iter().all(|secret| !told.contains(secret)), "{told}");
     }
 
     #[test]
