@@ -25,8 +25,11 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// Opens it; see [`crate::LocalCpi::open`].
     pub fn open(options: LocalOptions) -> Result<Self, OpenError> {
-        let store = Store::open(&options.root).map_err(OpenError::Directory)?;
+        let store = Store::open(&options.root, &options.helper).map_err(OpenError::Directory)?;
         let rung = choose(&options)?;
+        if rung == Rung::UserNamespaces && options.outbound.is_some() {
+            return Err(OpenError::NoWayOut);
+        }
         store.sweep_trash();
         Ok(Self { store, options, rung })
     }

@@ -3,7 +3,7 @@
 //! Order of locks: the VM's, then the disk's.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cpi_api::{CpiErrorKind, CreateDisk, DiskHint, Metadata};
 use model::{DiskCid, VmCid};
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
-use crate::network::has_own_network;
 use crate::record::{DiskKind, DiskRecord, VmRecord};
 use crate::rung::Rung;
 use crate::scope::Scope;
@@ -29,7 +28,10 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Resul
     // A maker that died left no record, and perhaps half a disk.
     cloud.store.discard(&dir)?;
     fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
-    let kind = if has_own_network(cloud.rung) { DiskKind::Image } else { DiskKind::Directory };
+    let kind = match cloud.rung {
+        Rung::Namespaces | Rung::Qemu => DiskKind::Image,
+        Rung::UserNamespaces | Rung::Process => DiskKind::Directory,
+    };
     let disk = DiskRecord {
         cid: cid.clone(),
         id: request.disk_id,
@@ -183,20 +185,27 @@ pub(crate) fn content_name(kind: DiskKind) -> &'static str {
 /// Makes a disk visible in a VM and returns where. Idempotent.
 fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Result<DiskHint, LocalError> {
     let content = content(cloud, disk);
-    match (disk.kind, has_own_network(vm.rung)) {
-        (DiskKind::Image, true) if vm.rung == Rung::Qemu => {
+    match (disk.kind, vm.rung) {
+        (DiskKind::Image, Rung::Qemu) => {
             rung::qemu::plug(cloud, vm, &disk.cid, &content).map(|path| DiskHint(json!(path)))
         }
-        (DiskKind::Directory, false) => Ok(DiskHint(json!({ "path": content, "kind": "directory" }))),
-        (DiskKind::Image, true) => {
+        (DiskKind::Image, Rung::Namespaces) => {
             let number = image::offer(&content, scope)?;
             rung::show_device(vm, disk.cid.as_str(), number).map(|path| DiskHint(json!(path)))
         }
-        (kind, _) => {
-            let message = format!("disk `{}` ({kind:?}) can't be used on the rung `{}`", disk.cid, vm.rung);
+        (DiskKind::Directory, Rung::Process) => Ok(directory(&content)),
+        (DiskKind::Directory, Rung::UserNamespaces) => {
+            rung::user_namespaces::disk::show(cloud, vm, &disk.cid).map(|place| directory(&place))
+        }
+        (kind, rung) => {
+            let message = format!("disk `{}` ({kind:?}) can't be used on the rung `{rung}`", disk.cid);
             Err(LocalError::refused(CpiErrorKind::NotSupported, message))
         }
     }
+}
+
+fn directory(path: &Path) -> DiskHint {
+    DiskHint(json!({ "path": path, "kind": "directory" }))
 }
 
 /// Takes a disk out of a VM's sight.
@@ -204,6 +213,7 @@ fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Resul
     scope.check(&cloud.store)?;
     match cloud.store.disk(cid)? {
         Some(_) if vm.rung == Rung::Qemu => rung::qemu::unplug(cloud, scope, vm, cid),
+        Some(_) if vm.rung == Rung::UserNamespaces => rung::user_namespaces::disk::hide(cloud, scope, vm, cid),
         Some(disk) if disk.kind == DiskKind::Image => rung::hide_device(vm, cid.as_str()),
         _ => Ok(()),
     }

@@ -15,10 +15,12 @@ mod cloud;
 mod disk;
 mod error;
 pub mod helper;
+mod ids;
 mod image;
 mod limits;
 mod lock;
 mod loop_device;
+mod mounts;
 mod netlink;
 mod netns;
 mod network;
@@ -135,6 +137,13 @@ pub enum OpenError {
     /// No rung, or not the one that was asked for, works here.
     #[error("no VM can be made here: {}", reasons(.0))]
     NoRung(Vec<RungReport>),
+    /// VMs are to reach what the host reaches, and only root can lay the cable.
+    #[error(
+        "`outbound` takes root: VMs on the rung `{}` reach each other and the replicas, and nothing else. Take `outbound` out of \
+         the configuration, or run as root",
+        Rung::UserNamespaces
+    )]
+    NoWayOut,
 }
 
 fn reasons(reports: &[RungReport]) -> String {

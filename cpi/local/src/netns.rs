@@ -2,6 +2,7 @@
 //!
 //! A namespace belongs to a thread. Each deed gets a thread of its own that ends with it, so that no thread of a pool
 //! is ever left in the wrong place. The lab exists while there are VMs: no private address is ever used on the host.
+//! Without root on the host there is another way to it, see [`crate::rung`]; what happens in it is the same.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,9 +16,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::netlink::Netlink;
-use crate::network::has_own_network;
 use crate::outbound;
-use crate::record::VmRecord;
+use crate::process::ProcessId;
+use crate::record::{Link, VmRecord};
+use crate::rung::Rung;
 use crate::scope::Scope;
 
 /// The bridge in the lab.
@@ -42,26 +44,42 @@ pub(crate) fn within<T: Send>(
 /// Wires a VM whose first process waits to the lab, making that if need be.
 pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
     let Some(processes) = vm.processes else { return Ok(()) };
-    let pid = processes.init.pid;
-    let inside_path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-    let inside = File::open(&inside_path).map_err(LocalError::os("open", &inside_path))?;
-    // Fifteen characters at most. Unique per boot: the cable of the boot before may still be on its way out.
-    let cable = format!("v{pid:x}-{:x}", processes.init.born_ticks & 0xff_ffff);
+    let (inside_path, inside) = network_of(&processes.init)?;
     {
         let _lock = cloud.store.lock("lab.lock", scope)?;
         let (lab_path, lab) = open_lab(cloud)?;
-        within(&lab, || bridge_for(vm)?.cable(&cable, BRIDGE, INSIDE, pid))
+        within(&lab, || lay_cable(&vm.links, &processes.init))
             .map_err(LocalError::os("wire a VM to", &lab_path))?;
         outbound::open(cloud, &lab)?;
     }
-    within(&inside, || configure(vm)).map_err(LocalError::os("configure", &inside_path))
+    within(&inside, || configure(&vm.links)).map_err(LocalError::os("configure", &inside_path))
+}
+
+/// Wires a VM to the lab that this thread is in.
+pub(crate) fn wire_from_lab(links: &[Link], init: &ProcessId) -> Result<(), LocalError> {
+    let (inside_path, inside) = network_of(init)?;
+    lay_cable(links, init).map_err(LocalError::os("wire a VM to", "the lab"))?;
+    within(&inside, || configure(links)).map_err(LocalError::os("configure", &inside_path))
+}
+
+fn network_of(init: &ProcessId) -> Result<(PathBuf, File), LocalError> {
+    let path = PathBuf::from(format!("/proc/{}/ns/net", init.pid));
+    let network = File::open(&path).map_err(LocalError::os("open", &path))?;
+    Ok((path, network))
+}
+
+/// Lays a cable from the bridge to a VM. In the lab.
+fn lay_cable(links: &[Link], init: &ProcessId) -> io::Result<()> {
+    // Fifteen characters at most. Unique per boot: the cable of the boot before may still be on its way out.
+    let cable = format!("v{:x}-{:x}", init.pid, init.born_ticks & 0xff_ffff);
+    bridge_for(links)?.cable(&cable, BRIDGE, INSIDE, init.pid)
 }
 
 /// Makes the lab ready for a VM that brings its own end of a cable, and returns where it is.
 pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<PathBuf, LocalError> {
     let _lock = cloud.store.lock("lab.lock", scope)?;
     let (path, lab) = open_lab(cloud)?;
-    within(&lab, || bridge_for(vm).map(drop)).map_err(LocalError::os("prepare", &path))?;
+    within(&lab, || bridge_for(&vm.links).map(drop)).map_err(LocalError::os("prepare", &path))?;
     outbound::open(cloud, &lab)?;
     Ok(path)
 }
@@ -74,10 +92,10 @@ pub(crate) fn plug_in(cloud: &Cloud, cable: &str, scope: &Scope) -> Result<(), L
 }
 
 /// Makes the bridge with the gateways of a VM. In the lab.
-fn bridge_for(vm: &VmRecord) -> io::Result<Netlink> {
+fn bridge_for(links: &[Link]) -> io::Result<Netlink> {
     let lab = Netlink::open()?;
     lab.bridge(BRIDGE)?;
-    for link in &vm.links {
+    for link in links {
         if let Some(gateway) = link.gateway {
             lab.address(BRIDGE, gateway, link.prefix_bits)?;
         }
@@ -85,14 +103,14 @@ fn bridge_for(vm: &VmRecord) -> io::Result<Netlink> {
     Ok(lab)
 }
 
-fn configure(vm: &VmRecord) -> io::Result<()> {
+fn configure(links: &[Link]) -> io::Result<()> {
     let netlink = Netlink::open()?;
     netlink.link_up("lo")?;
     netlink.link_up(INSIDE)?;
-    for link in &vm.links {
+    for link in links {
         netlink.address(INSIDE, link.ip, link.prefix_bits)?;
     }
-    let default = vm.links.iter().find(|link| link.is_default).and_then(|link| link.gateway);
+    let default = links.iter().find(|link| link.is_default).and_then(|link| link.gateway);
     default.map_or(Ok(()), |gateway: IpAddr| netlink.default_route(INSIDE, gateway))
 }
 
@@ -100,7 +118,8 @@ fn configure(vm: &VmRecord) -> io::Result<()> {
 pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
     let _lock = cloud.store.lock("lab.lock", scope)?;
     // Records of VMs that are being made count: they claim the lab before they use it.
-    if cloud.store.vms()?.iter().any(|vm| vm.cid != leaving.cid && has_own_network(vm.rung)) {
+    let is_wired = |vm: &VmRecord| matches!(vm.rung, Rung::Namespaces | Rung::Qemu);
+    if cloud.store.vms()?.iter().any(|vm| vm.cid != leaving.cid && is_wired(vm)) {
         return Ok(());
     }
     let path = lab_path(cloud);

@@ -24,9 +24,13 @@ const MARK: &str = "DIRECTORATE_VM";
 
 /// Starts a VM's processes and waits until its agent runs, or its kernel. On an error something may be left: [`down`] it.
 pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), LocalError> {
+    let way_in = match vm.rung {
+        Rung::UserNamespaces => Some(rung::user_namespaces::way_in(cloud, scope)?),
+        _ => None,
+    };
     let spec = match vm.rung {
         Rung::Qemu => rung::qemu::prepare(cloud, vm, scope)?,
-        _ => launch_spec(cloud, vm)?,
+        _ => LaunchSpec { lab: way_in.as_ref().map(|way_in| way_in.spec(vm)), ..launch_spec(cloud, vm)? },
     };
     let mut reins = launch(cloud, vm, &spec)?;
     let line = reins.hear(scope)?;
@@ -34,6 +38,7 @@ pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), 
     vm.processes = Some(started.into());
     // Before `go`: until then the processes end by themselves if we die, from then on somebody must know them.
     cloud.store.put_vm(vm, Durability::UntilReboot)?;
+    drop(way_in);
     if vm.rung == Rung::Qemu {
         reins.go()?;
         return rung::qemu::run(cloud, vm, scope);
@@ -133,6 +138,7 @@ fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
         agent_dir: base,
         console: dir.join("console.log"),
         inside,
+        lab: None,
         machine: None,
     })
 }

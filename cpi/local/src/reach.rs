@@ -3,6 +3,7 @@
 //! No address of such a VM is one of the host's, so no route leads there: whoever wants to talk to it enters its network first,
 //! by way of one of its processes. That works from wherever those can be seen; the cloud's own mounts need not be.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -13,9 +14,13 @@ use std::time::Duration;
 
 use cpi_api::CpiErrorKind;
 
+use crate::LocalOptions;
 use crate::error::LocalError;
+use crate::helper::{Entrance, Errand};
 use crate::netns::within;
 use crate::network::has_own_network;
+use crate::process::ProcessId;
+use crate::rung::Rung;
 use crate::store::Store;
 
 /// How long a VM may take to accept.
@@ -24,28 +29,46 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Carries our standard input and output to a port of a VM of the cloud in `root`, until the VM closes the connection.
-/// Needs root, and blocks.
+/// Needs to be the cloud's user, and blocks.
 pub fn reach_vm(root: &Path, vm: SocketAddr) -> Result<(), LocalError> {
-    let path = network_of(root, vm.ip())?;
+    let helper = LocalOptions::new(root, "").helper;
+    let (rung, init) = first_process(root, &helper, vm.ip())?;
+    let path = PathBuf::from(format!("/proc/{}/ns/net", init.pid));
+    if rung == Rung::UserNamespaces {
+        let network = Entrance { users: path.with_file_name("user"), other: path };
+        let status = Errand::Reach { network, address: vm }.command(&helper)?.status();
+        let status = status.map_err(LocalError::os("start helper", "errand"))?;
+        let failed = || LocalError::refused(CpiErrorKind::Other, format!("failed to reach {vm}: {status}"));
+        return if status.success() { Ok(()) } else { Err(failed()) };
+    }
     let network = File::open(&path).map_err(LocalError::os("open the network of a VM at", &path))?;
-    let connection = within(&network, || TcpStream::connect_timeout(&vm, CONNECT_TIMEOUT));
+    carry_to(&network, vm)
+}
+
+/// Carries our standard input and output to a port of the VM whose network this is.
+pub(crate) fn carry_to(network: &File, vm: SocketAddr) -> Result<(), LocalError> {
+    let connection = within(network, || TcpStream::connect_timeout(&vm, CONNECT_TIMEOUT));
     let connection = connection.map_err(LocalError::os("reach", vm.to_string()))?;
     carry(&connection).map_err(LocalError::os("carry a connection to", vm.to_string()))
 }
 
-/// Returns where to enter the network of the VM that has an address.
-fn network_of(root: &Path, address: IpAddr) -> Result<PathBuf, LocalError> {
+/// Returns the first process of the VM that has an address, and how the VM is isolated.
+fn first_process(
+    root: &Path,
+    helper: &[OsString],
+    address: IpAddr,
+) -> Result<(Rung, ProcessId), LocalError> {
     let refuse = |why: String| LocalError::refused(CpiErrorKind::VmNotFound, why);
     if !root.join("vms").is_dir() {
         return Err(refuse(format!("there is no local cloud in `{}`", root.display())));
     }
-    let all = Store::open(root)?.vms()?;
+    let all = Store::open(root, helper)?.vms()?;
     let vm = all.into_iter().find(|vm| has_own_network(vm.rung) && vm.addresses.contains(&address));
     let vm = vm.ok_or_else(|| refuse(format!("no VM of `{}` has the address {address}", root.display())))?;
     // A number that is somebody else's by now must not become a way.
     let init = vm.processes.map(|processes| processes.init).filter(|init| init.is_alive());
     let init = init.ok_or_else(|| refuse(format!("VM `{}` does not run", vm.cid)))?;
-    Ok(PathBuf::from(format!("/proc/{}/ns/net", init.pid)))
+    Ok((vm.rung, init))
 }
 
 fn carry(connection: &TcpStream) -> io::Result<()> {

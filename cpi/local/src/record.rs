@@ -95,7 +95,7 @@ pub(crate) struct DiskRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DiskKind {
-    /// A directory: any VM that is only processes can use it.
+    /// A directory: VMs that are only processes use it as it is, VMs without root mount it. Nothing holds it to its size.
     Directory,
     /// A file with an ext4 file system, offered as a loop device.
     Image,

@@ -15,7 +15,9 @@ use model::SnapshotCid;
 use crate::cloud::Cloud;
 use crate::disk;
 use crate::error::LocalError;
-use crate::image;
+use crate::helper::Errand;
+use crate::rung::Rung;
+use crate::{image, mounts};
 use crate::record::{DiskKind, DiskRecord, SnapshotRecord};
 use crate::scope::Scope;
 use crate::store::snapshot_cid;
@@ -83,12 +85,17 @@ fn copy_disk(
             write_out(cloud, &disk, &content)?;
             image::copy(&content, &copy)?;
         }
+        // What users of a VM wrote there is theirs: only root of a namespace with their ids can copy it.
+        DiskKind::Directory if cloud.rung == Rung::UserNamespaces => {
+            Errand::Copy { from: content, to: copy }.run(&cloud.options.helper)?;
+        }
         DiskKind::Directory => copy_directory(&content, &copy)?,
     }
     Ok(disk)
 }
 
-fn copy_directory(content: &Path, copy: &Path) -> Result<(), LocalError> {
+/// Copies a directory, with owners and everything.
+pub(crate) fn copy_directory(content: &Path, copy: &Path) -> Result<(), LocalError> {
     let mut cp = Command::new("cp");
     let output = cp.args(["-a", "--reflink=auto"]).arg(content).arg(copy).env("LC_ALL", "C").output();
     let output = output.map_err(LocalError::os("run", "cp"))?;
@@ -114,7 +121,7 @@ fn write_out(cloud: &Cloud, disk: &DiskRecord, content: &Path) -> Result<(), Loc
     let Ok(mounts) = fs::read_to_string(inside.join("mountinfo")) else { return Ok(()) };
     for number in image::loop_numbers(content)? {
         for mount_point in mount_points(&mounts, number) {
-            let path = inside.join("root").join(mount_point.trim_start_matches('/'));
+            let path = inside.join("root").join(mount_point.strip_prefix("/").unwrap_or(&mount_point));
             let Ok(mounted) = File::open(&path) else { continue };
             nix::unistd::syncfs(&mounted).map_err(LocalError::os("sync", &path))?;
         }
@@ -123,17 +130,10 @@ fn write_out(cloud: &Cloud, disk: &DiskRecord, content: &Path) -> Result<(), Loc
 }
 
 /// Returns where the loop device of this number is mounted, by the text of a `mountinfo`.
-fn mount_points(mounts: &str, number: u32) -> Vec<String> {
+fn mount_points(table: &str, number: u32) -> Vec<PathBuf> {
     let device = format!("{LOOP_MAJOR}:{number}");
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    fields.filter(|f| f.get(2) == Some(&device.as_str())).filter_map(|f| Some(unescaped(f.get(4)?))).collect()
-}
-
-/// Undoes what the kernel does to blanks and backslashes in paths.
-fn unescaped(path: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(path.to_owned(), |path, (escaped, plain)| path.replace(escaped, plain))
+    let mounts = mounts::parse(table).into_iter();
+    mounts.filter(|mount| mount.device == device).map(|mount| mount.place).collect()
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
                       40 22 7:3 / /var/vcap/store rw,relatime shared:1 - ext4 /dev/disk rw\n\
                       41 22 7:31 / /other rw - ext4 /dev/x rw\n\
                       42 22 7:3 / /with\\040blank rw - ext4 /dev/disk rw\n";
-        assert_eq!(mount_points(mounts, 3), ["/var/vcap/store", "/with blank"]);
-        assert_eq!(mount_points(mounts, 4), Vec::<String>::new());
+        assert_eq!(mount_points(mounts, 3), ["/var/vcap/store", "/with blank"].map(PathBuf::from));
+        assert_eq!(mount_points(mounts, 4), Vec::<PathBuf>::new());
     }
 }

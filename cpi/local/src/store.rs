@@ -11,6 +11,7 @@
 //! ```
 //! Invariant: a record is replaced in one step or not at all, and whoever changes one holds its object's lock.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cpi_api::CpiErrorKind;
 use model::{AgentId, DiskCid, DiskId, Epoch, SnapshotCid, SnapshotId, StemcellCid, VmCid};
+use nix::unistd::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::LocalError;
+use crate::error::{Chain, LocalError};
+use crate::helper::Errand;
 use crate::lock::NamedLock;
 use crate::record::{DiskRecord, SnapshotRecord, StemcellRecord, VmRecord};
 use crate::scope::Scope;
@@ -38,20 +41,23 @@ pub(crate) enum Durability {
 /// The state directory.
 pub(crate) struct Store {
     root: PathBuf,
+    /// The program, with its first arguments, that removes what is not ours to remove.
+    helper: Vec<OsString>,
     /// The highest epoch this process has seen in the file: saves a lock per call.
     epoch_seen: AtomicU64,
     trash_next: AtomicU64,
 }
 
 impl Store {
-    /// Opens the directory, making what is missing.
-    pub fn open(root: &Path) -> Result<Self, LocalError> {
+    /// Opens the directory, making what is missing. `helper` is as in [`crate::LocalOptions`].
+    pub fn open(root: &Path, helper: &[OsString]) -> Result<Self, LocalError> {
         for folder in ["locks", "stemcells", "vms", "disks", "snapshots", "trash"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(LocalError::os("create", &path))?;
         }
         let root = root.canonicalize().map_err(LocalError::os("resolve", root))?;
-        Ok(Self { root, epoch_seen: AtomicU64::new(0), trash_next: AtomicU64::new(0) })
+        let (epoch_seen, trash_next) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { root, helper: helper.to_vec(), epoch_seen, trash_next })
     }
 
     /// Returns the state directory.
@@ -182,11 +188,22 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(LocalError::os("remove", dir)(error)),
         }
-        if let Err(error) = fs::remove_dir_all(&trash) {
+        if let Err(error) = self.remove(&trash) {
             // Nobody looks in there; the next `sweep_trash` tries again.
-            tracing::warn!(path = %trash.display(), %error, "left some rubbish behind");
+            tracing::warn!(path = %trash.display(), error = %Chain(&error), "left some rubbish behind");
         }
         Ok(())
+    }
+
+    fn remove(&self, dir: &Path) -> Result<(), LocalError> {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => Ok(()),
+            // Without root on the host, what users of a VM wrote is theirs.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {
+                Errand::Remove { dir: dir.to_owned() }.run(&self.helper)
+            }
+            Err(error) => Err(LocalError::os("remove", dir)(error)),
+        }
     }
 
     /// Removes what earlier processes did not finish removing.
@@ -198,7 +215,7 @@ impl Store {
                 name.to_str().and_then(|n| n.split('-').next()).and_then(|pid| pid.parse::<i32>().ok());
             let owner_lives = owner.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
             if !owner_lives && !name.to_string_lossy().starts_with(&own) {
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = self.remove(&entry.path());
             }
         }
     }

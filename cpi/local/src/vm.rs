@@ -226,8 +226,10 @@ fn build(
     let base = base_dir(cloud, vm);
     fs::create_dir_all(&base).map_err(LocalError::os("create", &base))?;
     settings::write(&base, &vm.cid, vm.rung, request, (&vm.links, vm.proxy))?;
-    if vm.rung == Rung::Qemu {
-        rung::qemu::furnish(cloud, scope, vm, properties.ephemeral_disk_mib)?;
+    match vm.rung {
+        Rung::Qemu => rung::qemu::furnish(cloud, scope, vm, properties.ephemeral_disk_mib)?,
+        Rung::UserNamespaces => rung::user_namespaces::furnish(cloud, scope, vm)?,
+        Rung::Namespaces | Rung::Process => {}
     }
     power::up(cloud, vm, scope)?;
     vm.state = VmState::Running;

@@ -9,8 +9,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::{HelperError, InsideSpec, LaunchSpec, agent, leave_starter, say, wait_for_go};
+use super::{HelperError, InsideSpec, LaunchSpec, Realm, agent, leave_starter, say, wait_for_go};
 use crate::error::LocalError;
 
 /// Character devices that programs expect, with their numbers.
@@ -47,10 +48,19 @@ pub(super) fn run(spec: &LaunchSpec) -> Result<(), HelperError> {
 }
 
 /// Builds a root below `scratch` and moves in, once.
-pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
+pub(super) fn probe(scratch: &Path, realm: Realm) -> Result<(), HelperError> {
+    let lower = match realm {
+        Realm::Host => "/".into(),
+        Realm::UserNamespace => scratch.join("lower"),
+    };
     let inside = InsideSpec {
         hostname: "probe".into(),
-        lower: "/".into(),
+        realm,
+        lower,
+        shared: match realm {
+            Realm::Host => vec![],
+            Realm::UserNamespace => vec!["/usr".into()],
+        },
         upper: scratch.join("upper"),
         work: scratch.join("work"),
         mount_point: scratch.join("root"),
@@ -61,8 +71,8 @@ pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
         address: None,
         resolver: None,
     };
-    for dir in [&inside.upper, &inside.work, &inside.mount_point] {
-        fs::create_dir(dir).map_err(LocalError::os("create", dir))?;
+    for dir in [&inside.lower, &inside.upper, &inside.work, &inside.mount_point] {
+        fs::create_dir_all(dir).map_err(LocalError::os("create", dir))?;
     }
     unshare(CloneFlags::CLONE_NEWNS).map_err(LocalError::os("make a mount namespace for", scratch))?;
     furnish(&inside)?;
@@ -77,10 +87,15 @@ fn furnish(spec: &InsideSpec) -> Result<(), LocalError> {
     private.map_err(LocalError::os("make private", "/"))?;
     let root = &spec.mount_point;
     let layers = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{}",
         spec.lower.display(),
         spec.upper.display(),
-        spec.work.display()
+        spec.work.display(),
+        match spec.realm {
+            Realm::Host => "",
+            // What an overlay remembers of its files it can't write where only the host's root may.
+            Realm::UserNamespace => ",userxattr",
+        }
     );
     mount_at("overlay", root, MsFlags::empty(), &layers)?;
     mount_at("proc", &root.join("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, "")?;
@@ -88,9 +103,14 @@ fn furnish(spec: &InsideSpec) -> Result<(), LocalError> {
         read_only(&root.join("proc").join(name))?;
     }
     mount_at("sysfs", &root.join("sys"), MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "")?;
-    devices(&root.join("dev"))?;
+    devices(&root.join("dev"), spec.realm)?;
     let scratch = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount_at("tmpfs", &root.join("run"), scratch, "mode=755")?;
+    for shared in &spec.shared {
+        let place = within(root, shared);
+        bind(shared, &place)?;
+        protect(&place)?;
+    }
     // Before the binds: what is bound may lie in what is hidden, never the other way round.
     for hidden in &spec.hidden {
         let place = within(root, hidden);
@@ -98,13 +118,25 @@ fn furnish(spec: &InsideSpec) -> Result<(), LocalError> {
             mount_at("tmpfs", &place, scratch, if is_shared(hidden) { "mode=1777" } else { "mode=755" })?;
         }
     }
-    spec.binds.iter().try_for_each(|(host, inside)| bind(host, &within(root, inside)))
+    for (host, inside) in &spec.binds {
+        let place = within(root, inside);
+        bind(host, &place)?;
+        // A program that the host runs, too. Root in a VM without root on the host is the very user whose it may be.
+        if spec.realm == Realm::UserNamespace && host.is_file() {
+            protect(&place)?;
+        }
+    }
+    Ok(())
 }
 
-fn devices(dev: &Path) -> Result<(), LocalError> {
+fn devices(dev: &Path, realm: Realm) -> Result<(), LocalError> {
     mount_at("tmpfs", dev, MsFlags::MS_NOSUID, "mode=755,size=1m")?;
     for (name, major, minor) in DEVICES {
         let path = dev.join(name);
+        if realm == Realm::UserNamespace {
+            bind(&Path::new("/dev").join(name), &path)?;
+            continue;
+        }
         // The file mode passes the umask; what is left out here is put right after.
         mknod(&path, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))
             .map_err(LocalError::os("create", &path))?;
@@ -203,6 +235,19 @@ fn read_only(place: &Path) -> Result<(), LocalError> {
     }
     bind(place, place)?;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, place, None::<&str>, flags, None::<&str>).map_err(LocalError::os("protect", place))
+}
+
+/// Makes a mount of the host's read-only. What else the host has forbidden there stays so: nobody but its root may lift it.
+fn protect(place: &Path) -> Result<(), LocalError> {
+    let there = statvfs(place).map_err(LocalError::os("look up the mount of", place))?.flags();
+    let forbidden = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ];
+    let kept = forbidden.into_iter().filter(|(flag, _)| there.contains(*flag)).map(|(_, flag)| flag);
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept.collect::<MsFlags>();
     mount(None::<&str>, place, None::<&str>, flags, None::<&str>).map_err(LocalError::os("protect", place))
 }
 

@@ -13,9 +13,11 @@
 //! ends if the line never comes, because whoever started it has died.
 
 mod agent;
+mod errand;
 mod inside;
 mod keeper;
 mod proxy;
+mod realm;
 mod relay;
 mod shepherd;
 mod spec;
@@ -26,7 +28,10 @@ use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 
-pub(crate) use spec::{AGENT_INSIDE, InsideSpec, LaunchSpec, MachineSpec, Started, VCAP};
+pub(crate) use errand::Errand;
+pub(crate) use spec::{
+    AGENT_INSIDE, Entrance, InsideSpec, LabSpec, LaunchSpec, MachineSpec, Realm, Started, VCAP,
+};
 
 use crate::error::{Chain, LocalError};
 use crate::process::ProcessId;
@@ -35,7 +40,8 @@ use crate::store::read_json;
 /// Exit code of a helper that was called the wrong way.
 const USAGE: u8 = 64;
 
-/// Runs a helper: `launch|supervise|shepherd|init|keeper|machine SPEC` or `probe|probe-inside DIRECTORY`.
+/// Runs a helper: `launch|supervise|shepherd|init|keeper|machine SPEC`, `probe|probe-inside|probe-realm|probe-realm-inside
+/// DIRECTORY`, `map-ids PROCESS` or `errand DEED`.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [role, spec_path] = args else {
         eprintln!("usage: local-vm ROLE SPEC (started by the local cloud, not by hand)");
@@ -43,8 +49,12 @@ pub fn main(args: &[OsString]) -> ExitCode {
     };
     let path = Path::new(spec_path);
     let outcome = match role.to_str() {
-        Some("probe") => shepherd::probe(path),
-        Some("probe-inside") => inside::probe(path),
+        Some("probe") => shepherd::probe(path, Realm::Host),
+        Some("probe-inside") => inside::probe(path, Realm::Host),
+        Some("probe-realm") => shepherd::probe(path, Realm::UserNamespace),
+        Some("probe-realm-inside") => inside::probe(path, Realm::UserNamespace),
+        Some("errand") => errand::run(path),
+        Some("map-ids") => realm::map_ids(path),
         Some("launch") => read_spec(path).and_then(|spec| launch(&spec, path)),
         Some("supervise") => read_spec(path).and_then(|spec| supervise(&spec)),
         Some("shepherd") => read_spec(path).and_then(|spec| shepherd::run(&spec, path)),
@@ -87,6 +97,13 @@ fn launch(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError> {
     nix::unistd::setsid().map_err(LocalError::os("start a session for", spec_path))?;
     spawn_helper(&spec.helper_args, spec.supervisor_role(), spec_path)?;
     Ok(())
+}
+
+/// Returns the arguments that made us a helper, without the role and what it is about.
+fn first_args() -> Vec<String> {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    args.truncate(args.len().saturating_sub(2));
+    args
 }
 
 /// Starts this program again in another role, with our standard streams.

@@ -42,9 +42,9 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Begins to listen inside. Called while the process is in the VM's network.
+    /// Begins to listen inside. Called by a thread in the VM's network.
     pub fn prepare(spec: &LaunchSpec) -> Result<Self, LocalError> {
-        let network = "/proc/self/ns/net";
+        let network = "/proc/thread-self/ns/net";
         let inside = File::open(network).map_err(LocalError::os("open", network))?;
         let Some(spec) = &spec.inside else { unreachable!("a shepherd's VM has an inside") };
         let mut relay = Self {

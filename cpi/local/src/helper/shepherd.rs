@@ -1,16 +1,25 @@
 //! The supervisor of a VM that has an inside: makes the namespaces, carries connections in and out, waits for the end.
+//!
+//! Three threads, since a network is a thread's own, and whoever has become root of a user namespace can't go back to the
+//! host's: the *carrier* stays in the host's network, the *host* makes the VM's namespaces and is its first process's parent,
+//! and the main thread is in the lab, where that is below a user namespace: so whoever looks for the lab finds it here.
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Child;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::relay::Relay;
-use super::{HelperError, LaunchSpec, Started, leave_starter, own_id, say, spawn_helper};
+use super::{HelperError, LabSpec, LaunchSpec, Realm, Started, leave_starter, own_id, realm, say, spawn_helper};
 use crate::error::LocalError;
 use crate::netlink::Netlink;
+use crate::netns;
 use crate::process::ProcessId;
 
 /// Everything but the mounts, which the first process inside makes its own: we keep the host's.
@@ -21,31 +30,99 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
 
 /// Runs a VM until its end.
 pub(super) fn run(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError> {
-    // The way back; also for processes, since a process whose children live elsewhere can't have threads.
-    let ways_back =
-        [("/proc/self/ns/net", CloneFlags::CLONE_NEWNET), ("/proc/self/ns/pid", CloneFlags::CLONE_NEWPID)]
-            .map(|(path, kind)| {
-                File::open(path).map(|file| (path, file, kind)).map_err(LocalError::os("open", path))
-            });
+    let lab = spec.lab.as_ref();
+    let network = lab.map(become_root).transpose()?;
+    let carrier = carrier()?;
+    if let Some(network) = network {
+        move_into(network)?;
+    }
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let host = scope.spawn(|| host(spec, spec_path, tell));
+        if let Ok((relay, first)) = told.recv()
+            && let Err(error) = introduce(lab, relay, first, &carrier)
+        {
+            // It waits for a word that nobody will say.
+            let _ = kill(first, Signal::SIGKILL);
+            let _ = host.join();
+            return Err(error);
+        }
+        host.join().unwrap_or(Err(HelperError::NoSpec))
+    })
+}
+
+/// Makes the VM's namespaces and its first process in them, and waits for its end. A thread of its own: what it makes from now
+/// on is in there, but for threads, which it can't make.
+fn host(spec: &LaunchSpec, spec_path: &Path, tell: Sender<(Relay, Pid)>) -> Result<(), HelperError> {
     unshare(NAMESPACES).map_err(LocalError::os("make namespaces for", spec_path))?;
     // While we are in there: the agent finds the directors from its first breath.
     let relay = Relay::prepare(spec)?;
-    let mut init = spawn_helper(&spec.helper_args, "init", spec_path)?;
-    for way_back in ways_back {
-        let (path, namespace, kind) = way_back?;
-        setns(&namespace, kind).map_err(LocalError::os("return to", path))?;
-    }
-    let gone = || LocalError::os("look up process", init.id().to_string())(nix::errno::Errno::ESRCH);
-    let init_id = ProcessId::of(init.id() as i32).ok_or_else(gone)?;
-    say(&Started { supervisor: own_id()?, init: init_id }.to_line());
-    leave_starter();
-    relay.start()?;
-    init.wait().map_err(LocalError::os("wait for", spec_path))?;
+    // It ends with this thread, should we be killed.
+    let mut first: Child = spawn_helper(&spec.helper_args, "init", spec_path)?;
+    let _ = tell.send((relay, Pid::from_raw(first.id() as i32)));
+    first.wait().map_err(LocalError::os("wait for", spec_path))?;
     Ok(())
 }
 
+/// Wires the VM where nobody else can, makes it known to whoever started us, and begins to carry.
+fn introduce(
+    lab: Option<&LabSpec>,
+    relay: Relay,
+    first: Pid,
+    carrier: &Sender<Relay>,
+) -> Result<(), HelperError> {
+    let gone = || LocalError::os("look up process", first.to_string())(nix::errno::Errno::ESRCH);
+    let init = ProcessId::of(first.as_raw()).ok_or_else(gone)?;
+    if let Some(lab) = lab {
+        netns::wire_from_lab(&lab.links, &init)?;
+    }
+    say(&Started { supervisor: own_id()?, init }.to_line());
+    leave_starter();
+    let _ = carrier.send(relay);
+    Ok(())
+}
+
+/// Starts the thread that carries connections: in the network where we are now.
+fn carrier() -> Result<Sender<Relay>, LocalError> {
+    let (tell, told) = mpsc::channel::<Relay>();
+    let carry = move || {
+        if let Ok(relay) = told.recv()
+            && let Err(error) = relay.start()
+        {
+            eprintln!("local-vm: {}", crate::error::Chain(&error));
+        }
+    };
+    thread::Builder::new().spawn(carry).map(|_| tell).map_err(LocalError::os("start a thread for", "the relay"))
+}
+
+/// Becomes root of the lab's user namespace, or of a new one. Returns the lab's network, if there is one.
+fn become_root(lab: &LabSpec) -> Result<Option<File>, LocalError> {
+    let Some(entrance) = &lab.entrance else { return realm::found().map(|()| None) };
+    // Opened before: afterwards they are beyond us.
+    let network = File::open(&entrance.other).map_err(LocalError::os("open", &entrance.other))?;
+    realm::enter(&entrance.users)?;
+    Ok(Some(network))
+}
+
+/// Moves this thread into the lab's network, or into a new one.
+fn move_into(network: Option<File>) -> Result<(), LocalError> {
+    let Some(network) = network else {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(LocalError::os("make a network for", "the lab"))?;
+        let up = Netlink::open().and_then(|netlink| netlink.link_up("lo"));
+        return up.map_err(LocalError::os("switch on the loopback of", "the lab"));
+    };
+    setns(&network, CloneFlags::CLONE_NEWNET).map_err(LocalError::os("enter the network of", "the lab"))
+}
+
 /// Does once, below `scratch`, what a VM takes.
-pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
+pub(super) fn probe(scratch: &Path, realm: Realm) -> Result<(), HelperError> {
+    let inside = match realm {
+        Realm::Host => "probe-inside",
+        Realm::UserNamespace => {
+            realm::found()?;
+            "probe-realm-inside"
+        }
+    };
     unshare(NAMESPACES).map_err(LocalError::os("make namespaces for", scratch))?;
     let wire = || {
         let netlink = Netlink::open()?;
@@ -54,10 +131,7 @@ pub(super) fn probe(scratch: &Path) -> Result<(), HelperError> {
         netlink.cable("probe0", "br0", "probe1", std::process::id() as i32)
     };
     wire().map_err(LocalError::os("make a network cable for", scratch))?;
-    // The arguments that made us a helper come again, without the role and its argument.
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let first_args = &args[..args.len().saturating_sub(2)];
-    let child = spawn_helper(first_args, "probe-inside", scratch)?;
+    let child = spawn_helper(&super::first_args(), inside, scratch)?;
     waitpid(Pid::from_raw(child.id() as i32), None).map_err(LocalError::os("wait for", scratch))?;
     Ok(())
 }

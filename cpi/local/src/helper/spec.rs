@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::process::ProcessId;
-use crate::record::{Publish, VmProcesses};
+use crate::record::{Link, Publish, VmProcesses};
 
 /// The base directory that releases are written for.
 pub(crate) const VCAP: &str = "/var/vcap";
@@ -30,6 +30,9 @@ pub(crate) struct LaunchSpec {
     pub console: PathBuf,
     /// The VM's own root, where it has one.
     pub inside: Option<InsideSpec>,
+    /// The lab that the VM is made in, where only its inhabitants can make VMs: without root on the host.
+    #[serde(default)]
+    pub lab: Option<LabSpec>,
     /// The VM as a machine with a kernel of its own; then the agent is not ours to start.
     #[serde(default)]
     pub machine: Option<MachineSpec>,
@@ -53,10 +56,39 @@ pub(crate) struct MachineSpec {
     pub address: IpAddr,
 }
 
+/// A lab below a user namespace, and what is done there for a VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LabSpec {
+    /// Where to enter it; to be made, if absent.
+    pub entrance: Option<Entrance>,
+    /// The VM's place in the networks.
+    pub links: Vec<Link>,
+}
+
+/// Where a user namespace, and another one below it, can be entered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Entrance {
+    pub users: PathBuf,
+    pub other: PathBuf,
+}
+
+/// Whose root the VM's root is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Realm {
+    /// The host's.
+    #[default]
+    Host,
+    /// One of a user namespace alone: it makes no devices, and borrows the host's.
+    UserNamespace,
+}
+
 /// A VM's own root and surroundings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct InsideSpec {
     pub hostname: String,
+    #[serde(default)]
+    pub realm: Realm,
     /// The read-only root below.
     pub lower: PathBuf,
     /// What the VM writes over it.
@@ -64,6 +96,9 @@ pub(crate) struct InsideSpec {
     pub work: PathBuf,
     /// An empty directory to put the root together in.
     pub mount_point: PathBuf,
+    /// Directories of the host that the VM sees at the same place, and can't change.
+    #[serde(default)]
+    pub shared: Vec<PathBuf>,
     /// Directories and files of the host that the VM sees: (host path, path inside).
     pub binds: Vec<(PathBuf, PathBuf)>,
     /// Directories of the host below that the VM must not see.
@@ -96,6 +131,7 @@ impl LaunchSpec {
             agent_dir: PathBuf::new(),
             console,
             inside: None,
+            lab: None,
             machine: Some(machine),
         }
     }

@@ -3,13 +3,20 @@
 mod namespaces;
 mod process;
 pub(crate) mod qemu;
+pub(crate) mod user_namespaces;
 
 use std::fmt;
+use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use crate::LocalOptions;
-pub(crate) use namespaces::{equip, hide_device, inside, show_device, unequip};
+use crate::cloud::Cloud;
+use crate::error::LocalError;
+use crate::helper::InsideSpec;
+use crate::record::VmRecord;
+use crate::scope::Scope;
+pub(crate) use namespaces::{hide_device, show_device};
 
 /// A way to isolate VMs, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,10 +24,8 @@ pub(crate) use namespaces::{equip, hide_device, inside, show_device, unequip};
 pub enum Rung {
     /// Namespaces of its own for everything, made by root: own root, own network, limits.
     Namespaces,
-    /// The same inside a user namespace, without root.
+    /// The same below a user namespace, without root: no limits.
     UserNamespaces,
-    /// An own root directory only.
-    Chroot,
     /// A supervised process tree in an own base directory.
     Process,
     /// A machine with a kernel of its own, by QEMU. Not on the ladder: only whoever asks for it gets it.
@@ -33,7 +38,6 @@ impl Rung {
         match self {
             Self::Namespaces => "namespaces",
             Self::UserNamespaces => "user-namespaces",
-            Self::Chroot => "chroot",
             Self::Process => "process",
             Self::Qemu => "qemu",
         }
@@ -88,20 +92,68 @@ impl Isolation {
 
 impl Rung {
     /// Every way to make a VM.
-    pub const ALL: [Self; 5] =
-        [Self::Namespaces, Self::UserNamespaces, Self::Chroot, Self::Process, Self::Qemu];
+    pub const ALL: [Self; 4] = [Self::Namespaces, Self::UserNamespaces, Self::Process, Self::Qemu];
 
     /// The ladder, from the top: what is tried where nobody chooses.
-    pub const BEST_FIRST: [Self; 4] = [Self::Namespaces, Self::UserNamespaces, Self::Chroot, Self::Process];
+    pub const BEST_FIRST: [Self; 3] = [Self::Namespaces, Self::UserNamespaces, Self::Process];
 
     /// Tries this rung once.
     pub(crate) fn try_once(self, options: &LocalOptions) -> RungReport {
         let outcome = match self {
-            Self::Namespaces => namespaces::probe(&options.root, options),
+            Self::Namespaces => namespaces::probe(options),
             Self::Process => process::probe(&options.root),
-            Self::Qemu => qemu::probe(&options.root, options),
-            Self::UserNamespaces | Self::Chroot => Err("this version can't make VMs this way".to_owned()),
+            Self::Qemu => qemu::probe(options),
+            Self::UserNamespaces => user_namespaces::probe(options),
         };
         RungReport { rung: self, ok: outcome.is_ok(), why: outcome.unwrap_or_else(|why| why) }
+    }
+}
+
+/// Gives a VM that waits for `go` its network and limits.
+pub(crate) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+    match vm.rung {
+        // Its supervisor has wired it: nobody else could.
+        Rung::UserNamespaces => Ok(()),
+        _ => namespaces::equip(cloud, vm, scope),
+    }
+}
+
+/// Takes back what [`equip`] gave, once the VM's processes are gone. Idempotent.
+pub(crate) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+    match vm.rung {
+        // What it had has gone with its processes.
+        Rung::UserNamespaces => Ok(()),
+        _ => namespaces::unequip(cloud, vm, scope),
+    }
+}
+
+/// Returns what surrounds the agent in a VM with a root of its own.
+pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalError> {
+    let spec = namespaces::inside(cloud, vm)?;
+    match vm.rung {
+        Rung::UserNamespaces => user_namespaces::inside(cloud, vm, spec),
+        _ => Ok(spec),
+    }
+}
+
+/// Has a helper make once, in a scratch directory, what a VM takes. `role` says how.
+fn made_once(options: &LocalOptions, role: &str) -> Result<(), String> {
+    let root = &options.root;
+    let scratch = tempfile::tempdir_in(root).map_err(|error| format!("{}: {error}", root.display()))?;
+    let [program, first_args @ ..] = options.helper.as_slice() else {
+        return Err("no helper program".into());
+    };
+    let output = Command::new(program)
+        .args(first_args)
+        .arg(role)
+        .arg(scratch.path())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{}: {error}", program.to_string_lossy()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.lines().last() {
+        Some("ready") if output.status.success() => Ok(()),
+        Some(line) => Err(line.trim_start_matches("failed: ").to_owned()),
+        None => Err(format!("the helper ended with {}", output.status)),
     }
 }

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
-use crate::helper::{AGENT_INSIDE, InsideSpec, VCAP};
+use crate::helper::{AGENT_INSIDE, InsideSpec, Realm, VCAP};
 use crate::record::{StemcellKind, VmRecord};
 use crate::scope::Scope;
 use crate::{LocalOptions, cgroup, image, netns, settings, vm};
@@ -21,19 +20,19 @@ const LOOP_MAJOR: u64 = 7;
 const HIDDEN: [&str; 6] = ["/root", "/home", "/tmp", "/var/tmp", "/var/lib/docker", "/mnt"];
 
 /// Gives a VM that waits for `go` its network and limits.
-pub(crate) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(super) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
     netns::wire(cloud, vm, scope)?;
     cgroup::confine(cloud, vm)
 }
 
 /// Takes back what [`equip`] gave, once the VM's processes are gone. Idempotent.
-pub(crate) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(super) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
     cgroup::release(cloud, vm, scope)?;
     netns::close_lab(cloud, vm, scope)
 }
 
 /// Returns what surrounds the agent in such a VM.
-pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalError> {
+pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let kind = cloud.store.stemcell(&vm.stemcell)?.map(|stemcell| stemcell.kind);
     let on_host_files = kind == Some(StemcellKind::Host);
@@ -49,7 +48,9 @@ pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalEr
     }
     let spec = InsideSpec {
         hostname: vm.agent.to_string(),
+        realm: Realm::Host,
         lower,
+        shared: Vec::new(),
         upper: dir.join("upper"),
         work: dir.join("work"),
         mount_point: dir.join("root"),
@@ -101,29 +102,12 @@ fn device_path(vm: &VmRecord, name: &str) -> PathBuf {
     Path::new("/proc").join(pid).join("root/dev").join(crate::store::file_name(name))
 }
 
-/// Makes a process with namespaces and a root of its own below `root`, once.
-pub(super) fn probe(root: &Path, options: &LocalOptions) -> Result<String, String> {
+/// Makes a process with namespaces and a root of its own below `options.root`, once.
+pub(super) fn probe(options: &LocalOptions) -> Result<String, String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("needs root: loop devices and cgroups are its alone".into());
     }
     image::probe()?;
-    let scratch = tempfile::tempdir_in(root).map_err(|error| format!("{}: {error}", root.display()))?;
-    let [program, first_args @ ..] = options.helper.as_slice() else {
-        return Err("no helper program".into());
-    };
-    let output = Command::new(program)
-        .args(first_args)
-        .arg("probe")
-        .arg(scratch.path())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("{}: {error}", program.to_string_lossy()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    match said.lines().last() {
-        Some("ready") if output.status.success() => {
-            Ok("made a process with namespaces, an overlay root and a network cable of its own".into())
-        }
-        Some(line) => Err(line.trim_start_matches("failed: ").to_owned()),
-        None => Err(format!("the helper ended with {}", output.status)),
-    }
+    super::made_once(options, "probe")?;
+    Ok("made a process with namespaces, an overlay root and a network cable of its own".into())
 }

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
 use crate::error::LocalError;
+use crate::helper::Errand;
 use crate::network::has_own_network;
 use crate::record::{StemcellKind, StemcellRecord};
 use crate::rung::Rung;
@@ -60,8 +61,14 @@ pub(crate) fn create(
     let dir = cloud.store.stemcell_dir(&cid);
     cloud.store.discard(&dir)?;
     fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
-    if kind == StemcellKind::Tar {
-        unpack(image, &dir.join("rootfs"))?;
+    let rootfs = dir.join("rootfs");
+    match (kind, cloud.rung) {
+        (StemcellKind::Host, _) => {}
+        // Its files belong to many, whom only root of a namespace with their ids can give them to.
+        (StemcellKind::Tar, Rung::UserNamespaces) => {
+            Errand::Unpack { image: image.clone(), to: rootfs }.run(&cloud.options.helper)?;
+        }
+        (StemcellKind::Tar, _) => unpack(image, &rootfs)?,
     }
     // The record comes last: what has one is whole.
     let record = StemcellRecord { kind, tags: request.tags.clone() };
@@ -107,7 +114,8 @@ fn digest(request: &CreateStemcell) -> Result<String, LocalError> {
     Ok(hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn unpack(image: &Path, rootfs: &Path) -> Result<(), LocalError> {
+/// Unpacks the archive of a root file system.
+pub(crate) fn unpack(image: &Path, rootfs: &Path) -> Result<(), LocalError> {
     let file = File::open(image).map_err(LocalError::os("open stemcell image", image))?;
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(file)));
     archive.set_preserve_permissions(true);

@@ -185,6 +185,18 @@ impl Stage {
             self.cpi.delete_vm(&context(1 << 40), &VmCid::new(format!("vm-agent-{n}"))).await.unwrap();
         }
         assert!(!self.dir.path().join("cloud/lab.net").exists(), "the lab outlived its VMs");
+        assert_eq!(self.processes(), Vec::<String>::new(), "something outlived its VM");
+        let trash: Vec<_> = fs::read_dir(self.dir.path().join("cloud/trash")).unwrap().flatten().collect();
+        assert!(trash.is_empty(), "{trash:?} could not be removed");
+    }
+
+    /// Returns the processes that were started for VMs of this cloud.
+    fn processes(&self) -> Vec<String> {
+        let place = self.dir.path().join("cloud/vms").display().to_string();
+        let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let lines = all.map(|process| fs::read(process.join("cmdline")).unwrap_or_default());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| line.contains(&place)).collect()
     }
 }
 

@@ -17,7 +17,6 @@ mod image;
 mod plug;
 mod qmp;
 
-use std::path::Path;
 use std::process::Command;
 
 use cpi_api::CpiErrorKind;
@@ -82,10 +81,10 @@ pub(crate) fn run(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), Loc
 }
 
 /// Returns whether machines can be made here, and how fast they will be as far as that is known.
-pub(super) fn probe(root: &Path, options: &LocalOptions) -> Result<String, String> {
-    super::namespaces::probe(root, options)?;
+pub(super) fn probe(options: &LocalOptions) -> Result<String, String> {
+    super::namespaces::probe(options)?;
     let version = version()?;
-    Ok(format!("{version}; {}", canary::known(root)))
+    Ok(format!("{version}; {}", canary::known(&options.root)))
 }
 
 /// Returns what QEMU says of itself.

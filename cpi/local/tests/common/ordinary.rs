@@ -1,0 +1,84 @@
+//! Runs tests again as an ordinary user, where they were started by root.
+//!
+//! The user exists only for them: in a mount namespace of their own, with a passwd file and ranges of ids of their own in the
+//! place of the machine's, which stays as it was.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+use std::process::Command;
+
+/// The user's number and name.
+const USER: (u32, &str) = (61_803, "directorate-test");
+/// The first of its further ids; nobody else's, most likely.
+const FIRST_ID: u32 = 1_879_048_192;
+/// Exit code of a run that could not be.
+const SKIPPED: i32 = 77;
+
+/// Puts the user's files in the place of the machine's and becomes the user.
+const SCRIPT: &str = r#"
+skip() { echo "skipped: $1"; exit 77; }
+etc=$1; helper=$2; shift 2
+for file in passwd group subuid subgid; do
+  mount --bind "$etc/$file" "/etc/$file" || skip "/etc/$file can't be replaced for a moment"
+done
+command -v newuidmap > /dev/null || skip "there is no newuidmap (apt-get install uidmap)"
+become="setpriv --reuid USER --regid USER --clear-groups --pdeathsig KILL"
+for program in "$1" "$helper"; do
+  $become test -x "$program" || skip "an ordinary user can't run $program"
+done
+exec $become "$@"
+"#;
+
+/// Runs the other tests of this file as an ordinary user. `own_name` is the test that asks for it.
+///
+/// Does nothing where an ordinary user runs them anyway.
+pub fn run_the_others(own_name: &str) {
+    run(&["--skip", own_name]);
+}
+
+/// Runs tests of this file as an ordinary user: those that `arguments` choose.
+fn run(arguments: &[&str]) {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let etc = scratch.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    let (uid, name) = USER;
+    let home = scratch.path().join("home");
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(uid), Some(uid)).unwrap();
+    let read = |file: &str| fs::read_to_string(Path::new("/etc").join(file)).unwrap();
+    let ids = format!("{name}:{FIRST_ID}:65536\n");
+    let passwd = format!("{}{name}:x:{uid}:{uid}::{}:/bin/sh\n", read("passwd"), home.display());
+    let files =
+        [("passwd", passwd), ("group", format!("{}{name}:x:{uid}:\n", read("group"))), ("subuid", ids.clone()), ("subgid", ids)];
+    for (file, content) in files {
+        fs::write(etc.join(file), content).unwrap();
+    }
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &SCRIPT.replace("USER", &uid.to_string()), "sh"])
+        .arg(&etc)
+        .arg(env!("CARGO_BIN_EXE_local-vm"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--nocapture", "--test-threads=2"])
+        .args(arguments)
+        .env("TMPDIR", &home)
+        .env("HOME", &home)
+        .current_dir(&home)
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return println!("skipped: unshare: {error}"),
+    };
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    println!("{}{}", said[0], said[1]);
+    assert!(output.status.success() || output.status.code() == Some(SKIPPED), "an ordinary user's tests fail");
+    // Nobody here can remove what the user's VMs have left but us: so they must have left nothing.
+    let left: Vec<_> = fs::read_dir(&home).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
