@@ -213,7 +213,9 @@ fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Resul
     scope.check(&cloud.store)?;
     match cloud.store.disk(cid)? {
         Some(_) if vm.rung == Rung::Qemu => rung::qemu::unplug(cloud, scope, vm, cid),
-        Some(_) if vm.rung == Rung::UserNamespaces => rung::user_namespaces::disk::hide(cloud, scope, vm, cid),
+        Some(_) if vm.rung == Rung::UserNamespaces => {
+            rung::user_namespaces::disk::hide(cloud, scope, vm, cid)
+        }
         Some(disk) if disk.kind == DiskKind::Image => rung::hide_device(vm, cid.as_str()),
         _ => Ok(()),
     }

@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_range_is_found_by_name_or_number_and_is_large_enough() {
-        let table = "# comment\nother:100000:65536\nalice:200000:1000\n 1007:300000:65536\nalice:400000:65535\n";
+        let table =
+            "# comment\nother:100000:65536\nalice:200000:1000\n 1007:300000:65536\nalice:400000:65535\n";
         let first = |uid, name| first_of(table, Uid::from_raw(uid), name);
         assert_eq!(first(5, Some("alice")), Some(400_000));
         assert_eq!(first(1007, None), Some(300_000));

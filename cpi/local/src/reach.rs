@@ -53,11 +53,7 @@ pub(crate) fn carry_to(network: &File, vm: SocketAddr) -> Result<(), LocalError>
 }
 
 /// Returns the first process of the VM that has an address, and how the VM is isolated.
-fn first_process(
-    root: &Path,
-    helper: &[OsString],
-    address: IpAddr,
-) -> Result<(Rung, ProcessId), LocalError> {
+fn first_process(root: &Path, helper: &[OsString], address: IpAddr) -> Result<(Rung, ProcessId), LocalError> {
     let refuse = |why: String| LocalError::refused(CpiErrorKind::VmNotFound, why);
     if !root.join("vms").is_dir() {
         return Err(refuse(format!("there is no local cloud in `{}`", root.display())));

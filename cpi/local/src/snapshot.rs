@@ -16,11 +16,11 @@ use crate::cloud::Cloud;
 use crate::disk;
 use crate::error::LocalError;
 use crate::helper::Errand;
-use crate::rung::Rung;
-use crate::{image, mounts};
 use crate::record::{DiskKind, DiskRecord, SnapshotRecord};
+use crate::rung::Rung;
 use crate::scope::Scope;
 use crate::store::snapshot_cid;
+use crate::{image, mounts};
 
 /// The major number of loop devices.
 const LOOP_MAJOR: u32 = 7;

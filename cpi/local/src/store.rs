@@ -60,6 +60,12 @@ impl Store {
         Ok(Self { root, helper: helper.to_vec(), epoch_seen, trash_next })
     }
 
+    /// Returns where what is being removed lies, and what should be once its maker has died: under names that begin with its
+    /// maker's number and a dash.
+    pub fn trash(root: &Path) -> PathBuf {
+        root.join("trash")
+    }
+
     /// Returns the state directory.
     pub fn root(&self) -> &Path {
         &self.root
@@ -182,7 +188,7 @@ impl Store {
     /// Removes a folder of the cloud: out of sight in one step, off the disk after it.
     pub fn discard(&self, dir: &Path) -> Result<(), LocalError> {
         let number = self.trash_next.fetch_add(1, Ordering::Relaxed);
-        let trash = self.root.join("trash").join(format!("{}-{number}", std::process::id()));
+        let trash = Self::trash(&self.root).join(format!("{}-{number}", std::process::id()));
         match fs::rename(dir, &trash) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -209,7 +215,7 @@ impl Store {
     /// Removes what earlier processes did not finish removing.
     pub fn sweep_trash(&self) {
         let own = format!("{}-", std::process::id());
-        for entry in fs::read_dir(self.root.join("trash")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(Self::trash(&self.root)).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let owner =
                 name.to_str().and_then(|n| n.split('-').next()).and_then(|pid| pid.parse::<i32>().ok());

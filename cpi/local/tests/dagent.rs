@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
+#[path = "common/ordinary.rs"]
+mod ordinary;
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -23,10 +25,17 @@ fn dagent() -> Option<std::path::PathBuf> {
     ["chaos-dagent", "dagent"].map(|name| folder.join(name)).into_iter().find(|program| program.exists())
 }
 
+#[test]
+fn an_ordinary_users_agents_dial_too() {
+    ordinary::run_the_others("an_ordinary_users_agents_dial_too");
+}
+
 #[tokio::test]
 async fn the_real_agent_dials_its_director() {
     let Some(dagent) = dagent() else { return println!("skipped: dagent has not been built") };
-    for (rung, subnet) in [(Rung::Process, [127, 95, 1]), (Rung::Namespaces, [10, 95, 1])] {
+    let rungs =
+        [(Rung::Process, [127, 95, 1]), (Rung::Namespaces, [10, 95, 1]), (Rung::UserNamespaces, [10, 95, 2])];
+    for (rung, subnet) in rungs {
         let Some(stage) = Stage::open_with(rung, subnet, &dagent).await else { continue };
         let director = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = director.local_addr().unwrap().to_string();

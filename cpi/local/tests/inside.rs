@@ -1,8 +1,11 @@
-//! What a VM with namespaces of its own finds inside, and what it can't reach. Needs root; says so where it skips.
+//! What a VM with namespaces of its own finds inside, and what it can't reach. Says where it skips: some of it needs root, and the
+//! rest an ordinary user with a range of ids.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
+#[path = "common/ordinary.rs"]
+mod ordinary;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +16,14 @@ use cpi_local::Rung;
 use serde_json::json;
 
 const REST: &str = "exec sleep 1000000";
+
+/// What is alike with root and without.
+const RUNGS: [(Rung, [u8; 2]); 2] = [(Rung::Namespaces, [10, 93]), (Rung::UserNamespaces, [10, 99])];
+
+#[test]
+fn an_ordinary_users_vms_reach_as_much() {
+    ordinary::run_the_others("an_ordinary_users_vms_reach_as_much");
+}
 
 #[tokio::test]
 async fn a_vm_has_an_inside_of_its_own() {
@@ -45,46 +56,50 @@ async fn directors_on_the_hosts_loopback_answer_at_their_address_inside() {
         r#"while read -r port; do exec 3<>/dev/tcp/127.0.0.1/$port; echo "hello from $(hostname)" >&3; cat <&3 > /var/vcap/answer-$port; done \
            < <(sed -n 's/.*127.0.0.1:\([0-9]*\)".*/\1/p' /var/vcap/bosh/settings.json); {REST}"#
     );
-    let Some(stage) = Stage::open(Rung::Namespaces, [10, 93, 3], &agent).await else { return };
-    let director = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = director.local_addr().unwrap().port();
-    let bootstrap = AgentBootstrap { endpoints: vec![format!("127.0.0.1:{port}")], ..Default::default() };
-    let answering = std::thread::spawn(move || {
-        let (mut stream, _) = director.accept().unwrap();
-        let mut greeting = [0; 19];
-        stream.read_exact(&mut greeting).unwrap();
-        stream.write_all(b"welcome").unwrap();
-        String::from_utf8(greeting.to_vec()).unwrap()
-    });
-    let request = CreateVm { bootstrap, ..stage.request(2, json!({})) };
-    stage.cpi.create_vm(&context(1), request).await.unwrap();
-    assert_eq!(answering.join().unwrap(), "hello from agent-2\n");
-    stage.wait_for(2, &format!("answer-{port}"), |text| text == "welcome").await;
-    stage.close(2).await;
+    for (rung, [a, b]) in RUNGS {
+        let Some(stage) = Stage::open(rung, [a, b, 3], &agent).await else { continue };
+        let director = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = director.local_addr().unwrap().port();
+        let bootstrap = AgentBootstrap { endpoints: vec![format!("127.0.0.1:{port}")], ..Default::default() };
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = director.accept().unwrap();
+            let mut greeting = [0; 19];
+            stream.read_exact(&mut greeting).unwrap();
+            stream.write_all(b"welcome").unwrap();
+            String::from_utf8(greeting.to_vec()).unwrap()
+        });
+        let request = CreateVm { bootstrap, ..stage.request(2, json!({})) };
+        stage.cpi.create_vm(&context(1), request).await.unwrap();
+        assert_eq!(answering.join().unwrap(), "hello from agent-2\n");
+        stage.wait_for(2, &format!("answer-{port}"), |text| text == "welcome").await;
+        stage.close(2).await;
+    }
 }
 
 #[tokio::test]
 async fn vms_reach_each_other_and_the_host_reaches_published_ports() {
-    let agent = format!(
-        r#"if [ "$(hostname)" = agent-2 ]; then
-             exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, LocalPort => 80, ReuseAddr => 1) or die $!;
-               while ($c = $s->accept) {{ print $c "served"; close $c }}'
-           fi
-           until exec 3<>/dev/tcp/10.93.4.2/80; do sleep 0.05; done 2>/dev/null; cat <&3 > /var/vcap/got; {REST}"#
-    );
-    let Some(stage) = Stage::open(Rung::Namespaces, [10, 93, 4], &agent).await else { return };
-    // Freed again at once: publishing takes a number, there is no way to ask for any.
-    let host_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    stage.create(2, json!({ "publish": [{ "host_port": host_port, "port": 80 }] })).await;
-    stage.create(3, json!({})).await;
-    stage.wait_for(3, "got", |text| text == "served").await;
-    let mut text = String::new();
-    TcpStream::connect(("127.0.0.1", host_port)).unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(text, "served");
-    let links: Vec<_> =
-        std::fs::read_dir("/sys/class/net").unwrap().flatten().map(|e| e.file_name()).collect();
-    assert!(!links.iter().any(|name| name == "br0"), "the VMs' bridge is on the host: {links:?}");
-    stage.close(3).await;
+    for (rung, [a, b]) in RUNGS {
+        let agent = format!(
+            r#"if [ "$(hostname)" = agent-2 ]; then
+                 exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 5, LocalPort => 80, ReuseAddr => 1) or die $!;
+                   while ($c = $s->accept) {{ print $c "served"; close $c }}'
+               fi
+               until exec 3<>/dev/tcp/{a}.{b}.4.2/80; do sleep 0.05; done 2>/dev/null; cat <&3 > /var/vcap/got; {REST}"#
+        );
+        let Some(stage) = Stage::open(rung, [a, b, 4], &agent).await else { continue };
+        // Freed again at once: publishing takes a number, there is no way to ask for any.
+        let host_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        stage.create(2, json!({ "publish": [{ "host_port": host_port, "port": 80 }] })).await;
+        stage.create(3, json!({})).await;
+        stage.wait_for(3, "got", |text| text == "served").await;
+        let mut text = String::new();
+        TcpStream::connect(("127.0.0.1", host_port)).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "served");
+        let links: Vec<_> =
+            std::fs::read_dir("/sys/class/net").unwrap().flatten().map(|e| e.file_name()).collect();
+        assert!(!links.iter().any(|name| name == "br0"), "the VMs' bridge is on the host: {links:?}");
+        stage.close(3).await;
+    }
 }
 
 #[tokio::test]
@@ -187,20 +202,19 @@ async fn limits_bound_what_a_vm_takes() {
 
 #[tokio::test]
 async fn twenty_vms_in_series() {
-    let Some(stage) =
-        Stage::open(Rung::Namespaces, [10, 93, 7], "echo up > /var/vcap/up; exec sleep 1000000").await
-    else {
-        return;
-    };
-    let begun = std::time::Instant::now();
-    for n in 2..22 {
-        stage.create(n, json!({ "memory_mib": 128, "cpus": 1, "pids": 100 })).await;
+    for (rung, [a, b]) in RUNGS {
+        let agent = "echo up > /var/vcap/up; exec sleep 1000000";
+        let Some(stage) = Stage::open(rung, [a, b, 7], agent).await else { continue };
+        let begun = std::time::Instant::now();
+        for n in 2..22 {
+            stage.create(n, json!({ "memory_mib": 128, "cpus": 1, "pids": 100 })).await;
+        }
+        let created = begun.elapsed();
+        for n in 2..22 {
+            stage.wait_for(n, "up", |text| text == "up\n").await;
+        }
+        let begun = std::time::Instant::now();
+        stage.close(21).await;
+        println!("{rung}: 20 creates in series: {created:?}; 20 deletes: {:?}", begun.elapsed());
     }
-    let created = begun.elapsed();
-    for n in 2..22 {
-        stage.wait_for(n, "up", |text| text == "up\n").await;
-    }
-    let begun = std::time::Instant::now();
-    stage.close(21).await;
-    println!("20 creates in series: {created:?}; 20 deletes: {:?}", begun.elapsed());
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
+#[path = "common/ordinary.rs"]
+mod ordinary;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -17,14 +19,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-const RUNGS: [(Rung, [u8; 2]); 2] = [(Rung::Process, [127, 94]), (Rung::Namespaces, [10, 94])];
+const RUNGS: [(Rung, [u8; 2]); 3] =
+    [(Rung::Process, [127, 94]), (Rung::Namespaces, [10, 94]), (Rung::UserNamespaces, [10, 98])];
 
-/// Tells where it is, as both rungs see it: the directory that the last argument names.
+/// Tells where it is, as all rungs see it: the directory that the last argument names.
 const BASE: &str = "base=${@: -1}";
 
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn an_ordinary_users_vms_live_and_end_alike() {
+    ordinary::run_the_others("an_ordinary_users_vms_live_and_end_alike");
 }
 
 #[tokio::test]

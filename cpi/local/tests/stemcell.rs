@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
+#[path = "common/ordinary.rs"]
+mod ordinary;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,6 +17,11 @@ use cpi_api::*;
 use cpi_local::{Rung, StemcellNames, build_host_stemcell};
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
+
+#[test]
+fn an_ordinary_user_makes_vms_from_them_too() {
+    ordinary::run_the_others("an_ordinary_user_makes_vms_from_them_too");
+}
 
 fn unpack(stemcell: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(stemcell).unwrap()));
@@ -81,23 +88,40 @@ fn tiny_rootfs(out: &Path) {
     for path in programs.into_iter().chain(libraries).map(|path| path.trim_end_matches(':')) {
         archive.append_path_with_name(fs::canonicalize(path).unwrap(), path.trim_start_matches('/')).unwrap();
     }
+    // One that belongs to somebody else, where nobody else may look.
+    let mut header = tar::Header::new_gnu();
+    for (path, mode, kind) in
+        [("vcaps", 0o700, tar::EntryType::Directory), ("vcaps/own", 0o600, tar::EntryType::Regular)]
+    {
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(1000);
+        header.set_gid(1000);
+        header.set_size(0);
+        archive.append_data(&mut header, path, std::io::empty()).unwrap();
+    }
     archive.into_inner().unwrap().finish().unwrap();
 }
 
 #[tokio::test]
 async fn a_vm_has_the_root_of_its_stemcell_and_nothing_of_the_host() {
-    let agent = "ls -d /usr/bin/perl /root 2>/dev/null > /var/vcap/host; echo $BASH_VERSION > /var/vcap/up; exec sleep 1000000";
-    let Some(stage) = Stage::open(Rung::Namespaces, [10, 96, 1], agent).await else { return };
-    let image = stage.dir.path().join("rootfs.tgz");
-    tiny_rootfs(&image);
-    let request = CreateStemcell { image, cloud_properties: json!({}), tags: Metadata::new() };
-    let stemcell = stage.cpi.create_stemcell(&context(1), request).await.unwrap();
-    let request = CreateVm { stemcell: stemcell.clone(), ..stage.request(2, json!({})) };
-    stage.cpi.create_vm(&context(1), request).await.unwrap();
-    stage.wait_for(2, "up", |text| text.ends_with('\n')).await;
-    assert_eq!(fs::read_to_string(stage.vcap(2, "host")).unwrap(), "");
-    stage.cpi.delete_stemcell(&context(1), &stemcell).await.expect_err("a VM stands on it");
-    stage.cpi.delete_vm(&context(1), &"vm-agent-2".into()).await.unwrap();
-    stage.cpi.delete_stemcell(&context(1), &stemcell).await.unwrap();
-    stage.close(2).await;
+    let agent = "ls -d /usr/bin/perl /root 2>/dev/null > /var/vcap/host; echo $BASH_VERSION > /var/vcap/up
+                 ls -ln /vcaps > /var/vcap/owners; exec sleep 1000000";
+    for (rung, subnet) in [(Rung::Namespaces, [10, 96, 1]), (Rung::UserNamespaces, [10, 96, 2])] {
+        let Some(stage) = Stage::open(rung, subnet, agent).await else { continue };
+        let image = stage.dir.path().join("rootfs.tgz");
+        tiny_rootfs(&image);
+        let request = CreateStemcell { image, cloud_properties: json!({}), tags: Metadata::new() };
+        let stemcell = stage.cpi.create_stemcell(&context(1), request).await.unwrap();
+        let request = CreateVm { stemcell: stemcell.clone(), ..stage.request(2, json!({})) };
+        stage.cpi.create_vm(&context(1), request).await.unwrap();
+        stage.wait_for(2, "up", |text| text.ends_with('\n')).await;
+        assert_eq!(fs::read_to_string(stage.vcap(2, "host")).unwrap(), "");
+        let owners = stage.wait_for(2, "owners", |text| text.ends_with('\n')).await;
+        assert!(owners.contains(" 1000 1000 "), "{owners}");
+        stage.cpi.delete_stemcell(&context(1), &stemcell).await.expect_err("a VM stands on it");
+        stage.cpi.delete_vm(&context(1), &"vm-agent-2".into()).await.unwrap();
+        stage.cpi.delete_stemcell(&context(1), &stemcell).await.unwrap();
+        stage.close(2).await;
+    }
 }

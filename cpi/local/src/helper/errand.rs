@@ -16,13 +16,12 @@ use cpi_api::CpiErrorKind;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde::{Deserialize, Serialize};
 
 use super::{Entrance, HelperError, realm, say};
 use crate::error::LocalError;
-use crate::mounts;
 use crate::{reach, snapshot, stemcell};
 
 /// How long those may take who still use a disk that is to go.
@@ -58,8 +57,10 @@ impl Errand {
         }
         let said = String::from_utf8_lossy(&output.stdout);
         let said = said.trim().trim_start_matches("failed: ");
-        let kind = if said.contains("No space left") { CpiErrorKind::NoDiskSpace } else { CpiErrorKind::Other };
-        let message = if said.is_empty() { format!("an errand ended with {}", output.status) } else { said.into() };
+        let kind =
+            if said.contains("No space left") { CpiErrorKind::NoDiskSpace } else { CpiErrorKind::Other };
+        let message =
+            if said.is_empty() { format!("an errand ended with {}", output.status) } else { said.into() };
         Err(LocalError::refused(kind, message))
     }
 
@@ -78,7 +79,8 @@ impl Errand {
 /// Does an errand. `deed` is its JSON.
 pub(super) fn run(deed: &Path) -> Result<(), HelperError> {
     // Whoever comes after one that was killed does it again, and must not meet us.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(LocalError::os("follow the starter of", "errand"))?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(LocalError::os("follow the starter of", "errand"))?;
     let deed = serde_json::from_slice(deed.as_os_str().as_encoded_bytes());
     match deed.map_err(|_| HelperError::NoSpec)? {
         Errand::Unpack { image, to } => realm::found().and_then(|()| stemcell::unpack(&image, &to))?,
@@ -139,7 +141,11 @@ fn hide(there: &Entrance, place: &Path) -> Result<(), LocalError> {
     }
 }
 
+/// Returns whether something is mounted at a place. Asked of the place itself: the `/proc` of a VM knows nothing of us.
 fn is_mounted(place: &Path) -> Result<bool, LocalError> {
-    let table = mounts::own()?;
-    Ok(table.iter().any(|mount| mount.place == place))
+    match statx(CWD, place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
+        Ok(about) => Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(LocalError::os("look at in a VM", place)(errno)),
+    }
 }

@@ -4,7 +4,7 @@
 //! host's: the *carrier* stays in the host's network, the *host* makes the VM's namespaces and is its first process's parent,
 //! and the main thread is in the lab, where that is below a user namespace: so whoever looks for the lab finds it here.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{self, Sender};
@@ -16,7 +16,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::relay::Relay;
-use super::{HelperError, LabSpec, LaunchSpec, Realm, Started, leave_starter, own_id, realm, say, spawn_helper};
+use super::{
+    HelperError, LabSpec, LaunchSpec, Realm, Started, leave_starter, own_id, realm, say, spawn_helper,
+};
 use crate::error::LocalError;
 use crate::netlink::Netlink;
 use crate::netns;
@@ -92,7 +94,10 @@ fn carrier() -> Result<Sender<Relay>, LocalError> {
             eprintln!("local-vm: {}", crate::error::Chain(&error));
         }
     };
-    thread::Builder::new().spawn(carry).map(|_| tell).map_err(LocalError::os("start a thread for", "the relay"))
+    thread::Builder::new()
+        .spawn(carry)
+        .map(|_| tell)
+        .map_err(LocalError::os("start a thread for", "the relay"))
 }
 
 /// Becomes root of the lab's user namespace, or of a new one. Returns the lab's network, if there is one.
@@ -133,5 +138,10 @@ pub(super) fn probe(scratch: &Path, realm: Realm) -> Result<(), HelperError> {
     wire().map_err(LocalError::os("make a network cable for", scratch))?;
     let child = spawn_helper(&super::first_args(), inside, scratch)?;
     waitpid(Pid::from_raw(child.id() as i32), None).map_err(LocalError::os("wait for", scratch))?;
+    if realm == Realm::UserNamespace {
+        // An overlay leaves directories that only root can look into, and whoever has made `scratch` is none.
+        let work = scratch.join("work");
+        fs::remove_dir_all(&work).map_err(LocalError::os("remove", &work))?;
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ pub(crate) mod qemu;
 pub(crate) mod user_namespaces;
 
 use std::fmt;
+use std::fs;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::error::LocalError;
 use crate::helper::InsideSpec;
 use crate::record::VmRecord;
 use crate::scope::Scope;
+use crate::store::Store;
 pub(crate) use namespaces::{hide_device, show_device};
 
 /// A way to isolate VMs, best first.
@@ -138,8 +140,13 @@ pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalEr
 
 /// Has a helper make once, in a scratch directory, what a VM takes. `role` says how.
 fn made_once(options: &LocalOptions, role: &str) -> Result<(), String> {
-    let root = &options.root;
-    let scratch = tempfile::tempdir_in(root).map_err(|error| format!("{}: {error}", root.display()))?;
+    // Where it is removed later, should we be killed.
+    let trash = Store::trash(&options.root);
+    let scratch = fs::create_dir_all(&trash).and_then(|()| {
+        let prefix = format!("{}-probe", std::process::id());
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(&trash)
+    });
+    let scratch = scratch.map_err(|error| format!("{}: {error}", trash.display()))?;
     let [program, first_args @ ..] = options.helper.as_slice() else {
         return Err("no helper program".into());
     };

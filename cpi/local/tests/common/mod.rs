@@ -69,6 +69,7 @@ pub struct Stage {
     pub dir: tempfile::TempDir,
     /// The cloud.
     pub cpi: LocalCpi,
+    options: LocalOptions,
     stemcell: StemcellCid,
     subnet: [u8; 3],
 }
@@ -106,7 +107,7 @@ impl Stage {
         let options =
             LocalOptions { dagent: agent.to_owned(), ..options(dir.path(), Isolation::Exactly(rung)) };
         let options = set(options);
-        let cpi = match LocalCpi::open(options) {
+        let cpi = match LocalCpi::open(options.clone()) {
             Ok(cpi) => cpi,
             Err(error) => {
                 println!("skipped: {error}");
@@ -117,7 +118,7 @@ impl Stage {
         fs::write(&image, "directorate-host\n").unwrap();
         let stemcell = CreateStemcell { image, cloud_properties: json!({}), tags: Metadata::new() };
         let stemcell = cpi.create_stemcell(&context(1), stemcell).await.unwrap();
-        Some(Self { dir, cpi, stemcell, subnet })
+        Some(Self { dir, cpi, options, stemcell, subnet })
     }
 
     /// Returns a request for the `n`-th VM.
@@ -186,6 +187,8 @@ impl Stage {
         }
         assert!(!self.dir.path().join("cloud/lab.net").exists(), "the lab outlived its VMs");
         assert_eq!(self.processes(), Vec::<String>::new(), "something outlived its VM");
+        // What a replica that was killed had not removed yet goes when the cloud is opened again.
+        LocalCpi::open(self.options.clone()).unwrap();
         let trash: Vec<_> = fs::read_dir(self.dir.path().join("cloud/trash")).unwrap().flatten().collect();
         assert!(trash.is_empty(), "{trash:?} could not be removed");
     }

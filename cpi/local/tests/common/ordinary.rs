@@ -55,8 +55,12 @@ fn run(arguments: &[&str]) {
     let read = |file: &str| fs::read_to_string(Path::new("/etc").join(file)).unwrap();
     let ids = format!("{name}:{FIRST_ID}:65536\n");
     let passwd = format!("{}{name}:x:{uid}:{uid}::{}:/bin/sh\n", read("passwd"), home.display());
-    let files =
-        [("passwd", passwd), ("group", format!("{}{name}:x:{uid}:\n", read("group"))), ("subuid", ids.clone()), ("subgid", ids)];
+    let files = [
+        ("passwd", passwd),
+        ("group", format!("{}{name}:x:{uid}:\n", read("group"))),
+        ("subuid", ids.clone()),
+        ("subgid", ids),
+    ];
     for (file, content) in files {
         fs::write(etc.join(file), content).unwrap();
     }
@@ -77,7 +81,10 @@ fn run(arguments: &[&str]) {
     };
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
     println!("{}{}", said[0], said[1]);
-    assert!(output.status.success() || output.status.code() == Some(SKIPPED), "an ordinary user's tests fail");
+    assert!(
+        output.status.success() || output.status.code() == Some(SKIPPED),
+        "an ordinary user's tests fail"
+    );
     // Nobody here can remove what the user's VMs have left but us: so they must have left nothing.
     let left: Vec<_> = fs::read_dir(&home).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "left behind: {left:?}");

@@ -16,8 +16,7 @@ use crate::error::LocalError;
 use crate::scope::Scope;
 
 /// Where programs are, on one system or another.
-const PROGRAMS: [&str; 9] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
+const PROGRAMS: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
 
 /// Directories of its own, with their modes.
 const OWN: [(&str, u32); 16] = [
