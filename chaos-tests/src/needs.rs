@@ -99,6 +99,11 @@ pub fn namespaces() -> bool {
     rung(Rung::Namespaces)
 }
 
+/// Returns whether VMs can have namespaces of their own here without root; prints why not, and that the story is skipped.
+pub fn user_namespaces() -> bool {
+    rung(Rung::UserNamespaces)
+}
+
 /// Returns whether VMs can be machines of their own here; prints why not, and that the story is skipped.
 pub fn machines() -> bool {
     rung(Rung::Qemu)

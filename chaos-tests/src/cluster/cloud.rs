@@ -24,6 +24,7 @@ impl Cloud {
         Ok(match kind {
             CloudKind::Process => local("process"),
             CloudKind::Namespaces => local("namespaces"),
+            CloudKind::UserNamespaces => local("user-namespaces"),
             CloudKind::Docker => {
                 let daemon = OwnDaemon::start(&folder.join("docker"), Network::Here)?;
                 lab::let_pass_beside_docker()?;

@@ -13,6 +13,8 @@ pub enum CloudKind {
     Process,
     /// The local cloud with namespaces for its VMs. Needs root, see [`crate::needs::namespaces`].
     Namespaces,
+    /// The same without root, for a user with a range of ids. See [`crate::needs::user_namespaces`].
+    UserNamespaces,
     /// A Docker daemon of the fleet's own, in the laboratory that the fleet has to be in: VMs reach replicas through its
     /// network. See [`crate::needs::docker`].
     Docker,

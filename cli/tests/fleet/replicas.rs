@@ -80,7 +80,7 @@ async fn what_each_replica_has_found_of_its_clouds() {
     };
     let replica = |node_id, probes| ReplicaClouds { node_id, answered: true, probes, ..Default::default() };
     let local = move || {
-        vec![probe("", "local", "namespaces", true, true), probe("", "local", "chroot", false, false)]
+        vec![probe("", "local", "namespaces", true, true), probe("", "local", "process", false, false)]
     };
     let of_two = move || [local(), vec![probe("east", "external", "", false, true)]].concat();
     let all_well = move |_| Ok(ProbeCloudsResponse { replicas: vec![replica(1, local())] });
@@ -91,7 +91,7 @@ async fn what_each_replica_has_found_of_its_clouds() {
         expect![[r#"
          Replica  CPI  Kind   VMs by      Works  Used  What was found
          1        -    local  namespaces  yes    yes   tried
-         1        -    local  chroot      no     no    no such file
+         1        -    local  process     no     no    no such file
 
         2 probes
     "#]],
@@ -111,7 +111,7 @@ async fn what_each_replica_has_found_of_its_clouds() {
         expect![[r#"
          Replica  CPI   Kind      VMs by      Works  Used  What was found
          1        -     local     namespaces  yes    yes   tried
-         1        -     local     chroot      no     no    no such file
+         1        -     local     process     no     no    no such file
          1        east  external  -           no     yes   no such file
          2        -     -         -           no     no    the replica did not answer
 

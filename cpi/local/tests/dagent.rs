@@ -27,7 +27,7 @@ fn dagent() -> Option<std::path::PathBuf> {
 
 #[test]
 fn an_ordinary_users_agents_dial_too() {
-    ordinary::run_the_others("an_ordinary_users_agents_dial_too");
+    ordinary::run_the_others("an_ordinary_users_agents_dial_too", &[common::helper()]);
 }
 
 #[tokio::test]

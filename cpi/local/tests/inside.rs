@@ -22,7 +22,7 @@ const RUNGS: [(Rung, [u8; 2]); 2] = [(Rung::Namespaces, [10, 93]), (Rung::UserNa
 
 #[test]
 fn an_ordinary_users_vms_reach_as_much() {
-    ordinary::run_the_others("an_ordinary_users_vms_reach_as_much");
+    ordinary::run_the_others("an_ordinary_users_vms_reach_as_much", &[common::helper()]);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ fn is_alive(pid: &str) -> bool {
 
 #[test]
 fn an_ordinary_users_vms_live_and_end_alike() {
-    ordinary::run_the_others("an_ordinary_users_vms_live_and_end_alike");
+    ordinary::run_the_others("an_ordinary_users_vms_live_and_end_alike", &[common::helper()]);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use sha1::{Digest as _, Sha1};
 
 #[test]
 fn an_ordinary_user_makes_vms_from_them_too() {
-    ordinary::run_the_others("an_ordinary_user_makes_vms_from_them_too");
+    ordinary::run_the_others("an_ordinary_user_makes_vms_from_them_too", &[common::helper()]);
 }
 
 fn unpack(stemcell: &Path) -> BTreeMap<String, Vec<u8>> {

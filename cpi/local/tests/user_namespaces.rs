@@ -24,7 +24,7 @@ const WIDTH: usize = 2;
 
 #[test]
 fn all_of_it_is_done_by_an_ordinary_user() {
-    ordinary::run_the_others("all_of_it_is_done_by_an_ordinary_user");
+    ordinary::run_the_others("all_of_it_is_done_by_an_ordinary_user", &[common::helper()]);
 }
 
 fn cloud(dir: &Path) -> Result<Subject, String> {

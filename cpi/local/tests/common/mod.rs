@@ -19,6 +19,11 @@ use serde_json::{Value, json};
 /// Does nothing, as long as it is let, and has a child that does the same.
 const STAND_IN: &str = "#!/bin/sh\nsleep 1000000 &\nexec sleep 1000000\n";
 
+/// Returns the program that makes VMs.
+pub fn helper() -> PathBuf {
+    env!("CARGO_BIN_EXE_local-vm").into()
+}
+
 /// Returns options for a cloud in `dir` whose agent is the stand-in.
 pub fn options(dir: &Path, isolation: Isolation) -> LocalOptions {
     let agent = dir.join("stand-in");
@@ -26,11 +31,7 @@ pub fn options(dir: &Path, isolation: Isolation) -> LocalOptions {
         fs::write(&agent, STAND_IN).unwrap();
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    LocalOptions {
-        helper: vec![env!("CARGO_BIN_EXE_local-vm").into()],
-        isolation,
-        ..LocalOptions::new(dir.join("cloud"), agent)
-    }
+    LocalOptions { helper: vec![helper().into()], isolation, ..LocalOptions::new(dir.join("cloud"), agent) }
 }
 
 /// Returns the cloud in `dir` for the conformance suite.

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The user's number and name.
@@ -20,30 +20,27 @@ const SKIPPED: i32 = 77;
 /// Puts the user's files in the place of the machine's and becomes the user.
 const SCRIPT: &str = r#"
 skip() { echo "skipped: $1"; exit 77; }
-etc=$1; helper=$2; shift 2
+etc=$1; programs=$2; shift 2
 for file in passwd group subuid subgid; do
   mount --bind "$etc/$file" "/etc/$file" || skip "/etc/$file can't be replaced for a moment"
 done
 command -v newuidmap > /dev/null || skip "there is no newuidmap (apt-get install uidmap)"
 become="setpriv --reuid USER --regid USER --clear-groups --pdeathsig KILL"
-for program in "$1" "$helper"; do
+for program in "$1" $programs; do
   $become test -x "$program" || skip "an ordinary user can't run $program"
 done
 exec $become "$@"
 "#;
 
-/// Runs the other tests of this file as an ordinary user. `own_name` is the test that asks for it.
+/// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks for
+/// it.
 ///
 /// Does nothing where an ordinary user runs them anyway.
-pub fn run_the_others(own_name: &str) {
-    run(&["--skip", own_name]);
-}
-
-/// Runs tests of this file as an ordinary user: those that `arguments` choose.
-fn run(arguments: &[&str]) {
+pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
+    let programs: Vec<_> = programs.iter().map(|program| program.display().to_string()).collect();
     let scratch = tempfile::tempdir().unwrap();
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let etc = scratch.path().join("etc");
@@ -67,10 +64,9 @@ fn run(arguments: &[&str]) {
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", &SCRIPT.replace("USER", &uid.to_string()), "sh"])
         .arg(&etc)
-        .arg(env!("CARGO_BIN_EXE_local-vm"))
+        .arg(programs.join(" "))
         .arg(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--test-threads=2"])
-        .args(arguments)
+        .args(["--nocapture", "--test-threads=2", "--skip", own_name])
         .env("TMPDIR", &home)
         .env("HOME", &home)
         .current_dir(&home)

@@ -169,7 +169,7 @@ mod tests {
         let report = |rung, ok| RungReport { rung, ok, why: "why".into() };
         vec![
             report(Rung::Namespaces, false),
-            report(Rung::Chroot, true),
+            report(Rung::UserNamespaces, true),
             report(Rung::Process, true),
             report(Rung::Qemu, true),
         ]
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_best_way_that_works_is_in_use_unless_one_was_chosen() {
-        assert_eq!(used(Isolation::Auto, reports()), [("chroot".to_owned(), true)]);
+        assert_eq!(used(Isolation::Auto, reports()), [("user-namespaces".to_owned(), true)]);
         assert_eq!(used(Isolation::Exactly(Rung::Process), reports()), [("process".to_owned(), true)]);
         let chosen = used(Isolation::Exactly(Rung::Namespaces), reports());
         assert_eq!(chosen, [("namespaces".to_owned(), false)]);
