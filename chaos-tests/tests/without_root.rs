@@ -2,7 +2,9 @@
 //! it as an ordinary user.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -53,18 +55,23 @@ async fn a_deployment_outlives_its_leader_and_a_disk_its_vm() -> Result<()> {
 
     let client = cluster.client()?;
     let victim = client.instances("hello").await?.remove(0);
+    let page = reached(&cluster, &victim.ips[0])?;
+    ensure!(page.contains(&format!("Hello from hello/{} ", victim.index)), "{page}");
+
     let disk = cluster.cloud_root().join("disks").join(&victim.disk_cids[0]).join("data");
     fs::write(disk.join("diary"), "day one")?;
     kill(first_process(&cluster, &victim.vm_cid)?, Signal::SIGKILL)?;
     let repaired = wait::until("the instance has a new VM that runs", REPAIR_LIMIT, async || {
         let now = client.instances("hello").await?.into_iter().find(|instance| instance.id == victim.id);
-        Ok(now.filter(|now| now.vm_cid != victim.vm_cid && now.process_state == "running"))
+        let is_new = |vm: &str| !vm.is_empty() && vm != victim.vm_cid;
+        Ok(now.filter(|now| is_new(&now.vm_cid) && now.process_state == "running"))
     })
     .await?;
     ensure!(repaired.disk_cids == victim.disk_cids, "the same disk: {repaired:?}");
     // Through the mounts of the VM: what its jobs see.
-    let store = format!("/proc/{}/root/var/vcap/store/diary", first_process(&cluster, &repaired.vm_cid)?);
-    ensure!(fs::read_to_string(&store).context("the disk is mounted in the new VM")? == "day one");
+    let diary = format!("/proc/{}/root/var/vcap/store/diary", first_process(&cluster, &repaired.vm_cid)?);
+    let is_there = async || Ok(fs::read_to_string(&diary).is_ok_and(|text| text == "day one"));
+    wait::until_true("the disk is mounted in the new VM", REPAIR_LIMIT, is_there).await?;
     ensure!(fs::metadata(&disk)?.uid() == nix::unistd::geteuid().as_raw(), "root inside is the user");
 
     cluster.operate(&["-d", "hello", "delete-deployment", "--force"]).await?;
@@ -73,6 +80,22 @@ async fn a_deployment_outlives_its_leader_and_a_disk_its_vm() -> Result<()> {
     ensure!(vms.is_empty(), "{vms:?} are left");
     cluster.operate(&["clean-up", "--all"]).await?;
     cluster.finish().await
+}
+
+/// Returns what a job answers to whoever comes from the machine.
+fn reached(cluster: &Cluster, ip: &str) -> Result<String> {
+    let mut reach = Command::new(programs::directord())
+        .arg("reach-vm")
+        .arg("--cloud")
+        .arg(cluster.cloud_root())
+        .args([ip, "8080"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut words = reach.stdin.take().context("piped")?;
+    words.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let output = reach.wait_with_output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn first_process(cluster: &Cluster, vm: &str) -> Result<Pid> {
