@@ -31,7 +31,7 @@ fn an_ordinary_user_has_a_fleet() {
 
 #[tokio::test]
 async fn a_deployment_outlives_its_leader_and_a_disk_its_vm() -> Result<()> {
-    if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::user_namespaces() {
+    if !ordinary::does_it() || !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::user_namespaces() {
         return Ok(());
     }
     let mut cluster = Cluster::start(3, CloudKind::UserNamespaces).await?;

@@ -32,12 +32,17 @@ done
 exec $become "$@"
 "#;
 
+/// Returns whether it is an ordinary user who runs this test. If it is root, [`run_the_others`] has it run again.
+pub fn does_it() -> bool {
+    !nix::unistd::geteuid().is_root()
+}
+
 /// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks for
 /// it.
 ///
 /// Does nothing where an ordinary user runs them anyway.
 pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
-    if !nix::unistd::geteuid().is_root() {
+    if does_it() {
         return;
     }
     let programs: Vec<_> = programs.iter().map(|program| program.display().to_string()).collect();
