@@ -1,5 +1,5 @@
-//! A fleet of an ordinary user: containers with addresses and disks of their own, and nobody is root. Started by root, it does all of
-//! it as an ordinary user.
+//! A fleet of an ordinary user: containers with addresses and disks of their own, and nobody is root. Started by root, it does
+//! all of it as an ordinary user.
 
 use std::fs;
 use std::io::Write as _;

@@ -37,14 +37,9 @@ impl Mapping {
     pub fn of_own_user() -> Result<Self, String> {
         let uid = geteuid();
         let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
-        let [first_user, first_group] = KINDS.map(|(kind, program, file)| {
+        let [first_user, first_group] = KINDS.map(|(kind, _, file)| {
             let table = fs::read_to_string(file).unwrap_or_default();
-            let first = first_of(&table, uid, name.as_deref());
-            first.ok_or_else(|| missing(kind, file, uid, name.as_deref())).and_then(|first| {
-                // Asked for nothing, they tell how they are to be called.
-                let found = Command::new(program).output();
-                found.map(|_| first).map_err(|error| format!("{program}: {error} (apt-get install uidmap)"))
-            })
+            first_of(&table, uid, name.as_deref()).ok_or_else(|| missing(kind, file, uid, name.as_deref()))
         });
         Ok(Self {
             own_user: uid.as_raw(),
@@ -63,7 +58,10 @@ impl Mapping {
             };
             // Inside, outside, how many; twice.
             let map = [0, own, 1, 1, first, COUNT].map(|number| number.to_string());
-            let output = Command::new(program).arg(pid.to_string()).args(map).output()?;
+            let output = Command::new(program).arg(pid.to_string()).args(map).output();
+            let output = output.map_err(|error| {
+                io::Error::new(error.kind(), format!("{program}: {error} (apt-get install uidmap)"))
+            })?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);
                 return Err(io::Error::other(format!("{program} failed: {}", said.trim())));

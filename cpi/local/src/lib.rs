@@ -1,10 +1,10 @@
 //! The local cloud, the embedded default: a VM is a Linux container that we make ourselves, or a machine by QEMU.
 //!
-//! How much of a container depends on what the machine allows: [`probe`] tries each [`Rung`]. The whole cloud lives in
-//! one directory that all replicas on the machine share: a VM that one of them made is found, used and deleted by any
-//! other, also after the first was killed in the middle. That rests on three things: every object has a lock that dies
-//! with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still act
-//! once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
+//! How much of a container depends on what the machine allows, and whether we are root: [`probe`] tries each [`Rung`]. The
+//! whole cloud lives in one directory that all replicas on the machine share: a VM that one of them made is found, used and
+//! deleted by any other, also after the first was killed in the middle. That rests on three things: every object has a lock
+//! that dies with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still
+//! act once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
 //!
 //! Not here: several hosts (a VM lives where its directory is), images with a boot loader.
 //!

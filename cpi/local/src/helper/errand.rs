@@ -69,7 +69,8 @@ impl Errand {
         let [program, first_args @ ..] = helper else {
             return Err(LocalError::refused(CpiErrorKind::Other, "no helper program is configured"));
         };
-        let deed = serde_json::to_string(self).expect("paths of the cloud can be written as JSON");
+        let unwritable = |source| LocalError::Damaged { path: "errand".into(), source };
+        let deed = serde_json::to_string(self).map_err(unwritable)?;
         let mut command = Command::new(program);
         command.args(first_args).arg("errand").arg(deed);
         Ok(command)

@@ -13,6 +13,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{HelperError, InsideSpec, LaunchSpec, Realm, agent, leave_starter, say, wait_for_go};
 use crate::error::LocalError;
+use crate::mounts;
 
 /// Character devices that programs expect, with their numbers.
 const DEVICES: [(&str, u64, u64); 6] =
@@ -107,9 +108,7 @@ fn furnish(spec: &InsideSpec) -> Result<(), LocalError> {
     let scratch = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount_at("tmpfs", &root.join("run"), scratch, "mode=755")?;
     for shared in &spec.shared {
-        let place = within(root, shared);
-        bind(shared, &place)?;
-        protect(&place)?;
+        share(shared, &within(root, shared))?;
     }
     // Before the binds: what is bound may lie in what is hidden, never the other way round.
     for hidden in &spec.hidden {
@@ -236,6 +235,15 @@ fn read_only(place: &Path) -> Result<(), LocalError> {
     bind(place, place)?;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, place, None::<&str>, flags, None::<&str>).map_err(LocalError::os("protect", place))
+}
+
+/// Shows a directory of the host, with what is mounted below: an ordinary user may not have it without.
+fn share(host: &Path, place: &Path) -> Result<(), LocalError> {
+    fs::create_dir_all(place).map_err(LocalError::os("create", place))?;
+    mount(Some(host), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(LocalError::os("bind", host))?;
+    let all = mounts::own()?.into_iter().filter(|mount| mount.place.starts_with(place));
+    all.map(|mount| mount.place).try_for_each(|place| protect(&place))
 }
 
 /// Makes a mount of the host's read-only. What else the host has forbidden there stays so: nobody but its root may lift it.

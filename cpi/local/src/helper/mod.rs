@@ -8,6 +8,7 @@
 //!                      └─ supervise            where a VM is only processes: dagent and jobs are below it
 //!                      └─ shepherd ── init     where it has an inside: init is pid 1 there, dagent below it
 //!                      └─ keeper ── QEMU       where it is a machine: what runs there is its own
+//! directord ── errand                         what takes the ids of VMs, where there is no root: gone in a moment
 //! ```
 //! Nothing here survives half-made: each helper waits for a line on its standard input before it does its deed, and
 //! ends if the line never comes, because whoever started it has died.

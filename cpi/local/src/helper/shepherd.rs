@@ -49,7 +49,7 @@ pub(super) fn run(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError
             let _ = host.join();
             return Err(error);
         }
-        host.join().unwrap_or(Err(HelperError::NoSpec))
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

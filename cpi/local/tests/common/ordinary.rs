@@ -24,6 +24,8 @@ etc=$1; programs=$2; shift 2
 for file in passwd group subuid subgid; do
   mount --bind "$etc/$file" "/etc/$file" || skip "/etc/$file can't be replaced for a moment"
 done
+# A machine with a partition of its own there.
+mount --bind /usr/local /usr/local
 command -v newuidmap > /dev/null || skip "there is no newuidmap (apt-get install uidmap)"
 become="setpriv --reuid USER --regid USER --clear-groups --pdeathsig KILL"
 for program in "$1" $programs; do
@@ -37,8 +39,8 @@ pub fn does_it() -> bool {
     !nix::unistd::geteuid().is_root()
 }
 
-/// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks for
-/// it.
+/// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks
+/// for it.
 ///
 /// Does nothing where an ordinary user runs them anyway.
 pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {

@@ -1,8 +1,8 @@
 //! The root of a VM on the host's own files, where nobody is root of the host.
 //!
-//! An overlay over all of the host would be the host's root's to write to, and where something is mounted below, there can't be one. So
-//! the VM has a skeleton of its own, with a copy of what everybody may read of `/etc`, and shares the directories with programs, which
-//! it can't change.
+//! An overlay over all of the host would be the host's root's to write to, and where something is mounted below, there can't be
+//! one. So the VM has a skeleton of its own, with a copy of what everybody may read of `/etc`, and shares the directories with
+//! programs, which it can't change.
 
 use std::fs;
 use std::io;
