@@ -11,7 +11,8 @@ set -euo pipefail
 build=(gcc g++ make git ca-certificates)
 # Running: templates are rendered by Ruby; the local cloud makes networks, file systems and users.
 # … and Schemathesis, which fuzzes the REST API, lives in a Python environment of its own (deploy/schemathesis.sh).
-run=(ruby iproute2 nftables e2fsprogs uidmap procps python3 python3-venv)
+# … and Redis, which the tests deploy without compiling it first: of its packages the one that starts no server.
+run=(ruby iproute2 nftables e2fsprogs uidmap procps python3 python3-venv redis-tools)
 # Machines by QEMU, and the Debian that they boot.
 if [ "$(uname -m)" = x86_64 ]; then
   run+=(qemu-system-x86 mmdebstrap)

@@ -1,5 +1,5 @@
-//! A root file system in which one C program can be compiled and run: what the compiler and the shell need of this machine's
-//! files, and no more. Made in a second, without a network.
+//! A root file system in which the sample releases can be compiled and run: what the compiler and the shell need of this
+//! machine's files, and no more. Made in a second, without a network.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +10,9 @@ use cpi_docker::own_daemon::Rootfs;
 use crate::programs;
 
 /// What the jobs' scripts and the agent run.
-const PROGRAMS: [&str; 19] = [
-    "bash", "cat", "chmod", "chown", "cp", "env", "gcc", "grep", "ln", "ls", "mkdir", "mv", "rm", "seq",
-    "sh", "sleep", "tail", "tar", "timeout",
+const PROGRAMS: [&str; 25] = [
+    "bash", "cat", "chmod", "chown", "cp", "env", "gcc", "grep", "gzip", "id", "install", "ln", "ls", "make",
+    "mkdir", "mv", "nproc", "rm", "sed", "seq", "sh", "sleep", "tail", "tar", "timeout",
 ];
 
 /// What gcc runs.

@@ -10,9 +10,6 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::programs;
 
-/// What `hello` is compiled with.
-const TOOLS: [&str; 2] = ["gcc", "libc6-dev"];
-
 /// Puts another agent into a stemcell: what was kept has one of an earlier build. Arguments: stemcell, agent, folder, result.
 const WITH_AGENT: &str = r#"set -euo pipefail
 mkdir -p "$3/stemcell" "$3/root/var/vcap/bosh/bin"
@@ -29,9 +26,10 @@ tar -cf "$4" -C stemcell stemcell.MF packages.txt dev_tools_file_list.txt image
 rm -r stemcell
 "#;
 
-/// Returns a stemcell with our agent in `folder`. `kept` is where a Debian is kept between runs.
-pub fn stemcell(kept: &Path, folder: &Path) -> Result<PathBuf> {
-    let debian = kept_debian(kept)?;
+/// Returns a stemcell with our agent in `folder`, and with these packages to compile with. `kept` is where a Debian is kept
+/// between runs.
+pub fn stemcell(kept: &Path, folder: &Path, tools: &[&str]) -> Result<PathBuf> {
+    let debian = kept_debian(kept, tools)?;
     let (scratch, out) = (folder.join("debian"), folder.join("debian.tgz"));
     let made = Command::new("bash")
         .args(["-c", WITH_AGENT, "with-agent"])
@@ -42,13 +40,14 @@ pub fn stemcell(kept: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-fn kept_debian(kept: &Path) -> Result<PathBuf> {
+fn kept_debian(kept: &Path, tools: &[&str]) -> Result<PathBuf> {
     let _lock = Flock::lock(File::create(kept.join("debian.lock"))?, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
         .context("wait for whoever makes it")?;
-    let (made, half) = (kept.join("debian.tgz"), kept.join("debian.tgz.half"));
+    let name = format!("debian-with-{}.tgz", tools.join("-"));
+    let (made, half) = (kept.join(&name), kept.join(format!("{name}.half")));
     if !made.exists() {
-        let tools = TOOLS.map(str::to_owned).to_vec();
+        let tools = tools.iter().copied().map(str::to_owned).collect();
         let stemcell = DebianStemcell { tools, ..DebianStemcell::new(programs::dagent()) };
         cpi_local::build_debian_stemcell(&half, &stemcell)?;
         fs::rename(half, &made)?;

@@ -20,6 +20,7 @@ pub struct Deploying {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     seen: Vec<String>,
+    silence_max: Duration,
 }
 
 impl Deploying {
@@ -29,7 +30,13 @@ impl Deploying {
         command.args(["-d", deployment, "deploy", manifest]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start dctl")?;
         let stdout = child.stdout.take().context("standard output is piped")?;
-        Ok(Self { child, lines: BufReader::new(stdout).lines(), seen: Vec::new() })
+        let lines = BufReader::new(stdout).lines();
+        Ok(Self { child, lines, seen: Vec::new(), silence_max: DEPLOY_LIMIT })
+    }
+
+    /// Lets it print nothing for so long.
+    pub fn silent_for(self, silence_max: Duration) -> Self {
+        Self { silence_max, ..self }
     }
 
     /// Waits until it has printed so many lines of the task's events, or has come to its end.
@@ -47,7 +54,7 @@ impl Deploying {
     }
 
     async fn next(&mut self) -> Result<bool> {
-        let line = tokio::time::timeout(DEPLOY_LIMIT, self.lines.next_line()).await;
+        let line = tokio::time::timeout(self.silence_max, self.lines.next_line()).await;
         let line =
             line.with_context(|| format!("dctl prints nothing more after:\n{}", self.seen.join("\n")))??;
         let is_there = line.is_some();

@@ -62,9 +62,14 @@ impl Forge {
     }
 }
 
+/// Returns the digest that manifests and lists of blobs tell.
+pub fn sha1(content: &[u8]) -> String {
+    Sha1::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes a stemcell of a root file system, with our agent, by the name of its operating system.
 pub fn rootfs_stemcell(path: &Path, name: &str, image: &[u8]) -> Result<PathBuf> {
-    let digest: String = Sha1::digest(image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha1(image);
     let manifest = format!(
         "name: {name}\nversion: '1.0'\noperating_system: {name}\nsha1: {digest}\nbosh_protocol: 1\n\
          api_version: 3\nstemcell_formats: [directorate-tar]\nagent: directorate\ncloud_properties: {{}}\n",
@@ -78,7 +83,7 @@ pub fn rootfs_stemcell(path: &Path, name: &str, image: &[u8]) -> Result<PathBuf>
 /// Writes a stemcell with an empty image, as BOSH's makers would call it.
 pub fn stemcell(path: &Path, name: &str, api_version: u32) -> Result<PathBuf> {
     let image = b"an empty test stemcell";
-    let digest: String = Sha1::digest(image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha1(image);
     let manifest = format!(
         "name: {name}\nversion: '1'\noperating_system: toronto-os\nsha1: {digest}\nbosh_protocol: 1\n\
          api_version: {api_version}\nstemcell_formats: [dummy]\ncloud_properties: {{}}\n",

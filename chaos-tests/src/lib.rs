@@ -1,7 +1,7 @@
 //! Proofs under failure: fleets of real processes, and what happens to them.
 //!
 //! This library is the laboratory: a fleet ([`cluster`]), an operator ([`client`]; [`bosh`] is one at the `bosh` CLI, over [`rest`]), a simulated cloud ([`sim`], and behind an executable [`sim_cpi`]), the bus of BOSH's agents ([`bus`]), things
-//! to deploy ([`workload`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
+//! to deploy ([`workload`], [`redis`]), clients at work ([`workloads`]) and judges of what they saw ([`checks`]); everything that can
 //! be done to a fleet ([`nemesis`]), and schedules of that, drawn by chance ([`schedule`]). The stories are in `tests/`,
 //! one per file; the measurements are `src/bin/bench`, and `src/bin/chaos` plays schedules. Deliberately *not* here: anything
 //! that looks inside a replica. What these tests know, an operator could know.
@@ -28,6 +28,7 @@ pub mod probes;
 pub mod processes;
 pub mod programs;
 pub mod recorded;
+pub mod redis;
 pub mod rest;
 pub mod schedule;
 pub mod sim;

@@ -1,7 +1,8 @@
 //! What a story needs of the machine, and saying so where it is missing.
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use anyhow::{Context as _, Result};
 use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 
 use crate::{lab, programs};
@@ -13,6 +14,12 @@ pub enum Need {
     Ruby,
     /// Compiles the example release.
     Gcc,
+    /// Builds what packages are made of.
+    Make,
+    /// Redis, under the one of its names that comes without a server that starts by itself.
+    Redis,
+    /// What asks it.
+    RedisCli,
     /// Judges units.
     SystemdAnalyze,
     /// The yardstick of the measurements.
@@ -36,6 +43,9 @@ impl Need {
         match self {
             Self::Ruby => "ruby",
             Self::Gcc => "gcc",
+            Self::Make => "make",
+            Self::Redis => "redis-check-rdb",
+            Self::RedisCli => "redis-cli",
             Self::SystemdAnalyze => "systemd-analyze",
             Self::Etcd => "etcd",
             Self::Ssh => "ssh",
@@ -49,6 +59,7 @@ impl Need {
 
     fn package(self) -> &'static str {
         match self {
+            Self::Redis | Self::RedisCli => "redis-tools",
             Self::SystemdAnalyze => "systemd",
             Self::Etcd => "etcd-server",
             Self::Ssh => "openssh-client",
@@ -60,23 +71,25 @@ impl Need {
 
     /// Returns whether the program is on the search path.
     pub fn is_met(self) -> bool {
+        self.path().is_ok()
+    }
+
+    /// Returns where the program is.
+    pub fn path(self) -> Result<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         // What only root runs is not on everybody's path.
-        std::env::split_paths(&path)
-            .chain([std::path::PathBuf::from("/usr/sbin")])
-            .any(|folder: std::path::PathBuf| Path::new(&folder).join(self.program()).is_file())
+        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        let found = folders.map(|folder| folder.join(self.program())).find(|program| program.is_file());
+        let (program, package) = (self.program(), self.package());
+        found.with_context(|| format!("there is no `{program}` here (apt-get install {package})"))
     }
 }
 
 /// Returns whether all needs are met; prints which one is not, and that the story is skipped.
 pub fn met(needs: &[Need]) -> bool {
-    match needs.iter().find(|need| !need.is_met()) {
+    match needs.iter().find_map(|need| need.path().err()) {
         Some(missing) => {
-            eprintln!(
-                "skipped: there is no `{}` here (apt-get install {})",
-                missing.program(),
-                missing.package()
-            );
+            eprintln!("skipped: {missing}");
             false
         }
         None => true,

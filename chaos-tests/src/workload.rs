@@ -23,9 +23,9 @@ pub fn one_job(deployment: &str, job: &str) -> String {
     )
 }
 
-/// The examples of this repository.
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
+/// Returns one of the examples of this repository.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
 }
 
 /// The addresses that VMs can have.
@@ -57,6 +57,14 @@ pub fn cloud_config(net: Net) -> String {
          networks:\n- name: default\n  type: manual\n  subnets:{subnets}\n\
          compilation: {{workers: 2, reuse_compilation_vms: true, az: z1, vm_type: compilation, network: default}}\n"
     )
+}
+
+/// Returns a cloud config by which what is compiled on a cloud of machines is compiled in containers.
+pub fn compiling_in_containers(cloud_config: &str) -> Result<String> {
+    let (anywhere, in_containers) =
+        ("{name: compilation}", "{name: compilation, cloud_properties: {isolation: namespaces}}");
+    ensure!(cloud_config.contains(anywhere), "there is no VM type for compiling in:\n{cloud_config}");
+    Ok(cloud_config.replace(anywhere, in_containers))
 }
 
 /// A deployment of `hello`.
@@ -164,7 +172,7 @@ pub fn build_stemcell(folder: &Path) -> Result<PathBuf> {
 /// Builds the smallest stemcell that `hello` can be compiled and run in, out of this machine's files, by the name of the host's.
 fn docker_stemcell(folder: &Path) -> Result<PathBuf> {
     let image = folder.join("rootfs.tar");
-    compiler::rootfs(&examples().join("hello-release/src/hello/hello.c"), &image)?;
+    compiler::rootfs(&example("hello-release/src/hello/hello.c"), &image)?;
     forge::rootfs_stemcell(&folder.join("stemcell.tgz"), "directorate-host", &fs::read(&image)?)
 }
 
@@ -183,11 +191,24 @@ impl ReleaseFolder {
         Ok(folder)
     }
 
-    /// Copies the example into a folder: creating a release writes into its own.
+    /// Copies the example into a folder.
     pub fn copy_of_hello(folder: &Path) -> Result<Self> {
-        let path = folder.join("hello-release");
-        copy_tree(&examples().join("hello-release"), &path)?;
-        Ok(Self { path, name: "hello".into() })
+        Self::copy_of("hello", folder)
+    }
+
+    /// Copies an example into a folder: creating a release writes into its own.
+    pub fn copy_of(name: &str, folder: &Path) -> Result<Self> {
+        let source = format!("{name}-release");
+        let path = folder.join(&source);
+        copy_tree(&example(&source), &path)?;
+        Ok(Self { path, name: name.to_owned() })
+    }
+
+    /// Gives it a blob, and no other.
+    pub fn only_blob(&self, name: &str, content: &[u8]) -> Result<()> {
+        let (size, digest) = (content.len(), forge::sha1(content));
+        self.write("config/blobs.yml", &format!("---\n{name}: {{size: {size}, sha: {digest}}}\n"))?;
+        self.write(&format!("blobs/{name}"), content)
     }
 
     /// Adds a package without files but its packaging script.
@@ -229,10 +250,10 @@ impl ReleaseFolder {
         Ok(archive)
     }
 
-    fn write(&self, path: &str, text: &str) -> Result<()> {
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let path = self.path.join(path);
         fs::create_dir_all(path.parent().context("below the release's folder")?)?;
-        Ok(fs::write(path, text)?)
+        Ok(fs::write(path, content)?)
     }
 }
 

@@ -1,14 +1,22 @@
-//! One deployment — disks, a link, an errand that follows it — on everything that can carry it, with either agent, and with
-//! the leader killed in the middle each time.
+//! One deployment — Redis: disks, a link from a primary to its replica, an errand that asks both — on everything that can carry
+//! it, with either agent, and with the leader killed in the middle each time.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chaos_tests::cluster::{CloudKind, Cluster, Ground};
 use chaos_tests::deploying::Deploying;
-use chaos_tests::forge;
 use chaos_tests::lab::{self, Lab};
 use chaos_tests::needs::{self, Need};
+use chaos_tests::redis::{self, Content, Redis};
 use chaos_tests::sim::takes_its_time;
-use chaos_tests::workload::{Hello, Net, upload_hello, write_file};
+use chaos_tests::workload::{Net, cloud_config, compiling_in_containers, upload_base, write_file};
+use chaos_tests::{debian, forge, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use proto::v1::Instance;
 
 /// What carries a deployment.
 struct Substrate {
@@ -16,6 +24,8 @@ struct Substrate {
     agent: Agent,
     /// The leader is killed once a line with this was printed.
     kill_at: &'static str,
+    /// How the primary loses its VM.
+    loss: Loss,
     /// The network, if it is not the host's loopback.
     lab: Option<Lab>,
 }
@@ -31,35 +41,57 @@ enum Agent {
     BoshSimulated,
 }
 
+/// How an instance loses its VM, and gets another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// It is recreated.
+    Recreated,
+    /// Its machine is killed, and it is resurrected.
+    Killed,
+}
+
 const COMPILING: &str = "Compiling packages";
 const UPDATING: &str = "Updating instance";
 
+/// What is compiled with on machines: all that is done is to unpack what was built before.
+const TOOLS: [&str; 1] = ["make"];
+
+/// How long a machine may take to boot. Without KVM, beside others, that can be a minute.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Silence until suspicion, the repair, and a boot.
+const REPAIR_LIMIT: Duration = Duration::from_secs(240);
+
 #[tokio::test]
 async fn processes() -> Result<()> {
-    if !needs::met(&[Need::Ruby, Need::Gcc]) {
+    if !needs::met(&[Need::Ruby, Need::Make, Need::Redis]) {
         return Ok(());
     }
-    carries(Substrate { cloud: CloudKind::Process, agent: Agent::Ours, kill_at: COMPILING, lab: None }).await
+    carries(Substrate::ours(CloudKind::Process, COMPILING)).await
 }
 
 #[tokio::test]
 async fn namespaces() -> Result<()> {
-    if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::namespaces() {
+    if !needs::met(&[Need::Ruby, Need::Make, Need::Redis]) || !needs::namespaces() {
         return Ok(());
     }
-    carries(Substrate { cloud: CloudKind::Namespaces, agent: Agent::Ours, kill_at: UPDATING, lab: None })
-        .await
+    carries(Substrate::ours(CloudKind::Namespaces, UPDATING)).await
 }
 
 #[test]
 fn docker() -> Result<()> {
-    if !needs::met(&[Need::Ruby, Need::Gcc]) || !needs::docker() {
+    if !needs::met(&[Need::Ruby, Need::Gcc, Need::Make, Need::Redis]) || !needs::docker() {
         return Ok(());
     }
-    lab::inside(|lab| {
-        let (cloud, agent, lab) = (CloudKind::Docker, Agent::Ours, Some(lab));
-        carries(Substrate { cloud, agent, kill_at: COMPILING, lab })
-    })
+    lab::inside(|lab| carries(Substrate { lab: Some(lab), ..Substrate::ours(CloudKind::Docker, COMPILING) }))
+}
+
+#[tokio::test]
+async fn machines() -> Result<()> {
+    if !needs::met(&[Need::Ruby, Need::Redis, Need::Mmdebstrap]) || !needs::machines() {
+        return Ok(());
+    }
+    carries(Substrate { loss: Loss::Killed, ..Substrate::ours(CloudKind::Qemu, UPDATING) }).await
 }
 
 #[tokio::test]
@@ -68,7 +100,7 @@ async fn a_cpi_made_for_bosh_s_director() -> Result<()> {
         return Ok(());
     }
     let cloud = CloudKind::Program { seed: 11, knobs: takes_its_time(30), options: "" };
-    carries(Substrate { cloud, agent: Agent::OursSimulated, kill_at: UPDATING, lab: None }).await
+    carries(Substrate { agent: Agent::OursSimulated, ..Substrate::ours(cloud, UPDATING) }).await
 }
 
 #[tokio::test]
@@ -77,59 +109,166 @@ async fn bosh_s_own_agents() -> Result<()> {
         return Ok(());
     }
     let cloud = CloudKind::Sim { seed: 12, knobs: takes_its_time(30) };
-    carries(Substrate { cloud, agent: Agent::BoshSimulated, kill_at: COMPILING, lab: None }).await
+    carries(Substrate { agent: Agent::BoshSimulated, ..Substrate::ours(cloud, COMPILING) }).await
 }
 
-async fn carries(substrate: Substrate) -> Result<()> {
-    let Substrate { cloud, agent, kill_at, lab } = substrate;
-    let has_bus = agent == Agent::BoshSimulated;
-    let mut cluster = Cluster::start_on(Ground { has_bus, lab, ..Ground::new(3, cloud.clone()) }).await?;
-    let net = match cloud {
-        CloudKind::Process => Net::Loopback(cluster.loopback_net()),
-        _ => Net::Simulated,
-    };
-    upload_hello(&cluster, net).await?;
-    let file = write_file(&cluster, "hello.yml", &manifest(agent))?;
-    if has_bus {
-        let stemcell = forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?;
-        cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
+impl Substrate {
+    fn ours(cloud: CloudKind, kill_at: &'static str) -> Self {
+        Self { cloud, agent: Agent::Ours, kill_at, loss: Loss::Recreated, lab: None }
     }
 
-    let mut deploying = Deploying::start(&cluster, "hello", &file)?;
-    deploying.printed_text(kill_at).await?;
-    let leader = cluster.leader().await?;
-    cluster.kill(leader)?;
-    deploying.end().await?.check_complete(&cluster).await?;
-    let instances = cluster.client()?.instances("hello").await?;
-    ensure!(instances.len() == 2, "{instances:?}");
-    for instance in &instances {
-        let is_well = instance.process_state == "running" && instance.update_completed;
-        ensure!(is_well && instance.disk_cids.len() == 1, "{instance:?}");
+    fn is_machines(&self) -> bool {
+        matches!(self.cloud, CloudKind::Qemu)
     }
-    let said =
-        cluster.operate(&["-d", "hello", "run-errand", "hello-check", "--instance", "hello/0"]).await?;
-    if agent == Agent::Ours {
-        for instance in &instances {
-            ensure!(said.contains(&format!("Hello from hello/{} ", instance.index)), "{said}");
+
+    /// Returns the deployment as it suits this.
+    fn redis(&self) -> Redis {
+        let redis =
+            Redis { stemcell: ("directorate-host", "1.0"), errand_vm_type: "small", watch_ms: 60_000 };
+        match self.agent {
+            Agent::BoshSimulated => Redis { stemcell: ("toronto-os", "1"), ..redis },
+            // The errand's VM is the one container among machines: it boots in no time.
+            Agent::Ours if self.is_machines() => Redis {
+                stemcell: ("debian-bookworm", "1.0"),
+                errand_vm_type: "compilation",
+                watch_ms: 180_000,
+            },
+            Agent::Ours | Agent::OursSimulated => redis,
         }
     }
+}
+
+async fn carries(mut substrate: Substrate) -> Result<()> {
+    let ground = Ground {
+        has_bus: substrate.agent == Agent::BoshSimulated,
+        // Machines without KVM leave little for others.
+        is_patient: substrate.is_machines(),
+        lab: substrate.lab.take(),
+        ..Ground::new(3, substrate.cloud.clone())
+    };
+    let mut cluster = Cluster::start_on(ground).await?;
+    upload(&cluster, &substrate).await?;
+
+    let leader = deploy_while_the_leader_dies(&mut cluster, &substrate).await?;
+    let before = instances(&cluster).await?;
+    smoke_tests(&cluster, &substrate, 1).await?;
     cluster.run(leader)?;
     cluster.wait_for_voter(leader).await?;
-    cluster.operate(&["-d", "hello", "delete-deployment"]).await?;
+
+    match substrate.loss {
+        Loss::Recreated => drop(cluster.operate(&["-d", "redis", "recreate", "primary/0"]).await?),
+        Loss::Killed => kill_machine(&cluster, &before[0]).await?,
+    }
+    let after = instances(&cluster).await?;
+    ensure!(after[0].vm_cid != before[0].vm_cid, "the primary has another VM: {after:?}");
+    ensure!(after[1].vm_cid == before[1].vm_cid, "the replica keeps its own: {after:?}");
+    for (before, after) in before.iter().zip(&after) {
+        ensure!(after.disk_cids == before.disk_cids, "{} keeps its disk: {after:?}", before.group);
+    }
+    // It counts its runs at the primary, and reads what each has written: nothing of that was lost.
+    smoke_tests(&cluster, &substrate, 2).await?;
+
+    cluster.operate(&["-d", "redis", "delete-deployment"]).await?;
     ensure!(cluster.client()?.lost().await?.is_empty(), "something may be left behind");
     ensure!(vms(&cluster).await? == 0, "a VM is left");
     cluster.finish().await
 }
 
-fn manifest(agent: Agent) -> String {
-    let hello = Hello { disk: Some("small"), ..Hello::default() }.manifest();
-    let hello = format!("{hello}  - {{name: hello-check, release: hello}}\n");
-    match agent {
-        Agent::BoshSimulated => {
-            hello.replace("os: directorate-host, version: '1.0'", "os: toronto-os, version: '1'")
+/// Gives the fleet all that the deployment needs.
+async fn upload(cluster: &Cluster, substrate: &Substrate) -> Result<()> {
+    let stemcell = match substrate.cloud {
+        // Packages are compiled in containers beside the machines, which have the same stemcell below them.
+        CloudKind::Qemu => {
+            let config = compiling_in_containers(&cloud_config(Net::Simulated))?;
+            let file = write_file(cluster, "cloud-config.yml", &config)?;
+            cluster.operate(&["update-cloud-config", &file]).await?;
+            Some(debian::stemcell(Path::new(env!("CARGO_TARGET_TMPDIR")), cluster.folder(), &TOOLS)?)
         }
-        Agent::Ours | Agent::OursSimulated => hello,
+        CloudKind::Process => {
+            upload_base(cluster, Net::Loopback(cluster.loopback_net())).await?;
+            None
+        }
+        _ => {
+            upload_base(cluster, Net::Simulated).await?;
+            let file = cluster.folder().join("bosh.tgz");
+            let is_bosh = substrate.agent == Agent::BoshSimulated;
+            is_bosh.then(|| forge::stemcell(&file, "bosh-sim-toronto-os", 3)).transpose()?
+        }
+    };
+    if let Some(stemcell) = stemcell {
+        cluster.operate(&["upload-stemcell", stemcell.to_str().context("UTF-8")?]).await?;
     }
+    let is_real = substrate.agent == Agent::Ours;
+    let content = if is_real { Content::Prebuilt } else { Content::StandIn };
+    let release = redis::release(cluster.folder(), content)?;
+    cluster.operate(&["upload-release", release.to_str().context("UTF-8")?]).await?;
+    Ok(())
+}
+
+/// Deploys, and returns which replica led and was killed meanwhile.
+async fn deploy_while_the_leader_dies(cluster: &mut Cluster, substrate: &Substrate) -> Result<usize> {
+    let file = write_file(cluster, "redis.yml", &substrate.redis().manifest()?)?;
+    let mut deploying = Deploying::start(cluster, "redis", &file)?;
+    if substrate.is_machines() {
+        deploying = deploying.silent_for(BOOT_LIMIT);
+    }
+    deploying.printed_text(substrate.kill_at).await?;
+    let leader = cluster.leader().await?;
+    cluster.kill(leader)?;
+    deploying.end().await?.check_complete(cluster).await?;
+    Ok(leader)
+}
+
+/// Returns the primary and its replica, which are well and have a disk each.
+async fn instances(cluster: &Cluster) -> Result<[Instance; 2]> {
+    let mut instances = cluster.client()?.instances("redis").await?;
+    instances.retain(|instance| instance.group != "smoke-tests");
+    for instance in &instances {
+        let is_well = instance.process_state == "running" && instance.update_completed;
+        ensure!(is_well && instance.disk_cids.len() == 1, "{instance:?}");
+    }
+    let groups: Vec<&str> = instances.iter().map(|instance| instance.group.as_str()).collect();
+    ensure!(groups == ["primary", "replica"], "{instances:?}");
+    instances.try_into().ok().context("two instances")
+}
+
+/// Runs the errand for the so-manieth time: it writes at the primary, and reads at both.
+async fn smoke_tests(cluster: &Cluster, substrate: &Substrate, run: u32) -> Result<()> {
+    let said = cluster.operate(&["-d", "redis", "run-errand", "smoke-tests"]).await?;
+    let passed = format!("smoke tests: run {run} passed on 1 primary and 1 replicas");
+    ensure!(substrate.agent != Agent::Ours || said.contains(&passed), "{said}");
+    Ok(())
+}
+
+/// Kills an instance's machine, which has a kernel of its own as the next one has, and waits until that runs.
+async fn kill_machine(cluster: &Cluster, victim: &Instance) -> Result<()> {
+    let vms = cluster.cloud_root().join("vms");
+    check_kernel(&vms.join(&victim.vm_cid))?;
+    kill(Pid::from_raw(machine(&vms.join(&victim.vm_cid))?), Signal::SIGKILL)?;
+    let client = cluster.client()?;
+    let now = wait::until("the instance has a new machine that runs", REPAIR_LIMIT, async || {
+        let instances = client.instances("redis").await?;
+        let now = instances.into_iter().find(|i| i.id == victim.id).context("it stays an instance")?;
+        Ok(Some(now).filter(|i| i.vm_cid != victim.vm_cid && i.process_state == "running"))
+    })
+    .await?;
+    check_kernel(&vms.join(&now.vm_cid))
+}
+
+/// Errs unless a kernel has booted in a VM.
+fn check_kernel(vm: &Path) -> Result<()> {
+    let console = fs::read_to_string(vm.join("console.log"))?;
+    let kernel = console.lines().find(|line| line.contains("Linux version "));
+    ensure!(kernel.is_some_and(|line| line.contains("-cloud-amd64 ")), "no kernel has booted: {console}");
+    Ok(())
+}
+
+/// Returns the process that is a machine.
+fn machine(vm: &Path) -> Result<i32> {
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(vm.join("vm.json"))?)?;
+    ensure!(record["rung"] == "qemu", "{record}");
+    let pid = record["processes"]["init"]["pid"].as_i64().context("it runs")?;
+    Ok(i32::try_from(pid)?)
 }
 
 /// Returns how many VMs the cloud has.
@@ -140,5 +279,5 @@ async fn vms(cluster: &Cluster) -> Result<u64> {
     if let Some(daemon) = cluster.docker() {
         return Ok(daemon.containers()? as u64);
     }
-    Ok(std::fs::read_dir(cluster.cloud_root().join("vms"))?.count() as u64)
+    Ok(fs::read_dir(cluster.cloud_root().join("vms"))?.count() as u64)
 }

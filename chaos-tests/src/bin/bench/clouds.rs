@@ -9,7 +9,7 @@ use chaos_tests::forge;
 use chaos_tests::lab::{self, Lab};
 use chaos_tests::needs::{self, Need};
 use chaos_tests::processes::cpu_of_tree;
-use chaos_tests::workload::{Hello, Net, cloud_config, upload_hello, write_file};
+use chaos_tests::workload::{Hello, Net, cloud_config, compiling_in_containers, upload_hello, write_file};
 use clap::ValueEnum;
 use cpi_sim::Knobs;
 
@@ -152,8 +152,7 @@ async fn upload(substrate: Substrate, cluster: &Cluster) -> Result<()> {
     let stemcell = match substrate {
         Substrate::SimBosh => forge::stemcell(&cluster.folder().join("bosh.tgz"), "bosh-sim-toronto-os", 3)?,
         Substrate::Machines => {
-            let compilation = "{name: compilation, cloud_properties: {isolation: namespaces}}";
-            let config = cloud_config(net).replace("{name: compilation}", compilation);
+            let config = compiling_in_containers(&cloud_config(net))?;
             let file = write_file(cluster, "with-machines.yml", &config)?;
             cluster.operate(&["update-cloud-config", &file]).await?;
             calls::debian_stemcell(cluster.folder())?
