@@ -19,6 +19,7 @@ const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const REQUEST_ACK: u16 = 0x1 | 0x4;
 const CREATE_EXCLUSIVE: u16 = 0x200 | 0x400;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
@@ -35,6 +36,10 @@ const IFF_UP: u32 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+
+/// The hardware address of bridges. One that has none of its own takes that of one of its cables, and another one when that
+/// cable goes: whoever spoke to a gateway there would not find it for half a minute.
+const BRIDGE_ADDRESS: [u8; 6] = [0x56, 0x54, 0, 0, 0, 1];
 
 /// A conversation with the kernel about one network namespace.
 pub(crate) struct Netlink {
@@ -57,6 +62,7 @@ impl Netlink {
     pub fn bridge(&self, name: &str) -> io::Result<()> {
         let mut message = link_message(0);
         message.text(IFLA_IFNAME, name);
+        message.data(IFLA_ADDRESS, &BRIDGE_ADDRESS);
         message.nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
         self.ask(RTM_NEWLINK, CREATE_EXCLUSIVE, &message).or_else(exists_already)?;
         self.link_up(name)
@@ -120,6 +126,14 @@ impl Netlink {
     pub fn link_up(&self, name: &str) -> io::Result<()> {
         let mut message = link_message(IFF_UP);
         message.text(IFLA_IFNAME, name);
+        self.ask(RTM_NEWLINK, 0, &message)
+    }
+
+    /// Gives a link a hardware address.
+    pub fn hardware_address(&self, name: &str, address: [u8; 6]) -> io::Result<()> {
+        let mut message = link_message(0);
+        message.text(IFLA_IFNAME, name);
+        message.data(IFLA_ADDRESS, &address);
         self.ask(RTM_NEWLINK, 0, &message)
     }
 

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::netlink::Netlink;
+use crate::network::hardware_address;
 use crate::outbound;
 use crate::process::ProcessId;
 use crate::record::{Link, VmRecord};
@@ -106,6 +107,9 @@ fn bridge_for(links: &[Link]) -> io::Result<Netlink> {
 fn configure(links: &[Link]) -> io::Result<()> {
     let netlink = Netlink::open()?;
     netlink.link_up("lo")?;
+    if let Some(link) = links.first() {
+        netlink.hardware_address(INSIDE, hardware_address(link.ip))?;
+    }
     netlink.link_up(INSIDE)?;
     for link in links {
         netlink.address(INSIDE, link.ip, link.prefix_bits)?;

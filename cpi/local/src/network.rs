@@ -70,6 +70,17 @@ pub(crate) fn has_own_network(rung: Rung) -> bool {
     matches!(rung, Rung::Namespaces | Rung::UserNamespaces | Rung::Qemu)
 }
 
+/// Returns the hardware address of who has an address, which one network has once because it has the address once. It stays
+/// when another VM takes the address over: whoever spoke to the one before goes on sending there for half a minute.
+pub(crate) fn hardware_address(ip: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match ip {
+        IpAddr::V4(ip) => ip.octets(),
+        // Refused long before: the cloud speaks IPv4.
+        IpAddr::V6(_) => [0; 4],
+    };
+    [0x52, 0x54, a, b, c, d]
+}
+
 /// Returns the address of a director as a VM with a network of its own reaches it, where there is neither a name service
 /// nor IPv6; none if there is no such way.
 pub(crate) fn director_address(endpoint: &str) -> Option<SocketAddr> {

@@ -12,6 +12,7 @@ use super::{OWN_DISK, PROGRAM, qmp};
 use crate::cloud::Cloud;
 use crate::error::LocalError;
 use crate::helper::{LaunchSpec, MachineSpec};
+use crate::network::hardware_address;
 use crate::process::fnv;
 use crate::record::VmRecord;
 
@@ -105,12 +106,7 @@ fn plain(lines: &[&str]) -> Vec<String> {
     lines.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect()
 }
 
-/// Returns a hardware address, which one network has once because it has the address once.
+/// Returns a machine's hardware address as QEMU writes it.
 fn mac(address: IpAddr) -> String {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(ip) => ip.octets(),
-        // Refused long before: the cloud speaks IPv4.
-        IpAddr::V6(_) => [0; 4],
-    };
-    format!("52:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    hardware_address(address).map(|byte| format!("{byte:02x}")).join(":")
 }
