@@ -16,7 +16,7 @@ use chaos_tests::workload::{Net, cloud_config, compiling_in_containers, upload_b
 use chaos_tests::{debian, forge, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use proto::v1::Instance;
+use proto::v1::{Instance, Task};
 
 /// What carries a deployment.
 struct Substrate {
@@ -157,7 +157,7 @@ async fn carries(mut substrate: Substrate) -> Result<()> {
 
     match substrate.loss {
         Loss::Recreated => drop(cluster.operate(&["-d", "redis", "recreate", "primary/0"]).await?),
-        Loss::Killed => kill_machine(&cluster, &before[0]).await?,
+        Loss::Killed => kill_machine(&cluster).await?,
     }
     let after = instances(&cluster).await?;
     ensure!(after[0].vm_cid != before[0].vm_cid, "the primary has another VM: {after:?}");
@@ -240,19 +240,21 @@ async fn smoke_tests(cluster: &Cluster, substrate: &Substrate, run: u32) -> Resu
     Ok(())
 }
 
-/// Kills an instance's machine, which has a kernel of its own as the next one has, and waits until that runs.
-async fn kill_machine(cluster: &Cluster, victim: &Instance) -> Result<()> {
+/// Kills the primary's machine, which has a kernel of its own as the next one has, and waits for that.
+async fn kill_machine(cluster: &Cluster) -> Result<()> {
     let vms = cluster.cloud_root().join("vms");
+    let [victim, _] = instances(cluster).await?;
     check_kernel(&vms.join(&victim.vm_cid))?;
     kill(Pid::from_raw(machine(&vms.join(&victim.vm_cid))?), Signal::SIGKILL)?;
     let client = cluster.client()?;
-    let now = wait::until("the instance has a new machine that runs", REPAIR_LIMIT, async || {
-        let instances = client.instances("redis").await?;
-        let now = instances.into_iter().find(|i| i.id == victim.id).context("it stays an instance")?;
-        Ok(Some(now).filter(|i| i.vm_cid != victim.vm_cid && i.process_state == "running"))
+    // Machines have enough to do: they are not asked how they are until then.
+    wait::until_true("the primary is repaired", REPAIR_LIMIT, async || {
+        let is_repair = |task: &Task| task.description.contains("scan and fix") && task.state == "done";
+        Ok(client.tasks().await?.iter().any(is_repair))
     })
     .await?;
-    check_kernel(&vms.join(&now.vm_cid))
+    let [primary, _] = instances(cluster).await?;
+    check_kernel(&vms.join(&primary.vm_cid))
 }
 
 /// Errs unless a kernel has booted in a VM.
