@@ -208,7 +208,7 @@ impl ReleaseFolder {
     pub fn only_blob(&self, name: &str, content: &[u8]) -> Result<()> {
         let (size, digest) = (content.len(), forge::sha1(content));
         self.write("config/blobs.yml", &format!("---\n{name}: {{size: {size}, sha: {digest}}}\n"))?;
-        self.write(&format!("blobs/{name}"), content)
+        self.write_bytes(&format!("blobs/{name}"), content)
     }
 
     /// Adds a package without files but its packaging script.
@@ -250,7 +250,11 @@ impl ReleaseFolder {
         Ok(archive)
     }
 
-    fn write(&self, path: &str, content: impl AsRef<[u8]>) -> Result<()> {
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        self.write_bytes(path, text.as_bytes())
+    }
+
+    fn write_bytes(&self, path: &str, content: &[u8]) -> Result<()> {
         let path = self.path.join(path);
         fs::create_dir_all(path.parent().context("below the release's folder")?)?;
         Ok(fs::write(path, content)?)

@@ -232,7 +232,7 @@ async fn instances(cluster: &Cluster) -> Result<[Instance; 2]> {
     instances.try_into().ok().context("two instances")
 }
 
-/// Runs the errand for the so-manieth time: it writes at the primary, and reads at both.
+/// Runs the errand, which writes at the primary and reads at both; it must have counted this run as its `run`-th.
 async fn smoke_tests(cluster: &Cluster, substrate: &Substrate, run: u32) -> Result<()> {
     let said = cluster.operate(&["-d", "redis", "run-errand", "smoke-tests"]).await?;
     let passed = format!("smoke tests: run {run} passed on 1 primary and 1 replicas");
