@@ -6,7 +6,7 @@
 //! that dies with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still
 //! act once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
 //!
-//! Not here: several hosts (a VM lives where its directory is), images with a boot loader.
+//! Not here: several hosts (a VM lives where its directory is). Stemcells for other clouds are only made here ([`DebianFormat`]).
 //!
 //! Read next: `vm` for the life of a VM, [`helper`] for what runs inside.
 
@@ -17,6 +17,7 @@ mod error;
 pub mod helper;
 mod ids;
 mod image;
+mod initrd;
 mod limits;
 mod lock;
 mod loop_device;
@@ -52,7 +53,10 @@ pub use outbound::Outbound;
 pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
 use scope::Scope;
-pub use stemcell::{DebianStemcell, StemcellNames, build_debian_stemcell, build_host_stemcell};
+pub use stemcell::{
+    DebianFormat, DebianStemcell, StemcellNames, build_debian_stemcell, build_host_stemcell,
+    repack_debian_stemcell,
+};
 
 /// Where the cloud is and what it is made with.
 ///

@@ -90,6 +90,13 @@ enum Command {
         /// Debian packages for jobs and for compiling, instead of the usual ones.
         #[arg(long, requires = "debian", value_delimiter = ',')]
         tools: Option<Vec<String>>,
+        /// What the Debian's image is: `tar`, for containers and machines here; `openstack-qcow2` or `openstack-raw`, a disk
+        /// that boots by itself.
+        #[arg(long, requires = "debian", default_value_t)]
+        format: cpi_local::DebianFormat,
+        /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one.
+        #[arg(long, requires = "debian", conflicts_with_all = ["agent", "tools"])]
+        from: Option<PathBuf>,
     },
     /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
     ReachVm {
@@ -162,10 +169,11 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::BuildStemcell { output, debian, agent, tools } => {
-            match debian {
-                true => build_debian_stemcell(&output, agent, tools)?,
-                false => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
+        Command::BuildStemcell { output, debian, agent, tools, format, from } => {
+            match (debian, from) {
+                (true, Some(from)) => cpi_local::repack_debian_stemcell(&output, &from, format)?,
+                (true, None) => build_debian_stemcell(&output, format, agent, tools)?,
+                (false, _) => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
             }
             println!("{}", output.display());
             Ok(())
@@ -181,11 +189,15 @@ async fn perform(command: Command) -> anyhow::Result<()> {
 
 fn build_debian_stemcell(
     output: &Path,
+    format: cpi_local::DebianFormat,
     agent: Option<PathBuf>,
     tools: Option<Vec<String>>,
 ) -> anyhow::Result<()> {
     let beside = || std::env::current_exe().map(|own| own.with_file_name("dagent"));
-    let mut stemcell = cpi_local::DebianStemcell::new(agent.map_or_else(beside, Ok)?);
+    let mut stemcell = cpi_local::DebianStemcell {
+        format,
+        ..cpi_local::DebianStemcell::new(agent.map_or_else(beside, Ok)?)
+    };
     if let Some(tools) = tools {
         stemcell.tools = tools;
     }

@@ -2,6 +2,8 @@
 
 mod build;
 mod debian;
+mod disk_image;
+mod manifest;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -20,8 +22,9 @@ use crate::rung::Rung;
 use crate::scope::Scope;
 use crate::store::{Durability, write_json};
 
-pub use build::{StemcellNames, build_host_stemcell};
-pub use debian::{DebianStemcell, build_debian_stemcell};
+pub use build::build_host_stemcell;
+pub use debian::{DebianFormat, DebianStemcell, build_debian_stemcell, repack_debian_stemcell};
+pub use manifest::StemcellNames;
 
 /// Format of stemcells whose image only says "the host's own files".
 pub(crate) const HOST_FORMAT: &str = "directorate-host";

@@ -3,9 +3,7 @@
 //! All machines of a stemcell share the disk, which nobody writes to. Made when the first of them needs it: a cloud that only
 //! makes containers pays nothing.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::BufWriter;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,18 +12,14 @@ use cpi_api::CpiErrorKind;
 use model::StemcellCid;
 use serde::{Deserialize, Serialize};
 
-use super::cpio::Cpio;
 use crate::cloud::Cloud;
 use crate::error::LocalError;
+use crate::initrd::Initrd;
 use crate::scope::Scope;
 use crate::store::{Durability, read_json, write_json};
 
-/// What a machine needs before it has its root, and what shows it its settings. Whatever is built into the kernel is not there
-/// as a file.
-const MODULES: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay", "qemu_fw_cfg"];
-
-/// The first program.
-const INIT: &str = include_str!("init.sh");
+/// What a machine needs before it has its root, and what shows it its settings.
+const DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay", "qemu_fw_cfg"];
 
 /// What a machine boots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +43,13 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result
     cloud.store.discard(&dir)?;
     fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
     let files = BootFiles { kernel, initrd: dir.join("initrd"), base: dir.join("base.img") };
-    write_initrd(&files.initrd, &rootfs, &version)?;
+    let initrd = Initrd {
+        modules: rootfs.join("lib/modules").join(version),
+        busybox: rootfs.join("bin/busybox"),
+        drivers: &DRIVERS,
+        init: include_str!("init.sh"),
+    };
+    initrd.write(&files.initrd)?;
     write_disk(&files.base, &rootfs)?;
     write_json(&dir.join("files.json"), &files, Durability::Synced)?;
     Ok(files)
@@ -68,55 +68,6 @@ fn kernel(rootfs: &Path) -> Result<(PathBuf, String), LocalError> {
         refuse("the stemcell has no kernel, so no machine can boot it: `directord build-stemcell --debian` makes one that does")
     })?;
     Ok((rootfs.join("boot").join(format!("vmlinuz-{version}")), version))
-}
-
-fn write_initrd(to: &Path, rootfs: &Path, version: &str) -> Result<(), LocalError> {
-    let folder = rootfs.join("lib/modules").join(version);
-    let table_path = folder.join("modules.dep");
-    let table = fs::read_to_string(&table_path).map_err(LocalError::os("read", &table_path))?;
-    let order = in_order(&table, &MODULES);
-    let busybox_path = rootfs.join("bin/busybox");
-    let busybox = fs::read(&busybox_path).map_err(LocalError::os("read", &busybox_path))?;
-    let written = || -> Result<(), LocalError> {
-        let failed = || LocalError::os("write", to);
-        let mut cpio = Cpio::new(BufWriter::new(File::create(to).map_err(failed())?));
-        for directory in ["bin", "dev", "modules"] {
-            cpio.directory(directory).map_err(failed())?;
-        }
-        cpio.file("bin/busybox", &busybox).map_err(failed())?;
-        cpio.file("init", INIT.as_bytes()).map_err(failed())?;
-        let mut names = String::new();
-        for module in &order {
-            let (path, name) = (folder.join(module), module.rsplit('/').next().unwrap_or(module));
-            let content = fs::read(&path).map_err(LocalError::os("read", &path))?;
-            cpio.file(&format!("modules/{name}"), &content).map_err(failed())?;
-            names.push_str(&format!("{name}\n"));
-        }
-        cpio.file("modules/order", names.as_bytes()).map_err(failed())?;
-        let out = cpio.finish().map_err(failed())?;
-        out.into_inner().map(drop).map_err(|error| failed()(error.into_error()))
-    };
-    written()
-}
-
-/// Returns the files of some modules and of all that they need, each after what it needs, by the text of a `modules.dep`.
-fn in_order(table: &str, wanted: &[&str]) -> Vec<String> {
-    let mut order: Vec<String> = Vec::new();
-    let mut known = BTreeSet::new();
-    for module in wanted {
-        let line = table.lines().find(|line| {
-            let file = line.split(':').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-            file.split(".ko").next().unwrap_or_default().replace('-', "_") == *module
-        });
-        let Some((own, needed)) = line.and_then(|line| line.split_once(':')) else { continue };
-        // What is needed first stands last.
-        for file in needed.split_ascii_whitespace().rev().chain([own]) {
-            if known.insert(file) {
-                order.push(file.to_owned());
-            }
-        }
-    }
-    order
 }
 
 /// Makes a disk of a folder.
@@ -164,28 +115,4 @@ fn size_of(folder: &Path) -> Result<(u64, u64), LocalError> {
         }
     }
     Ok((bytes, files))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modules_come_after_what_they_need_and_once() {
-        let table = "kernel/a/virtio_pci.ko: kernel/a/modern.ko kernel/a/virtio.ko kernel/a/virtio_ring.ko\n\
-                     kernel/b/virtio_blk.ko.xz: kernel/a/virtio.ko kernel/a/virtio_ring.ko\n\
-                     kernel/a/virtio_ring.ko:\n\
-                     kernel/a/virtio.ko: kernel/a/virtio_ring.ko\n\
-                     kernel/c/qemu-fw-cfg.ko:\n";
-        let order = in_order(table, &["virtio_pci", "virtio_blk", "ext4", "qemu_fw_cfg"]);
-        let wanted = [
-            "kernel/a/virtio_ring.ko",
-            "kernel/a/virtio.ko",
-            "kernel/a/modern.ko",
-            "kernel/a/virtio_pci.ko",
-            "kernel/b/virtio_blk.ko.xz",
-            "kernel/c/qemu-fw-cfg.ko",
-        ];
-        assert_eq!(order, wanted);
-    }
 }

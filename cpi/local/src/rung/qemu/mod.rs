@@ -12,7 +12,6 @@
 
 mod canary;
 mod command;
-mod cpio;
 mod image;
 mod plug;
 mod qmp;

@@ -1,50 +1,20 @@
-//! A Debian with our agent in it: the root file system of containers, and of machines that boot a kernel.
-//!
-//! The image is the archive of the root file system, with a kernel and its modules below `/boot` and `/lib/modules`, and no
-//! boot loader: whoever boots it hands the kernel over. In a container that is not booted the agent's unit means nothing;
-//! there the host starts its own agent.
-//!
-//! The same mirror and the same agent give the same bytes.
+//! The root file system that all Debian stemcells have in common, made by `mmdebstrap`.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter};
+use std::path::Path;
 use std::process::Command;
 
 use cpi_api::CpiErrorKind;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 
-use super::TAR_FORMAT;
-use super::build::{Contents, EPOCH, StemcellNames, add, pack};
+use super::DebianStemcell;
 use crate::error::LocalError;
-
-/// What goes into a Debian stemcell.
-#[derive(Clone, Debug)]
-pub struct DebianStemcell {
-    /// What it is called.
-    pub names: StemcellNames,
-    /// Our agent's program, made for a Debian of this release or an older one.
-    pub dagent: PathBuf,
-    /// Packages for jobs and for compiling.
-    pub tools: Vec<String>,
-}
-
-impl DebianStemcell {
-    /// Returns one with the usual tools.
-    pub fn new(dagent: impl Into<PathBuf>) -> Self {
-        let tools = TOOLS.map(str::to_owned).to_vec();
-        Self { names: StemcellNames::debian(), dagent: dagent.into(), tools }
-    }
-}
-
-/// What jobs and packaging scripts expect.
-const TOOLS: [&str; 4] = ["build-essential", "curl", "rsync", "psmisc"];
+use crate::stemcell::build::{EPOCH, add};
 
 /// What a machine of its own takes: a kernel, an init, devices with names, and what our agent and operators who log in use.
 /// A static `busybox` is what we boot by; the kernel's package wants something that makes its own archives to start from, and
 /// this is the smallest.
-const MACHINE: [&str; 13] = [
+const MACHINE: [&str; 14] = [
     "linux-image-cloud-amd64",
     "tiny-initramfs",
     "busybox-static",
@@ -55,6 +25,7 @@ const MACHINE: [&str; 13] = [
     "ca-certificates",
     "procps",
     "e2fsprogs",
+    "fdisk",
     "openssh-server",
     "sudo",
     "passwd",
@@ -82,26 +53,30 @@ rm -f "$1"/etc/ssh/ssh_host_* "$1"/boot/initrd.img-* "$1"/initrd.img* "$1"/vmlin
 : > "$1"/etc/machine-id
 "#;
 
+/// Makes a boot loader for disks: GRUB's first sector, and its core with all that it takes to read a kernel from the first
+/// partition. Its packages are only borrowed: whoever boots has no use for them.
+const BOOT_LOADER: &str = r#"set -eu
+mkdir -p "$1"/tmp/grub "$1"/boot/grub/i386-pc
+cd "$1"/tmp/grub
+APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q download grub-common grub-pc-bin libdevmapper1.02.1
+for package in *.deb; do dpkg-deb -x "$package" .; done
+chroot "$1" env LD_LIBRARY_PATH=/tmp/grub/lib/x86_64-linux-gnu /tmp/grub/usr/bin/grub-mkimage \
+    --directory=/tmp/grub/usr/lib/grub/i386-pc --format=i386-pc --prefix='(,msdos1)/boot/grub' \
+    --output=/boot/grub/i386-pc/core.img biosdisk part_msdos ext2 normal linux
+cp usr/lib/grub/i386-pc/boot.img "$1"/boot/grub/i386-pc/boot.img
+cd /
+rm -r "$1"/tmp/grub
+"#;
+
 /// What nobody reads in a VM.
 const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 
-/// Writes a stemcell archive to `out`, made by `mmdebstrap` from the mirror that apt is set to. Takes some minutes.
-pub fn build_debian_stemcell(out: &Path, stemcell: &DebianStemcell) -> Result<(), LocalError> {
-    let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", out))?;
-    let [files, root, image, packages] =
-        ["files.tar", "root.tar", "image.tgz", "packages.txt"].map(|name| scratch.path().join(name));
+/// Writes the archive of a root file system to `root`, with `scratch` to work in; returns what is installed in it.
+pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, LocalError> {
+    let (files, packages) = (scratch.join("files.tar"), scratch.join("packages.txt"));
     write_files(&files, &stemcell.dagent)?;
-    debootstrap(stemcell, &files, &root, &packages)?;
-    compress(&root, &image).map_err(LocalError::os("compress", &root))?;
-    let contents = Contents {
-        names: &stemcell.names,
-        formats: &[TAR_FORMAT, "warden-tar", "general-tar"],
-        properties: "  os_distro: debian\n  hypervisor: qemu\n  disk: 8192\n  disk_format: raw\n  \
-                     container_format: bare\n  root_device_name: /dev/vda\n",
-        packages: &fs::read(&packages).map_err(LocalError::os("read", &packages))?,
-        image: &image,
-    };
-    pack(out, &contents, Compression::none()).map_err(LocalError::os("write stemcell", out))
+    debootstrap(stemcell, &files, root, &packages)?;
+    fs::read(&packages).map_err(LocalError::os("read", &packages))
 }
 
 fn debootstrap(
@@ -119,6 +94,7 @@ fn debootstrap(
         .args(excluded)
         .arg(format!("--customize-hook=tar-in {} /", files.display()))
         .arg(format!("--customize-hook={FINISH}"))
+        .arg(format!("--customize-hook={BOOT_LOADER}"))
         .arg(format!(
             "--customize-hook=dpkg-query --admindir=\"$1\"/var/lib/dpkg --show > {}",
             packages.display()
@@ -148,10 +124,4 @@ fn write_files(to: &Path, dagent: &Path) -> Result<(), LocalError> {
         archive.into_inner()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
     };
     write().map_err(LocalError::os("write", to))
-}
-
-fn compress(from: &Path, to: &Path) -> io::Result<()> {
-    let mut out = GzEncoder::new(BufWriter::new(File::create(to)?), Compression::fast());
-    io::copy(&mut BufReader::new(File::open(from)?), &mut out)?;
-    out.finish()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
 }

@@ -1,0 +1,147 @@
+//! A Debian with our agent in it: the root file system of containers, and of machines that boot a kernel.
+//!
+//! [`root`] makes the root file system once for everybody, with a kernel and its modules below `/boot` and `/lib/modules`.
+//! As it is, it has no disk: whoever boots it hands the kernel over, and in a container that is not booted the agent's unit
+//! means nothing; there the host starts its own agent. For other clouds it becomes a disk that boots by itself
+//! ([`super::disk_image`]), with what [`format`] says is different there.
+//!
+//! The same mirror and the same agent give the same bytes.
+
+mod format;
+mod root;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+
+use super::build::{Contents, add, pack};
+use super::disk_image::{self, qcow2};
+use crate::error::LocalError;
+pub use format::DebianFormat;
+use format::DiskFormat;
+
+/// What goes into a Debian stemcell.
+#[derive(Clone, Debug)]
+pub struct DebianStemcell {
+    /// What its image is.
+    pub format: DebianFormat,
+    /// Our agent's program, made for a Debian of this release or an older one.
+    pub dagent: PathBuf,
+    /// Packages for jobs and for compiling.
+    pub tools: Vec<String>,
+}
+
+impl DebianStemcell {
+    /// Returns the archive of a root file system, with the usual tools.
+    pub fn new(dagent: impl Into<PathBuf>) -> Self {
+        let tools = TOOLS.map(str::to_owned).to_vec();
+        Self { format: DebianFormat::Tar, dagent: dagent.into(), tools }
+    }
+}
+
+/// What jobs and packaging scripts expect.
+const TOOLS: [&str; 4] = ["build-essential", "curl", "rsync", "psmisc"];
+
+/// How large a root disk is said to be where none is in the image, in MiB.
+const DISK_MIB: u64 = 8192;
+
+/// Writes a stemcell archive to `out`, made by `mmdebstrap` from the mirror that apt is set to. Takes some minutes.
+pub fn build_debian_stemcell(out: &Path, stemcell: &DebianStemcell) -> Result<(), LocalError> {
+    let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", out))?;
+    let root = scratch.path().join("root.tar");
+    let packages = root::make(&root, stemcell, scratch.path())?;
+    let open = |path: &Path| File::open(path).map_err(LocalError::os("open", path));
+    match stemcell.format.disk() {
+        None => {
+            let image = scratch.path().join("image.tgz");
+            compress(&root, &image).map_err(LocalError::os("compress", &root))?;
+            write(out, stemcell.format, DISK_MIB, &packages, &image)
+        }
+        Some(disk) => write_disk(out, stemcell.format, disk, &packages, open(&root)?, scratch.path()),
+    }
+}
+
+/// Writes a stemcell archive to `out` that has the same root file system as another one, which is of the format `tar`. Takes
+/// some seconds: one Debian, made once, for several clouds.
+pub fn repack_debian_stemcell(out: &Path, from: &Path, format: DebianFormat) -> Result<(), LocalError> {
+    let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", out))?;
+    let [image, packages] = ["image", "packages.txt"].map(|name| scratch.path().join(name));
+    let unpack = || -> io::Result<()> {
+        for entry in tar::Archive::new(GzDecoder::new(BufReader::new(File::open(from)?))).entries()? {
+            let mut entry = entry?;
+            let name = entry.path()?.file_name().map(OsStr::to_owned);
+            if let Some(to) = [&image, &packages].into_iter().find(|path| path.file_name() == name.as_deref())
+            {
+                io::copy(&mut entry, &mut File::create(to)?)?;
+            }
+        }
+        Ok(())
+    };
+    unpack().map_err(LocalError::os("unpack stemcell", from))?;
+    let packages = fs::read(&packages).map_err(LocalError::os("find `packages.txt` in stemcell", from))?;
+    let root = File::open(&image).map_err(LocalError::os("find an image in stemcell", from))?;
+    match format.disk() {
+        None => write(out, format, DISK_MIB, &packages, &image),
+        Some(disk) => {
+            write_disk(out, format, disk, &packages, GzDecoder::new(BufReader::new(root)), scratch.path())
+        }
+    }
+}
+
+/// Writes an archive whose image is a disk with this root file system.
+fn write_disk(
+    out: &Path,
+    format: DebianFormat,
+    disk: DiskFormat,
+    packages: &[u8],
+    root: impl Read,
+    scratch: &Path,
+) -> Result<(), LocalError> {
+    let [raw, written, image] = ["disk.raw", "disk.written", "disk.tgz"].map(|name| scratch.join(name));
+    let disk_mib = disk_image::write(&raw, root, format.agent_json())?;
+    let content = match disk {
+        DiskFormat::Raw => &raw,
+        DiskFormat::Qcow2 => {
+            qcow2::write(&written, &raw).map_err(LocalError::os("write", &written))?;
+            &written
+        }
+    };
+    wrap(content, &image).map_err(LocalError::os("compress", content))?;
+    write(out, format, disk_mib, packages, &image)
+}
+
+fn write(
+    out: &Path,
+    format: DebianFormat,
+    disk_mib: u64,
+    packages: &[u8],
+    image: &Path,
+) -> Result<(), LocalError> {
+    let (names, properties) = (format.names(), format.properties(disk_mib));
+    let manifest = format.manifest(&names, &properties);
+    let contents = Contents { manifest, packages, image };
+    pack(out, &contents, Compression::none()).map_err(LocalError::os("write stemcell", out))
+}
+
+/// What a disk is called in the archive that BOSH's CPIs unpack.
+const DISK_NAME: &str = "root.img";
+
+fn wrap(disk: &Path, to: &Path) -> io::Result<()> {
+    let mut archive =
+        tar::Builder::new(GzEncoder::new(BufWriter::new(File::create(to)?), Compression::fast()));
+    let file = File::open(disk)?;
+    add(&mut archive, DISK_NAME, 0o644, file.metadata()?.len(), BufReader::new(file))?;
+    let out = archive.into_inner()?.finish()?;
+    out.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
+}
+
+fn compress(from: &Path, to: &Path) -> io::Result<()> {
+    let mut out = GzEncoder::new(BufWriter::new(File::create(to)?), Compression::fast());
+    io::copy(&mut BufReader::new(File::open(from)?), &mut out)?;
+    out.finish()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
+}

@@ -1,0 +1,206 @@
+//! Stemcells whose image is a disk that boots by itself: what is in them, made of a root file system that is none of Debian's, in a
+//! second. That a real one boots is seen in `qemu.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cpi_local::{DebianFormat, repack_debian_stemcell};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use sha1::{Digest as _, Sha1};
+use tar::EntryType;
+
+/// Rights as the kernel writes them down: to bind low ports.
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// An entry: path, kind, mode, owner, content or target.
+type Row<'a> = (&'a str, EntryType, u32, u64, &'a [u8]);
+
+/// Adds entries to an archive.
+fn add(archive: &mut tar::Builder<impl std::io::Write>, rows: &[Row<'_>]) {
+    for (path, kind, mode, owner, content) in rows {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(*kind);
+        header.set_mode(*mode);
+        header.set_uid(*owner);
+        header.set_gid(*owner);
+        header.set_mtime(1_600_000_000);
+        header.set_size(0);
+        match kind {
+            EntryType::Regular => {
+                header.set_size(content.len() as u64);
+                archive.append_data(&mut header, path, *content).unwrap();
+            }
+            EntryType::Directory => archive.append_data(&mut header, path, std::io::empty()).unwrap(),
+            _ => archive.append_link(&mut header, path, std::str::from_utf8(content).unwrap()).unwrap(),
+        }
+    }
+}
+
+/// Writes a stemcell of the format `tar`.
+fn stemcell(out: &Path, more: &[Row<'_>]) {
+    use EntryType::{Directory, Link, Regular, Symlink};
+    let mut root = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let folders =
+        ["", "boot", "boot/grub", "boot/grub/i386-pc", "usr", "usr/bin", "usr/lib", "usr/lib/modules", "var"];
+    let rows = folders.map(|path| format!("./{path}"));
+    add(&mut root, &rows.each_ref().map(|path| (path.as_str(), Directory, 0o755, 0, &b""[..])));
+    root.append_pax_extensions([("SCHILY.xattr.security.capability", CAPABILITY)]).unwrap();
+    add(&mut root, &[("./usr/bin/low port", Regular, 0o755, 0, b"program")]);
+    let agent = "{\"Infrastructure\": \"none\"}";
+    add(
+        &mut root,
+        &[
+            ("./bin", Symlink, 0o777, 0, b"usr/bin"),
+            ("./boot/grub/i386-pc/boot.img", Regular, 0o644, 0, &[0xeb; 512]),
+            ("./boot/grub/i386-pc/core.img", Regular, 0o644, 0, &[0xc0; 3000]),
+            ("./usr/bin/busybox", Regular, 0o755, 0, b"busybox"),
+            ("./usr/bin/busy \"box\"", Link, 0o755, 0, b"./usr/bin/busybox"),
+            ("./usr/bin/su", Regular, 0o4755, 0, b""),
+            ("./usr/lib/modules/6.1.0", Directory, 0o755, 0, b""),
+            ("./usr/lib/modules/6.1.0/modules.dep", Regular, 0o644, 0, b""),
+            ("./var/mail/", Directory, 0o2775, 1000, b""),
+            ("./var/mail/large", Regular, 0o640, 1000, &[7; 3_000_000]),
+            ("./var/vcap", Directory, 0o755, 0, b""),
+            ("./var/vcap/bosh", Directory, 0o755, 0, b""),
+            ("./var/vcap/bosh/agent.json", Regular, 0o644, 0, agent.as_bytes()),
+        ],
+    );
+    add(&mut root, more);
+    let root = root.into_inner().unwrap().finish().unwrap();
+    let mut archive = tar::Builder::new(GzEncoder::new(File::create(out).unwrap(), Compression::none()));
+    add(
+        &mut archive,
+        &[("packages.txt", Regular, 0o644, 0, b"busybox 1.35\n"), ("image", Regular, 0o644, 0, &root)],
+    );
+    archive.into_inner().unwrap().finish().unwrap();
+}
+
+const KERNEL: Row<'_> = ("./boot/vmlinuz-6.1.0", EntryType::Regular, 0o644, 0, b"kernel");
+
+fn files(archive: impl Read) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(GzDecoder::new(archive));
+    let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        let mut entry = entry.unwrap();
+        let (name, mut content) = (entry.path().unwrap().display().to_string(), Vec::new());
+        entry.read_to_end(&mut content).unwrap();
+        (name, content)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+/// Makes a stemcell of a format.
+fn packed(dir: &Path, format: DebianFormat) -> PathBuf {
+    let (from, out) = (dir.join("tar.tgz"), dir.join(format!("{format}.tgz")));
+    stemcell(&from, &[KERNEL]);
+    repack_debian_stemcell(&out, &from, format).unwrap();
+    out
+}
+
+/// Takes the disk out of a stemcell, as BOSH's CPIs do.
+fn unpack(stemcell: &Path, to: &Path) -> PathBuf {
+    let script = "set -e; cd $2; tar -xzf $1 image; tar -xzSf image; ls; rm image";
+    let output = Command::new("sh").args(["-c", script, "unpack"]).args([stemcell, to]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "image\nroot.img\n",
+        "one file: {:?}",
+        output.stderr
+    );
+    to.join("root.img")
+}
+
+/// Asks `debugfs` about the file system of a disk.
+fn ask(disk: &Path, question: &str) -> String {
+    let within = format!("{}?offset={}", disk.display(), 1 << 20);
+    let output = Command::new("debugfs").args(["-R", question, &within]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_disk_has_a_boot_loader_one_partition_and_everything_that_was_in_the_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = tempfile::tempdir().unwrap();
+    let disk = unpack(&packed(dir.path(), DebianFormat::OpenstackRaw), unpacked.path());
+    let mut start = vec![0; 1 << 20];
+    File::open(&disk).unwrap().read_exact(&mut start).unwrap();
+    assert_eq!(fs::metadata(&disk).unwrap().len(), 1024 << 20);
+    assert_eq!(start[512..3512], [0xc0; 3000], "the core follows the first sector");
+    assert_eq!(start[446], 0x80, "the partition is active");
+    assert_eq!(start[454..462], [2048u32.to_le_bytes(), (1023u32 * 2048).to_le_bytes()].concat());
+
+    for (path, wanted) in [
+        ("/bin", "Fast link dest: \"usr/bin\""),
+        ("/usr/bin/su", "Mode:  04755"),
+        ("/usr/bin/busybox", "Links: 2"),
+        ("/var/mail", "Mode:  02775"),
+        ("/var/mail/large", "User:  1000   Group:  1000"),
+        ("/var/mail/large", "mtime: 0x5f5e1000"),
+        ("/var/mail/large", "ctime: 0x6553f100"),
+        ("/usr/lib/directorate/grow-root", "Mode:  0755"),
+        ("/etc/systemd/system/multi-user.target.wants/systemd-networkd.service", "Type: symlink"),
+    ] {
+        let said = ask(&disk, &format!("stat {path}"));
+        assert!(said.contains(wanted), "no `{wanted}` of {path}: {said}");
+    }
+    assert_eq!(ask(&disk, "cat /var/mail/large").as_bytes(), [7; 3_000_000]);
+    assert_eq!(ask(&disk, "cat \"/usr/bin/busy \"\"box\"\"\""), "busybox");
+    let capability = ask(&disk, "ea_get -x \"/usr/bin/low port\" security.capability");
+    assert!(capability.contains("01 00 00 02 00 04 00 00"), "{capability}");
+
+    let menu = ask(&disk, "cat /boot/grub/grub.cfg");
+    let uuid = ask(&disk, "show_super_stats -h");
+    let uuid = uuid.lines().find_map(|line| line.strip_prefix("Filesystem UUID:")).unwrap().trim();
+    assert!(menu.contains(&format!("linux /boot/vmlinuz-6.1.0 root=UUID={uuid} ")), "{menu}");
+    assert!(ask(&disk, "cat /boot/initrd.img").starts_with("070701"));
+    let agent: serde_json::Value =
+        serde_json::from_str(&ask(&disk, "cat /var/vcap/bosh/agent.json")).unwrap();
+    assert_eq!(agent["Infrastructure"]["Settings"]["Sources"][0]["Type"], "ConfigDrive");
+}
+
+#[test]
+fn the_manifest_says_what_boshs_says_and_the_same_root_is_the_same_bytes() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let bytes = |dir: &tempfile::TempDir| fs::read(packed(dir.path(), DebianFormat::OpenstackQcow2)).unwrap();
+    let made = bytes(&one);
+    assert!(made == bytes(&two), "two stemcells of one root differ");
+    let archive = files(made.as_slice());
+
+    let sha1: String = Sha1::digest(&archive["image"]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let wanted = format!(
+        "---\nname: \"bosh-openstack-kvm-debian-bookworm-go_agent\"\nversion: \"1.0\"\nbosh_protocol: \"1\"\n\
+         api_version: 3\nsha1: {sha1}\noperating_system: \"debian-bookworm\"\n\
+         stemcell_formats: [openstack-qcow2]\nagent: directorate\ncloud_properties:\n  \
+         name: \"bosh-openstack-kvm-debian-bookworm-go_agent\"\n  version: \"1.0\"\n  infrastructure: openstack\n  \
+         architecture: x86_64\n  os_type: linux\n  os_distro: debian\n  hypervisor: kvm\n  disk: 1024\n  \
+         disk_format: qcow2\n  container_format: bare\n  auto_disk_config: true\n"
+    );
+    assert_eq!(String::from_utf8(archive["stemcell.MF"].clone()).unwrap(), wanted);
+    assert_eq!(archive["packages.txt"], b"busybox 1.35\n");
+    assert!(archive.contains_key("dev_tools_file_list.txt"));
+}
+
+#[test]
+fn what_can_not_boot_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, out) = (dir.path().join("tar.tgz"), dir.path().join("out.tgz"));
+    let refusal = |more: &[Row<'_>]| {
+        stemcell(&from, more);
+        let error = repack_debian_stemcell(&out, &from, DebianFormat::OpenstackRaw).unwrap_err();
+        std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
+    };
+    let why = refusal(&[]);
+    assert!(why.contains("has no kernel"), "{why}");
+    let why = refusal(&[KERNEL, ("./two\nlines", EntryType::Regular, 0o644, 0, b"")]);
+    assert!(why.contains("is not plain text"), "{why}");
+    let no_room = [0xc0; 1 << 20];
+    let why = refusal(&[KERNEL, ("./boot/grub/i386-pc/core.img", EntryType::Regular, 0o644, 0, &no_room)]);
+    assert!(why.contains("debugfs could not fill"), "an entry that is there twice: {why}");
+    assert!("openstack".parse::<DebianFormat>().unwrap_err().contains("there are tar, openstack-raw"));
+}
