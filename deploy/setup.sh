@@ -13,9 +13,9 @@ build=(gcc g++ make git ca-certificates)
 # … and Schemathesis, which fuzzes the REST API, lives in a Python environment of its own (deploy/schemathesis.sh).
 # … and Redis, which the tests deploy without compiling it first: of its packages the one that starts no server.
 run=(ruby iproute2 nftables e2fsprogs uidmap procps python3 python3-venv redis-tools)
-# Machines by QEMU, and the Debian that they boot.
+# Machines by QEMU, the Debian that they boot, and a CD with settings for one of them.
 if [ "$(uname -m)" = x86_64 ]; then
-  run+=(qemu-system-x86 mmdebstrap)
+  run+=(qemu-system-x86 mmdebstrap genisoimage)
 fi
 # `make bench` measures beside etcd.
 bench=(etcd-server)

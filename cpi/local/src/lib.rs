@@ -54,7 +54,7 @@ pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
 use scope::Scope;
 pub use stemcell::{
-    DebianFormat, DebianStemcell, StemcellNames, build_debian_stemcell, build_host_stemcell,
+    DebianFormat, DebianStemcell, RepackedDebian, StemcellNames, build_debian_stemcell, build_host_stemcell,
     repack_debian_stemcell,
 };
 

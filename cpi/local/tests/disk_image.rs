@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpi_local::{DebianFormat, repack_debian_stemcell};
+use cpi_local::{DebianFormat, RepackedDebian, repack_debian_stemcell};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -99,7 +99,8 @@ fn files(archive: impl Read) -> BTreeMap<String, Vec<u8>> {
 fn packed(dir: &Path, format: DebianFormat) -> PathBuf {
     let (from, out) = (dir.join("tar.tgz"), dir.join(format!("{format}.tgz")));
     stemcell(&from, &[KERNEL]);
-    repack_debian_stemcell(&out, &from, format).unwrap();
+    let repacked = RepackedDebian { from, format, dagent: Some("/bin/true".into()) };
+    repack_debian_stemcell(&out, &repacked).unwrap();
     out
 }
 
@@ -144,6 +145,7 @@ fn a_disk_has_a_boot_loader_one_partition_and_everything_that_was_in_the_archive
         ("/var/mail/large", "mtime: 0x5f5e1000"),
         ("/var/mail/large", "ctime: 0x6553f100"),
         ("/usr/lib/directorate/grow-root", "Mode:  0755"),
+        ("/var/vcap/bosh/bin/dagent", "Mode:  0755"),
         ("/etc/systemd/system/multi-user.target.wants/systemd-networkd.service", "Type: symlink"),
     ] {
         let said = ask(&disk, &format!("stat {path}"));
@@ -192,7 +194,9 @@ fn what_can_not_boot_is_refused() {
     let (from, out) = (dir.path().join("tar.tgz"), dir.path().join("out.tgz"));
     let refusal = |more: &[Row<'_>]| {
         stemcell(&from, more);
-        let error = repack_debian_stemcell(&out, &from, DebianFormat::OpenstackRaw).unwrap_err();
+        let repacked =
+            RepackedDebian { from: from.clone(), format: DebianFormat::OpenstackRaw, dagent: None };
+        let error = repack_debian_stemcell(&out, &repacked).unwrap_err();
         std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
     };
     let why = refusal(&[]);
@@ -201,6 +205,10 @@ fn what_can_not_boot_is_refused() {
     assert!(why.contains("is not plain text"), "{why}");
     let no_room = [0xc0; 1 << 20];
     let why = refusal(&[KERNEL, ("./boot/grub/i386-pc/core.img", EntryType::Regular, 0o644, 0, &no_room)]);
-    assert!(why.contains("debugfs could not fill"), "an entry that is there twice: {why}");
+    assert!(why.contains("the boot loader has 1048576 bytes"), "the later one counts: {why}");
+    let why = refusal(&[KERNEL, ("./nowhere/file", EntryType::Regular, 0o644, 0, b"")]);
+    assert!(why.contains("debugfs could not fill the file system: /nowhere: File not found"), "{why}");
+    let repacked = RepackedDebian { from: from.clone(), format: DebianFormat::Tar, dagent: None };
+    assert!(repack_debian_stemcell(&out, &repacked).unwrap_err().to_string().contains("which it is already"));
     assert!("openstack".parse::<DebianFormat>().unwrap_err().contains("there are tar, openstack-raw"));
 }

@@ -10,10 +10,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::debian::debian;
 use common::{Stage, context};
 use cpi_api::conformance::Subject;
 use cpi_api::*;
-use cpi_local::{DebianStemcell, Isolation, LocalCpi, LocalOptions, Rung};
+use cpi_local::{Isolation, LocalCpi, LocalOptions, Rung};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -42,24 +43,6 @@ while $b sleep 0.2; do
   known=$now
 done
 "#;
-
-/// Returns a Debian stemcell, made once for all tests. It has what `hello` is compiled with.
-fn debian() -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let lock = File::create(folder.join("debian.lock")).map_err(|error| error.to_string())?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno.to_string())?;
-    let (made, out) = (folder.join("debian.tgz"), folder.join("debian.tgz.half"));
-    if !made.exists() {
-        let tools = ["gcc", "libc6-dev"].map(str::to_owned).to_vec();
-        // Whoever boots it for its agent puts a fresh one in.
-        let stemcell = DebianStemcell { tools, ..DebianStemcell::new("/bin/true") };
-        cpi_local::build_debian_stemcell(&out, &stemcell).map_err(|error| {
-            std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
-        })?;
-        fs::rename(out, &made).map_err(|error| error.to_string())?;
-    }
-    Ok(made)
-}
 
 /// Returns the image of a stemcell that boots in a blink: a kernel, and busybox.
 fn tiny() -> Result<PathBuf, String> {

@@ -94,8 +94,9 @@ enum Command {
         /// that boots by itself.
         #[arg(long, requires = "debian", default_value_t)]
         format: cpi_local::DebianFormat,
-        /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one.
-        #[arg(long, requires = "debian", conflicts_with_all = ["agent", "tools"])]
+        /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one; with its agent,
+        /// unless another one is named.
+        #[arg(long, requires = "debian", conflicts_with = "tools")]
         from: Option<PathBuf>,
     },
     /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
@@ -171,7 +172,10 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::BuildStemcell { output, debian, agent, tools, format, from } => {
             match (debian, from) {
-                (true, Some(from)) => cpi_local::repack_debian_stemcell(&output, &from, format)?,
+                (true, Some(from)) => {
+                    let stemcell = cpi_local::RepackedDebian { from, format, dagent: agent };
+                    cpi_local::repack_debian_stemcell(&output, &stemcell)?;
+                }
                 (true, None) => build_debian_stemcell(&output, format, agent, tools)?,
                 (false, _) => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
             }

@@ -23,7 +23,9 @@ use crate::scope::Scope;
 use crate::store::{Durability, write_json};
 
 pub use build::build_host_stemcell;
-pub use debian::{DebianFormat, DebianStemcell, build_debian_stemcell, repack_debian_stemcell};
+pub use debian::{
+    DebianFormat, DebianStemcell, RepackedDebian, build_debian_stemcell, repack_debian_stemcell,
+};
 pub use manifest::StemcellNames;
 
 /// Format of stemcells whose image only says "the host's own files".

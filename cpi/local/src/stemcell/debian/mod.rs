@@ -15,12 +15,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
+use cpi_api::CpiErrorKind;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::build::{Contents, add, pack};
-use super::disk_image::{self, qcow2};
+use super::disk_image::{self, OwnFiles, qcow2};
 use crate::error::LocalError;
 pub use format::DebianFormat;
 use format::DiskFormat;
@@ -62,13 +63,32 @@ pub fn build_debian_stemcell(out: &Path, stemcell: &DebianStemcell) -> Result<()
             compress(&root, &image).map_err(LocalError::os("compress", &root))?;
             write(out, stemcell.format, DISK_MIB, &packages, &image)
         }
-        Some(disk) => write_disk(out, stemcell.format, disk, &packages, open(&root)?, scratch.path()),
+        Some(disk) => {
+            let own = OwnFiles { agent_json: stemcell.format.agent_json(), agent: None };
+            let disk = Disk { format: stemcell.format, written: disk, own };
+            disk.write(out, &packages, BufReader::new(open(&root)?), scratch.path())
+        }
     }
 }
 
-/// Writes a stemcell archive to `out` that has the same root file system as another one, which is of the format `tar`. Takes
-/// some seconds: one Debian, made once, for several clouds.
-pub fn repack_debian_stemcell(out: &Path, from: &Path, format: DebianFormat) -> Result<(), LocalError> {
+/// A Debian stemcell for another cloud, with the root file system of one that is there.
+#[derive(Clone, Debug)]
+pub struct RepackedDebian {
+    /// The other stemcell, of the format `tar`.
+    pub from: PathBuf,
+    /// What the image is to be: a disk.
+    pub format: DebianFormat,
+    /// Another agent's program than the one that is in there, if wanted.
+    pub dagent: Option<PathBuf>,
+}
+
+/// Writes a stemcell archive to `out`. Takes some seconds: one Debian, made once, for several clouds.
+pub fn repack_debian_stemcell(out: &Path, stemcell: &RepackedDebian) -> Result<(), LocalError> {
+    let RepackedDebian { from, format, dagent } = stemcell;
+    let Some(disk) = format.disk() else {
+        let message = format!("`{}` is to be of the format `{format}`, which it is already", out.display());
+        return Err(LocalError::refused(CpiErrorKind::NotSupported, message));
+    };
     let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", out))?;
     let [image, packages] = ["image", "packages.txt"].map(|name| scratch.path().join(name));
     let unpack = || -> io::Result<()> {
@@ -85,34 +105,37 @@ pub fn repack_debian_stemcell(out: &Path, from: &Path, format: DebianFormat) -> 
     unpack().map_err(LocalError::os("unpack stemcell", from))?;
     let packages = fs::read(&packages).map_err(LocalError::os("find `packages.txt` in stemcell", from))?;
     let root = File::open(&image).map_err(LocalError::os("find an image in stemcell", from))?;
-    match format.disk() {
-        None => write(out, format, DISK_MIB, &packages, &image),
-        Some(disk) => {
-            write_disk(out, format, disk, &packages, GzDecoder::new(BufReader::new(root)), scratch.path())
-        }
-    }
+    let own = OwnFiles {
+        agent_json: format.agent_json(),
+        agent: dagent.as_deref().map(|program| (root::AGENT, program)),
+    };
+    let root = GzDecoder::new(BufReader::new(root));
+    let disk = Disk { format: *format, written: disk, own };
+    disk.write(out, &packages, root, scratch.path())
 }
 
-/// Writes an archive whose image is a disk with this root file system.
-fn write_disk(
-    out: &Path,
+/// A stemcell whose image is a disk.
+struct Disk<'a> {
     format: DebianFormat,
-    disk: DiskFormat,
-    packages: &[u8],
-    root: impl Read,
-    scratch: &Path,
-) -> Result<(), LocalError> {
-    let [raw, written, image] = ["disk.raw", "disk.written", "disk.tgz"].map(|name| scratch.join(name));
-    let disk_mib = disk_image::write(&raw, root, format.agent_json())?;
-    let content = match disk {
-        DiskFormat::Raw => &raw,
-        DiskFormat::Qcow2 => {
-            qcow2::write(&written, &raw).map_err(LocalError::os("write", &written))?;
-            &written
-        }
-    };
-    wrap(content, &image).map_err(LocalError::os("compress", content))?;
-    write(out, format, disk_mib, packages, &image)
+    written: DiskFormat,
+    own: OwnFiles<'a>,
+}
+
+impl Disk<'_> {
+    /// Writes an archive with this root file system; `scratch` is a folder to work in.
+    fn write(&self, out: &Path, packages: &[u8], root: impl Read, scratch: &Path) -> Result<(), LocalError> {
+        let [raw, other, image] = ["disk.raw", "disk.other", "disk.tgz"].map(|name| scratch.join(name));
+        let disk_mib = disk_image::write(&raw, root, &self.own)?;
+        let content = match self.written {
+            DiskFormat::Raw => &raw,
+            DiskFormat::Qcow2 => {
+                qcow2::write(&other, &raw).map_err(LocalError::os("write", &other))?;
+                &other
+            }
+        };
+        wrap(content, &image).map_err(LocalError::os("compress", content))?;
+        write(out, self.format, disk_mib, packages, &image)
+    }
 }
 
 fn write(

@@ -32,7 +32,7 @@ const MACHINE: [&str; 14] = [
 ];
 
 /// Where the agent is, as in BOSH's stemcells.
-const AGENT: &str = "var/vcap/bosh/bin/dagent";
+pub(super) const AGENT: &str = "var/vcap/bosh/bin/dagent";
 
 /// Files that make a Debian a stemcell: path, mode, content.
 const FILES: [(&str, u32, &str); 3] = [

@@ -3,6 +3,7 @@
 //! `mke2fs` makes it empty, and `debugfs` puts one entry after the other into it, in the archive's order: `mke2fs -d` would take
 //! them in the order in which a folder on this machine happens to list them, and their times from this machine's clock.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -72,7 +73,7 @@ fn run(mut command: Command) -> Result<String, LocalError> {
 /// Returns the commands that make a tree's entries.
 fn script_for(tree: &Tree, scratch: &Path) -> Result<String, LocalError> {
     let mut script = String::new();
-    let mut links: std::collections::BTreeMap<&str, u32> = std::collections::BTreeMap::new();
+    let mut links: BTreeMap<&str, u32> = BTreeMap::new();
     for (number, entry) in tree.entries.iter().enumerate() {
         let at = quoted(&format!("/{}", entry.path));
         let kind_bits = match &entry.kind {

@@ -8,7 +8,7 @@
 //! Nothing is mounted and no right is needed: the file system is filled by `debugfs`. The same archive gives the same bytes, for
 //! whatever could be drawn by chance follows from the archive's digest.
 //!
-//! BIOS only. Read next: [`own_files`] for what such a disk has that the archive has not.
+//! BIOS only. Read next: [`OwnFiles`] for what such a disk has that the archive has not.
 
 mod boot_record;
 mod ext4;
@@ -24,6 +24,7 @@ use cpi_api::CpiErrorKind;
 
 use crate::error::LocalError;
 use ext4::FileSystem;
+pub(super) use own_files::OwnFiles;
 use tree::Tree;
 
 /// Where the partition begins, in MiB: room for the boot loader's core, and as partitioning programs do it.
@@ -34,12 +35,12 @@ const DISK_MIB_STEP: u64 = 1024;
 const SPARE_MIB: u64 = 512;
 
 /// Writes a disk to a file that holds nothing where the disk is empty; returns its size in MiB. `root` is the archive of a root
-/// file system; `agent_json` says where the agent finds its settings.
-pub(super) fn write(to: &Path, root: impl Read, agent_json: &str) -> Result<u64, LocalError> {
+/// file system.
+pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, LocalError> {
     let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", to))?;
     let mut tree = Tree::unpack(root, scratch.path().join("root"))?;
     let (disk_id, id) = ids(&tree.digest);
-    own_files::add(&mut tree, agent_json, &uuid(&id))?;
+    own.add(&mut tree, &uuid(&id))?;
     let mib = (tree.bytes()? >> 20) + SPARE_MIB;
     let disk_mib = mib.next_multiple_of(DISK_MIB_STEP);
     let disk = File::create(to).map_err(LocalError::os("create", to))?;

@@ -1,6 +1,7 @@
 //! What a disk that boots by itself has, beside the root file system that it shares with other stemcells.
 
 use std::fs;
+use std::path::Path;
 
 use super::tree::{Tree, kernel_version};
 use crate::error::LocalError;
@@ -30,28 +31,42 @@ const STARTED: [(&str, &str); 2] = [
     ("grow-root.service", "/etc/systemd/system/grow-root.service"),
 ];
 
-/// Adds them to a tree. `uuid` is how the file system will be found.
-pub(super) fn add(tree: &mut Tree, agent_json: &str, uuid: &str) -> Result<(), LocalError> {
-    let version = kernel_version(tree)?;
-    let initrd = tree.folder.with_extension("initrd");
-    let parts = Initrd {
-        modules: tree.folder.join("usr/lib/modules").join(&version),
-        busybox: tree.folder.join("usr/bin/busybox"),
-        drivers: &DRIVERS,
-        init: include_str!("files/init.sh"),
-    };
-    parts.write(&initrd)?;
-    let content = fs::read(&initrd).map_err(LocalError::os("read", &initrd))?;
-    tree.put(INITRD, 0o644, &content)?;
-    tree.put("boot/grub/grub.cfg", 0o644, menu(&version, uuid).as_bytes())?;
-    tree.put(AGENT_JSON, 0o644, agent_json.as_bytes())?;
-    for (path, mode, content) in FILES {
-        tree.put(path, mode, content.as_bytes())?;
+/// What is different from disk to disk.
+pub(in crate::stemcell) struct OwnFiles<'a> {
+    /// Where the agent finds its settings, as BOSH's `agent.json`.
+    pub agent_json: &'a str,
+    /// The agent's program, if it is to be another one: path in the root file system, and where it is.
+    pub agent: Option<(&'a str, &'a Path)>,
+}
+
+impl OwnFiles<'_> {
+    /// Adds them to a tree. `uuid` is how the file system will be found.
+    pub(super) fn add(&self, tree: &mut Tree, uuid: &str) -> Result<(), LocalError> {
+        let version = kernel_version(tree)?;
+        let initrd = tree.folder.with_extension("initrd");
+        let parts = Initrd {
+            modules: tree.folder.join("usr/lib/modules").join(&version),
+            busybox: tree.folder.join("usr/bin/busybox"),
+            drivers: &DRIVERS,
+            init: include_str!("files/init.sh"),
+        };
+        parts.write(&initrd)?;
+        let content = fs::read(&initrd).map_err(LocalError::os("read", &initrd))?;
+        tree.put(INITRD, 0o644, &content)?;
+        tree.put("boot/grub/grub.cfg", 0o644, menu(&version, uuid).as_bytes())?;
+        tree.put(AGENT_JSON, 0o644, self.agent_json.as_bytes())?;
+        for (path, mode, content) in FILES {
+            tree.put(path, mode, content.as_bytes())?;
+        }
+        for (unit, at) in STARTED {
+            tree.link(&format!("etc/systemd/system/multi-user.target.wants/{unit}"), at);
+        }
+        if let Some((path, program)) = self.agent {
+            let content = fs::read(program).map_err(LocalError::os("open the agent", program))?;
+            tree.put(path, 0o755, &content)?;
+        }
+        Ok(())
     }
-    for (unit, at) in STARTED {
-        tree.link(&format!("etc/systemd/system/multi-user.target.wants/{unit}"), at);
-    }
-    Ok(())
 }
 
 /// Returns what GRUB is to do: no menu, no choice. Clouds show the serial port as the machine's console.

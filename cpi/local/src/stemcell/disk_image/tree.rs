@@ -1,5 +1,6 @@
 //! What is in a root file system: its entries in the archive's order, and the contents of its files beside them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -55,11 +56,20 @@ impl Tree {
     /// Unpacks an archive. Devices are left out: a kernel makes its own.
     pub fn unpack(root: impl Read, folder: PathBuf) -> Result<Self, LocalError> {
         let mut hashed = Hashed { inner: root, hasher: Sha256::new() };
-        let mut entries = Vec::new();
+        let (mut entries, mut places) = (Vec::new(), BTreeMap::new());
         let mut archive = tar::Archive::new(&mut hashed);
         let failed = || LocalError::os("unpack a root file system to", &folder);
         for entry in archive.entries().map_err(failed())? {
-            entries.extend(unpack_entry(entry.map_err(failed())?, &folder).map_err(failed())?);
+            let unpacked = unpack_entry(entry.map_err(failed())?, &folder).map_err(failed())?;
+            let Some(entry) = unpacked else { continue };
+            // What comes later in an archive takes the place of what is called the same.
+            match places.insert(entry.path.clone(), entries.len()) {
+                Some(place) => {
+                    places.insert(entry.path.clone(), place);
+                    entries[place] = entry;
+                }
+                None => entries.push(entry),
+            }
         }
         // What pads the end is part of the digest.
         io::copy(&mut hashed, &mut io::sink()).map_err(failed())?;
