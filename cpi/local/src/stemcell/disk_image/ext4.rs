@@ -61,6 +61,8 @@ fn run(mut command: Command) -> Result<String, LocalError> {
         .env("E2FSPROGS_FAKE_TIME", EPOCH.to_string())
         .env("MKE2FS_CONFIG", "/dev/null")
         .env("LC_ALL", "C")
+        // Not everybody has root's programs on the search path.
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .output()
         .map_err(LocalError::os("run", &program))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -62,8 +62,8 @@ fn ids(digest: &[u8; 32]) -> ([u8; 4], [u8; 16]) {
     disk.copy_from_slice(&digest[16..20]);
     id.copy_from_slice(&digest[..16]);
     // Version 8, "made by whoever makes it".
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
+    id[6] = (id[6] & 0x0f) | 0x80;
+    id[8] = (id[8] & 0x3f) | 0x80;
     (disk, id)
 }
 

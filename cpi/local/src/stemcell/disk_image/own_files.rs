@@ -18,10 +18,11 @@ const INITRD: &str = "boot/initrd.img";
 const AGENT_JSON: &str = "var/vcap/bosh/agent.json";
 
 /// Path, mode, content.
-const FILES: [(&str, u32, &str); 4] = [
+const FILES: [(&str, u32, &str); 5] = [
     ("etc/systemd/network/dhcp.network", 0o644, include_str!("files/dhcp.network")),
     ("etc/systemd/system/dagent.service.d/drives.conf", 0o644, include_str!("files/drives.conf")),
     ("etc/systemd/system/grow-root.service", 0o644, include_str!("files/grow-root.service")),
+    ("etc/udev/rules.d/60-bosh-disk-names.rules", 0o644, include_str!("files/60-bosh-disk-names.rules")),
     ("usr/lib/directorate/grow-root", 0o755, include_str!("files/grow-root")),
 ];
 

@@ -29,16 +29,16 @@ pub(in crate::stemcell) fn write(to: &Path, raw: &Path) -> io::Result<()> {
     out.write_all(&places.header(size))?;
     pad(&mut out)?;
     // Counts, by a table with one entry for each cluster of them: every cluster of the file is in use once.
-    numbers(&mut out, (0..places.count_clusters).map(|n| places.counts + n << CLUSTER_BITS))?;
+    numbers(&mut out, (0..places.count_clusters).map(|n| (places.counts + n) << CLUSTER_BITS))?;
     for _ in 0..places.clusters {
         out.write_all(&1u16.to_be_bytes())?;
     }
     pad(&mut out)?;
-    numbers(&mut out, (0..places.tables).map(|n| (places.first_table + n) << CLUSTER_BITS | ONCE))?;
+    numbers(&mut out, (0..places.tables).map(|n| ((places.first_table + n) << CLUSTER_BITS) | ONCE))?;
     let mut next = held.iter().zip(places.first_data..).peekable();
     let entries =
         (0..places.tables * ENTRIES).map(|cluster| match next.next_if(|(held, _)| **held == cluster) {
-            Some((_, place)) => place << CLUSTER_BITS | ONCE,
+            Some((_, place)) => (place << CLUSTER_BITS) | ONCE,
             None => 0,
         });
     numbers(&mut out, entries)?;
