@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cpi_host::records::file_name;
+use cpi_host::{HostError, Scope};
+
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::limits::Limits;
 use crate::record::VmRecord;
-use crate::scope::Scope;
-use crate::store::file_name;
 
 /// The group that holds all of ours.
 const PARENT: &str = "directorate";
@@ -32,7 +32,7 @@ struct Bound {
 /// Puts a VM's first process, which waits, under its limits.
 ///
 /// A limit that this machine can't enforce is left out with a warning: a VM without it beats no VM.
-pub(crate) fn confine(cloud: &Cloud, vm: &VmRecord) -> Result<(), LocalError> {
+pub(crate) fn confine(cloud: &Cloud, vm: &VmRecord) -> Result<(), HostError> {
     let Some(processes) = vm.processes else { return Ok(()) };
     let hierarchies = hierarchies();
     for (controller, value) in wanted(&vm.limits) {
@@ -51,7 +51,7 @@ pub(crate) fn confine(cloud: &Cloud, vm: &VmRecord) -> Result<(), LocalError> {
 }
 
 /// Removes a VM's groups once its processes are gone. Idempotent.
-pub(crate) fn release(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn release(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     let name = group_name(cloud, vm);
     for hierarchy in hierarchies() {
         let group = hierarchy.mount().join(PARENT).join(&name);
@@ -61,7 +61,7 @@ pub(crate) fn release(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
                 // The last ones are still on their way out.
                 Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
-                Err(error) => Err(LocalError::os("remove", &group)(error)),
+                Err(error) => Err(HostError::os("remove", &group)(error)),
             }
         })?;
     }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use cpi_api::{Call, CpiErrorKind, CpiInfo, Found};
+use cpi_host::records::{self, Durability};
+use cpi_host::{HostError, Scope};
 use serde_json::{Value, json};
 
-use crate::error::LocalError;
 use crate::network::out_of_reach;
 use crate::rung::{Isolation, Rung};
-use crate::scope::Scope;
-use crate::store::{Durability, Store, disk_cid, read_json, snapshot_cid, vm_cid, write_json};
+use crate::store::{Store, disk_cid, snapshot_cid, vm_cid};
 use crate::{LocalOptions, OpenError, disk, snapshot, stemcell, vm};
 
 /// The CPI contract that this cloud keeps.
@@ -41,7 +41,7 @@ impl Cloud {
     }
 
     /// Carries out one call. The caller has checked the epoch; whoever takes a lock checks it again.
-    pub fn perform(&self, scope: &Scope, call: Call) -> Result<Value, LocalError> {
+    pub fn perform(&self, scope: &Scope, call: Call) -> Result<Value, HostError> {
         let done = |()| Value::Null;
         match call {
             Call::Info => Ok(self.info()),
@@ -78,7 +78,7 @@ impl Cloud {
             Call::DeleteSnapshot(cid) => snapshot::delete(self, scope, &cid).map(done),
             // All VMs are on one bridge, with whatever addresses they are given: there is nothing to make.
             Call::CreateNetwork(_) | Call::FindNetwork(_) | Call::DeleteNetwork(_) => {
-                Err(LocalError::Refused {
+                Err(HostError::Refused {
                     kind: CpiErrorKind::NotImplemented,
                     message: "the local cloud makes no networks".into(),
                 })
@@ -87,9 +87,9 @@ impl Cloud {
     }
 
     /// Writes where the replicas are, for the helpers that carry the agents' connections.
-    pub fn announce(&self, endpoints: &[String]) -> Result<(), LocalError> {
+    pub fn announce(&self, endpoints: &[String]) -> Result<(), HostError> {
         let path = self.endpoints_path();
-        if endpoints.is_empty() || read_json::<Vec<String>>(&path)?.as_deref() == Some(endpoints) {
+        if endpoints.is_empty() || records::read::<Vec<String>>(&path)?.as_deref() == Some(endpoints) {
             return Ok(());
         }
         for endpoint in out_of_reach(endpoints, self.rung) {
@@ -98,7 +98,7 @@ impl Cloud {
                 "VMs of the local cloud can't reach a director that is not at an IPv4 address"
             );
         }
-        write_json(&path, &endpoints, Durability::UntilReboot)
+        records::write(&path, &endpoints, Durability::UntilReboot)
     }
 
     /// Returns the arguments that make our own program a helper, before the role.

@@ -6,19 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cpi_api::{CpiErrorKind, CreateDisk, DiskHint, Metadata};
+use cpi_host::records::Durability;
+use cpi_host::{HostError, Scope};
 use model::{DiskCid, VmCid};
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::record::{DiskKind, DiskRecord, VmRecord};
 use crate::rung::Rung;
-use crate::scope::Scope;
-use crate::store::{Durability, disk_cid};
+use crate::store::disk_cid;
 use crate::{image, rung, settings, vm};
 
 /// Makes a disk; one that is there already is the answer too.
-pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Result<DiskCid, LocalError> {
+pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Result<DiskCid, HostError> {
     let cid = disk_cid(&request.disk_id);
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if cloud.store.disk(&cid)?.is_some() {
@@ -27,7 +27,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Resul
     let dir = cloud.store.disk_dir(&cid);
     // A maker that died left no record, and perhaps half a disk.
     cloud.store.discard(&dir)?;
-    fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
+    fs::create_dir_all(&dir).map_err(HostError::os("create", &dir))?;
     let kind = match cloud.rung {
         Rung::Namespaces | Rung::Qemu => DiskKind::Image,
         Rung::UserNamespaces | Rung::Process => DiskKind::Directory,
@@ -42,7 +42,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Resul
     };
     let content = content(cloud, &disk);
     match kind {
-        DiskKind::Directory => fs::create_dir(&content).map_err(LocalError::os("create", &content))?,
+        DiskKind::Directory => fs::create_dir(&content).map_err(HostError::os("create", &content))?,
         DiskKind::Image => image::create(&content, disk.size_mib)?,
     }
     // The record comes last: what has one is whole.
@@ -51,7 +51,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Resul
 }
 
 /// Returns whether the disk is there. Waits for whoever is working on it.
-pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<bool, LocalError> {
+pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<bool, HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let exists = cloud.store.disk(cid)?.is_some();
     if !exists {
@@ -61,11 +61,11 @@ pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<bool
 }
 
 /// Removes a disk and what is on it.
-pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<(), LocalError> {
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<(), HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if let Some(vm) = cloud.store.disk(cid)?.and_then(|disk| disk.attached_to) {
         let message = format!("disk `{cid}` is attached to VM `{vm}`");
-        return Err(LocalError::refused(CpiErrorKind::Other, message));
+        return Err(HostError::refused(CpiErrorKind::Other, message));
     }
     cloud.store.discard(&cloud.store.disk_dir(cid))?;
     lock.retire();
@@ -73,7 +73,7 @@ pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &DiskCid) -> Result<(), 
 }
 
 /// Attaches a disk and returns where the agent finds it.
-pub(crate) fn attach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<Value, LocalError> {
+pub(crate) fn attach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<Value, HostError> {
     let _vm_lock = cloud.store.lock_object(vm.as_str(), scope)?;
     let mut vm = vm::existing(cloud, scope, vm)?;
     let _disk_lock = cloud.store.lock_object(cid.as_str(), scope)?;
@@ -81,7 +81,7 @@ pub(crate) fn attach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) ->
     match &disk.attached_to {
         Some(other) if *other != vm.cid => {
             let message = format!("disk `{cid}` is attached to VM `{other}`");
-            return Err(LocalError::refused(CpiErrorKind::Other, message));
+            return Err(HostError::refused(CpiErrorKind::Other, message));
         }
         // A repeat: everything below equals what is there, and mends what an interrupted call left undone.
         _ => {}
@@ -99,7 +99,7 @@ pub(crate) fn attach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) ->
 }
 
 /// Detaches a disk; one that is not attached there is left alone.
-pub(crate) fn detach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), LocalError> {
+pub(crate) fn detach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), HostError> {
     let _vm_lock = cloud.store.lock_object(vm.as_str(), scope)?;
     let Some(mut vm) = cloud.store.vm(vm)? else { return Ok(()) };
     if !vm.disks.contains(cid) {
@@ -113,7 +113,7 @@ pub(crate) fn detach(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) ->
 }
 
 /// Makes a disk free again whose VM is gone or has let go of it. The caller holds the VM's lock.
-pub(crate) fn release(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), LocalError> {
+pub(crate) fn release(cloud: &Cloud, scope: &Scope, vm: &VmCid, cid: &DiskCid) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let Some(mut disk) = cloud.store.disk(cid)? else { return Ok(()) };
     if disk.attached_to.as_ref() != Some(vm) {
@@ -132,17 +132,17 @@ pub(crate) fn set_metadata(
     scope: &Scope,
     cid: &DiskCid,
     metadata: Metadata,
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let disk = DiskRecord { metadata, ..existing(cloud, cid)? };
     cloud.store.put_disk(&disk)
 }
 
 /// Grows a detached disk.
-pub(crate) fn resize(cloud: &Cloud, scope: &Scope, cid: &DiskCid, size_mib: u64) -> Result<(), LocalError> {
+pub(crate) fn resize(cloud: &Cloud, scope: &Scope, cid: &DiskCid, size_mib: u64) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let mut disk = existing(cloud, cid)?;
-    let refuse = |message| Err(LocalError::refused(CpiErrorKind::NotSupported, message));
+    let refuse = |message| Err(HostError::refused(CpiErrorKind::NotSupported, message));
     if let Some(vm) = &disk.attached_to {
         return refuse(format!("disk `{cid}` is attached to VM `{vm}`"));
     }
@@ -157,7 +157,7 @@ pub(crate) fn resize(cloud: &Cloud, scope: &Scope, cid: &DiskCid, size_mib: u64)
 }
 
 /// Offers a VM that was started again the disks it had.
-pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), LocalError> {
+pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), HostError> {
     for cid in &vm.disks {
         let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
         offer(cloud, scope, vm, &existing(cloud, cid)?)?;
@@ -165,8 +165,8 @@ pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result
     Ok(())
 }
 
-pub(crate) fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, LocalError> {
-    let missing = || LocalError::refused(CpiErrorKind::DiskNotFound, format!("disk `{cid}` does not exist"));
+pub(crate) fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, HostError> {
+    let missing = || HostError::refused(CpiErrorKind::DiskNotFound, format!("disk `{cid}` does not exist"));
     cloud.store.disk(cid)?.ok_or_else(missing)
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn content_name(kind: DiskKind) -> &'static str {
 }
 
 /// Makes a disk visible in a VM and returns where. Idempotent.
-fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Result<DiskHint, LocalError> {
+fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Result<DiskHint, HostError> {
     let content = content(cloud, disk);
     match (disk.kind, vm.rung) {
         (DiskKind::Image, Rung::Qemu) => {
@@ -199,7 +199,7 @@ fn offer(cloud: &Cloud, scope: &Scope, vm: &VmRecord, disk: &DiskRecord) -> Resu
         }
         (kind, rung) => {
             let message = format!("disk `{}` ({kind:?}) can't be used on the rung `{rung}`", disk.cid);
-            Err(LocalError::refused(CpiErrorKind::NotSupported, message))
+            Err(HostError::refused(CpiErrorKind::NotSupported, message))
         }
     }
 }
@@ -209,8 +209,8 @@ fn directory(path: &Path) -> DiskHint {
 }
 
 /// Takes a disk out of a VM's sight.
-fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), LocalError> {
-    scope.check(&cloud.store)?;
+fn withdraw(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), HostError> {
+    cloud.store.check(scope)?;
     match cloud.store.disk(cid)? {
         Some(_) if vm.rung == Rung::Qemu => rung::qemu::unplug(cloud, scope, vm, cid),
         Some(_) if vm.rung == Rung::UserNamespaces => {

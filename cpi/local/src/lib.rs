@@ -13,13 +13,11 @@
 mod cgroup;
 mod cloud;
 mod disk;
-mod error;
 pub mod helper;
 mod ids;
 mod image;
 mod initrd;
 mod limits;
-mod lock;
 mod loop_device;
 mod mounts;
 mod netlink;
@@ -31,7 +29,6 @@ mod process;
 mod reach;
 mod record;
 mod rung;
-mod scope;
 mod settings;
 mod snapshot;
 mod stemcell;
@@ -41,18 +38,17 @@ mod vm;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use cpi_api::{Call, CallContext, CallPort, CpiError, CpiErrorKind};
+use cpi_host::{CallError as _, carry_out};
+pub use cpi_host::{HostError, LockWaits};
 use serde_json::Value;
 
 use cloud::Cloud;
-pub use error::LocalError;
 pub use outbound::Outbound;
 pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
-use scope::Scope;
 pub use stemcell::{
     DebianFormat, DebianStemcell, RepackedDebian, StemcellNames, build_debian_stemcell, build_host_stemcell,
     repack_debian_stemcell,
@@ -82,38 +78,6 @@ pub struct LocalOptions {
     pub lock_waits: LockWaits,
 }
 
-/// How long calls wait for an object that another one works on, maybe in another replica. A replica that was stopped in
-/// the middle (and not killed) never comes to an end: then the call fails and says whom it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockWaits {
-    /// Calls that only ask whether something is there: a new leader asks so first, and can ask again.
-    pub to_look: Duration,
-    /// All others.
-    pub to_act: Duration,
-}
-
-impl Default for LockWaits {
-    /// To look: longer than a VM takes to be made on a busy machine. To act: longer than a stemcell takes to unpack, the
-    /// longest that anybody works on an object.
-    fn default() -> Self {
-        Self { to_look: Duration::from_secs(20), to_act: Duration::from_secs(300) }
-    }
-}
-
-impl LockWaits {
-    fn of(self, call: &Call) -> Duration {
-        match call {
-            Call::FindVm(_)
-            | Call::HasVm(_)
-            | Call::FindDisk(_)
-            | Call::HasDisk(_)
-            | Call::FindSnapshot(_)
-            | Call::FindNetwork(_) => self.to_look,
-            _ => self.to_act,
-        }
-    }
-}
-
 impl LocalOptions {
     /// Returns options for a cloud in `root` whose VMs run `dagent`, with this very program as helper
     /// (`local-vm ROLE SPEC`, see [`helper::main`]).
@@ -137,7 +101,7 @@ impl LocalOptions {
 pub enum OpenError {
     /// The directory can't be used.
     #[error("failed to open the local cloud")]
-    Directory(#[source] error::LocalError),
+    Directory(#[source] HostError),
     /// No rung, or not the one that was asked for, works here.
     #[error("no VM can be made here: {}", reasons(.0))]
     NoRung(Vec<RungReport>),
@@ -189,23 +153,12 @@ impl LocalCpi {
 #[async_trait]
 impl CallPort for LocalCpi {
     async fn call(&self, context: Option<&CallContext>, call: Call) -> Result<Value, CpiError> {
-        let (method, cloud) = (call.method(), self.cloud.clone());
+        let (cloud, waits) = (self.cloud.clone(), self.cloud.options.lock_waits);
         let Some(context) = context else { return Ok(cloud.info()) };
-        let otherwise = match call {
-            Call::CreateVm(_) => CpiErrorKind::VmCreationFailed,
-            _ => CpiErrorKind::Other,
-        };
-        // `_waiter` ends with this future: a caller that goes away takes its call with it, unless it has begun.
-        let (scope, _waiter) = Scope::new(context, cloud.options.lock_waits.of(&call));
-        let work = tokio::task::spawn_blocking(move || {
-            scope.check(&cloud.store)?;
-            cloud.perform(&scope, call)
-        });
-        let answer = match tokio::time::timeout(context.timeout, work).await {
-            Ok(Ok(outcome)) => outcome.map_err(|error| error.into_cpi(method, otherwise)),
-            Ok(Err(panic)) => Err(CpiError::new(CpiErrorKind::Other, method, panic.to_string())),
-            Err(_) => Err(CpiError::new(CpiErrorKind::TimedOut, method, "no answer in time")),
-        };
-        answer.map_err(|error| error.for_request(&context.request_id))
+        carry_out(context, call, waits, move |scope, call| {
+            cloud.store.check(scope)?;
+            cloud.perform(scope, call)
+        })
+        .await
     }
 }

@@ -1,10 +1,10 @@
 //! A VM's share of the machine, from its cloud properties.
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::LocalError;
 use crate::record::Publish;
 use crate::rung::Rung;
 
@@ -37,20 +37,20 @@ pub(crate) struct VmProperties {
 
 impl VmProperties {
     /// Reads the properties of a request.
-    pub fn parse(cloud_properties: &Value) -> Result<Self, LocalError> {
+    pub fn parse(cloud_properties: &Value) -> Result<Self, HostError> {
         if cloud_properties.is_null() {
             return Ok(Self::default());
         }
         serde_json::from_value(cloud_properties.clone()).map_err(|error| {
             // The value itself stays out of the message: cloud properties may hold secrets.
             let message = format!("cloud_properties of the VM: {error}");
-            LocalError::refused(CpiErrorKind::VmCreationFailed, message)
+            HostError::refused(CpiErrorKind::VmCreationFailed, message)
         })
     }
 
     /// Returns what the VM is, in a cloud whose VMs are `usual`. Containers and machines can be in one cloud: they share network
     /// and disks.
-    pub fn rung(&self, usual: Rung) -> Result<Rung, LocalError> {
+    pub fn rung(&self, usual: Rung) -> Result<Rung, HostError> {
         const SIDE_BY_SIDE: [Rung; 2] = [Rung::Namespaces, Rung::Qemu];
         let Some(wanted) = self.isolation.filter(|wanted| *wanted != usual) else { return Ok(usual) };
         if [wanted, usual].iter().all(|rung| SIDE_BY_SIDE.contains(rung)) {
@@ -58,7 +58,7 @@ impl VmProperties {
         }
         let message =
             format!("VMs of this cloud are made with isolation `{usual}`; `{wanted}` can't be among them");
-        Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message))
+        Err(HostError::refused(CpiErrorKind::VmCreationFailed, message))
     }
 
     /// Returns the bounds among them.

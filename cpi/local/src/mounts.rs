@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::LocalError;
+use cpi_host::HostError;
 
 /// Our own mounts.
 const OWN: &str = "/proc/self/mountinfo";
@@ -21,8 +21,8 @@ pub(crate) struct Mount {
 }
 
 /// Returns the mounts that this process sees.
-pub(crate) fn own() -> Result<Vec<Mount>, LocalError> {
-    fs::read_to_string(OWN).map(|table| parse(&table)).map_err(LocalError::os("read", OWN))
+pub(crate) fn own() -> Result<Vec<Mount>, HostError> {
+    fs::read_to_string(OWN).map(|table| parse(&table)).map_err(HostError::os("read", OWN))
 }
 
 /// Returns the mounts that a text in the form of `mountinfo` tells of.
@@ -40,11 +40,11 @@ pub(crate) fn parse(table: &str) -> Vec<Mount> {
 
 /// Returns whether a directory of ours, or one below it, is mounted somewhere by itself: in any mount namespace with a process
 /// that we may look at.
-pub(crate) fn is_mounted_anywhere(dir: &Path) -> Result<bool, LocalError> {
+pub(crate) fn is_mounted_anywhere(dir: &Path) -> Result<bool, HostError> {
     let Some((device, root)) = as_root(&own()?, dir) else { return Ok(false) };
     let is_of_dir = |mount: &Mount| mount.device == device && mount.root.starts_with(&root);
     let mut seen = BTreeSet::new();
-    for entry in fs::read_dir("/proc").map_err(LocalError::os("list", "/proc"))?.flatten() {
+    for entry in fs::read_dir("/proc").map_err(HostError::os("list", "/proc"))?.flatten() {
         // Most processes share their mounts with others; some can't be looked at, or have ended.
         let namespace = fs::read_link(entry.path().join("ns/mnt"));
         if namespace.is_ok_and(|namespace| seen.insert(namespace))

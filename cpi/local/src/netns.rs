@@ -10,18 +10,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use cpi_host::{HostError, Scope};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::netlink::Netlink;
 use crate::network::hardware_address;
 use crate::outbound;
 use crate::process::ProcessId;
 use crate::record::{Link, VmRecord};
 use crate::rung::Rung;
-use crate::scope::Scope;
 
 /// The bridge in the lab.
 const BRIDGE: &str = "br0";
@@ -43,29 +42,29 @@ pub(crate) fn within<T: Send>(
 }
 
 /// Wires a VM whose first process waits to the lab, making that if need be.
-pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn wire(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     let Some(processes) = vm.processes else { return Ok(()) };
     let (inside_path, inside) = network_of(&processes.init)?;
     {
         let _lock = cloud.store.lock("lab.lock", scope)?;
         let (lab_path, lab) = open_lab(cloud)?;
         within(&lab, || lay_cable(&vm.links, &processes.init))
-            .map_err(LocalError::os("wire a VM to", &lab_path))?;
+            .map_err(HostError::os("wire a VM to", &lab_path))?;
         outbound::open(cloud, &lab)?;
     }
-    within(&inside, || configure(&vm.links)).map_err(LocalError::os("configure", &inside_path))
+    within(&inside, || configure(&vm.links)).map_err(HostError::os("configure", &inside_path))
 }
 
 /// Wires a VM to the lab that this thread is in.
-pub(crate) fn wire_from_lab(links: &[Link], init: &ProcessId) -> Result<(), LocalError> {
+pub(crate) fn wire_from_lab(links: &[Link], init: &ProcessId) -> Result<(), HostError> {
     let (inside_path, inside) = network_of(init)?;
-    lay_cable(links, init).map_err(LocalError::os("wire a VM to", "the lab"))?;
-    within(&inside, || configure(links)).map_err(LocalError::os("configure", &inside_path))
+    lay_cable(links, init).map_err(HostError::os("wire a VM to", "the lab"))?;
+    within(&inside, || configure(links)).map_err(HostError::os("configure", &inside_path))
 }
 
-fn network_of(init: &ProcessId) -> Result<(PathBuf, File), LocalError> {
+fn network_of(init: &ProcessId) -> Result<(PathBuf, File), HostError> {
     let path = PathBuf::from(format!("/proc/{}/ns/net", init.pid));
-    let network = File::open(&path).map_err(LocalError::os("open", &path))?;
+    let network = File::open(&path).map_err(HostError::os("open", &path))?;
     Ok((path, network))
 }
 
@@ -77,19 +76,19 @@ fn lay_cable(links: &[Link], init: &ProcessId) -> io::Result<()> {
 }
 
 /// Makes the lab ready for a VM that brings its own end of a cable, and returns where it is.
-pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<PathBuf, LocalError> {
+pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<PathBuf, HostError> {
     let _lock = cloud.store.lock("lab.lock", scope)?;
     let (path, lab) = open_lab(cloud)?;
-    within(&lab, || bridge_for(&vm.links).map(drop)).map_err(LocalError::os("prepare", &path))?;
+    within(&lab, || bridge_for(&vm.links).map(drop)).map_err(HostError::os("prepare", &path))?;
     outbound::open(cloud, &lab)?;
     Ok(path)
 }
 
 /// Plugs a cable's end, which is in the lab, into the bridge.
-pub(crate) fn plug_in(cloud: &Cloud, cable: &str, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn plug_in(cloud: &Cloud, cable: &str, scope: &Scope) -> Result<(), HostError> {
     let _lock = cloud.store.lock("lab.lock", scope)?;
     let (path, lab) = open_lab(cloud)?;
-    within(&lab, || Netlink::open()?.join(cable, BRIDGE)).map_err(LocalError::os("wire a VM to", &path))
+    within(&lab, || Netlink::open()?.join(cable, BRIDGE)).map_err(HostError::os("wire a VM to", &path))
 }
 
 /// Makes the bridge with the gateways of a VM. In the lab.
@@ -119,7 +118,7 @@ fn configure(links: &[Link]) -> io::Result<()> {
 }
 
 /// Removes the lab if no other VM than `leaving` needs it. Idempotent.
-pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     let _lock = cloud.store.lock("lab.lock", scope)?;
     // Records of VMs that are being made count: they claim the lab before they use it.
     let is_wired = |vm: &VmRecord| matches!(vm.rung, Rung::Namespaces | Rung::Qemu);
@@ -130,7 +129,7 @@ pub(crate) fn close_lab(cloud: &Cloud, leaving: &VmRecord, scope: &Scope) -> Res
     if path.exists() {
         outbound::close(cloud)?;
         let _ = umount2(&path, MntFlags::MNT_DETACH);
-        fs::remove_file(&path).map_err(LocalError::os("remove", &path))?;
+        fs::remove_file(&path).map_err(HostError::os("remove", &path))?;
     }
     Ok(())
 }
@@ -140,14 +139,14 @@ pub(crate) fn lab_path(cloud: &Cloud) -> PathBuf {
 }
 
 /// Opens the lab's namespace. The caller holds the lab's lock.
-fn open_lab(cloud: &Cloud) -> Result<(PathBuf, File), LocalError> {
+fn open_lab(cloud: &Cloud) -> Result<(PathBuf, File), HostError> {
     let path = lab_path(cloud);
     if !is_namespace(&path) {
         // After a reboot of the machine the file is there and the mount is not.
-        File::create(&path).map_err(LocalError::os("create", &path))?;
-        make_lab(&path).map_err(LocalError::os("mount a network namespace at", &path))?;
+        File::create(&path).map_err(HostError::os("create", &path))?;
+        make_lab(&path).map_err(HostError::os("mount a network namespace at", &path))?;
     }
-    let lab = File::open(&path).map_err(LocalError::os("open", &path))?;
+    let lab = File::open(&path).map_err(HostError::os("open", &path))?;
     Ok((path, lab))
 }
 

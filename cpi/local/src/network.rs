@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 use model::AgentId;
 use model::instance::{NetworkKind, NetworkSettings};
 
-use crate::error::LocalError;
 use crate::record::Link;
 use crate::rung::Rung;
 
@@ -17,7 +17,7 @@ pub(crate) fn links(
     rung: Rung,
     agent: &AgentId,
     used: &BTreeSet<IpAddr>,
-) -> Result<Vec<Link>, LocalError> {
+) -> Result<Vec<Link>, HostError> {
     let mut links = Vec::new();
     for network in networks {
         let link = match (network.kind, network.ip) {
@@ -26,7 +26,7 @@ pub(crate) fn links(
             (NetworkKind::Dynamic, None) => dynamic(rung, agent, used)?,
             (_, None) => {
                 let message = format!("network `{}` has no address", network.name);
-                return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
+                return Err(HostError::refused(CpiErrorKind::VmCreationFailed, message));
             }
             (_, Some(ip)) => Link {
                 ip,
@@ -46,8 +46,8 @@ fn check(
     network: &NetworkSettings,
     rung: Rung,
     used: &BTreeSet<IpAddr>,
-) -> Result<(), LocalError> {
-    let refuse = |message| Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
+) -> Result<(), HostError> {
+    let refuse = |message| Err(HostError::refused(CpiErrorKind::VmCreationFailed, message));
     let (ip, name) = (link.ip, &network.name);
     if used.contains(&ip) {
         return refuse(format!("address {ip} of network `{name}` is in use by another VM"));
@@ -97,7 +97,7 @@ pub(crate) fn out_of_reach(endpoints: &[String], rung: Rung) -> Vec<&str> {
 }
 
 /// Picks an address for a dynamic network: by the agent's id, so that a repeat mostly picks the same.
-fn dynamic(rung: Rung, agent: &AgentId, used: &BTreeSet<IpAddr>) -> Result<Link, LocalError> {
+fn dynamic(rung: Rung, agent: &AgentId, used: &BTreeSet<IpAddr>) -> Result<Link, HostError> {
     let first_octet = if has_own_network(rung) { 10 } else { 127 };
     let start = agent.as_str().bytes().fold(5381_u32, |h, b| h.wrapping_mul(33) ^ u32::from(b));
     // A /16 without its first and last addresses; .0.1 is the gateway.
@@ -105,7 +105,7 @@ fn dynamic(rung: Rung, agent: &AgentId, used: &BTreeSet<IpAddr>) -> Result<Link,
     let free = host
         .map(|h| IpAddr::from([first_octet, 254, (h >> 8) as u8, (h & 0xff) as u8]))
         .find(|ip| !used.contains(ip));
-    let full = || LocalError::refused(CpiErrorKind::VmCreationFailed, "no dynamic address is free");
+    let full = || HostError::refused(CpiErrorKind::VmCreationFailed, "no dynamic address is free");
     let gateway = Some(IpAddr::from([first_octet, 254, 0, 1]));
     Ok(Link { ip: free.ok_or_else(full)?, prefix_bits: 16, gateway, is_default: true })
 }

@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
+use cpi_host::HostError;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::netlink::Netlink;
 use crate::netns::{lab_path, within};
 
@@ -55,11 +55,11 @@ impl FromStr for Outbound {
 
 /// Lays the cable from the lab to the host, unless it is there. All of it is said again for each VM: whoever flushes the host's
 /// tables of packets has the way out back with the next one. The caller holds the lab's lock.
-pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
+pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), HostError> {
     let Some(outbound) = cloud.options.outbound else { return Ok(()) };
     let name = host_end(cloud);
     let here = PathBuf::from("/proc/thread-self/ns/net");
-    let host = File::open(&here).map_err(LocalError::os("open", &here))?;
+    let host = File::open(&here).map_err(HostError::os("open", &here))?;
     let laid = within(lab, || {
         let netlink = Netlink::open()?;
         // First what is needed for packets to pass, then the cable: one that is there works.
@@ -69,7 +69,7 @@ pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
         netlink.address(UPLINK, IpAddr::V4(outbound.lab), PREFIX_BITS)?;
         netlink.link_up(UPLINK)
     });
-    laid.map_err(LocalError::os("lay a cable out of", lab_path(cloud)))?;
+    laid.map_err(HostError::os("lay a cable out of", lab_path(cloud)))?;
     let joined = || {
         let netlink = Netlink::open()?;
         forward()?;
@@ -77,23 +77,23 @@ pub(crate) fn open(cloud: &Cloud, lab: &File) -> Result<(), LocalError> {
         netlink.address(&name, IpAddr::V4(outbound.host), PREFIX_BITS)?;
         netlink.link_up(&name)
     };
-    joined().map_err(LocalError::os("give the host an end of the cable", &name))?;
+    joined().map_err(HostError::os("give the host an end of the cable", &name))?;
     let routed = within(lab, || Netlink::open()?.default_route(UPLINK, IpAddr::V4(outbound.host)));
-    routed.map_err(LocalError::os("route out of", lab_path(cloud)))
+    routed.map_err(HostError::os("route out of", lab_path(cloud)))
 }
 
 /// Takes away what the host has of it, also what was laid before somebody took the option back. Idempotent.
-pub(crate) fn close(cloud: &Cloud) -> Result<(), LocalError> {
+pub(crate) fn close(cloud: &Cloud) -> Result<(), HostError> {
     let name = host_end(cloud);
     if cloud.options.outbound.is_none() && if_nametoindex(name.as_str()).is_err() {
         return Ok(());
     }
     // Not left to the end of the lab, which comes when the kernel gets round to it: the next lab's cable has the same name.
     let cut = Netlink::open().and_then(|netlink| netlink.remove_link(&name));
-    cut.map_err(LocalError::os("remove the cable", &name))?;
+    cut.map_err(HostError::os("remove the cable", &name))?;
     // Made first, since what is not there can't be deleted.
     let gone = nft(&format!("table ip {name} {{}}\ndelete table ip {name}\n"));
-    gone.map_err(LocalError::os("remove the table of packets", &name))
+    gone.map_err(HostError::os("remove the table of packets", &name))
 }
 
 /// Returns what the host calls its end, and the tables of packets: one for each cloud. Fifteen characters at most.

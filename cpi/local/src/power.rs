@@ -6,24 +6,23 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use cpi_api::CpiErrorKind;
+use cpi_host::records::{self, Durability};
+use cpi_host::{HostError, Scope};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{AGENT_INSIDE, LaunchSpec, Started, VCAP};
 use crate::network::has_own_network;
 use crate::process::marked;
 use crate::record::{VmProcesses, VmRecord};
 use crate::rung::{self, Rung};
-use crate::scope::Scope;
-use crate::store::{Durability, write_json};
 use crate::{settings, vm};
 
 /// Environment variable that marks the processes of a VM.
 const MARK: &str = "DIRECTORATE_VM";
 
 /// Starts a VM's processes and waits until its agent runs, or its kernel. On an error something may be left: [`down`] it.
-pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), HostError> {
     let way_in = match vm.rung {
         Rung::UserNamespaces => Some(rung::user_namespaces::way_in(cloud, scope)?),
         _ => None,
@@ -54,7 +53,7 @@ pub(crate) fn up(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), 
 }
 
 /// Ends a VM's processes, all of them, and waits for it. Idempotent.
-pub(crate) fn down(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn down(cloud: &Cloud, vm: &mut VmRecord, scope: &Scope) -> Result<(), HostError> {
     if let Some(VmProcesses { supervisor, init }) = vm.processes {
         match has_own_network(vm.rung) {
             // Everything inside ends with the first process: it is the kernel that sees to it, or the machine itself.
@@ -78,8 +77,8 @@ fn mark(cloud: &Cloud, vm: &VmRecord) -> String {
     format!("{MARK}={}", cloud.store.vm_dir(&vm.cid).display())
 }
 
-fn failed(line: &str) -> LocalError {
-    LocalError::refused(CpiErrorKind::VmCreationFailed, format!("the VM did not start: {line}"))
+fn failed(line: &str) -> HostError {
+    HostError::refused(CpiErrorKind::VmCreationFailed, format!("the VM did not start: {line}"))
 }
 
 /// A helper that waits for our word.
@@ -90,14 +89,14 @@ struct Reins {
     console: PathBuf,
 }
 
-fn launch(cloud: &Cloud, vm: &VmRecord, spec: &LaunchSpec) -> Result<Reins, LocalError> {
+fn launch(cloud: &Cloud, vm: &VmRecord, spec: &LaunchSpec) -> Result<Reins, HostError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let (spec_path, console) = (dir.join("launch.json"), dir.join("console.log"));
-    write_json(&spec_path, spec, Durability::UntilReboot)?;
+    records::write(&spec_path, spec, Durability::UntilReboot)?;
     let errors = std::fs::File::options().create(true).append(true).open(&console);
-    let errors = errors.map_err(LocalError::os("open", &console))?;
+    let errors = errors.map_err(HostError::os("open", &console))?;
     let [program, first_args @ ..] = cloud.options.helper.as_slice() else {
-        return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, "no helper program is configured"));
+        return Err(HostError::refused(CpiErrorKind::VmCreationFailed, "no helper program is configured"));
     };
     let mut launcher: Child = Command::new(program)
         .args(first_args)
@@ -108,15 +107,15 @@ fn launch(cloud: &Cloud, vm: &VmRecord, spec: &LaunchSpec) -> Result<Reins, Loca
         .stdout(Stdio::piped())
         .stderr(errors)
         .spawn()
-        .map_err(LocalError::os("start helper", program))?;
+        .map_err(HostError::os("start helper", program))?;
     let pipes = launcher.stdin.take().zip(launcher.stdout.take());
     let (words, answers) = pipes.expect("both were asked for just now");
     // It starts the supervisor and ends; what matters comes through the pipes.
-    launcher.wait().map_err(LocalError::os("wait for helper", program))?;
+    launcher.wait().map_err(HostError::os("wait for helper", program))?;
     Ok(Reins { words, answers: BufReader::new(answers), console })
 }
 
-fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
+fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, HostError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let (agent, base, inside) = match has_own_network(vm.rung) {
         true => (AGENT_INSIDE.into(), VCAP.into(), Some(rung::inside(cloud, vm)?)),
@@ -145,34 +144,32 @@ fn launch_spec(cloud: &Cloud, vm: &VmRecord) -> Result<LaunchSpec, LocalError> {
 
 impl Reins {
     /// Waits for the helper's next line.
-    fn hear(&mut self, scope: &Scope) -> Result<String, LocalError> {
+    fn hear(&mut self, scope: &Scope) -> Result<String, HostError> {
         if !self.answers.buffer().contains(&b'\n') {
             self.wait_readable(scope)?;
         }
         let mut line = String::new();
         // Helpers write whole lines at once: readable means that one is there, or the end.
-        self.answers
-            .read_line(&mut line)
-            .map_err(LocalError::os("hear from the helper of", &self.console))?;
+        self.answers.read_line(&mut line).map_err(HostError::os("hear from the helper of", &self.console))?;
         match line.trim_end() {
             "" => Err(failed(&format!("its first process ended; see {}", self.console.display()))),
             line => Ok(line.to_owned()),
         }
     }
 
-    fn wait_readable(&self, scope: &Scope) -> Result<(), LocalError> {
+    fn wait_readable(&self, scope: &Scope) -> Result<(), HostError> {
         let milliseconds = scope.time_left().as_millis().min(60_000) as u16;
         let mut wanted = [PollFd::new(self.answers.get_ref().as_fd(), PollFlags::POLLIN)];
         match poll(&mut wanted, PollTimeout::from(milliseconds)) {
             Ok(0) => {
-                Err(LocalError::refused(CpiErrorKind::TimedOut, "the VM's first process does not answer"))
+                Err(HostError::refused(CpiErrorKind::TimedOut, "the VM's first process does not answer"))
             }
             Ok(_) => Ok(()),
-            Err(errno) => Err(LocalError::os("wait for the helper of", &self.console)(errno)),
+            Err(errno) => Err(HostError::os("wait for the helper of", &self.console)(errno)),
         }
     }
 
-    fn go(&mut self) -> Result<(), LocalError> {
-        self.words.write_all(b"go\n").map_err(LocalError::os("start the VM of", &self.console))
+    fn go(&mut self) -> Result<(), HostError> {
+        self.words.write_all(b"go\n").map_err(HostError::os("start the VM of", &self.console))
     }
 }

@@ -6,13 +6,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use cpi_host::{HostError, Scope};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-
-use crate::error::LocalError;
-use crate::scope::Scope;
 
 /// A process for good: numbers are used again, a number with its time of birth is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,8 +28,6 @@ struct Seen {
     parent: i32,
     /// Dead, and only waiting for its parent to notice.
     is_zombie: bool,
-    /// Held by a signal or a debugger.
-    is_stopped: bool,
 }
 
 impl ProcessId {
@@ -50,18 +46,18 @@ impl ProcessId {
         look(self.pid).is_some_and(|seen| seen.id == *self && !seen.is_zombie)
     }
 
-    fn signal(&self, signal: Signal) -> Result<(), LocalError> {
+    fn signal(&self, signal: Signal) -> Result<(), HostError> {
         if !self.is_alive() {
             return Ok(());
         }
         match kill(Pid::from_raw(self.pid), signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => Err(LocalError::os("signal process", self.pid.to_string())(errno)),
+            Err(errno) => Err(HostError::os("signal process", self.pid.to_string())(errno)),
         }
     }
 
     /// Kills this one process and waits for its end.
-    pub fn kill(&self, scope: &Scope) -> Result<(), LocalError> {
+    pub fn kill(&self, scope: &Scope) -> Result<(), HostError> {
         self.signal(Signal::SIGKILL)?;
         scope.wait_for(&format!("process {} to end", self.pid), || Ok((!self.is_alive()).then_some(())))
     }
@@ -70,7 +66,7 @@ impl ProcessId {
     ///
     /// It must be a child subreaper: then nothing below it ever moves elsewhere. It is stopped first, so that it
     /// starts nothing more and, as the parent of every orphan, keeps their numbers from being used again meanwhile.
-    pub fn kill_tree(&self, scope: &Scope) -> Result<(), LocalError> {
+    pub fn kill_tree(&self, scope: &Scope) -> Result<(), HostError> {
         self.signal(Signal::SIGSTOP)?;
         scope.wait_for(&format!("the processes below {} to end", self.pid), || {
             let below = self.descendants();
@@ -102,11 +98,6 @@ impl ProcessId {
         }
         found
     }
-}
-
-/// Returns whether the process with this number is there and was stopped.
-pub(crate) fn is_stopped(pid: i32) -> bool {
-    look(pid).is_some_and(|seen| seen.is_stopped)
 }
 
 /// Returns the living processes that carry `mark` in their environment or work in or run from `dir`: those of a VM
@@ -148,7 +139,6 @@ fn look(pid: i32) -> Option<Seen> {
         id: ProcessId { pid, born_ticks: fields.get(19)?.parse().ok()?, boot: boot() },
         parent: parent.parse().ok()?,
         is_zombie: matches!(*state, "Z" | "X"),
-        is_stopped: matches!(*state, "T" | "t"),
     })
 }
 

@@ -13,9 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 
 use crate::LocalOptions;
-use crate::error::LocalError;
 use crate::helper::{Entrance, Errand};
 use crate::netns::within;
 use crate::network::has_own_network;
@@ -30,31 +30,31 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// Carries our standard input and output to a port of a VM of the cloud in `root`, until the VM closes the connection.
 /// Needs to be the cloud's user, and blocks.
-pub fn reach_vm(root: &Path, vm: SocketAddr) -> Result<(), LocalError> {
+pub fn reach_vm(root: &Path, vm: SocketAddr) -> Result<(), HostError> {
     let helper = LocalOptions::new(root, "").helper;
     let (rung, init) = first_process(root, &helper, vm.ip())?;
     let path = PathBuf::from(format!("/proc/{}/ns/net", init.pid));
     if rung == Rung::UserNamespaces {
         let network = Entrance { users: path.with_file_name("user"), other: path };
         let status = Errand::Reach { network, address: vm }.command(&helper)?.status();
-        let status = status.map_err(LocalError::os("start helper", "errand"))?;
-        let failed = || LocalError::refused(CpiErrorKind::Other, format!("failed to reach {vm}: {status}"));
+        let status = status.map_err(HostError::os("start helper", "errand"))?;
+        let failed = || HostError::refused(CpiErrorKind::Other, format!("failed to reach {vm}: {status}"));
         return if status.success() { Ok(()) } else { Err(failed()) };
     }
-    let network = File::open(&path).map_err(LocalError::os("open the network of a VM at", &path))?;
+    let network = File::open(&path).map_err(HostError::os("open the network of a VM at", &path))?;
     carry_to(&network, vm)
 }
 
 /// Carries our standard input and output to a port of the VM whose network this is.
-pub(crate) fn carry_to(network: &File, vm: SocketAddr) -> Result<(), LocalError> {
+pub(crate) fn carry_to(network: &File, vm: SocketAddr) -> Result<(), HostError> {
     let connection = within(network, || TcpStream::connect_timeout(&vm, CONNECT_TIMEOUT));
-    let connection = connection.map_err(LocalError::os("reach", vm.to_string()))?;
-    carry(&connection).map_err(LocalError::os("carry a connection to", vm.to_string()))
+    let connection = connection.map_err(HostError::os("reach", vm.to_string()))?;
+    carry(&connection).map_err(HostError::os("carry a connection to", vm.to_string()))
 }
 
 /// Returns the first process of the VM that has an address, and how the VM is isolated.
-fn first_process(root: &Path, helper: &[OsString], address: IpAddr) -> Result<(Rung, ProcessId), LocalError> {
-    let refuse = |why: String| LocalError::refused(CpiErrorKind::VmNotFound, why);
+fn first_process(root: &Path, helper: &[OsString], address: IpAddr) -> Result<(Rung, ProcessId), HostError> {
+    let refuse = |why: String| HostError::refused(CpiErrorKind::VmNotFound, why);
     if !root.join("vms").is_dir() {
         return Err(refuse(format!("there is no local cloud in `{}`", root.display())));
     }

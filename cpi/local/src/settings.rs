@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cpi_api::{CreateVm, DiskHint};
+use cpi_host::HostError;
+use cpi_host::records::{self, Durability};
 use model::agent_settings::{AgentDisks, AgentPlatform, AgentSettings, AgentVm};
 use model::instance::{NetworkKind, NetworkSettings};
 use model::{DiskCid, VmCid};
 use serde_json::{Value, json};
 
-use crate::error::LocalError;
 use crate::network::has_own_network;
 use crate::record::Link;
 use crate::rung::Rung;
-use crate::store::{Durability, read_json, write_json};
 
 /// Where the settings are below the VM's base directory.
 const SETTINGS: &str = "bosh/settings.json";
@@ -23,8 +23,8 @@ const SETTINGS: &str = "bosh/settings.json";
 const RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 53);
 
 /// Returns where the agent of a VM answers names. None for one that was made before agents did.
-pub(crate) fn resolver(base: &Path) -> Result<Option<SocketAddr>, LocalError> {
-    Ok(read_json::<AgentSettings>(&path(base))?.and_then(|settings| settings.resolver))
+pub(crate) fn resolver(base: &Path) -> Result<Option<SocketAddr>, HostError> {
+    Ok(records::read::<AgentSettings>(&path(base))?.and_then(|settings| settings.resolver))
 }
 
 /// Writes the settings of a new VM below its base directory.
@@ -34,7 +34,7 @@ pub(crate) fn write(
     rung: Rung,
     request: &CreateVm,
     (links, proxy): (&[Link], Option<SocketAddr>),
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     let (has_root, is_machine) = (has_own_network(rung), rung == Rung::Qemu);
     // Links exist for all networks but vips, in the same order.
     let mut addresses = links.iter();
@@ -63,8 +63,8 @@ pub(crate) fn write(
     };
     let path = path(base);
     let dir = path.parent().unwrap_or(base);
-    fs::create_dir_all(dir).map_err(LocalError::os("create", dir))?;
-    write_json(&path, &settings, Durability::Synced)
+    fs::create_dir_all(dir).map_err(HostError::os("create", dir))?;
+    records::write(&path, &settings, Durability::Synced)
 }
 
 /// Returns where the settings of a VM are.
@@ -73,14 +73,14 @@ pub(crate) fn path(base: &Path) -> PathBuf {
 }
 
 /// Makes the settings name a disk, or no longer: an agent that starts again must know what is there.
-pub(crate) fn set_disk(base: &Path, disk: &DiskCid, hint: Option<&DiskHint>) -> Result<(), LocalError> {
+pub(crate) fn set_disk(base: &Path, disk: &DiskCid, hint: Option<&DiskHint>) -> Result<(), HostError> {
     let path = path(base);
-    let Some(mut settings) = read_json::<AgentSettings>(&path)? else { return Ok(()) };
+    let Some(mut settings) = records::read::<AgentSettings>(&path)? else { return Ok(()) };
     match hint {
         Some(hint) => settings.disks.persistent.insert(disk.clone(), hint.0.clone()),
         None => settings.disks.persistent.remove(disk),
     };
-    write_json(&path, &settings, Durability::Synced)
+    records::write(&path, &settings, Durability::Synced)
 }
 
 fn network_settings(network: &NetworkSettings, link: Option<&Link>, is_there: bool) -> Value {

@@ -10,15 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cpi_api::{CpiErrorKind, SnapshotDisk};
+use cpi_host::{HostError, Scope};
 use model::SnapshotCid;
 
 use crate::cloud::Cloud;
 use crate::disk;
-use crate::error::LocalError;
 use crate::helper::Errand;
 use crate::record::{DiskKind, DiskRecord, SnapshotRecord};
 use crate::rung::Rung;
-use crate::scope::Scope;
 use crate::store::snapshot_cid;
 use crate::{image, mounts};
 
@@ -26,7 +25,7 @@ use crate::{image, mounts};
 const LOOP_MAJOR: u32 = 7;
 
 /// Takes a snapshot; one that is there already is the answer too.
-pub(crate) fn take(cloud: &Cloud, scope: &Scope, request: SnapshotDisk) -> Result<SnapshotCid, LocalError> {
+pub(crate) fn take(cloud: &Cloud, scope: &Scope, request: SnapshotDisk) -> Result<SnapshotCid, HostError> {
     let cid = snapshot_cid(&request.snapshot_id);
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if cloud.store.snapshot(&cid)?.is_some() {
@@ -49,7 +48,7 @@ pub(crate) fn take(cloud: &Cloud, scope: &Scope, request: SnapshotDisk) -> Resul
 }
 
 /// Returns whether the snapshot is there. Waits for whoever is taking it; removes what a dead one left half-made.
-pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid) -> Result<bool, LocalError> {
+pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid) -> Result<bool, HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let exists = cloud.store.snapshot(cid)?.is_some();
     if !exists {
@@ -60,7 +59,7 @@ pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid) -> Result<
 }
 
 /// Removes a snapshot.
-pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid) -> Result<(), LocalError> {
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &SnapshotCid) -> Result<(), HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     cloud.store.discard(&cloud.store.snapshot_dir(cid))?;
     lock.retire();
@@ -73,12 +72,12 @@ fn copy_disk(
     scope: &Scope,
     request: &SnapshotDisk,
     dir: &Path,
-) -> Result<DiskRecord, LocalError> {
+) -> Result<DiskRecord, HostError> {
     let _lock = cloud.store.lock_object(request.disk.as_str(), scope)?;
     let disk = disk::existing(cloud, &request.disk)?;
     // A taker that died left no record, and perhaps half a copy.
     cloud.store.discard(dir)?;
-    fs::create_dir_all(dir).map_err(LocalError::os("create", dir))?;
+    fs::create_dir_all(dir).map_err(HostError::os("create", dir))?;
     let (content, copy) = (disk::content(cloud, &disk), dir.join(disk::content_name(disk.kind)));
     match disk.kind {
         DiskKind::Image => {
@@ -95,10 +94,10 @@ fn copy_disk(
 }
 
 /// Copies a directory, with owners and everything.
-pub(crate) fn copy_directory(content: &Path, copy: &Path) -> Result<(), LocalError> {
+pub(crate) fn copy_directory(content: &Path, copy: &Path) -> Result<(), HostError> {
     let mut cp = Command::new("cp");
     let output = cp.args(["-a", "--reflink=auto"]).arg(content).arg(copy).env("LC_ALL", "C").output();
-    let output = output.map_err(LocalError::os("run", "cp"))?;
+    let output = output.map_err(HostError::os("run", "cp"))?;
     // What is on the disk may vanish while it is copied: a copy without it is one of a moment later.
     let said = String::from_utf8_lossy(&output.stderr);
     let vanished = |line: &str| line.ends_with(": No such file or directory");
@@ -106,14 +105,14 @@ pub(crate) fn copy_directory(content: &Path, copy: &Path) -> Result<(), LocalErr
         let full = said.contains("No space left");
         let kind = if full { CpiErrorKind::NoDiskSpace } else { CpiErrorKind::Other };
         let message = format!("the copy of {} failed: {}", content.display(), said.trim());
-        return Err(LocalError::refused(kind, message));
+        return Err(HostError::refused(kind, message));
     }
-    let copied = File::open(copy).map_err(LocalError::os("open", copy))?;
-    nix::unistd::syncfs(&copied).map_err(LocalError::os("sync", copy))
+    let copied = File::open(copy).map_err(HostError::os("open", copy))?;
+    nix::unistd::syncfs(&copied).map_err(HostError::os("sync", copy))
 }
 
 /// Has the kernel write out what the disk's file system holds back, wherever it is mounted in its VM.
-fn write_out(cloud: &Cloud, disk: &DiskRecord, content: &Path) -> Result<(), LocalError> {
+fn write_out(cloud: &Cloud, disk: &DiskRecord, content: &Path) -> Result<(), HostError> {
     let Some(cid) = &disk.attached_to else { return Ok(()) };
     // The VM's lock is not ours, and it may go at any moment: a file system that is not mounted any more is written out.
     let Some(processes) = cloud.store.vm(cid)?.and_then(|vm| vm.processes) else { return Ok(()) };
@@ -123,7 +122,7 @@ fn write_out(cloud: &Cloud, disk: &DiskRecord, content: &Path) -> Result<(), Loc
         for mount_point in mount_points(&mounts, number) {
             let path = inside.join("root").join(mount_point.strip_prefix("/").unwrap_or(&mount_point));
             let Ok(mounted) = File::open(&path) else { continue };
-            nix::unistd::syncfs(&mounted).map_err(LocalError::os("sync", &path))?;
+            nix::unistd::syncfs(&mounted).map_err(HostError::os("sync", &path))?;
         }
     }
     Ok(())

@@ -7,30 +7,29 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use cpi_api::{CpiErrorKind, CreateVm, Metadata};
+use cpi_host::records::Durability;
+use cpi_host::{HostError, NamedLock, Scope};
 use model::VmCid;
 use sha2::{Digest as _, Sha256};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::limits::VmProperties;
-use crate::lock::NamedLock;
 use crate::network::{links, out_of_reach};
 use crate::record::{Link, VmRecord, VmState};
 use crate::rung::{self, Rung};
-use crate::scope::Scope;
-use crate::store::{Durability, vm_cid};
+use crate::store::vm_cid;
 use crate::{disk, power, settings};
 
 /// Where machines' agents have their connections opened, at their gateways.
 const PROXY_PORTS: RangeInclusive<u16> = 20_000..=59_999;
 
 /// Makes the VM of an agent; one that is there already is the answer too, if its agent has the same token.
-pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<VmCid, LocalError> {
+pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<VmCid, HostError> {
     let cid = vm_cid(&request.agent_id);
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     if let Some(vm) = settled(cloud, scope, &cid)? {
         let is_anothers = vm.token_digest.is_some_and(|known| known != token_digest(&request));
-        return if is_anothers { Err(LocalError::MadeByAnotherCall { cid }) } else { Ok(cid) };
+        return if is_anothers { Err(HostError::MadeByAnotherCall { cid }) } else { Ok(cid) };
     }
     let claimed = understand(cloud, &request).and_then(|(properties, rung)| {
         cloud.announce(&request.bootstrap.endpoints)?;
@@ -56,7 +55,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateVm) -> Result<
 }
 
 /// Returns what the VM is to be, if it can be.
-fn understand(cloud: &Cloud, request: &CreateVm) -> Result<(VmProperties, Rung), LocalError> {
+fn understand(cloud: &Cloud, request: &CreateVm) -> Result<(VmProperties, Rung), HostError> {
     let properties = VmProperties::parse(&request.cloud_properties)?;
     let rung = properties.rung(cloud.rung)?;
     if let [endpoint, ..] = out_of_reach(&request.bootstrap.endpoints, rung)[..] {
@@ -64,7 +63,7 @@ fn understand(cloud: &Cloud, request: &CreateVm) -> Result<(VmProperties, Rung),
             "the VM's agent could not reach the director `{endpoint}`: a VM on the rung `{rung}` knows no names and no \
              IPv6, have it advertise an IPv4 address"
         );
-        return Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message));
+        return Err(HostError::refused(CpiErrorKind::VmCreationFailed, message));
     }
     Ok((properties, rung))
 }
@@ -75,7 +74,7 @@ fn token_digest(request: &CreateVm) -> String {
 }
 
 /// Returns whether the VM is there. Waits for whoever is working on it; removes what a dead one left half-made.
-pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<bool, LocalError> {
+pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<bool, HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let exists = settled(cloud, scope, cid)?.is_some();
     if !exists {
@@ -85,7 +84,7 @@ pub(crate) fn exists(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<bool, 
 }
 
 /// Removes a VM. Its disks are detached and stay.
-pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), LocalError> {
+pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), HostError> {
     let lock = cloud.store.lock_object(cid.as_str(), scope)?;
     match cloud.store.vm(cid)? {
         Some(vm) => remove(cloud, scope, vm, lock),
@@ -97,7 +96,7 @@ pub(crate) fn delete(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), Lo
 }
 
 /// Ends everything in a VM and starts it again, with what is on its disks.
-pub(crate) fn reboot(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), LocalError> {
+pub(crate) fn reboot(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let mut vm = existing(cloud, scope, cid)?;
     power::down(cloud, &mut vm, scope)?;
@@ -113,15 +112,15 @@ pub(crate) fn set_metadata(
     scope: &Scope,
     cid: &VmCid,
     metadata: Metadata,
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let vm = VmRecord { metadata, ..existing(cloud, scope, cid)? };
     cloud.store.put_vm(&vm, Durability::Synced)
 }
 
 /// Returns a VM that is there; the caller holds its lock.
-pub(crate) fn existing(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<VmRecord, LocalError> {
-    let missing = || LocalError::refused(CpiErrorKind::VmNotFound, format!("VM `{cid}` does not exist"));
+pub(crate) fn existing(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<VmRecord, HostError> {
+    let missing = || HostError::refused(CpiErrorKind::VmNotFound, format!("VM `{cid}` does not exist"));
     settled(cloud, scope, cid)?.ok_or_else(missing)
 }
 
@@ -131,7 +130,7 @@ pub(crate) fn base_dir(cloud: &Cloud, vm: &VmRecord) -> PathBuf {
 }
 
 /// Returns the VM if it is whole. One that is not has lost its maker or remover, since we hold the lock: it goes.
-fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>, LocalError> {
+fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>, HostError> {
     match cloud.store.vm(cid)? {
         Some(vm) if vm.state == VmState::Running => Ok(Some(vm)),
         Some(half) => dismantle(cloud, scope, half).map(|()| None),
@@ -143,7 +142,7 @@ fn settled(cloud: &Cloud, scope: &Scope, cid: &VmCid) -> Result<Option<VmRecord>
 ///
 /// A VM that could not be removed when its creation failed is asked for by its own agent id no more: the next attempt has
 /// another one, and the same address.
-fn settle_former_owners(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<(), LocalError> {
+fn settle_former_owners(cloud: &Cloud, scope: &Scope, request: &CreateVm) -> Result<(), HostError> {
     let wanted: BTreeSet<IpAddr> = request.networks.iter().filter_map(|network| network.ip).collect();
     for half in cloud.store.vms()?.into_iter().filter(|vm| vm.state != VmState::Running) {
         if half.addresses.iter().all(|address| !wanted.contains(address)) {
@@ -169,11 +168,11 @@ fn claim(
     request: &CreateVm,
     properties: &VmProperties,
     rung: Rung,
-) -> Result<VmRecord, LocalError> {
+) -> Result<VmRecord, HostError> {
     // Before the locks that all creations share: an end takes its time.
     settle_former_owners(cloud, scope, request)?;
     let stemcell = &request.stemcell;
-    let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
+    let refuse = |message| HostError::refused(CpiErrorKind::VmCreationFailed, message);
     // Held until the record names it: whoever deletes the stemcell looks for such records.
     let _stemcell = cloud.store.lock_object(stemcell.as_str(), scope)?;
     if cloud.store.stemcell(stemcell)?.is_none() {
@@ -205,9 +204,9 @@ fn claim(
 }
 
 /// Picks where a machine's keeper opens connections for its agent: at a gateway that the machine has beside it.
-fn proxy(links: &[Link], others: &[VmRecord]) -> Result<SocketAddr, LocalError> {
+fn proxy(links: &[Link], others: &[VmRecord]) -> Result<SocketAddr, HostError> {
     let gateway = links.iter().find_map(|link| link.gateway);
-    let refuse = |message| LocalError::refused(CpiErrorKind::VmCreationFailed, message);
+    let refuse = |message| HostError::refused(CpiErrorKind::VmCreationFailed, message);
     let gateway = gateway.ok_or_else(|| refuse("a VM of isolation `qemu` needs a network with a gateway"))?;
     let used: BTreeSet<SocketAddr> = others.iter().filter_map(|vm| vm.proxy).collect();
     PROXY_PORTS
@@ -222,9 +221,9 @@ fn build(
     vm: &mut VmRecord,
     request: &CreateVm,
     properties: &VmProperties,
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     let base = base_dir(cloud, vm);
-    fs::create_dir_all(&base).map_err(LocalError::os("create", &base))?;
+    fs::create_dir_all(&base).map_err(HostError::os("create", &base))?;
     settings::write(&base, &vm.cid, vm.rung, request, (&vm.links, vm.proxy))?;
     match vm.rung {
         Rung::Qemu => rung::qemu::furnish(cloud, scope, vm, properties.ephemeral_disk_mib)?,
@@ -236,14 +235,14 @@ fn build(
     cloud.store.put_vm(vm, Durability::Synced)
 }
 
-fn remove(cloud: &Cloud, scope: &Scope, vm: VmRecord, lock: NamedLock) -> Result<(), LocalError> {
+fn remove(cloud: &Cloud, scope: &Scope, vm: VmRecord, lock: NamedLock) -> Result<(), HostError> {
     dismantle(cloud, scope, vm)?;
     lock.retire();
     Ok(())
 }
 
 /// Ends and removes whatever there is of a VM.
-fn dismantle(cloud: &Cloud, scope: &Scope, mut vm: VmRecord) -> Result<(), LocalError> {
+fn dismantle(cloud: &Cloud, scope: &Scope, mut vm: VmRecord) -> Result<(), HostError> {
     vm.state = VmState::Deleting;
     cloud.store.put_vm(&vm, Durability::UntilReboot)?;
     power::down(cloud, &mut vm, scope)?;

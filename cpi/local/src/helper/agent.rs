@@ -5,13 +5,13 @@ use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cpi_host::HostError;
 use model::agent_settings::SWITCHED_OFF;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::LaunchSpec;
-use crate::error::LocalError;
 
 /// First wait before an agent that died is started again; each further one doubles it.
 const RESTART_WAIT: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// an error only before that.
 ///
 /// Jobs are not touched when the agent dies: as on any VM, they run on, and the next agent finds them by their pidfiles.
-pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<(), LocalError> {
+pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<(), HostError> {
     let mut agent = start(spec)?;
     started();
     let mut wait = RESTART_WAIT;
@@ -38,7 +38,7 @@ pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<
             std::thread::sleep(wait);
             match start(spec) {
                 Ok(agent) => break agent,
-                Err(error) => eprintln!("local-vm: {}", crate::error::Chain(&error)),
+                Err(error) => eprintln!("local-vm: {}", cpi_host::Chain(&error)),
             }
             wait = (wait * 2).min(RESTART_WAIT_MAX);
         };
@@ -46,10 +46,9 @@ pub(super) fn keep_running(spec: &LaunchSpec, started: impl FnOnce()) -> Result<
 }
 
 #[allow(clippy::zombie_processes, reason = "`reap_until` waits for every child there is")]
-fn start(spec: &LaunchSpec) -> Result<Pid, LocalError> {
+fn start(spec: &LaunchSpec) -> Result<Pid, HostError> {
     // Our standard error is the VM's console; its path means nothing any more once we have a root of our own.
-    let console =
-        io::stderr().as_fd().try_clone_to_owned().map_err(LocalError::os("share", &spec.console))?;
+    let console = io::stderr().as_fd().try_clone_to_owned().map_err(HostError::os("share", &spec.console))?;
     let child = Command::new(&spec.agent)
         .args(&spec.agent_args)
         .env_clear()
@@ -59,7 +58,7 @@ fn start(spec: &LaunchSpec) -> Result<Pid, LocalError> {
         .stdout(console)
         .stderr(Stdio::inherit())
         .spawn()
-        .map_err(LocalError::os("start agent", &spec.agent))?;
+        .map_err(HostError::os("start agent", &spec.agent))?;
     Ok(Pid::from_raw(child.id() as i32))
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use cpi_host::HostError;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
@@ -16,7 +17,6 @@ use super::{
     HelperError, LaunchSpec, MachineSpec, Started, leave_starter, own_id, proxy, relay, say, spawn_helper,
     wait_for_go,
 };
-use crate::error::LocalError;
 use crate::netns::within;
 use crate::process::ProcessId;
 
@@ -25,9 +25,9 @@ pub(super) fn run(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError
     let machine = spec.machine.as_ref().ok_or(HelperError::NoSpec)?;
     let lab = open_lab(machine)?;
     let listener = within(&lab, || TcpListener::bind(machine.proxy));
-    let listener = listener.map_err(LocalError::os("listen at", machine.proxy.to_string()))?;
+    let listener = listener.map_err(HostError::os("listen at", machine.proxy.to_string()))?;
     let mut qemu = spawn_helper(&spec.helper_args, "machine", spec_path)?;
-    let gone = || LocalError::os("look up process", qemu.id().to_string())(nix::errno::Errno::ESRCH);
+    let gone = || HostError::os("look up process", qemu.id().to_string())(nix::errno::Errno::ESRCH);
     let init = ProcessId::of(qemu.id() as i32).ok_or_else(gone)?;
     say(&Started { supervisor: own_id()?, init }.to_line());
     leave_starter();
@@ -36,7 +36,7 @@ pub(super) fn run(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError
     for publish in &machine.publish {
         relay::publish(publish.host_port, &lab, SocketAddr::from((machine.address, publish.port)));
     }
-    qemu.wait().map_err(LocalError::os("wait for", spec_path))?;
+    qemu.wait().map_err(HostError::os("wait for", spec_path))?;
     Ok(())
 }
 
@@ -45,21 +45,20 @@ pub(super) fn become_machine(spec: &LaunchSpec) -> Result<(), HelperError> {
     let machine = spec.machine.as_ref().ok_or(HelperError::NoSpec)?;
     // Without its keeper a machine can't reach a director: better gone, and noticed, than a hermit.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-        .map_err(LocalError::os("follow the keeper of", &spec.console))?;
+        .map_err(HostError::os("follow the keeper of", &spec.console))?;
     let lab = open_lab(machine)?;
-    setns(&lab, CloneFlags::CLONE_NEWNET).map_err(LocalError::os("enter", &machine.lab))?;
+    setns(&lab, CloneFlags::CLONE_NEWNET).map_err(HostError::os("enter", &machine.lab))?;
     wait_for_go()?;
-    let console =
-        io::stderr().as_fd().try_clone_to_owned().map_err(LocalError::os("share", &spec.console))?;
+    let console = io::stderr().as_fd().try_clone_to_owned().map_err(HostError::os("share", &spec.console))?;
     let error = Command::new(&machine.program)
         .args(&machine.args)
         .current_dir(&machine.dir)
         .stdin(Stdio::null())
         .stdout(console)
         .exec();
-    Err(LocalError::os("run", &machine.program)(error).into())
+    Err(HostError::os("run", &machine.program)(error).into())
 }
 
-fn open_lab(machine: &MachineSpec) -> Result<File, LocalError> {
-    File::open(&machine.lab).map_err(LocalError::os("open", &machine.lab))
+fn open_lab(machine: &MachineSpec) -> Result<File, HostError> {
+    File::open(&machine.lab).map_err(HostError::os("open", &machine.lab))
 }

@@ -34,9 +34,10 @@ pub(crate) use spec::{
     AGENT_INSIDE, Entrance, InsideSpec, LabSpec, LaunchSpec, MachineSpec, Realm, Started, VCAP,
 };
 
-use crate::error::{Chain, LocalError};
+use cpi_host::records;
+use cpi_host::{Chain, HostError};
+
 use crate::process::ProcessId;
-use crate::store::read_json;
 
 /// Exit code of a helper that was called the wrong way.
 const USAGE: u8 = 64;
@@ -85,17 +86,17 @@ enum HelperError {
     #[error("whoever started this has ended before it said go")]
     NoGo,
     #[error(transparent)]
-    Local(#[from] LocalError),
+    Local(#[from] HostError),
 }
 
 fn read_spec(path: &Path) -> Result<LaunchSpec, HelperError> {
-    read_json(path)?.ok_or(HelperError::NoSpec)
+    records::read(path)?.ok_or(HelperError::NoSpec)
 }
 
 /// Starts the long-lived helper in a session of its own, so that nothing that happens to our starter reaches it.
 #[allow(clippy::zombie_processes, reason = "we end at once, and our child's next parent waits for it")]
 fn launch(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError> {
-    nix::unistd::setsid().map_err(LocalError::os("start a session for", spec_path))?;
+    nix::unistd::setsid().map_err(HostError::os("start a session for", spec_path))?;
     spawn_helper(&spec.helper_args, spec.supervisor_role(), spec_path)?;
     Ok(())
 }
@@ -108,15 +109,15 @@ fn first_args() -> Vec<String> {
 }
 
 /// Starts this program again in another role, with our standard streams.
-fn spawn_helper(helper_args: &[String], role: &str, path: &Path) -> Result<Child, LocalError> {
+fn spawn_helper(helper_args: &[String], role: &str, path: &Path) -> Result<Child, HostError> {
     let child = Command::new("/proc/self/exe").args(helper_args).arg(role).arg(path).spawn();
-    child.map_err(LocalError::os("start helper", role))
+    child.map_err(HostError::os("start helper", role))
 }
 
 /// Holds up a VM that is only processes.
 fn supervise(spec: &LaunchSpec) -> Result<(), HelperError> {
     // Orphans of the VM become our children and no one else's: that is how `delete_vm` finds all of it.
-    nix::sys::prctl::set_child_subreaper(true).map_err(LocalError::os("adopt orphans of", &spec.console))?;
+    nix::sys::prctl::set_child_subreaper(true).map_err(HostError::os("adopt orphans of", &spec.console))?;
     let own = own_id()?;
     say(&Started { supervisor: own, init: own }.to_line());
     wait_for_go()?;
@@ -127,10 +128,10 @@ fn supervise(spec: &LaunchSpec) -> Result<(), HelperError> {
     Ok(())
 }
 
-fn own_id() -> Result<ProcessId, LocalError> {
+fn own_id() -> Result<ProcessId, HostError> {
     let own = std::process::id() as i32;
     let missing = || io::Error::from(io::ErrorKind::NotFound);
-    ProcessId::of(own).ok_or_else(missing).map_err(LocalError::os("look up process", own.to_string()))
+    ProcessId::of(own).ok_or_else(missing).map_err(HostError::os("look up process", own.to_string()))
 }
 
 /// Writes a line to whoever started us; that it has ended is none of our business.

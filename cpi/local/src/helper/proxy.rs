@@ -7,8 +7,9 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cpi_host::records;
+
 use super::relay::{CONNECT_TIMEOUT, join, serve};
-use crate::store::read_json;
 
 /// Longest question, up to the empty line.
 const QUESTION_BYTES_MAX: usize = 2 << 10;
@@ -26,7 +27,7 @@ pub(super) fn start(listener: TcpListener, endpoints: PathBuf) {
 fn answer(near: &TcpStream, endpoints: &Path) -> io::Result<()> {
     near.set_read_timeout(Some(ASKED_WITHIN))?;
     let question = head(near)?;
-    let known: Vec<String> = read_json(endpoints).ok().flatten().unwrap_or_default();
+    let known: Vec<String> = records::read(endpoints).ok().flatten().unwrap_or_default();
     let Some(director) = wanted(&question).filter(|wanted| known.iter().any(|known| known == wanted)) else {
         return say(near, "403 Not a director");
     };

@@ -5,15 +5,15 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cpi_host::HostError;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::setgroups;
 
 use super::HelperError;
-use crate::error::LocalError;
 use crate::ids::Mapping;
 
 /// Makes a user namespace with the user's range of ids and becomes its root. Only for a process with one thread.
-pub(super) fn found() -> Result<(), LocalError> {
+pub(super) fn found() -> Result<(), HostError> {
     // Started first, since only somebody outside can say which ids there are inside.
     let own = std::process::id().to_string();
     let mut mapper = Command::new("/proc/self/exe")
@@ -24,10 +24,10 @@ pub(super) fn found() -> Result<(), LocalError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
-        .map_err(LocalError::os("start helper", "map-ids"))?;
+        .map_err(HostError::os("start helper", "map-ids"))?;
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| {
         let hint = format!("{errno}; are user namespaces of ordinary users switched off here?");
-        LocalError::os("make", "a user namespace")(io::Error::new(io::Error::from(errno).kind(), hint))
+        HostError::os("make", "a user namespace")(io::Error::new(io::Error::from(errno).kind(), hint))
     })?;
     let mut answer = String::new();
     let mut asked = || -> io::Result<()> {
@@ -39,14 +39,14 @@ pub(super) fn found() -> Result<(), LocalError> {
         }
         if mapper.wait()?.success() { Ok(()) } else { Err(io::Error::other(answer.trim().to_owned())) }
     };
-    asked().map_err(LocalError::os("give ids to", "a user namespace"))?;
+    asked().map_err(HostError::os("give ids to", "a user namespace"))?;
     leave_groups()
 }
 
 /// Becomes root of the user namespace at `path`. Only for a process with one thread.
-pub(super) fn enter(path: &Path) -> Result<(), LocalError> {
-    let namespace = File::open(path).map_err(LocalError::os("open", path))?;
-    setns(&namespace, CloneFlags::CLONE_NEWUSER).map_err(LocalError::os("enter", path))?;
+pub(super) fn enter(path: &Path) -> Result<(), HostError> {
+    let namespace = File::open(path).map_err(HostError::os("open", path))?;
+    setns(&namespace, CloneFlags::CLONE_NEWUSER).map_err(HostError::os("enter", path))?;
     leave_groups()
 }
 
@@ -57,10 +57,10 @@ pub(super) fn map_ids(process: &Path) -> Result<(), HelperError> {
     let pid = pid.ok_or(HelperError::NoSpec)?;
     let mapping = Mapping::of_own_user().map_err(io::Error::other);
     let written = mapping.and_then(|mapping| mapping.write(pid));
-    Ok(written.map_err(LocalError::os("map ids for process", process))?)
+    Ok(written.map_err(HostError::os("map ids for process", process))?)
 }
 
 /// What groups of the host may read is nothing to a VM.
-fn leave_groups() -> Result<(), LocalError> {
-    setgroups(&[]).map_err(LocalError::os("leave", "the groups of the user"))
+fn leave_groups() -> Result<(), HostError> {
+    setgroups(&[]).map_err(HostError::os("leave", "the groups of the user"))
 }

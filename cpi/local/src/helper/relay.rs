@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use cpi_host::records;
+use cpi_host::{Chain, HostError};
+
 use super::LaunchSpec;
-use crate::error::{Chain, LocalError};
 use crate::netlink::Netlink;
 use crate::netns::within;
 use crate::network::director_address;
 use crate::record::Publish;
-use crate::store::read_json;
 
 /// How often the list of directors is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -43,9 +44,9 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Begins to listen inside. Called by a thread in the VM's network.
-    pub fn prepare(spec: &LaunchSpec) -> Result<Self, LocalError> {
+    pub fn prepare(spec: &LaunchSpec) -> Result<Self, HostError> {
         let network = "/proc/thread-self/ns/net";
-        let inside = File::open(network).map_err(LocalError::os("open", network))?;
+        let inside = File::open(network).map_err(HostError::os("open", network))?;
         let Some(spec) = &spec.inside else { unreachable!("a shepherd's VM has an inside") };
         let mut relay = Self {
             inside: Arc::new(inside),
@@ -56,13 +57,13 @@ impl Relay {
             first: Vec::new(),
         };
         let up = Netlink::open().and_then(|netlink| netlink.link_up("lo"));
-        up.map_err(LocalError::os("switch on the loopback of", network))?;
+        up.map_err(HostError::os("switch on the loopback of", network))?;
         relay.first = relay.listen_to_new();
         Ok(relay)
     }
 
     /// Starts to carry. Called in the host's network.
-    pub fn start(mut self) -> Result<(), LocalError> {
+    pub fn start(mut self) -> Result<(), HostError> {
         for listener in std::mem::take(&mut self.first) {
             carry_out(listener);
         }
@@ -71,7 +72,7 @@ impl Relay {
             publish(port.host_port, &self.inside, SocketAddr::from((address, port.port)));
         }
         let follow = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || self.follow());
-        follow.map(drop).map_err(LocalError::os("start a thread for", "the relay"))
+        follow.map(drop).map_err(HostError::os("start a thread for", "the relay"))
     }
 
     fn follow(mut self) {
@@ -87,7 +88,7 @@ impl Relay {
 
     /// Begins to listen at directors' addresses that are new. In the VM's network.
     fn listen_to_new(&mut self) -> Vec<TcpListener> {
-        let endpoints: Vec<String> = read_json(&self.endpoints).ok().flatten().unwrap_or_default();
+        let endpoints: Vec<String> = records::read(&self.endpoints).ok().flatten().unwrap_or_default();
         let wanted = endpoints.iter().filter_map(|endpoint| director_address(endpoint));
         let new: Vec<SocketAddr> = wanted.filter(|address| !self.listening.contains(address)).collect();
         new.into_iter()

@@ -10,6 +10,7 @@ use std::process::Child;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
+use cpi_host::HostError;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -19,7 +20,6 @@ use super::relay::Relay;
 use super::{
     HelperError, LabSpec, LaunchSpec, Realm, Started, leave_starter, own_id, realm, say, spawn_helper,
 };
-use crate::error::LocalError;
 use crate::netlink::Netlink;
 use crate::netns;
 use crate::process::ProcessId;
@@ -56,13 +56,13 @@ pub(super) fn run(spec: &LaunchSpec, spec_path: &Path) -> Result<(), HelperError
 /// Makes the VM's namespaces and its first process in them, and waits for its end. A thread of its own: what it makes from now
 /// on is in there, but for threads, which it can't make.
 fn host(spec: &LaunchSpec, spec_path: &Path, tell: Sender<(Relay, Pid)>) -> Result<(), HelperError> {
-    unshare(NAMESPACES).map_err(LocalError::os("make namespaces for", spec_path))?;
+    unshare(NAMESPACES).map_err(HostError::os("make namespaces for", spec_path))?;
     // While we are in there: the agent finds the directors from its first breath.
     let relay = Relay::prepare(spec)?;
     // It ends with this thread, should we be killed.
     let mut first: Child = spawn_helper(&spec.helper_args, "init", spec_path)?;
     let _ = tell.send((relay, Pid::from_raw(first.id() as i32)));
-    first.wait().map_err(LocalError::os("wait for", spec_path))?;
+    first.wait().map_err(HostError::os("wait for", spec_path))?;
     Ok(())
 }
 
@@ -73,7 +73,7 @@ fn introduce(
     first: Pid,
     carrier: &Sender<Relay>,
 ) -> Result<(), HelperError> {
-    let gone = || LocalError::os("look up process", first.to_string())(nix::errno::Errno::ESRCH);
+    let gone = || HostError::os("look up process", first.to_string())(nix::errno::Errno::ESRCH);
     let init = ProcessId::of(first.as_raw()).ok_or_else(gone)?;
     if let Some(lab) = lab {
         netns::wire_from_lab(&lab.links, &init)?;
@@ -85,38 +85,38 @@ fn introduce(
 }
 
 /// Starts the thread that carries connections: in the network where we are now.
-fn carrier() -> Result<Sender<Relay>, LocalError> {
+fn carrier() -> Result<Sender<Relay>, HostError> {
     let (tell, told) = mpsc::channel::<Relay>();
     let carry = move || {
         if let Ok(relay) = told.recv()
             && let Err(error) = relay.start()
         {
-            eprintln!("local-vm: {}", crate::error::Chain(&error));
+            eprintln!("local-vm: {}", cpi_host::Chain(&error));
         }
     };
     thread::Builder::new()
         .spawn(carry)
         .map(|_| tell)
-        .map_err(LocalError::os("start a thread for", "the relay"))
+        .map_err(HostError::os("start a thread for", "the relay"))
 }
 
 /// Becomes root of the lab's user namespace, or of a new one. Returns the lab's network, if there is one.
-fn become_root(lab: &LabSpec) -> Result<Option<File>, LocalError> {
+fn become_root(lab: &LabSpec) -> Result<Option<File>, HostError> {
     let Some(entrance) = &lab.entrance else { return realm::found().map(|()| None) };
     // Opened before: afterwards they are beyond us.
-    let network = File::open(&entrance.other).map_err(LocalError::os("open", &entrance.other))?;
+    let network = File::open(&entrance.other).map_err(HostError::os("open", &entrance.other))?;
     realm::enter(&entrance.users)?;
     Ok(Some(network))
 }
 
 /// Moves this thread into the lab's network, or into a new one.
-fn move_into(network: Option<File>) -> Result<(), LocalError> {
+fn move_into(network: Option<File>) -> Result<(), HostError> {
     let Some(network) = network else {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(LocalError::os("make a network for", "the lab"))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(HostError::os("make a network for", "the lab"))?;
         let up = Netlink::open().and_then(|netlink| netlink.link_up("lo"));
-        return up.map_err(LocalError::os("switch on the loopback of", "the lab"));
+        return up.map_err(HostError::os("switch on the loopback of", "the lab"));
     };
-    setns(&network, CloneFlags::CLONE_NEWNET).map_err(LocalError::os("enter the network of", "the lab"))
+    setns(&network, CloneFlags::CLONE_NEWNET).map_err(HostError::os("enter the network of", "the lab"))
 }
 
 /// Does once, below `scratch`, what a VM takes.
@@ -128,20 +128,20 @@ pub(super) fn probe(scratch: &Path, realm: Realm) -> Result<(), HelperError> {
             "probe-realm-inside"
         }
     };
-    unshare(NAMESPACES).map_err(LocalError::os("make namespaces for", scratch))?;
+    unshare(NAMESPACES).map_err(HostError::os("make namespaces for", scratch))?;
     let wire = || {
         let netlink = Netlink::open()?;
         netlink.link_up("lo")?;
         netlink.bridge("br0")?;
         netlink.cable("probe0", "br0", "probe1", std::process::id() as i32)
     };
-    wire().map_err(LocalError::os("make a network cable for", scratch))?;
+    wire().map_err(HostError::os("make a network cable for", scratch))?;
     let child = spawn_helper(&super::first_args(), inside, scratch)?;
-    waitpid(Pid::from_raw(child.id() as i32), None).map_err(LocalError::os("wait for", scratch))?;
+    waitpid(Pid::from_raw(child.id() as i32), None).map_err(HostError::os("wait for", scratch))?;
     if realm == Realm::UserNamespace {
         // An overlay leaves directories that only root can look into, and whoever has made `scratch` is none.
         let work = scratch.join("work");
-        fs::remove_dir_all(&work).map_err(LocalError::os("remove", &work))?;
+        fs::remove_dir_all(&work).map_err(HostError::os("remove", &work))?;
     }
     Ok(())
 }

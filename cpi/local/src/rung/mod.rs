@@ -9,14 +9,13 @@ use std::fmt;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use cpi_host::{HostError, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::LocalOptions;
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::InsideSpec;
 use crate::record::VmRecord;
-use crate::scope::Scope;
 use crate::store::Store;
 pub(crate) use namespaces::{hide_device, show_device};
 
@@ -112,7 +111,7 @@ impl Rung {
 }
 
 /// Gives a VM that waits for `go` its network and limits.
-pub(crate) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     match vm.rung {
         // Its supervisor has wired it: nobody else could.
         Rung::UserNamespaces => Ok(()),
@@ -121,7 +120,7 @@ pub(crate) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), L
 }
 
 /// Takes back what [`equip`] gave, once the VM's processes are gone. Idempotent.
-pub(crate) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     match vm.rung {
         // What it had has gone with its processes.
         Rung::UserNamespaces => Ok(()),
@@ -130,7 +129,7 @@ pub(crate) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(),
 }
 
 /// Returns what surrounds the agent in a VM with a root of its own.
-pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalError> {
+pub(crate) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, HostError> {
     let spec = namespaces::inside(cloud, vm)?;
     match vm.rung {
         Rung::UserNamespaces => user_namespaces::inside(cloud, vm, spec),

@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cpi_host::{HostError, Scope};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{AGENT_INSIDE, InsideSpec, Realm, VCAP};
 use crate::record::{StemcellKind, VmRecord};
-use crate::scope::Scope;
 use crate::{LocalOptions, cgroup, image, netns, settings, vm};
 
 /// Major number of loop devices, for ever.
@@ -20,19 +19,19 @@ const LOOP_MAJOR: u64 = 7;
 const HIDDEN: [&str; 6] = ["/root", "/home", "/tmp", "/var/tmp", "/var/lib/docker", "/mnt"];
 
 /// Gives a VM that waits for `go` its network and limits.
-pub(super) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(super) fn equip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     netns::wire(cloud, vm, scope)?;
     cgroup::confine(cloud, vm)
 }
 
 /// Takes back what [`equip`] gave, once the VM's processes are gone. Idempotent.
-pub(super) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(super) fn unequip(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     cgroup::release(cloud, vm, scope)?;
     netns::close_lab(cloud, vm, scope)
 }
 
 /// Returns what surrounds the agent in such a VM.
-pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalError> {
+pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, HostError> {
     let dir = cloud.store.vm_dir(&vm.cid);
     let kind = cloud.store.stemcell(&vm.stemcell)?.map(|stemcell| stemcell.kind);
     let on_host_files = kind == Some(StemcellKind::Host);
@@ -65,7 +64,7 @@ pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalEr
         resolver: settings::resolver(&vm::base_dir(cloud, vm))?.map(|resolver| resolver.ip()),
     };
     for folder in [&spec.upper, &spec.work, &spec.mount_point] {
-        fs::create_dir_all(folder).map_err(LocalError::os("create", folder))?;
+        fs::create_dir_all(folder).map_err(HostError::os("create", folder))?;
     }
     Ok(spec)
 }
@@ -73,25 +72,25 @@ pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, LocalEr
 /// Puts a loop device into a VM's sight and returns its path there. Idempotent.
 ///
 /// A mount made by the host now would not be seen inside, so the VM gets the device itself and mounts it.
-pub(crate) fn show_device(vm: &VmRecord, name: &str, number: u32) -> Result<String, LocalError> {
-    let inside = format!("/dev/{}", crate::store::file_name(name));
+pub(crate) fn show_device(vm: &VmRecord, name: &str, number: u32) -> Result<String, HostError> {
+    let inside = format!("/dev/{}", cpi_host::records::file_name(name));
     hide_device(vm, name)?;
     let path = device_path(vm, name);
     let device = makedev(LOOP_MAJOR, u64::from(number));
     mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR | Mode::S_IWUSR, device)
-        .map_err(LocalError::os("create", &path))?;
+        .map_err(HostError::os("create", &path))?;
     Ok(inside)
 }
 
 /// Takes a device out of a VM's sight. Idempotent, and nothing to do if the VM is off.
-pub(crate) fn hide_device(vm: &VmRecord, name: &str) -> Result<(), LocalError> {
+pub(crate) fn hide_device(vm: &VmRecord, name: &str) -> Result<(), HostError> {
     let path = device_path(vm, name);
     match fs::remove_file(&path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         // The process ended while we looked through it.
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
-        Err(error) => Err(LocalError::os("remove", &path)(error)),
+        Err(error) => Err(HostError::os("remove", &path)(error)),
     }
 }
 
@@ -99,7 +98,7 @@ fn device_path(vm: &VmRecord, name: &str) -> PathBuf {
     // Through the first process's root. A number that is somebody else's by now must not become a path.
     let init = vm.processes.map(|p| p.init).filter(|init| init.is_alive());
     let pid = init.map_or_else(|| "none".to_owned(), |init| init.pid.to_string());
-    Path::new("/proc").join(pid).join("root/dev").join(crate::store::file_name(name))
+    Path::new("/proc").join(pid).join("root/dev").join(cpi_host::records::file_name(name))
 }
 
 /// Makes a process with namespaces and a root of its own below `options.root`, once.

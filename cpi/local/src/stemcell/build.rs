@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use cpi_host::HostError;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
 use super::HOST_FORMAT;
 use super::manifest::{Manifest, StemcellNames};
-use crate::error::LocalError;
 
 /// The time that all files in a stemcell are of, in Unix seconds.
 pub(super) const EPOCH: u64 = 1_700_000_000;
@@ -18,13 +18,13 @@ pub(super) const EPOCH: u64 = 1_700_000_000;
 /// Writes a stemcell archive to `out` whose VMs run on the host's own files. Takes milliseconds, needs no network.
 ///
 /// Not for jobs that are not trusted: they can read what everybody can read on the host, minus what is hidden.
-pub fn build_host_stemcell(out: &Path, names: &StemcellNames) -> Result<(), LocalError> {
-    let mut image = tempfile::NamedTempFile::new().map_err(LocalError::os("make a scratch file for", out))?;
-    writeln!(image, "{HOST_FORMAT}").map_err(LocalError::os("write", image.path()))?;
+pub fn build_host_stemcell(out: &Path, names: &StemcellNames) -> Result<(), HostError> {
+    let mut image = tempfile::NamedTempFile::new().map_err(HostError::os("make a scratch file for", out))?;
+    writeln!(image, "{HOST_FORMAT}").map_err(HostError::os("write", image.path()))?;
     let manifest =
         Manifest { names, formats: &[HOST_FORMAT], infrastructure: "directorate-local", properties: "" };
     let contents = Contents { manifest, packages: b"", image: image.path() };
-    pack(out, &contents, Compression::fast()).map_err(LocalError::os("write stemcell", out))
+    pack(out, &contents, Compression::fast()).map_err(HostError::os("write stemcell", out))
 }
 
 /// What goes into an archive.

@@ -10,15 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use cpi_host::records::{self, Durability};
+use cpi_host::{HostError, Scope};
 use serde::{Deserialize, Serialize};
 
 use super::image::BootFiles;
 use super::{PROGRAM, version};
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::process::ProcessId;
-use crate::scope::Scope;
-use crate::store::{Durability, read_json, write_json};
 
 /// How long a kernel may take to its first program. With help it takes a second.
 const SINGS_WITHIN: Duration = Duration::from_secs(10);
@@ -59,7 +58,7 @@ impl Accelerator {
 }
 
 /// Returns who is to run a machine that boots these files.
-pub(super) fn accelerator(cloud: &Cloud, scope: &Scope, boot: &BootFiles) -> Result<Accelerator, LocalError> {
+pub(super) fn accelerator(cloud: &Cloud, scope: &Scope, boot: &BootFiles) -> Result<Accelerator, HostError> {
     if !cloud.options.kvm {
         return Ok(Accelerator::Tcg);
     }
@@ -69,7 +68,7 @@ pub(super) fn accelerator(cloud: &Cloud, scope: &Scope, boot: &BootFiles) -> Res
     let holds = |answer: &Answer| {
         answer.boot == ProcessId::boot_now() && answer.qemu == qemu && answer.kernel == boot.kernel
     };
-    if let Some(answer) = read_json::<Answer>(&path)?.filter(holds) {
+    if let Some(answer) = records::read::<Answer>(&path)?.filter(holds) {
         return Ok(answer.accelerator);
     }
     let (accelerator, why) = match sings(boot) {
@@ -78,13 +77,13 @@ pub(super) fn accelerator(cloud: &Cloud, scope: &Scope, boot: &BootFiles) -> Res
     };
     tracing::info!(?accelerator, why, "machines by QEMU");
     let answer = Answer { boot: ProcessId::boot_now(), qemu, kernel: boot.kernel.clone(), accelerator, why };
-    write_json(&path, &answer, Durability::UntilReboot)?;
+    records::write(&path, &answer, Durability::UntilReboot)?;
     Ok(accelerator)
 }
 
 /// Says what is known of the cloud in `root`, for people.
 pub(super) fn known(root: &Path) -> String {
-    match read_json::<Answer>(&root.join(KEPT)) {
+    match records::read::<Answer>(&root.join(KEPT)) {
         Ok(Some(Answer { accelerator: Accelerator::Kvm, why, .. })) => format!("with KVM: {why}"),
         Ok(Some(Answer { accelerator: Accelerator::Tcg, why, .. })) => format!("without KVM, so slow: {why}"),
         Ok(None) | Err(_) => match openable() {

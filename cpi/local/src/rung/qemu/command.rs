@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 use serde_json::json;
 
 use super::canary::Accelerator;
 use super::image::BootFiles;
 use super::{OWN_DISK, PROGRAM, qmp};
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{LaunchSpec, MachineSpec};
 use crate::network::hardware_address;
 use crate::process::fnv;
@@ -30,8 +30,8 @@ pub(super) fn launch_spec(
     boot: &BootFiles,
     accelerator: Accelerator,
     lab: PathBuf,
-) -> Result<LaunchSpec, LocalError> {
-    let missing = || LocalError::refused(CpiErrorKind::VmCreationFailed, "the VM has no address");
+) -> Result<LaunchSpec, HostError> {
+    let missing = || HostError::refused(CpiErrorKind::VmCreationFailed, "the VM has no address");
     let (address, proxy) = vm.addresses.first().copied().zip(vm.proxy).ok_or_else(missing)?;
     let dir = cloud.store.vm_dir(&vm.cid);
     let machine = MachineSpec {

@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::records::{self, Durability};
+use cpi_host::{HostError, Scope};
 use model::StemcellCid;
 use serde::{Deserialize, Serialize};
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::initrd::Initrd;
-use crate::scope::Scope;
-use crate::store::{Durability, read_json, write_json};
 
 /// What a machine needs before it has its root, and what shows it its settings.
 const DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay", "qemu_fw_cfg"];
@@ -31,17 +30,17 @@ pub(super) struct BootFiles {
 }
 
 /// Makes what machines of a stemcell boot, unless it is there.
-pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result<BootFiles, LocalError> {
+pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result<BootFiles, HostError> {
     let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
     let (stemcell, dir) = (cloud.store.stemcell_dir(cid), cloud.store.stemcell_dir(cid).join("machine"));
-    if let Some(files) = read_json(&dir.join("files.json"))? {
+    if let Some(files) = records::read(&dir.join("files.json"))? {
         return Ok(files);
     }
     let rootfs = stemcell.join("rootfs");
     let (kernel, version) = kernel(&rootfs)?;
     // A maker that died left no record, and perhaps half a disk.
     cloud.store.discard(&dir)?;
-    fs::create_dir_all(&dir).map_err(LocalError::os("create", &dir))?;
+    fs::create_dir_all(&dir).map_err(HostError::os("create", &dir))?;
     let files = BootFiles { kernel, initrd: dir.join("initrd"), base: dir.join("base.img") };
     let initrd = Initrd {
         modules: rootfs.join("lib/modules").join(version),
@@ -51,16 +50,16 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result
     };
     initrd.write(&files.initrd)?;
     write_disk(&files.base, &rootfs)?;
-    write_json(&dir.join("files.json"), &files, Durability::Synced)?;
+    records::write(&dir.join("files.json"), &files, Durability::Synced)?;
     Ok(files)
 }
 
-fn refuse(message: impl Into<String>) -> LocalError {
-    LocalError::refused(CpiErrorKind::VmCreationFailed, message)
+fn refuse(message: impl Into<String>) -> HostError {
+    HostError::refused(CpiErrorKind::VmCreationFailed, message)
 }
 
 /// Returns the newest kernel in a root file system, and its version.
-fn kernel(rootfs: &Path) -> Result<(PathBuf, String), LocalError> {
+fn kernel(rootfs: &Path) -> Result<(PathBuf, String), HostError> {
     let entries = fs::read_dir(rootfs.join("boot")).into_iter().flatten().flatten();
     let versions =
         entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()));
@@ -71,7 +70,7 @@ fn kernel(rootfs: &Path) -> Result<(PathBuf, String), LocalError> {
 }
 
 /// Makes a disk of a folder.
-fn write_disk(to: &Path, rootfs: &Path) -> Result<(), LocalError> {
+fn write_disk(to: &Path, rootfs: &Path) -> Result<(), HostError> {
     let (bytes, files) = size_of(rootfs)?;
     let mib = bytes / (1 << 20);
     let output = Command::new("mkfs.ext4")
@@ -90,23 +89,23 @@ fn write_disk(to: &Path, rootfs: &Path) -> Result<(), LocalError> {
         .arg(to)
         .arg(format!("{}M", mib + mib / 4 + 16))
         .output()
-        .map_err(LocalError::os("run", "mkfs.ext4"))?;
+        .map_err(HostError::os("run", "mkfs.ext4"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let kind = if said.contains("No space left") { CpiErrorKind::NoDiskSpace } else { CpiErrorKind::Other };
-    Err(LocalError::refused(kind, format!("the stemcell's disk can't be made: {}", said.trim())))
+    Err(HostError::refused(kind, format!("the stemcell's disk can't be made: {}", said.trim())))
 }
 
 /// Returns how much is in a folder: bytes in whole blocks, and files.
-fn size_of(folder: &Path) -> Result<(u64, u64), LocalError> {
+fn size_of(folder: &Path) -> Result<(u64, u64), HostError> {
     let (mut bytes, mut files, mut open) = (0, 0, vec![folder.to_owned()]);
     while let Some(dir) = open.pop() {
-        let entries = fs::read_dir(&dir).map_err(LocalError::os("list", &dir))?;
+        let entries = fs::read_dir(&dir).map_err(HostError::os("list", &dir))?;
         for entry in entries {
-            let entry = entry.map_err(LocalError::os("list", &dir))?;
-            let metadata = entry.metadata().map_err(LocalError::os("look at", entry.path()))?;
+            let entry = entry.map_err(HostError::os("list", &dir))?;
+            let metadata = entry.metadata().map_err(HostError::os("look at", entry.path()))?;
             bytes += metadata.blocks() * 512;
             files += 1;
             if metadata.is_dir() {

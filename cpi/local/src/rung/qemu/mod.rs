@@ -19,15 +19,14 @@ mod qmp;
 use std::process::Command;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::{HostError, Scope};
 use serde_json::json;
 
 use crate::LocalOptions;
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::LaunchSpec;
 use crate::limits::Limits;
 use crate::record::VmRecord;
-use crate::scope::Scope;
 use crate::{cgroup, netns};
 use qmp::Qmp;
 
@@ -46,14 +45,14 @@ pub(crate) fn furnish(
     scope: &Scope,
     vm: &VmRecord,
     disk_mib: Option<u64>,
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     image::prepare(cloud, scope, &vm.stemcell)?;
     let own = cloud.store.vm_dir(&vm.cid).join(OWN_DISK);
     crate::image::create(&own, disk_mib.unwrap_or(OWN_DISK_MIB))
 }
 
 /// Makes the network that a machine is wired to and returns how to start it.
-pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<LaunchSpec, LocalError> {
+pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<LaunchSpec, HostError> {
     let boot = image::prepare(cloud, scope, &vm.stemcell)?;
     let accelerator = canary::accelerator(cloud, scope, &boot)?;
     let lab = netns::prepare(cloud, vm, scope)?;
@@ -61,7 +60,7 @@ pub(crate) fn prepare(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<Lau
 }
 
 /// Waits for QEMU, which has just been started and stands still, wires the machine, and lets it run.
-pub(crate) fn run(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), LocalError> {
+pub(crate) fn run(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), HostError> {
     let Some(processes) = vm.processes else { return Ok(()) };
     let dir = cloud.store.vm_dir(&vm.cid);
     let mut qmp = scope.wait_for("QEMU to answer", || match Qmp::connect(&dir) {
@@ -69,7 +68,7 @@ pub(crate) fn run(cloud: &Cloud, vm: &VmRecord, scope: &Scope) -> Result<(), Loc
         Err(_) if processes.init.is_alive() => Ok(None),
         Err(_) => {
             let message = format!("QEMU ended at once; see {}", dir.join("console.log").display());
-            Err(LocalError::refused(CpiErrorKind::VmCreationFailed, message))
+            Err(HostError::refused(CpiErrorKind::VmCreationFailed, message))
         }
     })?;
     netns::plug_in(cloud, &command::cable(cloud, vm), scope)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cpi_host::{HostError, Scope};
 use model::DiskCid;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -10,9 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::command::SLOTS;
 use super::qmp::Qmp;
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::record::VmRecord;
-use crate::scope::Scope;
 
 /// How long a serial number of a disk may be.
 const SERIAL_CHARACTERS: usize = 20;
@@ -20,12 +19,7 @@ const SERIAL_CHARACTERS: usize = 20;
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Puts a disk into a running machine and returns where it finds it. Idempotent.
-pub(crate) fn plug(
-    cloud: &Cloud,
-    vm: &VmRecord,
-    cid: &DiskCid,
-    content: &Path,
-) -> Result<String, LocalError> {
+pub(crate) fn plug(cloud: &Cloud, vm: &VmRecord, cid: &DiskCid, content: &Path) -> Result<String, HostError> {
     let serial = serial(cid);
     let mut qmp = Qmp::connect(&cloud.store.vm_dir(&vm.cid))?;
     if !has(&mut qmp, &device(&serial))? {
@@ -35,7 +29,7 @@ pub(crate) fn plug(
 }
 
 /// Takes a disk out of a machine; nothing to do if it is off. Idempotent.
-pub(crate) fn unplug(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), LocalError> {
+pub(crate) fn unplug(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), HostError> {
     if !vm.processes.is_some_and(|processes| processes.init.is_alive()) {
         return Ok(());
     }
@@ -59,7 +53,7 @@ fn node(serial: &str) -> String {
     format!("file-{serial}")
 }
 
-fn put_in(qmp: &mut Qmp, serial: &str, content: &Path) -> Result<(), LocalError> {
+fn put_in(qmp: &mut Qmp, serial: &str, content: &Path) -> Result<(), HostError> {
     let nodes = qmp.ask("query-named-block-nodes", &json!({ "flat": true }))?;
     if !names(&nodes, "node-name").any(|name| name == node(serial)) {
         let file = json!({ "driver": "file", "filename": content });
@@ -80,7 +74,7 @@ fn put_in(qmp: &mut Qmp, serial: &str, content: &Path) -> Result<(), LocalError>
     refused.map_or(Ok(()), Err)
 }
 
-fn take_out(qmp: &mut Qmp, scope: &Scope, serial: &str) -> Result<(), LocalError> {
+fn take_out(qmp: &mut Qmp, scope: &Scope, serial: &str) -> Result<(), HostError> {
     let mut asked: Option<Instant> = None;
     scope.wait_for("the machine to let go of the disk", || {
         if !has(qmp, &device(serial))? {
@@ -105,7 +99,7 @@ fn take_out(qmp: &mut Qmp, scope: &Scope, serial: &str) -> Result<(), LocalError
 }
 
 /// Returns whether a machine has a device.
-fn has(qmp: &mut Qmp, id: &str) -> Result<bool, LocalError> {
+fn has(qmp: &mut Qmp, id: &str) -> Result<bool, HostError> {
     let devices = qmp.ask("qom-list", &json!({ "path": "/machine/peripheral" }))?;
     Ok(names(&devices, "name").any(|name| name == id))
 }

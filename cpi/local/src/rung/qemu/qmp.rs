@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 use serde_json::{Value, json};
-
-use crate::error::LocalError;
 
 /// The socket in a VM's folder.
 pub(super) const SOCKET: &str = "qmp";
@@ -27,9 +26,9 @@ pub(super) struct Qmp {
 
 impl Qmp {
     /// Begins to talk to the QEMU of the VM whose folder this is.
-    pub fn connect(dir: &Path) -> Result<Self, LocalError> {
+    pub fn connect(dir: &Path) -> Result<Self, HostError> {
         let path = dir.join(SOCKET);
-        let stream = open(dir).map_err(LocalError::os("connect to", &path))?;
+        let stream = open(dir).map_err(HostError::os("connect to", &path))?;
         let mut qmp = Self { stream: BufReader::new(stream), path };
         qmp.line()?;
         qmp.ask("qmp_capabilities", &json!({}))?;
@@ -37,16 +36,16 @@ impl Qmp {
     }
 
     /// Asks something and returns the answer; what QEMU tells meanwhile is passed over.
-    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, LocalError> {
+    pub fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value, HostError> {
         let question = json!({ "execute": command, "arguments": arguments }).to_string();
         let sent = self.stream.get_mut().write_all(format!("{question}\n").as_bytes());
-        sent.map_err(LocalError::os("write to", &self.path))?;
+        sent.map_err(HostError::os("write to", &self.path))?;
         loop {
             let mut line = self.line()?;
             if let Some(error) = line.get("error") {
                 let message =
                     format!("QEMU refuses `{command}`: {}", error["desc"].as_str().unwrap_or_default());
-                return Err(LocalError::refused(CpiErrorKind::Other, message));
+                return Err(HostError::refused(CpiErrorKind::Other, message));
             }
             if let Some(answer) = line.get_mut("return") {
                 return Ok(answer.take());
@@ -54,12 +53,12 @@ impl Qmp {
         }
     }
 
-    fn line(&mut self) -> Result<Value, LocalError> {
+    fn line(&mut self) -> Result<Value, HostError> {
         let mut line = String::new();
-        match self.stream.read_line(&mut line).map_err(LocalError::os("read from", &self.path))? {
-            0 => Err(LocalError::os("read from", &self.path)(io::Error::from(io::ErrorKind::UnexpectedEof))),
+        match self.stream.read_line(&mut line).map_err(HostError::os("read from", &self.path))? {
+            0 => Err(HostError::os("read from", &self.path)(io::Error::from(io::ErrorKind::UnexpectedEof))),
             _ => serde_json::from_str(&line)
-                .map_err(|source| LocalError::Damaged { path: self.path.clone(), source }),
+                .map_err(|source| HostError::Damaged { path: self.path.clone(), source }),
         }
     }
 }

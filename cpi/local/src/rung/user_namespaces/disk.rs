@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
+use cpi_host::records::file_name;
+use cpi_host::{HostError, Scope};
 use model::DiskCid;
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{Entrance, Errand};
 use crate::mounts;
 use crate::record::VmRecord;
-use crate::scope::Scope;
-use crate::store::file_name;
 
 /// Where disks are in a VM. In memory there: a VM that was started again has none but those that it is given.
 const DISKS: &str = "/run/disks";
@@ -21,12 +20,12 @@ pub(crate) fn place(cid: &DiskCid) -> PathBuf {
 }
 
 /// Returns the directory that is a disk.
-pub(crate) fn content(cloud: &Cloud, cid: &DiskCid) -> Result<PathBuf, LocalError> {
+pub(crate) fn content(cloud: &Cloud, cid: &DiskCid) -> Result<PathBuf, HostError> {
     crate::disk::existing(cloud, cid).map(|disk| crate::disk::content(cloud, &disk))
 }
 
 /// Mounts a disk in a VM and returns where. Idempotent, and nothing to do if the VM is off: it has its disks when it starts.
-pub(crate) fn show(cloud: &Cloud, vm: &VmRecord, cid: &DiskCid) -> Result<PathBuf, LocalError> {
+pub(crate) fn show(cloud: &Cloud, vm: &VmRecord, cid: &DiskCid) -> Result<PathBuf, HostError> {
     let place = place(cid);
     if let Some(mounts) = mounts_of(vm) {
         let dir = content(cloud, cid)?;
@@ -36,7 +35,7 @@ pub(crate) fn show(cloud: &Cloud, vm: &VmRecord, cid: &DiskCid) -> Result<PathBu
 }
 
 /// Takes a disk out of a VM and waits until nothing there has it mounted. Idempotent.
-pub(crate) fn hide(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), LocalError> {
+pub(crate) fn hide(cloud: &Cloud, scope: &Scope, vm: &VmRecord, cid: &DiskCid) -> Result<(), HostError> {
     if let Some(mounts) = mounts_of(vm) {
         Errand::Hide { mounts, place: place(cid) }.run(&cloud.options.helper)?;
     }

@@ -9,11 +9,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use cpi_host::{HostError, Scope};
 use model::StemcellCid;
 
 use crate::cloud::Cloud;
-use crate::error::LocalError;
-use crate::scope::Scope;
 
 /// Where programs are, on one system or another.
 const PROGRAMS: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
@@ -61,7 +60,7 @@ pub(super) fn emptied() -> Option<PathBuf> {
 }
 
 /// Makes the skeleton of a stemcell, unless it is there.
-pub(super) fn prepare(cloud: &Cloud, scope: &Scope, stemcell: &StemcellCid) -> Result<(), LocalError> {
+pub(super) fn prepare(cloud: &Cloud, scope: &Scope, stemcell: &StemcellCid) -> Result<(), HostError> {
     let _lock = cloud.store.lock_object(stemcell.as_str(), scope)?;
     let done = skeleton(cloud, stemcell);
     if done.exists() {
@@ -70,8 +69,8 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, stemcell: &StemcellCid) -> R
     let half = done.with_extension("half");
     // A maker that died left half of one.
     cloud.store.discard(&half)?;
-    make(&half).map_err(LocalError::os("make a root file system in", &half))?;
-    fs::rename(&half, &done).map_err(LocalError::os("create", &done))
+    make(&half).map_err(HostError::os("make a root file system in", &half))?;
+    fs::rename(&half, &done).map_err(HostError::os("create", &done))
 }
 
 fn make(root: &Path) -> io::Result<()> {

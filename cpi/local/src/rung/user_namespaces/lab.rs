@@ -10,14 +10,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
+use cpi_host::{HostError, NamedLock, Scope};
+
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{Entrance, LabSpec};
-use crate::lock::NamedLock;
 use crate::process::ProcessId;
 use crate::record::VmRecord;
 use crate::rung::Rung;
-use crate::scope::Scope;
 
 /// The way into the lab. To be kept until the VM's record names its processes.
 pub(crate) struct WayIn {
@@ -32,7 +31,7 @@ struct Held {
 }
 
 /// Returns the way into the lab, for a VM that is about to be made.
-pub(crate) fn way_in(cloud: &Cloud, scope: &Scope) -> Result<WayIn, LocalError> {
+pub(crate) fn way_in(cloud: &Cloud, scope: &Scope) -> Result<WayIn, HostError> {
     let lock = cloud.store.lock("lab.lock", scope)?;
     let vms = cloud.store.vms()?.into_iter().filter(|vm| vm.rung == Rung::UserNamespaces);
     let held = vms.filter_map(|vm| vm.processes).find_map(|processes| Held::by(&processes.supervisor));

@@ -9,18 +9,18 @@ pub(crate) mod disk;
 mod host_files;
 mod lab;
 
+use cpi_host::{HostError, Scope};
+
 use crate::LocalOptions;
 use crate::cloud::Cloud;
-use crate::error::LocalError;
 use crate::helper::{InsideSpec, Realm};
 use crate::ids::Mapping;
 use crate::limits::Limits;
 use crate::record::{StemcellKind, VmRecord};
-use crate::scope::Scope;
 pub(crate) use lab::way_in;
 
 /// Makes what a new VM needs of its stemcell.
-pub(crate) fn furnish(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), LocalError> {
+pub(crate) fn furnish(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), HostError> {
     if vm.limits != Limits::default() {
         tracing::warn!(vm = %vm.cid, "limits can't be enforced without root");
     }
@@ -31,7 +31,7 @@ pub(crate) fn furnish(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(),
 }
 
 /// Returns what surrounds the agent in such a VM, from what does where there is root.
-pub(super) fn inside(cloud: &Cloud, vm: &VmRecord, spec: InsideSpec) -> Result<InsideSpec, LocalError> {
+pub(super) fn inside(cloud: &Cloud, vm: &VmRecord, spec: InsideSpec) -> Result<InsideSpec, HostError> {
     let mut spec = InsideSpec { realm: Realm::UserNamespace, ..spec };
     if cloud.store.stemcell(&vm.stemcell)?.is_some_and(|stemcell| stemcell.kind == StemcellKind::Host) {
         spec.lower = host_files::skeleton(cloud, &vm.stemcell);

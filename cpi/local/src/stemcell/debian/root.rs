@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 
 use super::DebianStemcell;
-use crate::error::LocalError;
 use crate::stemcell::build::{EPOCH, add};
 
 /// What a machine of its own takes: a kernel, an init, devices with names, and what our agent and operators who log in use.
@@ -72,11 +72,11 @@ rm -r "$1"/tmp/grub
 const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 
 /// Writes the archive of a root file system to `root`, with `scratch` to work in; returns what is installed in it.
-pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, LocalError> {
+pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, HostError> {
     let (files, packages) = (scratch.join("files.tar"), scratch.join("packages.txt"));
     write_files(&files, &stemcell.dagent)?;
     debootstrap(stemcell, &files, root, &packages)?;
-    fs::read(&packages).map_err(LocalError::os("read", &packages))
+    fs::read(&packages).map_err(HostError::os("read", &packages))
 }
 
 fn debootstrap(
@@ -84,7 +84,7 @@ fn debootstrap(
     files: &Path,
     root: &Path,
     packages: &Path,
-) -> Result<(), LocalError> {
+) -> Result<(), HostError> {
     let tools = stemcell.tools.iter().map(String::as_str);
     let include: Vec<&str> = MACHINE.into_iter().chain(tools).collect();
     let excluded = EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}"));
@@ -103,18 +103,18 @@ fn debootstrap(
         .arg(root)
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .output()
-        .map_err(LocalError::os("run", "mmdebstrap"))?;
+        .map_err(HostError::os("run", "mmdebstrap"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("E:")).collect();
-    Err(LocalError::refused(CpiErrorKind::Other, format!("mmdebstrap failed: {}", errors.join("; "))))
+    Err(HostError::refused(CpiErrorKind::Other, format!("mmdebstrap failed: {}", errors.join("; "))))
 }
 
 /// Writes what is added to the Debian as an archive.
-fn write_files(to: &Path, dagent: &Path) -> Result<(), LocalError> {
-    let agent = File::open(dagent).map_err(LocalError::os("open the agent", dagent))?;
+fn write_files(to: &Path, dagent: &Path) -> Result<(), HostError> {
+    let agent = File::open(dagent).map_err(HostError::os("open the agent", dagent))?;
     let write = || -> io::Result<()> {
         let mut archive = tar::Builder::new(BufWriter::new(File::create(to)?));
         for (path, mode, content) in FILES {
@@ -123,5 +123,5 @@ fn write_files(to: &Path, dagent: &Path) -> Result<(), LocalError> {
         add(&mut archive, AGENT, 0o755, agent.metadata()?.len(), &agent)?;
         archive.into_inner()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
     };
-    write().map_err(LocalError::os("write", to))
+    write().map_err(HostError::os("write", to))
 }

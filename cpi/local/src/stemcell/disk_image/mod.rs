@@ -21,8 +21,8 @@ use std::io::Read;
 use std::path::Path;
 
 use cpi_api::CpiErrorKind;
+use cpi_host::HostError;
 
-use crate::error::LocalError;
 use ext4::FileSystem;
 pub(super) use own_files::OwnFiles;
 use tree::Tree;
@@ -36,23 +36,23 @@ const SPARE_MIB: u64 = 512;
 
 /// Writes a disk to a file that holds nothing where the disk is empty; returns its size in MiB. `root` is the archive of a root
 /// file system.
-pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, LocalError> {
-    let scratch = tempfile::tempdir().map_err(LocalError::os("make a scratch directory for", to))?;
+pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, HostError> {
+    let scratch = tempfile::tempdir().map_err(HostError::os("make a scratch directory for", to))?;
     let mut tree = Tree::unpack(root, scratch.path().join("root"))?;
     let (disk_id, id) = ids(&tree.digest);
     own.add(&mut tree, &uuid(&id))?;
     let mib = (tree.bytes()? >> 20) + SPARE_MIB;
     let disk_mib = mib.next_multiple_of(DISK_MIB_STEP);
-    let disk = File::create(to).map_err(LocalError::os("create", to))?;
-    disk.set_len(disk_mib << 20).map_err(LocalError::os("make room in", to))?;
+    let disk = File::create(to).map_err(HostError::os("create", to))?;
+    disk.set_len(disk_mib << 20).map_err(HostError::os("make room in", to))?;
     let partition_mib = disk_mib - PARTITION_AT_MIB;
     FileSystem { disk: to, at_mib: PARTITION_AT_MIB, mib: partition_mib, uuid: uuid(&id) }
         .make(&tree, scratch.path())?;
     let (first_sector, core) =
         (tree.read("boot/grub/i386-pc/boot.img")?, tree.read("boot/grub/i386-pc/core.img")?);
     boot_record::write(&disk, &first_sector, &core, disk_id, partition_mib)
-        .map_err(LocalError::os("make bootable", to))?;
-    disk.sync_all().map_err(LocalError::os("write", to))?;
+        .map_err(HostError::os("make bootable", to))?;
+    disk.sync_all().map_err(HostError::os("write", to))?;
     Ok(disk_mib)
 }
 
@@ -72,6 +72,6 @@ fn uuid(id: &[u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-fn refuse(message: impl Into<String>) -> LocalError {
-    LocalError::refused(CpiErrorKind::Other, message)
+fn refuse(message: impl Into<String>) -> HostError {
+    HostError::refused(CpiErrorKind::Other, message)
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use cpi_host::HostError;
+
 use super::tree::{Tree, kernel_version};
-use crate::error::LocalError;
 use crate::initrd::Initrd;
 
 /// What leads to a root disk, and to a CD with settings that is attached as an old one: virtio's and QEMU's own. What is not
@@ -42,7 +43,7 @@ pub(in crate::stemcell) struct OwnFiles<'a> {
 
 impl OwnFiles<'_> {
     /// Adds them to a tree. `uuid` is how the file system will be found.
-    pub(super) fn add(&self, tree: &mut Tree, uuid: &str) -> Result<(), LocalError> {
+    pub(super) fn add(&self, tree: &mut Tree, uuid: &str) -> Result<(), HostError> {
         let version = kernel_version(tree)?;
         let initrd = tree.folder.with_extension("initrd");
         let parts = Initrd {
@@ -52,7 +53,7 @@ impl OwnFiles<'_> {
             init: include_str!("files/init.sh"),
         };
         parts.write(&initrd)?;
-        let content = fs::read(&initrd).map_err(LocalError::os("read", &initrd))?;
+        let content = fs::read(&initrd).map_err(HostError::os("read", &initrd))?;
         tree.put(INITRD, 0o644, &content)?;
         tree.put("boot/grub/grub.cfg", 0o644, menu(&version, uuid).as_bytes())?;
         tree.put(AGENT_JSON, 0o644, self.agent_json.as_bytes())?;
@@ -63,7 +64,7 @@ impl OwnFiles<'_> {
             tree.link(&format!("etc/systemd/system/multi-user.target.wants/{unit}"), at);
         }
         if let Some((path, program)) = self.agent {
-            let content = fs::read(program).map_err(LocalError::os("open the agent", program))?;
+            let content = fs::read(program).map_err(HostError::os("open the agent", program))?;
             tree.put(path, 0o755, &content)?;
         }
         Ok(())
