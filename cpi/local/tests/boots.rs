@@ -6,8 +6,6 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Read as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +13,8 @@ use std::time::{Duration, Instant};
 use common::{AUTHORITY, TLS_HANDSHAKE, dagent, debian::debian};
 use cpi_local::{DebianFormat, RepackedDebian, repack_debian_stemcell};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
 /// A boot takes half a minute without KVM on a machine that has nothing else to do.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -98,26 +98,17 @@ async fn a_disk_boots_by_itself_grows_and_its_agent_dials_the_director_of_its_co
     let disk = File::options().write(true).open(dir.path().join("root.img")).unwrap();
     disk.set_len(DISK_BYTES).unwrap();
 
-    let director = TcpListener::bind("127.0.0.1:0").unwrap();
+    let director = TcpListener::bind("127.0.0.1:0").await.unwrap();
     write_drive(dir.path(), director.local_addr().unwrap().port());
-    let greeting = tokio::task::spawn_blocking(move || {
-        let (mut stream, _) = director.accept().unwrap();
-        let mut greeting = [0; 1];
-        stream.read_exact(&mut greeting).unwrap();
-        greeting[0]
-    });
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(MACHINE.split_ascii_whitespace()).current_dir(dir.path()).stdin(Stdio::null());
     let _machine = Machine(qemu.spawn().unwrap());
 
     let console = dir.path().join("console.log");
+    let greeting = async { director.accept().await.unwrap().0.read_u8().await.unwrap() };
     match tokio::time::timeout(BOOT_LIMIT, greeting).await {
-        Ok(byte) => assert_eq!(byte.unwrap(), TLS_HANDSHAKE),
-        Err(_) => {
-            // The one that waits for the agent would keep the test from ending.
-            println!("no greeting; the console has {}", fs::read_to_string(&console).unwrap_or_default());
-            std::process::exit(1);
-        }
+        Ok(byte) => assert_eq!(byte, TLS_HANDSHAKE),
+        Err(_) => panic!("no greeting; the console has {}", fs::read_to_string(&console).unwrap_or_default()),
     }
     let blocks = format!("is now {} (4k) blocks long", (DISK_BYTES >> 12) - 256);
     says(&console, &["Linux version 6.1.", "settings were found source=\"ConfigDrive\"", &blocks]).await;

@@ -1,5 +1,5 @@
 //! Stemcells whose image is a disk that boots by itself: what is in them, made of a root file system that is none of Debian's, in a
-//! second. That a real one boots is seen in `qemu.rs`.
+//! second. That a real one boots is seen in `boots.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
@@ -201,6 +201,8 @@ fn what_can_not_boot_is_refused() {
     };
     let why = refusal(&[]);
     assert!(why.contains("has no kernel"), "{why}");
+    let why = refusal(&[KERNEL, ("./boot/grub/i386-pc/boot.img", EntryType::Symlink, 0o777, 0, b"/none")]);
+    assert!(why.contains("the boot loader's first sector is none"), "{why}");
     let why = refusal(&[KERNEL, ("./two\nlines", EntryType::Regular, 0o644, 0, b"")]);
     assert!(why.contains("is not plain text"), "{why}");
     let no_room = [0xc0; 1 << 20];
@@ -209,6 +211,6 @@ fn what_can_not_boot_is_refused() {
     let why = refusal(&[KERNEL, ("./nowhere/file", EntryType::Regular, 0o644, 0, b"")]);
     assert!(why.contains("debugfs could not fill the file system: /nowhere: File not found"), "{why}");
     let repacked = RepackedDebian { from: from.clone(), format: DebianFormat::Tar, dagent: None };
-    assert!(repack_debian_stemcell(&out, &repacked).unwrap_err().to_string().contains("which it is already"));
+    assert!(repack_debian_stemcell(&out, &repacked).unwrap_err().to_string().contains("name another one"));
     assert!("openstack".parse::<DebianFormat>().unwrap_err().contains("there are tar, openstack-raw"));
 }

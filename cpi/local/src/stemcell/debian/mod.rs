@@ -86,7 +86,7 @@ pub struct RepackedDebian {
 pub fn repack_debian_stemcell(out: &Path, stemcell: &RepackedDebian) -> Result<(), HostError> {
     let RepackedDebian { from, format, dagent } = stemcell;
     let Some(disk) = format.disk() else {
-        let message = format!("`{}` is to be of the format `{format}`, which it is already", out.display());
+        let message = format!("`{}` has the format `{format}` already: name another one", from.display());
         return Err(HostError::refused(CpiErrorKind::NotSupported, message));
     };
     let scratch = tempfile::tempdir().map_err(HostError::os("make a scratch directory for", out))?;

@@ -48,8 +48,12 @@ pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u6
     let partition_mib = disk_mib - PARTITION_AT_MIB;
     FileSystem { disk: to, at_mib: PARTITION_AT_MIB, mib: partition_mib, uuid: uuid(&id) }
         .make(&tree, scratch.path())?;
-    let (first_sector, core) =
-        (tree.read("boot/grub/i386-pc/boot.img")?, tree.read("boot/grub/i386-pc/core.img")?);
+    let loader = |part: &str| {
+        let missing = "the root file system has no boot loader: `directord build-stemcell --debian` puts one in, \
+                       earlier versions did not";
+        tree.read(&format!("boot/grub/i386-pc/{part}")).map_err(|_| refuse(missing))
+    };
+    let (first_sector, core) = (loader("boot.img")?, loader("core.img")?);
     boot_record::write(&disk, &first_sector, &core, disk_id, partition_mib)
         .map_err(HostError::os("make bootable", to))?;
     disk.sync_all().map_err(HostError::os("write", to))?;
