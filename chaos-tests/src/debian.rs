@@ -1,12 +1,9 @@
 //! A Debian stemcell, which takes minutes to make: kept below `target` for later runs.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use cpi_local::DebianStemcell;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::programs;
 
@@ -26,10 +23,9 @@ tar -cf "$4" -C stemcell stemcell.MF packages.txt dev_tools_file_list.txt image
 rm -r stemcell
 "#;
 
-/// Returns a stemcell with our agent in `folder`, and with these packages to compile with. `kept` is where a Debian is kept
-/// between runs.
-pub fn stemcell(kept: &Path, folder: &Path, tools: &[&str]) -> Result<PathBuf> {
-    let debian = kept_debian(kept, tools)?;
+/// Returns a stemcell with our agent in `folder`. `kept` is where a Debian is kept between runs.
+pub fn stemcell(kept: &Path, folder: &Path) -> Result<PathBuf> {
+    let debian = stemcell::kept::debian(kept)?;
     let (scratch, out) = (folder.join("debian"), folder.join("debian.tgz"));
     let made = Command::new("bash")
         .args(["-c", WITH_AGENT, "with-agent"])
@@ -38,19 +34,4 @@ pub fn stemcell(kept: &Path, folder: &Path, tools: &[&str]) -> Result<PathBuf> {
         .context("run bash")?;
     ensure!(made.status.success(), "no agent was put in: {}", String::from_utf8_lossy(&made.stderr));
     Ok(out)
-}
-
-fn kept_debian(kept: &Path, tools: &[&str]) -> Result<PathBuf> {
-    let _lock = Flock::lock(File::create(kept.join("debian.lock"))?, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| errno)
-        .context("wait for whoever makes it")?;
-    let name = format!("debian-with-{}.tgz", tools.join("-"));
-    let (made, half) = (kept.join(&name), kept.join(format!("{name}.half")));
-    if !made.exists() {
-        let tools = tools.iter().copied().map(str::to_owned).collect();
-        let stemcell = DebianStemcell { tools, ..DebianStemcell::new(programs::dagent()) };
-        cpi_local::build_debian_stemcell(&half, &stemcell)?;
-        fs::rename(half, &made)?;
-    }
-    Ok(made)
 }

@@ -20,6 +20,10 @@ pub enum Need {
     Redis,
     /// What asks it.
     RedisCli,
+    /// Runs machines.
+    Qemu,
+    /// Makes CDs.
+    Genisoimage,
     /// Judges units.
     SystemdAnalyze,
     /// The yardstick of the measurements.
@@ -46,6 +50,8 @@ impl Need {
             Self::Make => "make",
             Self::Redis => "redis-check-rdb",
             Self::RedisCli => "redis-cli",
+            Self::Qemu => "qemu-system-x86_64",
+            Self::Genisoimage => "genisoimage",
             Self::SystemdAnalyze => "systemd-analyze",
             Self::Etcd => "etcd",
             Self::Ssh => "ssh",
@@ -60,6 +66,7 @@ impl Need {
     fn package(self) -> &'static str {
         match self {
             Self::Redis | Self::RedisCli => "redis-tools",
+            Self::Qemu => "qemu-system-x86",
             Self::SystemdAnalyze => "systemd",
             Self::Etcd => "etcd-server",
             Self::Ssh => "openssh-client",

@@ -164,8 +164,7 @@ pub async fn upload_base(cluster: &Cluster, net: Net) -> Result<()> {
 /// Builds the host's stemcell in a folder.
 pub fn build_stemcell(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("stemcell.tgz");
-    let built = Command::new(programs::directord()).arg("build-stemcell").arg(&path).output()?;
-    ensure!(built.status.success(), "build-stemcell failed: {}", String::from_utf8_lossy(&built.stderr));
+    stemcell::build_host(&path, &stemcell::StemcellNames::host())?;
     Ok(path)
 }
 

@@ -53,9 +53,6 @@ enum Loss {
 const COMPILING: &str = "Compiling packages";
 const UPDATING: &str = "Updating instance";
 
-/// What is compiled with on machines: all that is done is to unpack what was built before.
-const TOOLS: [&str; 1] = ["make"];
-
 /// How long a machine may take to boot. Without KVM, beside others, that can be a minute.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
@@ -182,7 +179,7 @@ async fn upload(cluster: &Cluster, substrate: &Substrate) -> Result<()> {
             let config = compiling_in_containers(&cloud_config(Net::Simulated))?;
             let file = write_file(cluster, "cloud-config.yml", &config)?;
             cluster.operate(&["update-cloud-config", &file]).await?;
-            Some(debian::stemcell(Path::new(env!("CARGO_TARGET_TMPDIR")), cluster.folder(), &TOOLS)?)
+            Some(debian::stemcell(Path::new(env!("CARGO_TARGET_TMPDIR")), cluster.folder())?)
         }
         CloudKind::Process => {
             upload_base(cluster, Net::Loopback(cluster.loopback_net())).await?;

@@ -137,6 +137,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A stemcell cannot be built.
+    #[error("failed to build the stemcell `{file}`")]
+    BuildStemcell {
+        /// The archive that was wanted.
+        file: Utf8PathBuf,
+        /// Why.
+        #[source]
+        source: Box<stemcell::StemcellError>,
+    },
     /// A backup is damaged, or is none.
     #[error("`{file}` is no sound backup:\n  {}", damages.join("\n  "))]
     Backup {
@@ -175,6 +184,7 @@ impl Error {
             | Self::CloudsMissing(_)
             | Self::SessionFailed { .. }
             | Self::CreateRelease { .. }
+            | Self::BuildStemcell { .. }
             | Self::Backup { .. }
             | Self::Protocol(_) => Exit::Failed,
         }

@@ -59,7 +59,7 @@ cloud_config() {
 upload() {
   step "2. Two releases, a stemcell and a cloud config"
   "$root/examples/fetch-redis-blob.sh"
-  "$bin/directord" build-stemcell "$demo/stemcell.tgz"
+  dctl build-stemcell "$demo/stemcell.tgz"
   local name
   for name in hello redis; do
     # From a copy: what creating a release leaves in its folder goes with the demo.

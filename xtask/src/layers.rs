@@ -76,7 +76,8 @@ pub const LAYERS: &[Layer] = &[
     row("cpi-docker", "cpi/docker", Library, Only(&["cpi-api", "cpi-host", "model"])),
     row("cpi-external", "cpi/external", Library, Only(&["cpi-api", "model"])),
     row("cpi-host", "cpi/host", Library, Only(&["cpi-api", "model"])),
-    row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "cpi-host", "model"])),
+    row("stemcell", "stemcell", Library, Only(&[])),
+    row("cpi-local", "cpi/local", Library, Only(&["cpi-api", "cpi-host", "model", "stemcell"])),
     // Simulated VMs run the real agent's code against a dummy platform, hence the extra arrows.
     row("cpi-sim", "cpi/sim", Library, Only(&["agent-stand-in", "cpi-api", "dagent", "model", "proto"])),
     // The director. The executor plans when it takes a task up, hence `scheduler`.
@@ -91,7 +92,7 @@ pub const LAYERS: &[Layer] = &[
     // Programs.
     row("directord", "director/server", Binary, EveryLibrary),
     row("dagent", "agent/daemon", Binary, Only(&["agent-api", "model", "proto", "release"])),
-    row("dctl", "cli", Binary, Only(&["backup", "model", "proto", "release"])),
+    row("dctl", "cli", Binary, Only(&["backup", "model", "proto", "release", "stemcell"])),
     // Proofs and checks. What judges a record shares no code with those who made it.
     row("checkers", "checkers", Library, Only(&[])),
     row("chaos-tests", "chaos-tests", Top, Anything),

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use camino::Utf8PathBuf;
 use clap::{Args, Subcommand};
+use stemcell::DebianFormat;
 
 use super::{Overlay, Wait};
 
@@ -49,6 +50,31 @@ pub struct CreateRelease {
     /// Write the archive here
     #[arg(long, value_name = "FILE")]
     pub tarball: Option<Utf8PathBuf>,
+}
+
+/// `build-stemcell`
+#[derive(Debug, Args)]
+pub struct BuildStemcell {
+    /// The archive to write
+    #[arg(value_name = "FILE")]
+    pub output: Utf8PathBuf,
+    /// A Debian 12 with a kernel and our agent, by mmdebstrap from the mirror that apt is set to: takes minutes
+    #[arg(long)]
+    pub debian: bool,
+    /// The agent's program to put in [default: the one beside this program]
+    #[arg(long, requires = "debian", value_name = "PROGRAM")]
+    pub agent: Option<Utf8PathBuf>,
+    /// Debian packages for jobs and for compiling, instead of the usual ones
+    #[arg(long, requires = "debian", value_delimiter = ',', value_name = "PACKAGE")]
+    pub tools: Option<Vec<String>>,
+    /// What the Debian's image is: `tar`, for containers and machines of ours; `openstack-qcow2` or `openstack-raw`, a disk
+    /// that boots by itself
+    #[arg(long, requires = "debian", default_value_t)]
+    pub format: DebianFormat,
+    /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one; with its agent, unless
+    /// another one is named
+    #[arg(long, requires = "debian", conflicts_with = "tools", value_name = "FILE")]
+    pub from: Option<Utf8PathBuf>,
 }
 
 /// Where an archive is.

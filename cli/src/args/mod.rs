@@ -88,6 +88,8 @@ pub enum Command {
     DeleteRelease(ReleaseSlug),
     /// Compile a release for a stemcell, and download it as one archive
     ExportRelease(ExportRelease),
+    /// Build a stemcell: of this machine's own files for the local cloud, in a blink; or a real Debian
+    BuildStemcell(BuildStemcell),
     /// Upload a stemcell archive
     UploadStemcell(UploadStemcell),
     /// List stemcells

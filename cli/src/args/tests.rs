@@ -23,7 +23,7 @@ fn the_commands_are_these() {
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     // A word that scripts use is not taken away: additions only.
     expect_test::expect![[r#"
-        info cluster user create-release upload-release releases inspect-release delete-release export-release upload-stemcell
+        info cluster user create-release upload-release releases inspect-release delete-release export-release build-stemcell upload-stemcell
         stemcells delete-stemcell blob update-config update-cloud-config update-runtime-config update-cpi-config configs config delete-config
         deploy plan diff interpolate deployments deployment manifest delete-deployment instances start
         stop restart recreate ignore unignore errands run-errand logs ssh scp

@@ -59,6 +59,7 @@ pub async fn run(cli: Cli, environment: &Environment, console: &mut Console) -> 
         Command::Completions(args) => return completions(args.shell, console),
         Command::Interpolate(args) => return deployments::interpolate(args, console),
         Command::CreateRelease(args) => return releases::create(args, console),
+        Command::BuildStemcell(args) => return stemcells::build(args, console),
         Command::Cluster(ClusterCommand::Snapshot(SnapshotCommand::Verify { file })) => {
             return snapshot::verify(file, console);
         }
@@ -155,9 +156,10 @@ async fn dispatch(command: Command, context: &mut Context<'_>) -> Result<(), Err
         Command::Cpi(CpiCommand::Probe) => clouds::probe(context).await,
         Command::Leaks(args) => health::leaks(context, args).await,
         Command::Watch(args) => watch::watch(context, args).await,
-        Command::Completions(_) | Command::Interpolate(_) | Command::CreateRelease(_) => {
-            unreachable!("run without a fleet")
-        }
+        Command::Completions(_)
+        | Command::Interpolate(_)
+        | Command::CreateRelease(_)
+        | Command::BuildStemcell(_) => unreachable!("run without a fleet"),
     }
 }
 

@@ -1,15 +1,18 @@
 //! Stemcells.
 
+use std::path::PathBuf;
+
 use proto::v1::stemcells_client::StemcellsClient;
 use proto::v1::*;
 use serde_json::json;
+use stemcell::{DebianStemcell, RepackedDebian, StemcellNames};
 
 use super::releases::upload_file;
 use super::{ALL, Context, Found, pages};
-use crate::args::{DeleteStemcell, Place, UploadStemcell, Wait};
+use crate::args::{BuildStemcell, DeleteStemcell, Place, UploadStemcell, Wait};
 use crate::call;
 use crate::client::request_id;
-use crate::console::{Cell, Column, Listing, column};
+use crate::console::{Cell, Column, Console, Listing, column};
 use crate::error::Error;
 
 const STEMCELLS: &[Column] = &[
@@ -20,6 +23,34 @@ const STEMCELLS: &[Column] = &[
     column("CPI", "cpi"),
     column("CID", "cid"),
 ];
+
+/// Needs no fleet: a stemcell is made on this machine.
+pub(super) fn build(args: &BuildStemcell, console: &mut Console) -> Result<(), Error> {
+    let (out, agent) =
+        (args.output.as_std_path(), args.agent.as_ref().map(|path| path.as_std_path().to_owned()));
+    let built = match (args.debian, &args.from) {
+        (false, _) => stemcell::build_host(out, &StemcellNames::host()),
+        (true, Some(from)) => {
+            let repacked = RepackedDebian { from: from.into(), format: args.format, dagent: agent };
+            stemcell::repack_debian(out, &repacked)
+        }
+        (true, None) => {
+            let mut debian = DebianStemcell::new(agent.map_or_else(agent_beside_us, Ok)?);
+            debian.format = args.format;
+            if let Some(tools) = &args.tools {
+                debian.tools.clone_from(tools);
+            }
+            stemcell::build_debian(out, &debian)
+        }
+    };
+    built.map_err(|error| Error::BuildStemcell { file: args.output.clone(), source: Box::new(error) })?;
+    console.say(args.output.as_str(), &json!({ "tarball": args.output }))
+}
+
+fn agent_beside_us() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(Error::file("find", "dctl"))?;
+    Ok(own.with_file_name("dagent"))
+}
 
 pub(super) async fn upload(context: &mut Context<'_>, args: UploadStemcell) -> Result<(), Error> {
     let mut request =

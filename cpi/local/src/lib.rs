@@ -6,7 +6,7 @@
 //! that dies with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still
 //! act once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
 //!
-//! Not here: several hosts (a VM lives where its directory is). Stemcells for other clouds are only made here ([`DebianFormat`]).
+//! Not here: several hosts (a VM lives where its directory is).
 //!
 //! Read next: `vm` for the life of a VM, [`helper`] for what runs inside.
 
@@ -16,7 +16,6 @@ mod disk;
 pub mod helper;
 mod ids;
 mod image;
-mod initrd;
 mod limits;
 mod loop_device;
 mod mounts;
@@ -49,10 +48,6 @@ use cloud::Cloud;
 pub use outbound::Outbound;
 pub use reach::reach_vm;
 pub use rung::{Isolation, Rung, RungReport, probe};
-pub use stemcell::{
-    DebianFormat, DebianStemcell, RepackedDebian, StemcellNames, build_debian_stemcell, build_host_stemcell,
-    repack_debian_stemcell,
-};
 
 /// Where the cloud is and what it is made with.
 ///

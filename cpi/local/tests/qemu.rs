@@ -10,7 +10,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::debian::debian;
 use common::{Stage, context};
 use cpi_api::conformance::Subject;
 use cpi_api::*;
@@ -47,7 +46,7 @@ done
 /// Returns the image of a stemcell that boots in a blink: a kernel, and busybox.
 fn tiny() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let debian = debian()?;
+    let debian = stemcell::kept::debian(folder).map_err(|error| cpi_host::Chain(&error).to_string())?;
     let lock = File::create(folder.join("tiny.lock")).map_err(|error| error.to_string())?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno.to_string())?;
     let made = folder.join("tiny.tgz");

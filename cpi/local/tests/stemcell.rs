@@ -14,7 +14,7 @@ use std::process::Command;
 
 use common::{Stage, context};
 use cpi_api::*;
-use cpi_local::{Rung, StemcellNames, build_host_stemcell};
+use cpi_local::Rung;
 use serde_json::json;
 use sha1::{Digest as _, Sha1};
 
@@ -52,8 +52,8 @@ fn check_manifest(files: &BTreeMap<String, Vec<u8>>, format: &str) {
 async fn the_host_stemcell_is_made_in_a_blink_and_taken() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (dir.path().join("one.tgz"), dir.path().join("two.tgz"));
-    build_host_stemcell(&one, &StemcellNames::host()).unwrap();
-    build_host_stemcell(&two, &StemcellNames::host()).unwrap();
+    stemcell::build_host(&one, &stemcell::StemcellNames::host()).unwrap();
+    stemcell::build_host(&two, &stemcell::StemcellNames::host()).unwrap();
     assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap(), "the same stemcell is the same bytes");
     let files = unpack(&one);
     check_manifest(&files, "directorate-host");

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -76,29 +76,6 @@ enum Command {
     },
     /// Say which isolation VMs of the local cloud can have here, and why no better one.
     ProbeIsolation,
-    /// Build a stemcell for the local cloud: in a blink out of this machine's own files, or a real Debian one.
-    BuildStemcell {
-        /// The tarball to write.
-        output: PathBuf,
-        /// A Debian 12 with a kernel and our agent by mmdebstrap (takes minutes, needs its mirror): for machines by QEMU,
-        /// and for containers with jobs that nobody trusts.
-        #[arg(long)]
-        debian: bool,
-        /// The agent's program to put in; the one beside this program, if absent.
-        #[arg(long, requires = "debian")]
-        agent: Option<PathBuf>,
-        /// Debian packages for jobs and for compiling, instead of the usual ones.
-        #[arg(long, requires = "debian", value_delimiter = ',')]
-        tools: Option<Vec<String>>,
-        /// What the Debian's image is: `tar`, for containers and machines here; `openstack-qcow2` or `openstack-raw`, a disk
-        /// that boots by itself.
-        #[arg(long, requires = "debian", default_value_t)]
-        format: cpi_local::DebianFormat,
-        /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one; with its agent,
-        /// unless another one is named.
-        #[arg(long, requires = "debian", conflicts_with = "tools")]
-        from: Option<PathBuf>,
-    },
     /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
     ReachVm {
         /// Where the cloud is: `root` in the replicas' configuration.
@@ -170,18 +147,6 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::BuildStemcell { output, debian, agent, tools, format, from } => {
-            match (debian, from) {
-                (true, Some(from)) => {
-                    let stemcell = cpi_local::RepackedDebian { from, format, dagent: agent };
-                    cpi_local::repack_debian_stemcell(&output, &stemcell)?;
-                }
-                (true, None) => build_debian_stemcell(&output, format, agent, tools)?,
-                (false, _) => cpi_local::build_host_stemcell(&output, &cpi_local::StemcellNames::host())?,
-            }
-            println!("{}", output.display());
-            Ok(())
-        }
         Command::ReachVm { cloud, address, port } => {
             // A thread of its own, which blocks; so does everything that this process is for.
             let carried =
@@ -189,23 +154,6 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             Ok(carried.await??)
         }
     }
-}
-
-fn build_debian_stemcell(
-    output: &Path,
-    format: cpi_local::DebianFormat,
-    agent: Option<PathBuf>,
-    tools: Option<Vec<String>>,
-) -> anyhow::Result<()> {
-    let beside = || std::env::current_exe().map(|own| own.with_file_name("dagent"));
-    let mut stemcell = cpi_local::DebianStemcell {
-        format,
-        ..cpi_local::DebianStemcell::new(agent.map_or_else(beside, Ok)?)
-    };
-    if let Some(tools) = tools {
-        stemcell.tools = tools;
-    }
-    Ok(cpi_local::build_debian_stemcell(output, &stemcell)?)
 }
 
 /// The build that the proofs under failure make of this program can pass for an older version, for upgrades of a fleet.

@@ -140,10 +140,10 @@ impl Cloud {
     }
 }
 
-/// Returns a Debian stemcell that `hello` can be compiled on; one that was made before is beside this program.
+/// Returns a Debian stemcell ; one that was made before is beside this program.
 pub fn debian_stemcell(folder: &Path) -> Result<PathBuf> {
     let us = std::env::current_exe()?;
-    debian::stemcell(us.parent().context("a program is in a folder")?, folder, &["gcc", "libc6-dev"])
+    debian::stemcell(us.parent().context("a program is in a folder")?, folder)
 }
 
 /// Takes the image out of a stemcell.

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 
-pub mod debian;
-
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -49,17 +47,6 @@ fn script(dir: &Path, text: &str) -> PathBuf {
     fs::write(&program, format!("#!/bin/bash\n{text}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     program
-}
-
-/// The first byte of a TLS record that opens a conversation.
-pub const TLS_HANDSHAKE: u8 = 0x16;
-
-/// Returns the real agent, if it was built.
-pub fn dagent() -> Option<PathBuf> {
-    // target/debug/deps/this-test -> target/debug/dagent
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent()?.parent()?;
-    ["chaos-dagent", "dagent"].map(|name| folder.join(name)).into_iter().find(|program| program.exists())
 }
 
 /// Some authority; nobody has its key.

@@ -10,12 +10,12 @@ use std::process::Command;
 
 use cpi_api::CpiErrorKind;
 use cpi_host::records::{self, Durability};
-use cpi_host::{HostError, Scope};
+use cpi_host::{Chain, HostError, Scope};
 use model::StemcellCid;
 use serde::{Deserialize, Serialize};
+use stemcell::Initrd;
 
 use crate::cloud::Cloud;
-use crate::initrd::Initrd;
 
 /// What a machine needs before it has its root, and what shows it its settings.
 const DRIVERS: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "overlay", "qemu_fw_cfg"];
@@ -48,7 +48,7 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result
         drivers: &DRIVERS,
         init: include_str!("init.sh"),
     };
-    initrd.write(&files.initrd)?;
+    initrd.write(&files.initrd).map_err(|error| refuse(Chain(&error).to_string()))?;
     write_disk(&files.base, &rootfs)?;
     records::write(&dir.join("files.json"), &files, Durability::Synced)?;
     Ok(files)
@@ -64,7 +64,7 @@ fn kernel(rootfs: &Path) -> Result<(PathBuf, String), HostError> {
     let versions =
         entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()));
     let version = versions.max().ok_or_else(|| {
-        refuse("the stemcell has no kernel, so no machine can boot it: `directord build-stemcell --debian` makes one that does")
+        refuse("the stemcell has no kernel, so no machine can boot it: `dctl build-stemcell --debian` makes one that does")
     })?;
     Ok((rootfs.join("boot").join(format!("vmlinuz-{version}")), version))
 }

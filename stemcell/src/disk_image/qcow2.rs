@@ -20,7 +20,7 @@ const ONCE: u64 = 1 << 63;
 const HEADER: u32 = 72;
 
 /// Writes a disk anew.
-pub(in crate::stemcell) fn write(to: &Path, raw: &Path) -> io::Result<()> {
+pub(crate) fn write(to: &Path, raw: &Path) -> io::Result<()> {
     let mut disk = File::open(raw)?;
     let size = disk.metadata()?.len();
     let held = held(&mut disk, size)?;

@@ -1,6 +1,6 @@
 //! What `stemcell.MF` says of a stemcell.
 
-use super::HOST_FORMAT;
+use crate::HOST_FORMAT;
 
 /// What `stemcell.MF` calls a stemcell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl StemcellNames {
 }
 
 /// What a manifest is made of.
-pub(super) struct Manifest<'a> {
+pub(crate) struct Manifest<'a> {
     pub names: &'a StemcellNames,
     /// Which clouds take it: each has words of its own.
     pub formats: &'a [&'a str],

@@ -1,34 +1,35 @@
-//! Making stemcell archives: what they look like, and the one that costs nothing. Real ones are in [`super::debian`].
+//! Making stemcell archives: what they look like, and the one that costs nothing. Real ones are in [`crate::debian`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use cpi_host::HostError;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
 
-use super::HOST_FORMAT;
-use super::manifest::{Manifest, StemcellNames};
+use crate::HOST_FORMAT;
+use crate::error::StemcellError;
+use crate::manifest::{Manifest, StemcellNames};
 
 /// The time that all files in a stemcell are of, in Unix seconds.
-pub(super) const EPOCH: u64 = 1_700_000_000;
+pub(crate) const EPOCH: u64 = 1_700_000_000;
 
 /// Writes a stemcell archive to `out` whose VMs run on the host's own files. Takes milliseconds, needs no network.
 ///
 /// Not for jobs that are not trusted: they can read what everybody can read on the host, minus what is hidden.
-pub fn build_host_stemcell(out: &Path, names: &StemcellNames) -> Result<(), HostError> {
-    let mut image = tempfile::NamedTempFile::new().map_err(HostError::os("make a scratch file for", out))?;
-    writeln!(image, "{HOST_FORMAT}").map_err(HostError::os("write", image.path()))?;
+pub fn build_host(out: &Path, names: &StemcellNames) -> Result<(), StemcellError> {
+    let mut image =
+        tempfile::NamedTempFile::new().map_err(StemcellError::os("make a scratch file for", out))?;
+    writeln!(image, "{HOST_FORMAT}").map_err(StemcellError::os("write", image.path()))?;
     let manifest =
         Manifest { names, formats: &[HOST_FORMAT], infrastructure: "directorate-local", properties: "" };
     let contents = Contents { manifest, packages: b"", image: image.path() };
-    pack(out, &contents, Compression::fast()).map_err(HostError::os("write stemcell", out))
+    pack(out, &contents, Compression::fast()).map_err(StemcellError::os("write stemcell", out))
 }
 
 /// What goes into an archive.
-pub(super) struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     pub manifest: Manifest<'a>,
     /// What is installed, as `packages.txt` has it.
     pub packages: &'a [u8],
@@ -36,7 +37,7 @@ pub(super) struct Contents<'a> {
 }
 
 /// Writes an archive. An image that is compressed already is not compressed once more.
-pub(super) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression) -> io::Result<()> {
+pub(crate) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression) -> io::Result<()> {
     let mut archive = tar::Builder::new(GzEncoder::new(File::create(out)?, compression));
     let mut image = File::open(contents.image)?;
     let size = image.metadata()?.len();
@@ -52,7 +53,7 @@ pub(super) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression
 }
 
 /// Adds a file. Time and owner are fixed: the same stemcell is the same bytes.
-pub(super) fn add(
+pub(crate) fn add(
     archive: &mut tar::Builder<impl Write>,
     name: &str,
     mode: u32,

@@ -9,11 +9,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cpi_host::HostError;
-
 use super::refuse;
 use super::tree::{CAPABILITY, Entry, Kind, Tree};
-use crate::stemcell::build::EPOCH;
+use crate::archive::EPOCH;
+use crate::error::StemcellError;
 
 /// What the file system can do. Named, so that it is the same wherever it is made, and nothing that GRUB can't read.
 const FEATURES: &str = "sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr,has_journal,extent,huge_file,\
@@ -30,10 +29,10 @@ pub(super) struct FileSystem<'a> {
 
 impl FileSystem<'_> {
     /// Makes it, with everything that is in a tree; `scratch` is a folder to work in.
-    pub fn make(&self, tree: &Tree, scratch: &Path) -> Result<(), HostError> {
+    pub fn make(&self, tree: &Tree, scratch: &Path) -> Result<(), StemcellError> {
         let script = scratch.join("debugfs.script");
         let text = script_for(tree, scratch)?;
-        fs::write(&script, text).map_err(HostError::os("write", &script))?;
+        fs::write(&script, text).map_err(StemcellError::os("write", &script))?;
         let offset = self.at_mib << 20;
         let within = format!("{}?offset={offset}", self.disk.display());
         let mut make = Command::new("mke2fs");
@@ -56,7 +55,7 @@ impl FileSystem<'_> {
 }
 
 /// Runs a program of e2fsprogs at a fixed time, by its own defaults; returns what it complains about.
-fn run(mut command: Command) -> Result<String, HostError> {
+fn run(mut command: Command) -> Result<String, StemcellError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .env("E2FSPROGS_FAKE_TIME", EPOCH.to_string())
@@ -65,7 +64,7 @@ fn run(mut command: Command) -> Result<String, HostError> {
         // Not everybody has root's programs on the search path.
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .output()
-        .map_err(HostError::os("run", &program))?;
+        .map_err(StemcellError::os("run", &program))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.success() {
         true => Ok(said),
@@ -74,7 +73,7 @@ fn run(mut command: Command) -> Result<String, HostError> {
 }
 
 /// Returns the commands that make a tree's entries.
-fn script_for(tree: &Tree, scratch: &Path) -> Result<String, HostError> {
+fn script_for(tree: &Tree, scratch: &Path) -> Result<String, StemcellError> {
     let mut script = String::new();
     let mut links: BTreeMap<&str, u32> = BTreeMap::new();
     for (number, entry) in tree.entries.iter().enumerate() {
@@ -100,7 +99,7 @@ fn script_for(tree: &Tree, scratch: &Path) -> Result<String, HostError> {
         attributes(&mut script, entry, &at, kind_bits);
         if let Some(value) = &entry.capability {
             let path = scratch.join(format!("attribute-{number}"));
-            fs::write(&path, value).map_err(HostError::os("write", &path))?;
+            fs::write(&path, value).map_err(StemcellError::os("write", &path))?;
             let _ = writeln!(script, "ea_set -f {} {at} {CAPABILITY}", quoted(&path.to_string_lossy()));
         }
     }

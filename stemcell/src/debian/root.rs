@@ -5,11 +5,9 @@ use std::io::{self, BufWriter};
 use std::path::Path;
 use std::process::Command;
 
-use cpi_api::CpiErrorKind;
-use cpi_host::HostError;
-
 use super::DebianStemcell;
-use crate::stemcell::build::{EPOCH, add};
+use crate::archive::{EPOCH, add};
+use crate::error::StemcellError;
 
 /// What a machine of its own takes: a kernel, an init, devices with names, and what our agent and operators who log in use.
 /// A static `busybox` is what we boot by; the kernel's package wants something that makes its own archives to start from, and
@@ -72,11 +70,11 @@ rm -r "$1"/tmp/grub
 const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 
 /// Writes the archive of a root file system to `root`, with `scratch` to work in; returns what is installed in it.
-pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, HostError> {
+pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, StemcellError> {
     let (files, packages) = (scratch.join("files.tar"), scratch.join("packages.txt"));
     write_files(&files, &stemcell.dagent)?;
     debootstrap(stemcell, &files, root, &packages)?;
-    fs::read(&packages).map_err(HostError::os("read", &packages))
+    fs::read(&packages).map_err(StemcellError::os("read", &packages))
 }
 
 fn debootstrap(
@@ -84,7 +82,7 @@ fn debootstrap(
     files: &Path,
     root: &Path,
     packages: &Path,
-) -> Result<(), HostError> {
+) -> Result<(), StemcellError> {
     let tools = stemcell.tools.iter().map(String::as_str);
     let include: Vec<&str> = MACHINE.into_iter().chain(tools).collect();
     let excluded = EXCLUDED.map(|path| format!("--dpkgopt=path-exclude={path}"));
@@ -103,18 +101,18 @@ fn debootstrap(
         .arg(root)
         .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
         .output()
-        .map_err(HostError::os("run", "mmdebstrap"))?;
+        .map_err(StemcellError::os("run", "mmdebstrap"))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("E:")).collect();
-    Err(HostError::refused(CpiErrorKind::Other, format!("mmdebstrap failed: {}", errors.join("; "))))
+    Err(StemcellError::refused(format!("mmdebstrap failed: {}", errors.join("; "))))
 }
 
 /// Writes what is added to the Debian as an archive.
-fn write_files(to: &Path, dagent: &Path) -> Result<(), HostError> {
-    let agent = File::open(dagent).map_err(HostError::os("open the agent", dagent))?;
+fn write_files(to: &Path, dagent: &Path) -> Result<(), StemcellError> {
+    let agent = File::open(dagent).map_err(StemcellError::os("open the agent", dagent))?;
     let write = || -> io::Result<()> {
         let mut archive = tar::Builder::new(BufWriter::new(File::create(to)?));
         for (path, mode, content) in FILES {
@@ -123,5 +121,5 @@ fn write_files(to: &Path, dagent: &Path) -> Result<(), HostError> {
         add(&mut archive, AGENT, 0o755, agent.metadata()?.len(), &agent)?;
         archive.into_inner()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
     };
-    write().map_err(HostError::os("write", to))
+    write().map_err(StemcellError::os("write", to))
 }

@@ -9,12 +9,12 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use cpi_host::HostError;
+use crate::error::StemcellError;
 
 use cpio::Cpio;
 
 /// What goes into one.
-pub(crate) struct Initrd<'a> {
+pub struct Initrd<'a> {
     /// The folder with the kernel's modules, `lib/modules/VERSION`.
     pub modules: PathBuf,
     /// A static `busybox`.
@@ -27,11 +27,11 @@ pub(crate) struct Initrd<'a> {
 
 impl Initrd<'_> {
     /// Writes the archive to a file.
-    pub fn write(&self, to: &Path) -> Result<(), HostError> {
+    pub fn write(&self, to: &Path) -> Result<(), StemcellError> {
         let table_path = self.modules.join("modules.dep");
-        let table = fs::read_to_string(&table_path).map_err(HostError::os("read", &table_path))?;
-        let busybox = fs::read(&self.busybox).map_err(HostError::os("read", &self.busybox))?;
-        let failed = || HostError::os("write", to);
+        let table = fs::read_to_string(&table_path).map_err(StemcellError::os("read", &table_path))?;
+        let busybox = fs::read(&self.busybox).map_err(StemcellError::os("read", &self.busybox))?;
+        let failed = || StemcellError::os("write", to);
         let mut cpio = Cpio::new(BufWriter::new(File::create(to).map_err(failed())?));
         for directory in ["bin", "dev", "modules"] {
             cpio.directory(directory).map_err(failed())?;
@@ -41,7 +41,7 @@ impl Initrd<'_> {
         let mut names = String::new();
         for module in in_order(&table, self.drivers) {
             let (path, name) = (self.modules.join(&module), module.rsplit('/').next().unwrap_or(&module));
-            let content = fs::read(&path).map_err(HostError::os("read", &path))?;
+            let content = fs::read(&path).map_err(StemcellError::os("read", &path))?;
             cpio.file(&format!("modules/{name}"), &content).map_err(failed())?;
             names.push_str(&format!("{name}\n"));
         }

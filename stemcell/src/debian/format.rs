@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::stemcell::TAR_FORMAT;
-use crate::stemcell::manifest::{Manifest, StemcellNames};
+use crate::TAR_FORMAT;
+use crate::manifest::{Manifest, StemcellNames};
 
 /// What the image of a Debian stemcell is. The names of disks are those that BOSH's CPIs know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

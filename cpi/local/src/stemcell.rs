@@ -1,10 +1,5 @@
 //! Stemcells: what VMs have below their own files.
 
-mod build;
-mod debian;
-mod disk_image;
-mod manifest;
-
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
 use std::path::Path;
@@ -14,23 +9,13 @@ use cpi_host::records::{self, Durability};
 use cpi_host::{HostError, Scope};
 use model::StemcellCid;
 use sha2::{Digest as _, Sha256};
+use stemcell::{HOST_FORMAT, TAR_FORMAT};
 
 use crate::cloud::Cloud;
 use crate::helper::Errand;
 use crate::network::has_own_network;
 use crate::record::{StemcellKind, StemcellRecord};
 use crate::rung::Rung;
-
-pub use build::build_host_stemcell;
-pub use debian::{
-    DebianFormat, DebianStemcell, RepackedDebian, build_debian_stemcell, repack_debian_stemcell,
-};
-pub use manifest::StemcellNames;
-
-/// Format of stemcells whose image only says "the host's own files".
-pub(crate) const HOST_FORMAT: &str = "directorate-host";
-/// Format of stemcells whose image is the archive of a root file system.
-pub(crate) const TAR_FORMAT: &str = "directorate-tar";
 
 /// How much of an image is looked at to tell what it is.
 const MARKER_BYTES_MAX: u64 = 64;

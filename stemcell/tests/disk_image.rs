@@ -1,5 +1,5 @@
 //! Stemcells whose image is a disk that boots by itself: what is in them, made of a root file system that is none of Debian's, in a
-//! second. That a real one boots is seen in `boots.rs`.
+//! second. That a real one boots is seen in `chaos-tests`.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
@@ -9,11 +9,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpi_local::{DebianFormat, RepackedDebian, repack_debian_stemcell};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
+use stemcell::{DebianFormat, RepackedDebian, repack_debian};
 use tar::EntryType;
 
 /// Rights as the kernel writes them down: to bind low ports.
@@ -44,7 +44,7 @@ fn add(archive: &mut tar::Builder<impl std::io::Write>, rows: &[Row<'_>]) {
 }
 
 /// Writes a stemcell of the format `tar`.
-fn stemcell(out: &Path, more: &[Row<'_>]) {
+fn write_stemcell(out: &Path, more: &[Row<'_>]) {
     use EntryType::{Directory, Link, Regular, Symlink};
     let mut root = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let folders =
@@ -98,9 +98,9 @@ fn files(archive: impl Read) -> BTreeMap<String, Vec<u8>> {
 /// Makes a stemcell of a format.
 fn packed(dir: &Path, format: DebianFormat) -> PathBuf {
     let (from, out) = (dir.join("tar.tgz"), dir.join(format!("{format}.tgz")));
-    stemcell(&from, &[KERNEL]);
+    write_stemcell(&from, &[KERNEL]);
     let repacked = RepackedDebian { from, format, dagent: Some("/bin/true".into()) };
-    repack_debian_stemcell(&out, &repacked).unwrap();
+    repack_debian(&out, &repacked).unwrap();
     out
 }
 
@@ -193,10 +193,10 @@ fn what_can_not_boot_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (from, out) = (dir.path().join("tar.tgz"), dir.path().join("out.tgz"));
     let refusal = |more: &[Row<'_>]| {
-        stemcell(&from, more);
+        write_stemcell(&from, more);
         let repacked =
             RepackedDebian { from: from.clone(), format: DebianFormat::OpenstackRaw, dagent: None };
-        let error = repack_debian_stemcell(&out, &repacked).unwrap_err();
+        let error = repack_debian(&out, &repacked).unwrap_err();
         std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
     };
     let why = refusal(&[]);
@@ -211,6 +211,6 @@ fn what_can_not_boot_is_refused() {
     let why = refusal(&[KERNEL, ("./nowhere/file", EntryType::Regular, 0o644, 0, b"")]);
     assert!(why.contains("debugfs could not fill the file system: /nowhere: File not found"), "{why}");
     let repacked = RepackedDebian { from: from.clone(), format: DebianFormat::Tar, dagent: None };
-    assert!(repack_debian_stemcell(&out, &repacked).unwrap_err().to_string().contains("name another one"));
+    assert!(repack_debian(&out, &repacked).unwrap_err().to_string().contains("name another one"));
     assert!("openstack".parse::<DebianFormat>().unwrap_err().contains("there are tar, openstack-raw"));
 }

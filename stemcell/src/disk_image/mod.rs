@@ -20,8 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use cpi_api::CpiErrorKind;
-use cpi_host::HostError;
+use crate::error::StemcellError;
 
 use ext4::FileSystem;
 pub(super) use own_files::OwnFiles;
@@ -36,27 +35,27 @@ const SPARE_MIB: u64 = 512;
 
 /// Writes a disk to a file that holds nothing where the disk is empty; returns its size in MiB. `root` is the archive of a root
 /// file system.
-pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, HostError> {
-    let scratch = tempfile::tempdir().map_err(HostError::os("make a scratch directory for", to))?;
+pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, StemcellError> {
+    let scratch = tempfile::tempdir().map_err(StemcellError::os("make a scratch directory for", to))?;
     let mut tree = Tree::unpack(root, scratch.path().join("root"))?;
     let (disk_id, id) = ids(&tree.digest);
     own.add(&mut tree, &uuid(&id))?;
     let mib = (tree.bytes()? >> 20) + SPARE_MIB;
     let disk_mib = mib.next_multiple_of(DISK_MIB_STEP);
-    let disk = File::create(to).map_err(HostError::os("create", to))?;
-    disk.set_len(disk_mib << 20).map_err(HostError::os("make room in", to))?;
+    let disk = File::create(to).map_err(StemcellError::os("create", to))?;
+    disk.set_len(disk_mib << 20).map_err(StemcellError::os("make room in", to))?;
     let partition_mib = disk_mib - PARTITION_AT_MIB;
     FileSystem { disk: to, at_mib: PARTITION_AT_MIB, mib: partition_mib, uuid: uuid(&id) }
         .make(&tree, scratch.path())?;
     let loader = |part: &str| {
-        let missing = "the root file system has no boot loader: `directord build-stemcell --debian` puts one in, \
+        let missing = "the root file system has no boot loader: `dctl build-stemcell --debian` puts one in, \
                        earlier versions did not";
         tree.read(&format!("boot/grub/i386-pc/{part}")).map_err(|_| refuse(missing))
     };
     let (first_sector, core) = (loader("boot.img")?, loader("core.img")?);
     boot_record::write(&disk, &first_sector, &core, disk_id, partition_mib)
-        .map_err(HostError::os("make bootable", to))?;
-    disk.sync_all().map_err(HostError::os("write", to))?;
+        .map_err(StemcellError::os("make bootable", to))?;
+    disk.sync_all().map_err(StemcellError::os("write", to))?;
     Ok(disk_mib)
 }
 
@@ -76,6 +75,6 @@ fn uuid(id: &[u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-fn refuse(message: impl Into<String>) -> HostError {
-    HostError::refused(CpiErrorKind::Other, message)
+fn refuse(message: impl Into<String>) -> StemcellError {
+    StemcellError::refused(message)
 }

@@ -3,7 +3,7 @@
 //! [`root`] makes the root file system once for everybody, with a kernel and its modules below `/boot` and `/lib/modules`.
 //! As it is, it has no disk: whoever boots it hands the kernel over, and in a container that is not booted the agent's unit
 //! means nothing; there the host starts its own agent. For other clouds it becomes a disk that boots by itself
-//! ([`super::disk_image`]), with what [`format`] says is different there.
+//! ([`crate::disk_image`]), with what [`format`] says is different there.
 //!
 //! The same mirror and the same agent give the same bytes.
 
@@ -15,14 +15,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
-use cpi_api::CpiErrorKind;
-use cpi_host::HostError;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::build::{Contents, add, pack};
-use super::disk_image::{self, OwnFiles, qcow2};
+use crate::archive::{Contents, add, pack};
+use crate::disk_image::{self, OwnFiles, qcow2};
+use crate::error::StemcellError;
 pub use format::DebianFormat;
 use format::DiskFormat;
 
@@ -52,15 +51,15 @@ const TOOLS: [&str; 4] = ["build-essential", "curl", "rsync", "psmisc"];
 const DISK_MIB: u64 = 8192;
 
 /// Writes a stemcell archive to `out`, made by `mmdebstrap` from the mirror that apt is set to. Takes some minutes.
-pub fn build_debian_stemcell(out: &Path, stemcell: &DebianStemcell) -> Result<(), HostError> {
-    let scratch = tempfile::tempdir().map_err(HostError::os("make a scratch directory for", out))?;
+pub fn build_debian(out: &Path, stemcell: &DebianStemcell) -> Result<(), StemcellError> {
+    let scratch = tempfile::tempdir().map_err(StemcellError::os("make a scratch directory for", out))?;
     let root = scratch.path().join("root.tar");
     let packages = root::make(&root, stemcell, scratch.path())?;
-    let open = |path: &Path| File::open(path).map_err(HostError::os("open", path));
+    let open = |path: &Path| File::open(path).map_err(StemcellError::os("open", path));
     match stemcell.format.disk() {
         None => {
             let image = scratch.path().join("image.tgz");
-            compress(&root, &image).map_err(HostError::os("compress", &root))?;
+            compress(&root, &image).map_err(StemcellError::os("compress", &root))?;
             write(out, stemcell.format, DISK_MIB, &packages, &image)
         }
         Some(disk) => {
@@ -83,13 +82,13 @@ pub struct RepackedDebian {
 }
 
 /// Writes a stemcell archive to `out`. Takes some seconds: one Debian, made once, for several clouds.
-pub fn repack_debian_stemcell(out: &Path, stemcell: &RepackedDebian) -> Result<(), HostError> {
+pub fn repack_debian(out: &Path, stemcell: &RepackedDebian) -> Result<(), StemcellError> {
     let RepackedDebian { from, format, dagent } = stemcell;
     let Some(disk) = format.disk() else {
         let message = format!("`{}` has the format `{format}` already: name another one", from.display());
-        return Err(HostError::refused(CpiErrorKind::NotSupported, message));
+        return Err(StemcellError::refused(message));
     };
-    let scratch = tempfile::tempdir().map_err(HostError::os("make a scratch directory for", out))?;
+    let scratch = tempfile::tempdir().map_err(StemcellError::os("make a scratch directory for", out))?;
     let [image, packages] = ["image", "packages.txt"].map(|name| scratch.path().join(name));
     let unpack = || -> io::Result<()> {
         for entry in tar::Archive::new(GzDecoder::new(BufReader::new(File::open(from)?))).entries()? {
@@ -102,9 +101,9 @@ pub fn repack_debian_stemcell(out: &Path, stemcell: &RepackedDebian) -> Result<(
         }
         Ok(())
     };
-    unpack().map_err(HostError::os("unpack stemcell", from))?;
-    let packages = fs::read(&packages).map_err(HostError::os("find `packages.txt` in stemcell", from))?;
-    let root = File::open(&image).map_err(HostError::os("find an image in stemcell", from))?;
+    unpack().map_err(StemcellError::os("unpack stemcell", from))?;
+    let packages = fs::read(&packages).map_err(StemcellError::os("find `packages.txt` in stemcell", from))?;
+    let root = File::open(&image).map_err(StemcellError::os("find an image in stemcell", from))?;
     let own = OwnFiles {
         agent_json: format.agent_json(),
         agent: dagent.as_deref().map(|program| (root::AGENT, program)),
@@ -123,17 +122,23 @@ struct Disk<'a> {
 
 impl Disk<'_> {
     /// Writes an archive with this root file system; `scratch` is a folder to work in.
-    fn write(&self, out: &Path, packages: &[u8], root: impl Read, scratch: &Path) -> Result<(), HostError> {
+    fn write(
+        &self,
+        out: &Path,
+        packages: &[u8],
+        root: impl Read,
+        scratch: &Path,
+    ) -> Result<(), StemcellError> {
         let [raw, other, image] = ["disk.raw", "disk.other", "disk.tgz"].map(|name| scratch.join(name));
         let disk_mib = disk_image::write(&raw, root, &self.own)?;
         let content = match self.written {
             DiskFormat::Raw => &raw,
             DiskFormat::Qcow2 => {
-                qcow2::write(&other, &raw).map_err(HostError::os("write", &other))?;
+                qcow2::write(&other, &raw).map_err(StemcellError::os("write", &other))?;
                 &other
             }
         };
-        wrap(content, &image).map_err(HostError::os("compress", content))?;
+        wrap(content, &image).map_err(StemcellError::os("compress", content))?;
         write(out, self.format, disk_mib, packages, &image)
     }
 }
@@ -144,11 +149,11 @@ fn write(
     disk_mib: u64,
     packages: &[u8],
     image: &Path,
-) -> Result<(), HostError> {
+) -> Result<(), StemcellError> {
     let (names, properties) = (format.names(), format.properties(disk_mib));
     let manifest = format.manifest(&names, &properties);
     let contents = Contents { manifest, packages, image };
-    pack(out, &contents, Compression::none()).map_err(HostError::os("write stemcell", out))
+    pack(out, &contents, Compression::none()).map_err(StemcellError::os("write stemcell", out))
 }
 
 /// What a disk is called in the archive that BOSH's CPIs unpack.

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use cpi_host::HostError;
-
 use super::tree::{Tree, kernel_version};
+use crate::error::StemcellError;
 use crate::initrd::Initrd;
 
 /// What leads to a root disk, and to a CD with settings that is attached as an old one: virtio's and QEMU's own. What is not
@@ -34,7 +33,7 @@ const STARTED: [(&str, &str); 2] = [
 ];
 
 /// What is different from disk to disk.
-pub(in crate::stemcell) struct OwnFiles<'a> {
+pub(crate) struct OwnFiles<'a> {
     /// Where the agent finds its settings, as BOSH's `agent.json`.
     pub agent_json: &'a str,
     /// The agent's program, if it is to be another one: path in the root file system, and where it is.
@@ -43,7 +42,7 @@ pub(in crate::stemcell) struct OwnFiles<'a> {
 
 impl OwnFiles<'_> {
     /// Adds them to a tree. `uuid` is how the file system will be found.
-    pub(super) fn add(&self, tree: &mut Tree, uuid: &str) -> Result<(), HostError> {
+    pub(super) fn add(&self, tree: &mut Tree, uuid: &str) -> Result<(), StemcellError> {
         let version = kernel_version(tree)?;
         let initrd = tree.folder.with_extension("initrd");
         let parts = Initrd {
@@ -53,7 +52,7 @@ impl OwnFiles<'_> {
             init: include_str!("files/init.sh"),
         };
         parts.write(&initrd)?;
-        let content = fs::read(&initrd).map_err(HostError::os("read", &initrd))?;
+        let content = fs::read(&initrd).map_err(StemcellError::os("read", &initrd))?;
         tree.put(INITRD, 0o644, &content)?;
         tree.put("boot/grub/grub.cfg", 0o644, menu(&version, uuid).as_bytes())?;
         tree.put(AGENT_JSON, 0o644, self.agent_json.as_bytes())?;
@@ -64,7 +63,7 @@ impl OwnFiles<'_> {
             tree.link(&format!("etc/systemd/system/multi-user.target.wants/{unit}"), at);
         }
         if let Some((path, program)) = self.agent {
-            let content = fs::read(program).map_err(HostError::os("open the agent", program))?;
+            let content = fs::read(program).map_err(StemcellError::os("open the agent", program))?;
             tree.put(path, 0o755, &content)?;
         }
         Ok(())

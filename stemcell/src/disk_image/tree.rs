@@ -5,12 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use cpi_host::HostError;
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use super::refuse;
-use crate::stemcell::build::EPOCH;
+use crate::archive::EPOCH;
+use crate::error::StemcellError;
 
 /// The attribute that is kept: rights that a program has whoever runs it. Access lists of Debian's are made at each boot.
 pub(super) const CAPABILITY: &str = "security.capability";
@@ -54,11 +54,11 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Unpacks an archive. Devices are left out: a kernel makes its own.
-    pub fn unpack(root: impl Read, folder: PathBuf) -> Result<Self, HostError> {
+    pub fn unpack(root: impl Read, folder: PathBuf) -> Result<Self, StemcellError> {
         let mut hashed = Hashed { inner: root, hasher: Sha256::new() };
         let (mut entries, mut places) = (Vec::new(), BTreeMap::new());
         let mut archive = tar::Archive::new(&mut hashed);
-        let failed = || HostError::os("unpack a root file system to", &folder);
+        let failed = || StemcellError::os("unpack a root file system to", &folder);
         for entry in archive.entries().map_err(failed())? {
             let unpacked = unpack_entry(entry.map_err(failed())?, &folder).map_err(failed())?;
             let Some(entry) = unpacked else { continue };
@@ -78,18 +78,18 @@ impl Tree {
     }
 
     /// Returns a file's content.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>, HostError> {
-        fs::read(self.folder.join(path)).map_err(HostError::os("find in the root file system", path))
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, StemcellError> {
+        fs::read(self.folder.join(path)).map_err(StemcellError::os("find in the root file system", path))
     }
 
     /// Adds a file of root's, or gives the one that is there another content.
-    pub fn put(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<(), HostError> {
+    pub fn put(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<(), StemcellError> {
         let at = self.folder.join(path);
         let write = || -> io::Result<()> {
             fs::create_dir_all(at.parent().unwrap_or(&at))?;
             fs::write(&at, content)
         };
-        write().map_err(HostError::os("write", &at))?;
+        write().map_err(StemcellError::os("write", &at))?;
         self.set(path, Kind::File, mode);
         Ok(())
     }
@@ -100,14 +100,14 @@ impl Tree {
     }
 
     /// Returns how much room the files take, each with a block for what is known of it.
-    pub fn bytes(&self) -> Result<u64, HostError> {
+    pub fn bytes(&self) -> Result<u64, StemcellError> {
         let mut bytes = 0;
         for entry in &self.entries {
             bytes += 4096;
             if entry.kind == Kind::File {
                 let path = self.folder.join(&entry.path);
                 bytes += fs::metadata(&path)
-                    .map_err(HostError::os("look at", &path))?
+                    .map_err(StemcellError::os("look at", &path))?
                     .len()
                     .next_multiple_of(4096);
             }
@@ -190,9 +190,9 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 /// Returns the version of the newest kernel in a tree.
-pub(super) fn kernel_version(tree: &Tree) -> Result<String, HostError> {
+pub(super) fn kernel_version(tree: &Tree) -> Result<String, StemcellError> {
     let kernels = tree.entries.iter().filter_map(|entry| entry.path.strip_prefix("boot/vmlinuz-"));
     kernels.max().map(str::to_owned).ok_or_else(|| {
-        refuse("the root file system has no kernel, so no machine can boot it: `directord build-stemcell --debian` makes one that does")
+        refuse("the root file system has no kernel, so no machine can boot it: `dctl build-stemcell --debian` makes one that does")
     })
 }
