@@ -3,7 +3,7 @@
 //! [`root`] makes the root file system once for everybody, with a kernel and its modules below `/boot` and `/lib/modules`.
 //! As it is, it has no disk: whoever boots it hands the kernel over, and in a container that is not booted the agent's unit
 //! means nothing; there the host starts its own agent. For other clouds it becomes a disk that boots by itself
-//! ([`crate::disk_image`]), with what [`format`] says is different there.
+//! (`disk_image`), with what [`DebianFormat`] says is different there.
 //!
 //! The same mirror and the same agent give the same bytes.
 
