@@ -1,5 +1,6 @@
 //! One deployment — Redis: disks, a link from a primary to its replica, an errand that asks both — on everything that can carry
-//! it, with either agent, and with the leader killed in the middle each time.
+//! it, with either agent, and with the leader killed in the middle each time. What an ordinary user's fleet carries is in
+//! `without_root.rs`.
 
 use std::fs;
 use std::path::Path;
@@ -57,7 +58,7 @@ const UPDATING: &str = "Updating instance";
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// Silence until suspicion, the repair, and a boot.
-const REPAIR_LIMIT: Duration = Duration::from_secs(240);
+const REPAIR_LIMIT: Duration = Duration::from_secs(420);
 
 #[tokio::test]
 async fn processes() -> Result<()> {
@@ -242,12 +243,14 @@ async fn kill_machine(cluster: &Cluster) -> Result<()> {
     let vms = cluster.cloud_root().join("vms");
     let [victim, _] = instances(cluster).await?;
     check_kernel(&vms.join(&victim.vm_cid))?;
-    kill(Pid::from_raw(machine(&vms.join(&victim.vm_cid))?), Signal::SIGKILL)?;
     let client = cluster.client()?;
+    let is_repair = |task: &Task| task.description.contains("scan and fix") && task.state == "done";
+    // One that was long silent when the leader died may have been repaired already.
+    let repairs = client.tasks().await?.iter().filter(|task| is_repair(task)).count();
+    kill(Pid::from_raw(machine(&vms.join(&victim.vm_cid))?), Signal::SIGKILL)?;
     // Machines have enough to do: they are not asked how they are until then.
     wait::until_true("the primary is repaired", REPAIR_LIMIT, async || {
-        let is_repair = |task: &Task| task.description.contains("scan and fix") && task.state == "done";
-        Ok(client.tasks().await?.iter().any(is_repair))
+        Ok(client.tasks().await?.iter().filter(|task| is_repair(task)).count() > repairs)
     })
     .await?;
     let [primary, _] = instances(cluster).await?;

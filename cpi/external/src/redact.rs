@@ -14,9 +14,20 @@ use crate::Program;
 /// Shorter values are too common to be told from other text, and too short to be secrets.
 const SECRET_CHARS_MIN: usize = 6;
 
-/// Parts of the names of keys whose values are secret.
-const SECRET_NAMES: [&str; 7] =
-    ["password", "passphrase", "secret", "private", "token", "credential", "access_key"];
+/// Parts of the names of keys whose values are secret: what CPIs call passwords, keys and the files that hold them.
+const SECRET_NAMES: [&str; 11] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "private",
+    "token",
+    "credential",
+    "access_key",
+    "api_key",
+    "apikey",
+    "json_key",
+];
 
 /// The secret values of one call.
 pub struct Secrets {
@@ -74,7 +85,12 @@ impl Found {
     fn take(&mut self, key: &str, value: &Value) {
         match value {
             Value::String(text) if is_secret(key, text) => self.take_secret(text),
-            Value::String(text) => drop(self.all.insert(text.clone())),
+            Value::String(text) => {
+                if let Some(password) = password_in_url(text) {
+                    self.take_secret(password);
+                }
+                self.all.insert(text.clone());
+            }
             Value::Array(items) => items.iter().for_each(|item| self.take(key, item)),
             Value::Object(map) => map.iter().for_each(|(inner, item)| {
                 // What is below a secret is one, whatever it is called.
@@ -92,6 +108,14 @@ impl Found {
 
 fn is_secret(key: &str, text: &str) -> bool {
     is_secret_name(key) || text.contains("PRIVATE KEY-----")
+}
+
+/// Returns the password of `scheme://user:password@host`.
+fn password_in_url(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let (login, _host) = authority.rsplit_once('@')?;
+    login.split_once(':').map(|(_user, password)| password)
 }
 
 fn is_secret_name(key: &str) -> bool {
@@ -148,6 +172,8 @@ mod tests {
         let properties = json!({
             "region": "eu-central-9", "default_key_name": "operators", "secret_access_key": "AKIA5555",
             "users": [{ "name": "deployer", "api_password": ["correct-horse"] }],
+            "openstack": { "api_key": "8f3a9c77", "auth_url": "https://10.0.0.9:5000/v3" },
+            "agent": { "mbus": "nats://nats:nats-word@10.0.0.6:4222" },
             "certificate": "-----BEGIN PRIVATE KEY-----\nabcdef\n-----END PRIVATE KEY-----",
         });
         let program = Program {
@@ -161,7 +187,8 @@ mod tests {
             told.contains("eu-central-9") && told.contains("operators") && told.contains("deployer"),
             "{told}"
         );
-        let secrets = ["AKIA5555", "correct-horse", "abcdef"];
+        assert!(told.contains("https://10.0.0.9:5000/v3") && told.contains("@10.0.0.6:4222"), "{told}");
+        let secrets = ["AKIA5555", "correct-horse", "abcdef", "8f3a9c77", "nats-word"];
         assert!(secrets.iter().all(|secret| !told.contains(secret)), "{told}");
     }
 

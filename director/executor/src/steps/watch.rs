@@ -21,17 +21,17 @@ const FIRST_PAUSE_MS: u64 = 100;
 ///
 /// BOSH's director looks in even steps, nine in the window. Most jobs come up a moment after the minimum, and each instance
 /// of a rolling update would wait a whole step for it: so the pauses grow up to that step.
-pub fn pauses(window: WatchTime) -> Vec<Duration> {
+pub fn pauses(window: WatchTime) -> impl Iterator<Item = Duration> {
     let mut left = window.max_ms.saturating_sub(window.min_ms);
     let step = (left / 9).clamp(1_000, 15_000);
-    let (mut pauses, mut next) = (vec![window.min_ms], FIRST_PAUSE_MS);
-    while left > 0 {
-        let pause = next.min(step).min(left);
-        pauses.push(pause);
+    let mut next = FIRST_PAUSE_MS;
+    let more = std::iter::from_fn(move || {
+        let pause = next.min(left);
         left -= pause;
-        next *= 2;
-    }
-    pauses.into_iter().map(Duration::from_millis).collect()
+        next = (next * 2).min(step);
+        (pause > 0).then_some(pause)
+    });
+    std::iter::once(window.min_ms).chain(more).map(Duration::from_millis)
 }
 
 /// Looks at the agent's state until it says `running` or the window is over.
@@ -85,12 +85,21 @@ mod tests {
 
     fn looks(min_ms: u64, max_ms: u64) -> Vec<u64> {
         let pauses = pauses(WatchTime { min_ms, max_ms });
-        pauses.into_iter().map(|pause| u64::try_from(pause.as_millis()).unwrap()).collect()
+        pauses.map(|pause| u64::try_from(pause.as_millis()).unwrap()).collect()
     }
 
     #[test]
     fn the_first_look_is_at_the_minimum_and_the_last_at_the_maximum() {
-        for (min_ms, max_ms) in [(1_000, 10_000), (30_000, 600_000), (500, 30_000), (0, 100), (0, 1)] {
+        let windows = [
+            (1_000, 10_000),
+            (30_000, 600_000),
+            (30_000, 1_200_000),
+            (0, 86_400_000),
+            (500, 30_000),
+            (0, 100),
+            (0, 1),
+        ];
+        for (min_ms, max_ms) in windows {
             let looks = looks(min_ms, max_ms);
             assert_eq!((looks[0], looks.iter().sum()), (min_ms, max_ms), "{looks:?}");
         }
@@ -104,5 +113,7 @@ mod tests {
         assert_eq!(long.iter().max(), Some(&30_000), "{long:?}");
         assert!(long[9..long.len() - 1].iter().all(|pause| *pause == 15_000), "{long:?}");
         assert!(long.len() < 39 + 9, "a long window is not asked about much more often: {}", long.len());
+        let endless = pauses(WatchTime { min_ms: 0, max_ms: u64::MAX });
+        assert!(endless.skip(9).take(1_000).all(|pause| pause == Duration::from_secs(15)));
     }
 }
