@@ -72,10 +72,11 @@ impl SharedDir {
             return Err(HostError::refused(CpiErrorKind::Fenced, message));
         }
         if epoch > known {
-            let _lock = self.lock("epoch.lock", scope)?;
+            let lock = self.lock("epoch.lock", scope)?;
             if self.read_epoch(&path)? < epoch {
                 records::write(&path, &epoch, Durability::Synced)?;
             }
+            drop(lock);
             // Another replica may have raised it further meanwhile.
             return self.raise_epoch(epoch, scope);
         }

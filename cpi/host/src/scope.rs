@@ -14,6 +14,9 @@ use model::Epoch;
 use crate::dir::SharedDir;
 use crate::error::HostError;
 
+/// How long before its caller stops waiting a call gives up, at most: so that the caller hears what it waited for.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+
 /// The right of one call to act.
 pub struct Scope {
     epoch: Epoch,
@@ -37,7 +40,7 @@ impl Scope {
         let abandoned = Arc::new(AtomicBool::new(false));
         // A timeout beyond all bounds is treated as a day: `Instant` can't count much further.
         let timeout = context.timeout.min(Duration::from_secs(86_400));
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout - LAST_WORDS_MAX.min(timeout / 10);
         let scope = Self { epoch: context.epoch, deadline, lock_wait, abandoned: abandoned.clone() };
         (scope, Waiter(abandoned))
     }
