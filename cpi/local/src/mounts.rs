@@ -47,12 +47,13 @@ pub(crate) fn is_mounted_anywhere(dir: &Path) -> Result<bool, HostError> {
     for entry in fs::read_dir("/proc").map_err(HostError::os("list", "/proc"))?.flatten() {
         // Most processes share their mounts with others; some can't be looked at, or have ended.
         let namespace = fs::read_link(entry.path().join("ns/mnt"));
-        if namespace.is_ok_and(|namespace| seen.insert(namespace))
-            && let Ok(table) = fs::read_to_string(entry.path().join("mountinfo"))
-            && parse(&table).iter().any(is_of_dir)
-        {
+        let Some(namespace) = namespace.ok().filter(|namespace| !seen.contains(namespace)) else { continue };
+        let Ok(table) = fs::read_to_string(entry.path().join("mountinfo")) else { continue };
+        if parse(&table).iter().any(is_of_dir) {
             return Ok(true);
         }
+        // Only now: of a process that has just ended nothing is told, and others may have the same mounts.
+        seen.insert(namespace);
     }
     Ok(false)
 }
@@ -74,6 +75,9 @@ fn unescaped(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     const TABLE: &str = "22 1 0:20 / /proc rw - proc proc rw\n\
@@ -92,6 +96,34 @@ mod tests {
     #[test]
     fn a_directory_that_nobody_has_mounted_is_not_mounted() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(!is_mounted_anywhere(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_directory_is_mounted_while_another_process_alone_has_it_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "mount --bind \"$0/below\" \"$0/place\" && echo mounted && read word";
+        for name in ["below", "place"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let mut other = Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(other.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        if said != "mounted\n" {
+            return println!("skipped: no mount namespace can be made here: {:?}", other.wait().unwrap());
+        }
+        assert!(is_mounted_anywhere(dir.path()).unwrap());
+        assert!(is_mounted_anywhere(&dir.path().join("below")).unwrap());
+        assert!(!is_mounted_anywhere(&dir.path().join("place")).unwrap(), "that is only where");
+        // Its words are over, and so is it.
+        drop(other.stdin.take());
+        other.wait().unwrap();
         assert!(!is_mounted_anywhere(dir.path()).unwrap());
     }
 }
