@@ -7,16 +7,19 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cpi_api::CpiErrorKind;
 use cpi_host::HostError;
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,8 @@ use crate::{reach, snapshot, stemcell};
 
 /// How long those may take who still use a disk that is to go.
 const IN_USE_MAX: Duration = Duration::from_secs(3);
+/// How long an errand in a VM may take in all. Somewhat more than those who use a disk: a VM may have mounted what never answers.
+const IN_VM_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether they have gone.
 const IN_USE_AGAIN: Duration = Duration::from_millis(50);
 
@@ -50,8 +55,13 @@ pub(crate) enum Errand {
 impl Errand {
     /// Has a helper do it, and waits for its end. `helper` is the program with its first arguments.
     pub fn run(&self, helper: &[OsString]) -> Result<(), HostError> {
-        let output = self.command(helper)?.stdin(Stdio::null()).output();
-        let output = output.map_err(HostError::os("start helper", "errand"))?;
+        let mut command = self.command(helper)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(HostError::os("start helper", "errand"))?;
+        if let Some(bound) = self.bound() {
+            end_after(&mut child, bound).map_err(HostError::os("wait for helper", "errand"))?;
+        }
+        let output = child.wait_with_output().map_err(HostError::os("wait for helper", "errand"))?;
         if output.status.success() {
             return Ok(());
         }
@@ -70,20 +80,51 @@ impl Errand {
             return Err(HostError::refused(CpiErrorKind::Other, "no helper program is configured"));
         };
         let unwritable = |source| HostError::Damaged { path: "errand".into(), source };
-        let deed = serde_json::to_string(self).map_err(unwritable)?;
+        let order = Order { starter: std::process::id(), errand: self.clone() };
+        let deed = serde_json::to_string(&order).map_err(unwritable)?;
         let mut command = Command::new(program);
         command.args(first_args).arg("errand").arg(deed);
         Ok(command)
     }
+
+    /// Returns how long it may take, where it has to do with a VM's mounts and not with how many files there are.
+    fn bound(&self) -> Option<Duration> {
+        match self {
+            Self::Show { .. } | Self::Hide { .. } => Some(IN_VM_MAX),
+            Self::Unpack { .. } | Self::Remove { .. } | Self::Copy { .. } | Self::Reach { .. } => None,
+        }
+    }
 }
 
-/// Does an errand. `deed` is its JSON.
-pub(super) fn run(deed: &Path) -> Result<(), HelperError> {
+/// An errand, and whose it is.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    starter: u32,
+    errand: Errand,
+}
+
+/// Kills an errand that says nothing for so long: the last thing it does is to speak.
+fn end_after(child: &mut Child, bound: Duration) -> io::Result<()> {
+    let Some(answers) = &child.stdout else { return Ok(()) };
+    let timeout = PollTimeout::try_from(bound).unwrap_or(PollTimeout::MAX);
+    if poll(&mut [PollFd::new(answers.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+        child.kill()?;
+    }
+    Ok(())
+}
+
+/// Does an errand. `order` is its JSON.
+pub(super) fn run(order: &Path) -> Result<(), HelperError> {
+    let order = serde_json::from_slice(order.as_os_str().as_encoded_bytes());
+    let Order { starter, errand } = order.map_err(|_| HelperError::NoSpec)?;
     // Whoever comes after one that was killed does it again, and must not meet us.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(HostError::os("follow the starter of", "errand"))?;
-    let deed = serde_json::from_slice(deed.as_os_str().as_encoded_bytes());
-    match deed.map_err(|_| HelperError::NoSpec)? {
+    if getppid().as_raw() as u32 != starter {
+        // It has ended before that counted.
+        return Err(HelperError::NoGo);
+    }
+    match errand {
         Errand::Unpack { image, to } => realm::found().and_then(|()| stemcell::unpack(&image, &to))?,
         Errand::Remove { dir } => {
             realm::found()?;
@@ -93,14 +134,18 @@ pub(super) fn run(deed: &Path) -> Result<(), HelperError> {
         Errand::Show { mounts, dir, place } => show(&mounts, &dir, &place)?,
         Errand::Hide { mounts, place } => hide(&mounts, &place)?,
         Errand::Reach { network, address } => {
-            let inside = File::open(&network.other).map_err(HostError::os("open", &network.other))?;
-            realm::enter(&network.users)?;
-            reach::carry_to(&inside, address)?;
-            return Ok(());
+            return carry(&network, address).map_err(HelperError::Connection);
         }
     }
     say("done");
     Ok(())
+}
+
+/// Carries standard input and output: from here on, nothing else may be written there.
+fn carry(there: &Entrance, address: SocketAddr) -> Result<(), HostError> {
+    let inside = File::open(&there.other).map_err(HostError::os("open", &there.other))?;
+    realm::enter(&there.users)?;
+    reach::carry_to(&inside, address)
 }
 
 /// Copies the mount here and puts it down there: in between lies the step into the VM's mount namespace.
@@ -128,10 +173,15 @@ fn hide(there: &Entrance, place: &Path) -> Result<(), HostError> {
     setns(&mounts, CloneFlags::CLONE_NEWNS).map_err(HostError::os("enter", &there.other))?;
     let begun = Instant::now();
     while is_mounted(place)? {
-        match unmount(place, UnmountFlags::NOFOLLOW) {
+        let unmounted = unmount(place, UnmountFlags::NOFOLLOW);
+        let is_late = begun.elapsed() >= IN_USE_MAX;
+        match unmounted {
+            // Several may lie upon each other.
+            Ok(()) if !is_late => {}
+            Ok(()) => return Err(mounted_again(place)),
             // Lazily it would go at once, and be written to while the next VM has it.
-            Err(rustix::io::Errno::BUSY) if begun.elapsed() < IN_USE_MAX => sleep(IN_USE_AGAIN),
-            ended => ended.map_err(HostError::os("unmount in a VM", place))?,
+            Err(rustix::io::Errno::BUSY) if !is_late => sleep(IN_USE_AGAIN),
+            Err(errno) => return Err(HostError::os("unmount in a VM", place)(errno)),
         }
     }
     match fs::remove_dir(place) {
@@ -142,11 +192,35 @@ fn hide(there: &Entrance, place: &Path) -> Result<(), HostError> {
     }
 }
 
+fn mounted_again(place: &Path) -> HostError {
+    let message =
+        format!("somebody in the VM mounts something at {} again and again: stop the job", place.display());
+    HostError::refused(CpiErrorKind::Other, message)
+}
+
 /// Returns whether something is mounted at a place. Asked of the place itself: the `/proc` of a VM knows nothing of us.
 fn is_mounted(place: &Path) -> Result<bool, HostError> {
     match statx(CWD, place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) {
         Ok(about) => Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(HostError::os("look at in a VM", place)(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended_after(script: &str, bound: Duration) -> std::process::ExitStatus {
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        end_after(&mut child, bound).unwrap();
+        child.wait().unwrap()
+    }
+
+    #[test]
+    fn an_errand_that_never_answers_is_killed_and_one_that_does_is_not() {
+        let killed = ended_after("exec sleep 1000000", Duration::from_millis(10));
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(Signal::SIGKILL as i32));
+        assert!(ended_after("echo done", Duration::from_secs(60)).success());
     }
 }

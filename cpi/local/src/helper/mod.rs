@@ -69,7 +69,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Both to whoever waits for us and into the VM's console.
-            say(&format!("failed: {}", Chain(&error)));
+            if !matches!(error, HelperError::Connection(_)) {
+                say(&format!("failed: {}", Chain(&error)));
+            }
             eprintln!("local-vm {}: {}", role.to_string_lossy(), Chain(&error));
             ExitCode::FAILURE
         }
@@ -87,6 +89,9 @@ enum HelperError {
     NoGo,
     #[error(transparent)]
     Local(#[from] HostError),
+    /// Of one whose standard output is somebody's connection: no word of ours belongs there.
+    #[error(transparent)]
+    Connection(HostError),
 }
 
 fn read_spec(path: &Path) -> Result<LaunchSpec, HelperError> {
