@@ -10,6 +10,7 @@ use std::process::Child;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
+use cpi_api::CpiErrorKind;
 use cpi_host::HostError;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -80,8 +81,8 @@ fn introduce(
     }
     say(&Started { supervisor: own_id()?, init }.to_line());
     leave_starter();
-    let _ = carrier.send(relay);
-    Ok(())
+    let gone = |_| HostError::refused(CpiErrorKind::Other, "the thread that carries connections has ended");
+    Ok(carrier.send(relay).map_err(gone)?)
 }
 
 /// Starts the thread that carries connections: in the network where we are now.
@@ -92,6 +93,8 @@ fn carrier() -> Result<Sender<Relay>, HostError> {
             && let Err(error) = relay.start()
         {
             eprintln!("local-vm: {}", cpi_host::Chain(&error));
+            // The VM's first process ends with us: a VM that reaches nobody is better gone, and noticed.
+            std::process::exit(1);
         }
     };
     thread::Builder::new()
