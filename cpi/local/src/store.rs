@@ -153,11 +153,15 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(HostError::os("remove", dir)(error)),
         }
-        if let Err(error) = self.remove(&trash) {
-            // Nobody looks in there; the next `sweep_trash` tries again.
+        self.remove_now_or_later(&trash);
+        Ok(())
+    }
+
+    /// Removes what is in the trash. Nobody looks in there: what can't be removed, the next [`Self::sweep_trash`] tries again.
+    fn remove_now_or_later(&self, trash: &Path) {
+        if let Err(error) = self.remove(trash) {
             tracing::warn!(path = %trash.display(), error = %Chain(&error), "left some rubbish behind");
         }
-        Ok(())
     }
 
     fn remove(&self, dir: &Path) -> Result<(), HostError> {
@@ -180,7 +184,7 @@ impl Store {
                 name.to_str().and_then(|n| n.split('-').next()).and_then(|pid| pid.parse::<i32>().ok());
             let owner_lives = owner.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
             if !owner_lives && !name.to_string_lossy().starts_with(&own) {
-                let _ = self.remove(&entry.path());
+                self.remove_now_or_later(&entry.path());
             }
         }
     }
