@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cloud::Cloud;
 use crate::record::{DiskKind, DiskRecord, VmRecord};
 use crate::rung::Rung;
-use crate::store::disk_cid;
+use crate::store::{create_for_all, disk_cid};
 use crate::{image, rung, settings, vm};
 
 /// Makes a disk; one that is there already is the answer too.
@@ -42,7 +42,7 @@ pub(crate) fn create(cloud: &Cloud, scope: &Scope, request: CreateDisk) -> Resul
     };
     let content = content(cloud, &disk);
     match kind {
-        DiskKind::Directory => fs::create_dir(&content).map_err(HostError::os("create", &content))?,
+        DiskKind::Directory => create_for_all(&content).map_err(HostError::os("create", &content))?,
         DiskKind::Image => image::create(&content, disk.size_mib)?,
     }
     // The record comes last: what has one is whole.

@@ -1,6 +1,5 @@
 //! What the agent of a new VM finds in its settings file.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::network::has_own_network;
 use crate::record::Link;
 use crate::rung::Rung;
+use crate::store::create_for_all;
 
 /// Where the settings are below the VM's base directory.
 const SETTINGS: &str = "bosh/settings.json";
@@ -63,7 +63,7 @@ pub(crate) fn write(
     };
     let path = path(base);
     let dir = path.parent().unwrap_or(base);
-    fs::create_dir_all(dir).map_err(HostError::os("create", dir))?;
+    create_for_all(dir).map_err(HostError::os("create", dir))?;
     records::write(&path, &settings, Durability::Synced)
 }
 

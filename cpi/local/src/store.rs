@@ -14,6 +14,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +28,9 @@ use crate::record::{DiskRecord, SnapshotRecord, StemcellRecord, VmRecord};
 
 /// The folders of the state directory.
 const FOLDERS: [&str; 5] = ["stemcells", "vms", "disks", "snapshots", "trash"];
+
+/// The mode of a directory that all users of a VM may enter.
+const FOR_ALL: u32 = 0o755;
 
 /// The state directory.
 pub(crate) struct Store {
@@ -187,6 +191,15 @@ impl Store {
                 self.remove_now_or_later(&entry.path());
             }
         }
+    }
+}
+
+/// Makes a directory that all users of a VM may enter, whatever our umask is. One that is there stays as it is.
+pub(crate) fn create_for_all(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(FOR_ALL)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

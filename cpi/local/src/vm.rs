@@ -1,7 +1,6 @@
 //! The life of a VM, whatever it is made of.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -17,7 +16,7 @@ use crate::limits::VmProperties;
 use crate::network::{links, out_of_reach};
 use crate::record::{Link, VmRecord, VmState};
 use crate::rung::{self, Rung};
-use crate::store::vm_cid;
+use crate::store::{create_for_all, vm_cid};
 use crate::{disk, power, settings};
 
 /// Where machines' agents have their connections opened, at their gateways.
@@ -223,7 +222,7 @@ fn build(
     properties: &VmProperties,
 ) -> Result<(), HostError> {
     let base = base_dir(cloud, vm);
-    fs::create_dir_all(&base).map_err(HostError::os("create", &base))?;
+    create_for_all(&base).map_err(HostError::os("create", &base))?;
     settings::write(&base, &vm.cid, vm.rung, request, (&vm.links, vm.proxy))?;
     match vm.rung {
         Rung::Qemu => rung::qemu::furnish(cloud, scope, vm, properties.ephemeral_disk_mib)?,

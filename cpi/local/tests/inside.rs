@@ -218,3 +218,8 @@ async fn twenty_vms_in_series() {
         println!("{rung}: 20 creates in series: {created:?}; 20 deletes: {:?}", begun.elapsed());
     }
 }
+
+#[tokio::test]
+async fn a_vms_users_get_around_in_it_whatever_umask_it_is_made_under() {
+    common::check_under_a_strict_umask(Rung::Namespaces, [10, 93, 21]).await;
+}

@@ -36,11 +36,15 @@ pub(crate) use spec::{
 
 use cpi_host::records;
 use cpi_host::{Chain, HostError};
+use nix::sys::stat::{Mode, umask};
 
 use crate::process::ProcessId;
 
 /// Exit code of a helper that was called the wrong way.
 const USAGE: u8 = 64;
+
+/// What the files of a VM are not, unless somebody says so: for others to write.
+const UMASK: u32 = 0o022;
 
 /// Runs a helper: `launch|supervise|shepherd|init|keeper|machine SPEC`, `probe|probe-inside|probe-realm|probe-realm-inside
 /// DIRECTORY`, `map-ids PROCESS` or `errand DEED`.
@@ -50,6 +54,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     let path = Path::new(spec_path);
+    // What a VM is made of is for all its users, and its agent has ours: whoever started us may keep files to itself.
+    umask(Mode::from_bits_truncate(UMASK));
     let outcome = match role.to_str() {
         Some("probe") => shepherd::probe(path, Realm::Host),
         Some("probe-inside") => inside::probe(path, Realm::Host),

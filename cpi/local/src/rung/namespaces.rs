@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use crate::cloud::Cloud;
 use crate::helper::{AGENT_INSIDE, InsideSpec, Realm, VCAP};
 use crate::record::{StemcellKind, VmRecord};
+use crate::store::create_for_all;
 use crate::{LocalOptions, cgroup, image, netns, settings, vm};
 
 /// Major number of loop devices, for ever.
@@ -64,7 +65,7 @@ pub(super) fn inside(cloud: &Cloud, vm: &VmRecord) -> Result<InsideSpec, HostErr
         resolver: settings::resolver(&vm::base_dir(cloud, vm))?.map(|resolver| resolver.ip()),
     };
     for folder in [&spec.upper, &spec.work, &spec.mount_point] {
-        fs::create_dir_all(folder).map_err(HostError::os("create", folder))?;
+        create_for_all(folder).map_err(HostError::os("create", folder))?;
     }
     Ok(spec)
 }

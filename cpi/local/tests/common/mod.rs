@@ -224,6 +224,21 @@ impl Drop for Stage {
     }
 }
 
+/// Makes a VM whose own user looks around, in a cloud of somebody who keeps what he makes to himself.
+pub async fn check_under_a_strict_umask(rung: Rung, subnet: [u8; 3]) {
+    // The process's: a test that runs beside this one must do with it, too.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let agent = "cd /var/vcap; install -d -o vcap data; mkdir own
+        setpriv --reuid vcap --regid vcap --clear-groups sh -c \
+          'cd / && cat /etc/passwd > /dev/null && ls /etc > /dev/null && { [ ! -d /etc/alternatives ] || ls /etc/alternatives > /dev/null; } && cd /var/vcap/own && echo in' > data/seen 2>&1
+        echo done > done; exec sleep 1000000";
+    let Some(stage) = Stage::open(rung, subnet, agent).await else { return };
+    stage.create(2, json!({})).await;
+    stage.wait_for(2, "done", |text| text == "done\n").await;
+    assert_eq!(fs::read_to_string(stage.vcap(2, "data/seen")).unwrap(), "in\n", "{}", stage.console(2));
+    stage.close(2).await;
+}
+
 /// Returns the context of a patient call.
 pub fn context(epoch: u64) -> CallContext {
     CallContext {

@@ -4,7 +4,7 @@
 //! one. So the VM has a skeleton of its own, with a copy of what everybody may read of `/etc`, and shares the directories with
 //! programs, which it can't change.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use cpi_host::{HostError, Scope};
 use model::StemcellCid;
 
 use crate::cloud::Cloud;
+use crate::store::create_for_all;
 
 /// Where programs are, on one system or another.
 const PROGRAMS: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
@@ -43,6 +44,9 @@ const LINKS: [(&str, &str); 2] = [("var/run", "/run"), ("var/lock", "/run/lock")
 /// Where the agent puts certificates that the VM trusts: the one place among the programs that it changes.
 const TRUSTED: &str = "/usr/local/share/ca-certificates";
 
+/// What is kept of a copied directory's mode: everything but that others become its owner or group.
+const MODE_KEPT: u32 = 0o1777;
+
 /// Returns where the skeleton of a stemcell's VMs is.
 pub(super) fn skeleton(cloud: &Cloud, stemcell: &StemcellCid) -> PathBuf {
     cloud.store.stemcell_dir(stemcell).join("skeleton")
@@ -70,11 +74,14 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, stemcell: &StemcellCid) -> R
     // A maker that died left half of one.
     cloud.store.discard(&half)?;
     make(&half).map_err(HostError::os("make a root file system in", &half))?;
+    // Before it has its name: what has it is whole, also after a power cut.
+    let made = File::open(&half).map_err(HostError::os("open", &half))?;
+    nix::unistd::syncfs(&made).map_err(HostError::os("sync", &half))?;
     fs::rename(&half, &done).map_err(HostError::os("create", &done))
 }
 
 fn make(root: &Path) -> io::Result<()> {
-    fs::create_dir(root)?;
+    create_for_all(root)?;
     for (name, mode) in OWN {
         let path = root.join(name);
         fs::create_dir(&path)?;
@@ -87,7 +94,7 @@ fn make(root: &Path) -> io::Result<()> {
         let path = root.join(program.strip_prefix("/").unwrap_or(program));
         match fs::read_link(program) {
             Ok(target) => symlink(target, path)?,
-            Err(_) if program.is_dir() => fs::create_dir(path)?,
+            Err(_) if program.is_dir() => create_for_all(&path)?,
             Err(_) => {}
         }
     }
@@ -105,6 +112,7 @@ fn copy_public(from: &Path, to: &Path) -> io::Result<()> {
             fs::read_link(&source).and_then(|target| symlink(target, &copy))
         } else if kind.is_dir() && mode & 0o5 == 0o5 {
             fs::create_dir(&copy)?;
+            fs::set_permissions(&copy, fs::Permissions::from_mode(mode & MODE_KEPT | 0o700))?;
             copy_public(&source, &copy)
         } else if kind.is_file() && mode & 0o4 == 0o4 {
             fs::copy(&source, &copy).map(drop)
@@ -136,8 +144,10 @@ mod tests {
         }
         symlink("open/public", from.join("link")).unwrap();
         fs::set_permissions(from.join("closed"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(from.join("open"), fs::Permissions::from_mode(0o1775)).unwrap();
         copy_public(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(to.join("link")).unwrap(), "open/public");
         assert!(!to.join("open/private").exists() && !to.join("closed").exists());
+        assert_eq!(fs::metadata(to.join("open")).unwrap().permissions().mode() & 0o7777, 0o1775);
     }
 }
