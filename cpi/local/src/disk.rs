@@ -158,11 +158,21 @@ pub(crate) fn resize(cloud: &Cloud, scope: &Scope, cid: &DiskCid, size_mib: u64)
 
 /// Offers a VM that was started again the disks it had.
 pub(crate) fn offer_again(cloud: &Cloud, scope: &Scope, vm: &VmRecord) -> Result<(), HostError> {
-    for cid in &vm.disks {
-        let _lock = cloud.store.lock_object(cid.as_str(), scope)?;
-        offer(cloud, scope, vm, &existing(cloud, cid)?)?;
+    for disk in attached(cloud, vm)? {
+        let _lock = cloud.store.lock_object(disk.cid.as_str(), scope)?;
+        offer(cloud, scope, vm, &disk)?;
     }
     Ok(())
+}
+
+/// Returns a VM's disks. The caller holds the VM's lock, so that none of them comes or goes.
+///
+/// An attachment or detachment that was broken off leaves a VM that names a disk which was never its own, or is no longer, and
+/// may be another one's by now or gone.
+pub(crate) fn attached(cloud: &Cloud, vm: &VmRecord) -> Result<Vec<DiskRecord>, HostError> {
+    let found: Result<Vec<_>, _> = vm.disks.iter().map(|cid| cloud.store.disk(cid)).collect();
+    let is_its_own = |disk: &DiskRecord| disk.attached_to.as_ref() == Some(&vm.cid);
+    Ok(found?.into_iter().flatten().filter(is_its_own).collect())
 }
 
 pub(crate) fn existing(cloud: &Cloud, cid: &DiskCid) -> Result<DiskRecord, HostError> {

@@ -39,8 +39,8 @@ pub(super) fn inside(cloud: &Cloud, vm: &VmRecord, spec: InsideSpec) -> Result<I
         spec.hidden.extend(host_files::emptied());
     }
     // Before its agent starts, which is told of them.
-    for cid in &vm.disks {
-        spec.binds.push((disk::content(cloud, cid)?, disk::place(cid)));
+    for disk in crate::disk::attached(cloud, vm)? {
+        spec.binds.push((crate::disk::content(cloud, &disk), disk::place(&disk.cid)));
     }
     Ok(spec)
 }
