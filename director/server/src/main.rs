@@ -76,7 +76,8 @@ enum Command {
     },
     /// Say which isolation VMs of the local cloud can have here, and why no better one.
     ProbeIsolation,
-    /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. Needs root.
+    /// Carry standard input and output to a port of a VM of the local cloud: a `ProxyCommand` for `ssh`. For root, or
+    /// the user whose VMs they are.
     ReachVm {
         /// Where the cloud is: `root` in the replicas' configuration.
         #[arg(long, default_value = "/var/lib/directord/cloud")]
