@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::network::out_of_reach;
 use crate::rung::{Isolation, Rung};
 use crate::store::{Store, disk_cid, snapshot_cid, vm_cid};
-use crate::{LocalOptions, OpenError, disk, snapshot, stemcell, vm};
+use crate::{LocalOptions, OpenError, disk, rung, snapshot, stemcell, vm};
 
 /// The CPI contract that this cloud keeps.
 const API_VERSION: u32 = 2;
@@ -29,6 +29,9 @@ impl Cloud {
         let rung = choose(&options)?;
         if rung == Rung::UserNamespaces && options.outbound.is_some() {
             return Err(OpenError::NoWayOut);
+        }
+        if rung == Rung::UserNamespaces {
+            rung::user_namespaces::check_hidden(&store, &options)?;
         }
         store.sweep_trash();
         Ok(Self { store, options, rung })

@@ -3,8 +3,8 @@
 //! How much of a container depends on what the machine allows, and whether we are root: [`probe`] tries each [`Rung`]. The
 //! whole cloud lives in one directory that all replicas on the machine share: a VM that one of them made is found, used and
 //! deleted by any other, also after the first was killed in the middle. That rests on three things: every object has a lock
-//! that dies with its holder (`lock`), an intent is on disk before the deed (`record`), and a call asks whether it may still
-//! act once it has the lock (`scope`). VMs are nobody's children: they outlive every replica.
+//! that dies with its holder (`cpi_host::NamedLock`), an intent is on disk before the deed (`record`), and a call asks whether
+//! it may still act once it has the lock (`cpi_host::Scope`). VMs are nobody's children: they outlive every replica.
 //!
 //! Not here: several hosts (a VM lives where its directory is).
 //!
@@ -107,6 +107,18 @@ pub enum OpenError {
         Rung::UserNamespaces
     )]
     NoWayOut,
+    /// Root in a VM is the cloud's user, and sees what the VM shares with the host.
+    #[error(
+        "`{}` can't be hidden from VMs on the rung `{}`, since they share `{}` with the host: move it elsewhere, to /var/lib or a \
+         home, say",
+        dir.display(), Rung::UserNamespaces, shared.display()
+    )]
+    Shared {
+        /// What is to be hidden: the cloud itself, or one of [`LocalOptions::hidden`].
+        dir: PathBuf,
+        /// What is shared.
+        shared: PathBuf,
+    },
 }
 
 fn reasons(reports: &[RungReport]) -> String {

@@ -7,8 +7,9 @@ mod common;
 #[path = "common/ordinary.rs"]
 mod ordinary;
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use common::{Stage, context};
@@ -95,9 +96,11 @@ async fn a_disk_moves_between_vms_that_run() {
     assert_eq!(cpi.attach_disk(&now, &first, &disk).await.unwrap().0, hint);
     stage.wait_for(2, "seen", |text| text == "agent-2\n").await;
     // Its agent has it mounted: the next VM would write beside this one.
-    let impatient = CallContext { timeout: Duration::from_millis(500), ..context(1) };
+    let impatient = CallContext { timeout: Duration::from_secs(5), ..context(1) };
     let error = cpi.detach_disk(&impatient, &first, &disk).await.unwrap_err();
     assert_eq!(error.kind, CpiErrorKind::TimedOut, "{error}");
+    // It had got as far as to that.
+    assert!(error.to_string().contains("VM `vm-agent-2` to unmount disk `disk-d`"), "{error}");
     cpi.attach_disk(&now, &second, &disk).await.expect_err("it is still the first one's");
     std::fs::write(stage.vcap(2, "enough"), "").unwrap();
     cpi.detach_disk(&now, &first, &disk).await.unwrap();
@@ -121,6 +124,52 @@ async fn a_disk_moves_between_vms_that_run() {
     cpi.delete_disk(&now, &disk).await.unwrap();
     assert!(!original.exists());
     stage.close(3).await;
+}
+
+#[tokio::test]
+async fn a_vm_is_started_again_without_disks_that_are_not_its_own() {
+    let agent = format!("ls -A /run/disks > /var/vcap/disks 2>&1; echo up >> /var/vcap/up; {REST}");
+    let Some(stage) = Stage::open(Rung::UserNamespaces, [10, 97, 6], &agent).await else { return };
+    let (cpi, now) = (&stage.cpi, context(1));
+    let (first, second) = (stage.create(2, json!({})).await, stage.create(3, json!({})).await);
+    for (id, vm) in [("own", &first), ("others", &second)] {
+        let request = CreateDisk { disk_id: id.into(), size_mib: 16, cloud_properties: json!({}), vm: None };
+        let disk = cpi.create_disk(&now, request).await.unwrap();
+        cpi.attach_disk(&now, vm, &disk).await.unwrap();
+    }
+    // What attachments and detachments leave that were broken off.
+    let path = stage.dir.path().join("cloud/vms/vm-agent-2/vm.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["disks"] = json!(["disk-own", "disk-others", "disk-gone"]);
+    std::fs::write(&path, record.to_string()).unwrap();
+    stage.wait_for(2, "up", |text| text == "up\n").await;
+    cpi.reboot_vm(&now, &first).await.unwrap();
+    stage.wait_for(2, "up", |text| text == "up\nup\n").await;
+    assert_eq!(std::fs::read_to_string(stage.vcap(2, "disks")).unwrap(), "disk-own\n");
+    stage.close(3).await;
+}
+
+#[tokio::test]
+async fn root_in_a_vm_can_not_change_the_agent_that_others_run() {
+    let agent = format!(
+        "mount -o remount,bind,rw /var/vcap/bosh/bin/dagent && echo '# harm' >> /var/vcap/bosh/bin/dagent
+         tail -n 1 /var/vcap/bosh/bin/dagent > /var/vcap/tail; echo done > /var/vcap/done
+         {REST}"
+    );
+    let Some(stage) = Stage::open(Rung::UserNamespaces, [10, 97, 7], &agent).await else { return };
+    let program = stage.dir.path().join("agent");
+    let before = std::fs::read_to_string(&program).unwrap();
+    let vm = stage.create(2, json!({})).await;
+    stage.wait_for(2, "done", |text| text == "done\n").await;
+    assert_eq!(std::fs::read_to_string(stage.vcap(2, "tail")).unwrap(), "# harm\n", "it did not even try");
+    assert_eq!(std::fs::read_to_string(&program).unwrap(), before);
+    // It comes back with the user's.
+    std::fs::remove_file(stage.vcap(2, "done")).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\nwc -c < $0 > /var/vcap/size; {REST}\n")).unwrap();
+    stage.cpi.reboot_vm(&context(1), &vm).await.unwrap();
+    let size = format!("{}\n", std::fs::metadata(&program).unwrap().len());
+    stage.wait_for(2, "size", |text| text == size).await;
+    stage.close(2).await;
 }
 
 #[tokio::test]
@@ -177,4 +226,89 @@ fn a_way_out_is_refused_when_the_cloud_is_opened() {
         Err(error @ OpenError::NoWayOut) => assert!(error.to_string().contains("takes root"), "{error}"),
         other => panic!("{:?}", other.map(|cpi| cpi.rung())),
     }
+}
+
+#[tokio::test]
+async fn a_vms_users_get_around_in_it_whatever_umask_it_is_made_under() {
+    common::check_under_a_strict_umask(Rung::UserNamespaces, [10, 97, 21]).await;
+}
+
+#[test]
+fn a_cloud_that_vms_could_look_into_is_refused_when_it_is_opened() {
+    if !ordinary::does_it() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = common::options(dir.path(), Isolation::Exactly(Rung::UserNamespaces));
+    if let Err(error) = LocalCpi::open(options.clone()) {
+        return println!("skipped: {error}");
+    }
+    // By another name, as an operator may have it.
+    let link = dir.path().join("secrets");
+    std::os::unix::fs::symlink("/usr/share", &link).unwrap();
+    let refused = LocalCpi::open(LocalOptions { hidden: vec![link], ..options }).err().unwrap();
+    assert!(matches!(&refused, OpenError::Shared { shared, .. } if shared == Path::new("/usr")), "{refused}");
+    assert!(refused.to_string().contains("`/usr/share` can't be hidden"), "{refused}");
+}
+
+/// Returns how to start an errand of `starter`'s.
+fn errand(starter: u32, errand: serde_json::Value) -> Command {
+    let mut command = Command::new(common::helper());
+    command.arg("errand").arg(json!({ "starter": starter, "errand": errand }).to_string());
+    command
+}
+
+#[test]
+fn a_copy_ends_with_whoever_makes_it() {
+    if !ordinary::does_it() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = common::options(dir.path(), Isolation::Exactly(Rung::UserNamespaces));
+    if let Err(error) = LocalCpi::open(options) {
+        return println!("skipped: {error}");
+    }
+    // One that takes for ever.
+    let (programs, number) = (dir.path().join("programs"), dir.path().join("number"));
+    std::fs::create_dir(&programs).unwrap();
+    let script = format!("#!/bin/sh\necho $$ > {0}.new; mv {0}.new {0}; {REST}\n", number.display());
+    std::fs::write(programs.join("cp"), script).unwrap();
+    std::fs::set_permissions(programs.join("cp"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let copy = json!({ "copy": { "from": dir.path().join("from"), "to": dir.path().join("to") } });
+    let mut errand = errand(std::process::id(), copy).env("PATH", path).spawn().unwrap();
+    wait_until("it copies", || number.exists());
+    let copier = std::fs::read_to_string(&number).unwrap();
+    errand.kill().unwrap();
+    errand.wait().unwrap();
+    wait_until("the copier has ended", || !Path::new("/proc").join(copier.trim()).exists());
+}
+
+#[test]
+fn an_errand_of_somebody_who_has_ended_is_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = errand(1, json!({ "remove": { "dir": dir.path() } })).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("whoever started this has ended") && dir.path().exists(), "{said}");
+}
+
+#[test]
+fn nothing_is_written_into_a_connection_that_could_not_be_made() {
+    let network = json!({ "users": "/nowhere", "other": "/nowhere" });
+    let reach = json!({ "reach": { "network": network, "address": "127.0.0.1:1" } });
+    let output = errand(std::process::id(), reach).output().unwrap();
+    let [out, said] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(!output.status.success() && said.contains("/nowhere"), "{said}");
+    assert_eq!(out, "");
+}
+
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain until {what}");
 }

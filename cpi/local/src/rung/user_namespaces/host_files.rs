@@ -57,6 +57,12 @@ pub(super) fn shared() -> Vec<PathBuf> {
     PROGRAMS.map(PathBuf::from).into_iter().filter(|path| path.is_dir() && !path.is_symlink()).collect()
 }
 
+/// Returns the directory and which of the shared ones it lies below, if it does. What is mounted over it in a VM, root in there
+/// can take away.
+pub(super) fn shared_with(shared: &[PathBuf], dir: &Path) -> Option<(PathBuf, PathBuf)> {
+    shared.iter().find(|shared| dir.starts_with(shared)).map(|shared| (dir.to_owned(), shared.clone()))
+}
+
 /// Returns the directories of the host in whose place VMs have empty ones of their own.
 pub(super) fn emptied() -> Option<PathBuf> {
     // Where it is missing, it could not be made either.
@@ -130,6 +136,15 @@ fn copy_public(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_below_a_shared_directory_is_seen_there() {
+        let shared = ["/usr", "/opt"].map(PathBuf::from);
+        let seen = |dir: &str| shared_with(&shared, Path::new(dir)).map(|(_, shared)| shared);
+        assert_eq!(seen("/opt/fleet/data"), Some("/opt".into()));
+        assert_eq!(seen("/usr"), Some("/usr".into()));
+        assert_eq!(seen("/optional/fleet"), None);
+    }
 
     #[test]
     fn only_what_everybody_may_read_is_copied() {

@@ -9,14 +9,19 @@ pub(crate) mod disk;
 mod host_files;
 mod lab;
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use cpi_host::{HostError, Scope};
 
-use crate::LocalOptions;
 use crate::cloud::Cloud;
-use crate::helper::{InsideSpec, Realm};
+use crate::helper::{AGENT_INSIDE, InsideSpec, Realm};
 use crate::ids::Mapping;
 use crate::limits::Limits;
 use crate::record::{StemcellKind, VmRecord};
+use crate::store::Store;
+use crate::{LocalOptions, OpenError};
 pub(crate) use lab::way_in;
 
 /// Makes what a new VM needs of its stemcell.
@@ -38,11 +43,38 @@ pub(super) fn inside(cloud: &Cloud, vm: &VmRecord, spec: InsideSpec) -> Result<I
         spec.shared = host_files::shared();
         spec.hidden.extend(host_files::emptied());
     }
+    for (host, inside) in &mut spec.binds {
+        if inside == Path::new(AGENT_INSIDE) {
+            *host = own_agent(cloud, vm)?;
+        }
+    }
     // Before its agent starts, which is told of them.
     for disk in crate::disk::attached(cloud, vm)? {
         spec.binds.push((crate::disk::content(cloud, &disk), disk::place(&disk.cid)));
     }
     Ok(spec)
+}
+
+/// Copies the agent's program for a VM that does not run. The program itself is the user's, and root in the VM is the user: no
+/// mount keeps it from being written to.
+fn own_agent(cloud: &Cloud, vm: &VmRecord) -> Result<PathBuf, HostError> {
+    let (program, copy) = (&cloud.options.dagent, cloud.store.vm_dir(&vm.cid).join("dagent"));
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HostError::os("remove", &copy)(error)),
+        _ => {
+            fs::copy(program, &copy).map(|_| copy).map_err(HostError::os("copy the agent's program", program))
+        }
+    }
+}
+
+/// Errs if VMs on the host's files would see what is to be hidden from them.
+pub(crate) fn check_hidden(store: &Store, options: &LocalOptions) -> Result<(), OpenError> {
+    let hidden = options.hidden.iter().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
+    let shared = host_files::shared();
+    match hidden.chain([store.root().to_owned()]).find_map(|dir| host_files::shared_with(&shared, &dir)) {
+        Some((dir, shared)) => Err(OpenError::Shared { dir, shared }),
+        None => Ok(()),
+    }
 }
 
 /// Makes a process with a user namespace and a root of its own below `options.root`, once.
