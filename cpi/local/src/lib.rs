@@ -110,7 +110,7 @@ pub enum OpenError {
     /// Root in a VM is the cloud's user, and sees what the VM shares with the host.
     #[error(
         "`{}` can't be hidden from VMs on the rung `{}`, since they share `{}` with the host: move it elsewhere, to /var/lib or a \
-         home, say",
+         home, say, or choose another isolation",
         dir.display(), Rung::UserNamespaces, shared.display()
     )]
     Shared {
