@@ -86,7 +86,11 @@ fn script_for(tree: &Tree, scratch: &Path) -> Result<String, StemcellError> {
                 let count = links.entry(to).or_insert(1);
                 *count += 1;
                 let to = quoted(&format!("/{to}"));
-                let _ = writeln!(script, "ln {to} {at}\nsif {to} links_count {count}");
+                // `ln` does not make a full folder larger. What does leaves a place in it for this name.
+                let _ = writeln!(
+                    script,
+                    "symlink {at} place\nrm {at}\nln {to} {at}\nsif {to} links_count {count}"
+                );
                 continue;
             }
         };
@@ -120,4 +124,39 @@ fn attributes(script: &mut String, entry: &Entry, at: &str, kind_bits: u32) {
 /// Returns a word as `debugfs` reads it.
 fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn entry(path: String, kind: Kind) -> Entry {
+        Entry { path, kind, mode: 0o644, uid: 0, gid: 0, modified_at_seconds: EPOCH, capability: None }
+    }
+
+    #[test]
+    fn a_folder_that_is_full_takes_another_name_of_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, folder) = (dir.path().join("disk"), dir.path().join("root"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("file"), "text").unwrap();
+        // A block of a folder has room for nineteen of them.
+        let names = (0..50).map(|n| format!("full/{n:0>200}"));
+        let links = names.map(|name| entry(name, Kind::Link("file".into())));
+        let mut entries = vec![entry("file".into(), Kind::File), entry("full".into(), Kind::Directory)];
+        entries.extend(links);
+        let tree = Tree { folder, entries, digest: [0; 32] };
+        File::create(&disk).unwrap().set_len(17 << 20).unwrap();
+        let uuid = "00000000-0000-8000-8000-000000000000".into();
+        FileSystem { disk: &disk, at_mib: 1, mib: 16, uuid }.make(&tree, dir.path()).unwrap();
+
+        let within = format!("{}?offset={}", disk.display(), 1 << 20);
+        let mut ask = Command::new("debugfs");
+        ask.args(["-R", "ls -p /full", &within]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let listed = String::from_utf8(ask.output().unwrap().stdout).unwrap();
+        let missing = tree.entries[2..].iter().find(|link| !listed.contains(&link.path["full/".len()..]));
+        assert!(missing.is_none(), "{missing:?} is not in: {listed}");
+    }
 }
