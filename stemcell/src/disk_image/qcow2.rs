@@ -147,12 +147,51 @@ mod tests {
         u64::from_be_bytes(disk[at..at + 8].try_into().unwrap())
     }
 
+    /// More than one table is for, and an end inside a cluster.
+    const SIZE: u64 = (ENTRIES + 3) * CLUSTER - 512;
+
+    #[test]
+    fn the_header_is_as_the_format_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (raw, path) = (dir.path().join("raw"), dir.path().join("qcow2"));
+        File::create(&raw).unwrap().set_len(SIZE).unwrap();
+        write(&path, &raw).unwrap();
+        let disk = std::fs::read(path).unwrap();
+        let header = [
+            &b"QFI\xfb"[..],
+            &[0, 0, 0, 2],
+            // Nothing behind it: where its name is, how long.
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+            &[0, 0, 0, 0],
+            // Clusters of 64 KiB, and the size.
+            &[0, 0, 0, 16],
+            &[0, 0, 0, 0, 0x20, 0x02, 0xfe, 0x00],
+            // Not encrypted.
+            &[0, 0, 0, 0],
+            // Two tables, named in the fourth cluster.
+            &[0, 0, 0, 2],
+            &[0, 0, 0, 0, 0, 3, 0, 0],
+            // The table of counts is in the second cluster, and is one.
+            &[0, 0, 0, 0, 0, 1, 0, 0],
+            &[0, 0, 0, 1],
+            // No snapshots: how many, where.
+            &[0, 0, 0, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(header.len(), 72);
+        assert_eq!(disk[..72], header);
+        assert!(disk[72..0x1_0000].iter().all(|byte| *byte == 0), "an extension follows the header");
+        assert_eq!(disk[0x1_0000..0x1_0010], [0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(disk[0x3_0000..0x3_0010], [0x80, 0, 0, 0, 0, 4, 0, 0, 0x80, 0, 0, 0, 0, 5, 0, 0]);
+        assert_eq!(disk.len(), 0x6_0000);
+    }
+
     #[test]
     fn whoever_follows_the_tables_reads_the_same_disk() {
         let dir = tempfile::tempdir().unwrap();
         let (raw_path, path) = (dir.path().join("raw"), dir.path().join("qcow2"));
-        // More than one table is for, and an end inside a cluster.
-        let size = (ENTRIES + 3) * CLUSTER - 512;
+        let size = SIZE;
         let raw = File::create(&raw_path).unwrap();
         raw.set_len(size).unwrap();
         for (at, text) in [
@@ -165,8 +204,6 @@ mod tests {
         }
         write(&path, &raw_path).unwrap();
         let (raw, disk) = (std::fs::read(raw_path).unwrap(), std::fs::read(path).unwrap());
-        assert_eq!(&disk[..8], b"QFI\xfb\0\0\0\x02");
-        assert_eq!(number(&disk, 24), size);
         let (tables, empty) = (number(&disk, 40), vec![0; CLUSTER as usize]);
         for (wanted, cluster) in raw.chunks(CLUSTER as usize).zip(0..) {
             let table = number(&disk, tables + cluster / ENTRIES * 8) & !ONCE;
