@@ -47,3 +47,9 @@ impl Manifest<'_> {
         )
     }
 }
+
+/// Returns the formats that the manifest of a stemcell lists; none, if it is not written as ours are.
+pub(crate) fn formats(text: &str) -> Vec<&str> {
+    let lists = text.lines().filter_map(|line| line.strip_prefix("stemcell_formats: [")?.strip_suffix(']'));
+    lists.flat_map(|list| list.split(", ")).collect()
+}

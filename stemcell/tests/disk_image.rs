@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha1::{Digest as _, Sha1};
-use stemcell::{DebianFormat, RepackedDebian, repack_debian};
+use stemcell::{DebianFormat, RepackedDebian, StemcellNames, build_host, repack_debian};
 use tar::EntryType;
 
 /// Rights as the kernel writes them down: to bind low ports.
@@ -77,7 +77,11 @@ fn write_stemcell(out: &Path, more: &[Row<'_>]) {
     let mut archive = tar::Builder::new(GzEncoder::new(File::create(out).unwrap(), Compression::none()));
     add(
         &mut archive,
-        &[("packages.txt", Regular, 0o644, 0, b"busybox 1.35\n"), ("image", Regular, 0o644, 0, &root)],
+        &[
+            ("packages.txt", Regular, 0o644, 0, b"busybox 1.35\n"),
+            ("image", Regular, 0o644, 0, &root),
+            ("stemcell.MF", Regular, 0o644, 0, b"---\nstemcell_formats: [general-tar, directorate-tar]\n"),
+        ],
     );
     archive.into_inner().unwrap().finish().unwrap();
 }
@@ -120,7 +124,10 @@ fn unpack(stemcell: &Path, to: &Path) -> PathBuf {
 /// Asks `debugfs` about the file system of a disk.
 fn ask(disk: &Path, question: &str) -> String {
     let within = format!("{}?offset={}", disk.display(), 1 << 20);
-    let output = Command::new("debugfs").args(["-R", question, &within]).output().unwrap();
+    let mut debugfs = Command::new("debugfs");
+    // Not everybody has root's programs on the search path.
+    debugfs.args(["-R", question, &within]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = debugfs.output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -180,24 +187,62 @@ fn the_manifest_says_what_boshs_says_and_the_same_root_is_the_same_bytes() {
          api_version: 3\nsha1: {sha1}\noperating_system: \"debian-bookworm\"\n\
          stemcell_formats: [openstack-qcow2]\nagent: directorate\ncloud_properties:\n  \
          name: \"bosh-openstack-kvm-debian-bookworm-go_agent\"\n  version: \"1.0\"\n  infrastructure: openstack\n  \
-         architecture: x86_64\n  os_type: linux\n  os_distro: debian\n  hypervisor: kvm\n  disk: 1024\n  \
-         disk_format: qcow2\n  container_format: bare\n  auto_disk_config: true\n"
+         architecture: {}\n  os_type: linux\n  os_distro: debian\n  hypervisor: kvm\n  disk: 1024\n  \
+         disk_format: qcow2\n  container_format: bare\n  auto_disk_config: true\n",
+        std::env::consts::ARCH
     );
     assert_eq!(String::from_utf8(archive["stemcell.MF"].clone()).unwrap(), wanted);
     assert_eq!(archive["packages.txt"], b"busybox 1.35\n");
     assert!(archive.contains_key("dev_tools_file_list.txt"));
 }
 
+/// Returns why a stemcell can't be packed anew.
+fn why_not(from: &Path, format: DebianFormat) -> String {
+    let repacked = RepackedDebian { from: from.to_owned(), format, dagent: None };
+    let error = repack_debian(&from.with_file_name("out.tgz"), &repacked).unwrap_err();
+    std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
+}
+
+#[test]
+fn what_is_no_root_file_system_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |from: &Path, wanted: &str| {
+        let wanted = wanted.replace("FROM", &from.display().to_string());
+        assert_eq!(why_not(from, DebianFormat::OpenstackRaw), wanted);
+    };
+    let none = "`FROM` is no stemcell of the format `tar`: ";
+    let host = dir.path().join("host.tgz");
+    build_host(&host, &StemcellNames::host()).unwrap();
+    let wanted = "its `stemcell.MF` lists [directorate-host] and not `directorate-tar`";
+    check(&host, &format!("{none}{wanted}"));
+    let wanted = "its `stemcell.MF` lists [openstack-qcow2] and not `directorate-tar`";
+    check(&packed(dir.path(), DebianFormat::OpenstackQcow2), &format!("{none}{wanted}"));
+    let other = dir.path().join("other.tgz");
+    let archive = tar::Builder::new(GzEncoder::new(File::create(&other).unwrap(), Compression::none()));
+    archive.into_inner().unwrap().finish().unwrap();
+    check(&other, &format!("{none}it has no `stemcell.MF`"));
+    let text = dir.path().join("text");
+    fs::write(&text, "no archive, but long enough to be looked at").unwrap();
+    check(&text, "failed to unpack stemcell `FROM`: invalid gzip header");
+    check(
+        &dir.path().join("missing"),
+        "failed to open stemcell `FROM`: No such file or directory (os error 2)",
+    );
+
+    let why = why_not(&host, DebianFormat::Tar);
+    assert_eq!(
+        why,
+        "a stemcell is packed anew as a disk, and `tar` is none: name openstack-raw or openstack-qcow2"
+    );
+}
+
 #[test]
 fn what_can_not_boot_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (from, out) = (dir.path().join("tar.tgz"), dir.path().join("out.tgz"));
+    let from = dir.path().join("tar.tgz");
     let refusal = |more: &[Row<'_>]| {
         write_stemcell(&from, more);
-        let repacked =
-            RepackedDebian { from: from.clone(), format: DebianFormat::OpenstackRaw, dagent: None };
-        let error = repack_debian(&out, &repacked).unwrap_err();
-        std::error::Error::source(&error).map_or(error.to_string(), |source| format!("{error}: {source}"))
+        why_not(&from, DebianFormat::OpenstackRaw)
     };
     let why = refusal(&[]);
     assert!(why.contains("has no kernel"), "{why}");
@@ -206,12 +251,11 @@ fn what_can_not_boot_is_refused() {
     assert!(why.contains("the boot loader's first sector is none"), "{why}");
     let why = refusal(&[KERNEL, ("./two\nlines", EntryType::Regular, 0o644, 0, b"")]);
     assert!(why.contains("is not plain text"), "{why}");
+    assert!(why.contains(&format!("the root file system of `{}`", from.display())), "{why}");
     let no_room = [0xc0; 1 << 20];
     let why = refusal(&[KERNEL, ("./boot/grub/i386-pc/core.img", EntryType::Regular, 0o644, 0, &no_room)]);
     assert!(why.contains("the boot loader has 1048576 bytes"), "the later one counts: {why}");
     let why = refusal(&[KERNEL, ("./nowhere/file", EntryType::Regular, 0o644, 0, b"")]);
     assert!(why.contains("debugfs could not fill the file system: /nowhere: File not found"), "{why}");
-    let repacked = RepackedDebian { from: from.clone(), format: DebianFormat::Tar, dagent: None };
-    assert!(repack_debian(&out, &repacked).unwrap_err().to_string().contains("name another one"));
     assert!("openstack".parse::<DebianFormat>().unwrap_err().contains("there are tar, openstack-raw"));
 }

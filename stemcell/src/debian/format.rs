@@ -57,7 +57,7 @@ impl DebianFormat {
         StemcellNames { name: name.into(), version, operating_system }
     }
 
-    /// Returns what its manifest says. `disk_mib` is how large the root disk of a machine is at least.
+    /// Returns what its manifest says, with lines of [`Self::properties`].
     pub(super) fn manifest<'a>(self, names: &'a StemcellNames, properties: &'a str) -> Manifest<'a> {
         let (formats, infrastructure): (&[&str], _) = match self {
             Self::Tar => (&[TAR_FORMAT, "warden-tar", "general-tar"], "directorate-local"),

@@ -8,22 +8,22 @@
 //! The same mirror and the same agent give the same bytes.
 
 mod format;
+mod repack;
 mod root;
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::archive::{Contents, add, pack};
-use crate::disk_image::{self, OwnFiles, qcow2};
+use crate::disk_image::{self, OwnFiles, RootArchive, qcow2};
 use crate::error::StemcellError;
 pub use format::DebianFormat;
 use format::DiskFormat;
+pub use repack::{RepackedDebian, repack_debian};
 
 /// What goes into a Debian stemcell.
 #[derive(Clone, Debug)]
@@ -65,52 +65,10 @@ pub fn build_debian(out: &Path, stemcell: &DebianStemcell) -> Result<(), Stemcel
         Some(disk) => {
             let own = OwnFiles { agent_json: stemcell.format.agent_json(), agent: None };
             let disk = Disk { format: stemcell.format, written: disk, own };
-            disk.write(out, &packages, BufReader::new(open(&root)?), scratch.path())
+            let archive = RootArchive { of: &root, content: BufReader::new(open(&root)?) };
+            disk.write(out, &packages, archive, scratch.path())
         }
     }
-}
-
-/// A Debian stemcell for another cloud, with the root file system of one that is there.
-#[derive(Clone, Debug)]
-pub struct RepackedDebian {
-    /// The other stemcell, of the format `tar`.
-    pub from: PathBuf,
-    /// What the image is to be: a disk.
-    pub format: DebianFormat,
-    /// Another agent's program than the one that is in there, if wanted.
-    pub dagent: Option<PathBuf>,
-}
-
-/// Writes a stemcell archive to `out`. Takes some seconds: one Debian, made once, for several clouds.
-pub fn repack_debian(out: &Path, stemcell: &RepackedDebian) -> Result<(), StemcellError> {
-    let RepackedDebian { from, format, dagent } = stemcell;
-    let Some(disk) = format.disk() else {
-        let message = format!("`{}` has the format `{format}` already: name another one", from.display());
-        return Err(StemcellError::refused(message));
-    };
-    let scratch = tempfile::tempdir().map_err(StemcellError::os("make a scratch directory for", out))?;
-    let [image, packages] = ["image", "packages.txt"].map(|name| scratch.path().join(name));
-    let unpack = || -> io::Result<()> {
-        for entry in tar::Archive::new(GzDecoder::new(BufReader::new(File::open(from)?))).entries()? {
-            let mut entry = entry?;
-            let name = entry.path()?.file_name().map(OsStr::to_owned);
-            if let Some(to) = [&image, &packages].into_iter().find(|path| path.file_name() == name.as_deref())
-            {
-                io::copy(&mut entry, &mut File::create(to)?)?;
-            }
-        }
-        Ok(())
-    };
-    unpack().map_err(StemcellError::os("unpack stemcell", from))?;
-    let packages = fs::read(&packages).map_err(StemcellError::os("find `packages.txt` in stemcell", from))?;
-    let root = File::open(&image).map_err(StemcellError::os("find an image in stemcell", from))?;
-    let own = OwnFiles {
-        agent_json: format.agent_json(),
-        agent: dagent.as_deref().map(|program| (root::AGENT, program)),
-    };
-    let root = GzDecoder::new(BufReader::new(root));
-    let disk = Disk { format: *format, written: disk, own };
-    disk.write(out, &packages, root, scratch.path())
 }
 
 /// A stemcell whose image is a disk.
@@ -126,7 +84,7 @@ impl Disk<'_> {
         &self,
         out: &Path,
         packages: &[u8],
-        root: impl Read,
+        root: RootArchive<'_, impl Read>,
         scratch: &Path,
     ) -> Result<(), StemcellError> {
         let [raw, other, image] = ["disk.raw", "disk.other", "disk.tgz"].map(|name| scratch.join(name));

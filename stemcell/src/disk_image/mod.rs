@@ -24,6 +24,7 @@ use crate::error::StemcellError;
 
 use ext4::FileSystem;
 pub(super) use own_files::OwnFiles;
+pub(super) use tree::RootArchive;
 use tree::Tree;
 
 /// Where the partition begins, in MiB: room for the boot loader's core, and as partitioning programs do it.
@@ -33,9 +34,12 @@ const DISK_MIB_STEP: u64 = 1024;
 /// What there must be room for beside the files: a journal, tables, and what a first boot writes.
 const SPARE_MIB: u64 = 512;
 
-/// Writes a disk to a file that holds nothing where the disk is empty; returns its size in MiB. `root` is the archive of a root
-/// file system.
-pub(super) fn write(to: &Path, root: impl Read, own: &OwnFiles<'_>) -> Result<u64, StemcellError> {
+/// Writes a disk to a file that holds nothing where the disk is empty; returns its size in MiB.
+pub(super) fn write(
+    to: &Path,
+    root: RootArchive<'_, impl Read>,
+    own: &OwnFiles<'_>,
+) -> Result<u64, StemcellError> {
     let scratch = tempfile::tempdir().map_err(StemcellError::os("make a scratch directory for", to))?;
     let mut tree = Tree::unpack(root, scratch.path().join("root"))?;
     let (disk_id, id) = ids(&tree.digest);

@@ -43,7 +43,15 @@ pub(super) enum Kind {
     Link(String),
 }
 
+/// The archive of a root file system.
+pub(crate) struct RootArchive<'a, R> {
+    /// Which file it is, or is in, for people who read errors.
+    pub of: &'a Path,
+    pub content: R,
+}
+
 /// See the module's header.
+#[derive(Debug)]
 pub(super) struct Tree {
     /// Where the contents are. They belong to whoever runs this, and what is no file is not there.
     pub folder: PathBuf,
@@ -54,11 +62,11 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Unpacks an archive. Devices are left out: a kernel makes its own.
-    pub fn unpack(root: impl Read, folder: PathBuf) -> Result<Self, StemcellError> {
-        let mut hashed = Hashed { inner: root, hasher: Sha256::new() };
+    pub fn unpack(root: RootArchive<'_, impl Read>, folder: PathBuf) -> Result<Self, StemcellError> {
+        let mut hashed = Hashed { inner: root.content, hasher: Sha256::new() };
         let (mut entries, mut places) = (Vec::new(), BTreeMap::new());
         let mut archive = tar::Archive::new(&mut hashed);
-        let failed = || StemcellError::os("unpack a root file system to", &folder);
+        let failed = || StemcellError::os("unpack the root file system of", root.of);
         for entry in archive.entries().map_err(failed())? {
             let unpacked = unpack_entry(entry.map_err(failed())?, &folder).map_err(failed())?;
             let Some(entry) = unpacked else { continue };
@@ -117,7 +125,8 @@ impl Tree {
 
     fn set(&mut self, path: &str, kind: Kind, mode: u32) {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        if !self.entries.iter().any(|entry| entry.path == parent) {
+        // The root is there in any file system, whether an archive says so or not.
+        if !parent.is_empty() && !self.entries.iter().any(|entry| entry.path == parent) {
             self.set(parent, Kind::Directory, 0o755);
         }
         self.entries.retain(|entry| entry.path != path);
@@ -142,11 +151,15 @@ fn unpack_entry(mut entry: tar::Entry<'_, impl Read>, folder: &Path) -> io::Resu
         EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(None),
         other => return Err(io::Error::other(format!("`{path}` is of a kind that is not known: {other:?}"))),
     };
-    let extensions = entry.pax_extensions()?.into_iter().flatten().flatten();
-    let capability = extensions
-        .filter(|extension| extension.key_bytes() == CAPABILITY_IN_ARCHIVES.as_bytes())
-        .map(|extension| extension.value_bytes().to_vec())
-        .last();
+    let mut capability = None;
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        // So is a value with the end of a line in it, by the library that reads archives: better no disk than one with less.
+        let extension =
+            extension.map_err(|error| io::Error::other(format!("attributes of `{path}`: {error}")))?;
+        if extension.key_bytes() == CAPABILITY_IN_ARCHIVES.as_bytes() {
+            capability = Some(extension.value_bytes().to_vec());
+        }
+    }
     let header = entry.header();
     Ok(Some(Entry {
         path,
@@ -195,4 +208,46 @@ pub(super) fn kernel_version(tree: &Tree) -> Result<String, StemcellError> {
     kernels.max().map(str::to_owned).ok_or_else(|| {
         refuse("the root file system has no kernel, so no machine can boot it: `dctl build-stemcell --debian` makes one that does")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpack(dir: &Path, extensions: &[(&str, &[u8])]) -> Result<Tree, String> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_pax_extensions(extensions.iter().copied()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(4);
+        archive.append_data(&mut header, "program", &b"text"[..]).unwrap();
+        let archive = archive.into_inner().unwrap();
+        let root = RootArchive { of: Path::new("archive"), content: archive.as_slice() };
+        Tree::unpack(root, dir.join("root")).map_err(|error| match error {
+            StemcellError::Os { source, .. } => source.to_string(),
+            StemcellError::Refused(message) => message,
+        })
+    }
+
+    #[test]
+    fn files_are_added_to_an_archive_that_has_no_entry_for_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = unpack(dir.path(), &[]).unwrap();
+        tree.put("etc/hosts", 0o644, b"").unwrap();
+        tree.link("bin", "usr/bin");
+        let paths: Vec<&str> = tree.entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["program", "etc", "etc/hosts", "bin"]);
+    }
+
+    #[test]
+    fn rights_that_can_not_be_read_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = unpack(dir.path(), &[(CAPABILITY_IN_ARCHIVES, b"\x01\x00")]).unwrap();
+        assert_eq!(tree.entries[0].capability.as_deref(), Some(&b"\x01\x00"[..]));
+        let error = unpack(dir.path(), &[(CAPABILITY_IN_ARCHIVES, b"\x01\n\x00")]).unwrap_err();
+        assert_eq!(error, "attributes of `program`: malformed pax extension");
+    }
 }
