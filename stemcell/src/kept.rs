@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::debian::{DebianStemcell, build_debian};
+use crate::debian::{DebianStemcell, build_debian, digest_of_parts};
 use crate::error::StemcellError;
-
-/// What it is called. One that was made by a build whose Debians had something else in them has another name.
-const NAME: &str = "debian-with-boot-loader.tgz";
 
 /// What the sample releases are compiled with.
 const TOOLS: [&str; 3] = ["gcc", "libc6-dev", "make"];
@@ -23,7 +20,9 @@ pub fn debian(folder: &Path) -> Result<PathBuf, StemcellError> {
     let lock = File::create(&lock_path).map_err(StemcellError::os("create", &lock_path))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, errno)| StemcellError::os("lock", &lock_path)(errno))?;
-    let (made, half) = (folder.join(NAME), folder.join(format!("{NAME}.half")));
+    // One that was made by a build whose Debians had something else in them has another name.
+    let name = format!("debian-{}.tgz", &digest_of_parts(&TOOLS)[..16]);
+    let (made, half) = (folder.join(&name), folder.join(format!("{name}.half")));
     if !made.exists() {
         let tools = TOOLS.map(str::to_owned).to_vec();
         build_debian(&half, &DebianStemcell { tools, ..DebianStemcell::new(NO_AGENT) })?;

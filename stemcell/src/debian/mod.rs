@@ -24,6 +24,7 @@ use crate::error::StemcellError;
 pub use format::DebianFormat;
 use format::DiskFormat;
 pub use repack::{RepackedDebian, repack_debian};
+pub(crate) use root::digest_of_parts;
 
 /// What goes into a Debian stemcell.
 #[derive(Clone, Debug)]

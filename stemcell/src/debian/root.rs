@@ -5,6 +5,8 @@ use std::io::{self, BufWriter};
 use std::path::Path;
 use std::process::Command;
 
+use sha2::{Digest as _, Sha256};
+
 use super::DebianStemcell;
 use crate::archive::{EPOCH, add};
 use crate::error::StemcellError;
@@ -69,6 +71,20 @@ rm -r "$1"/tmp/grub
 /// What nobody reads in a VM.
 const EXCLUDED: [&str; 3] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"];
 
+/// Returns the digest of what goes into a Debian with these tools, but for its packages' versions and the agent.
+pub(crate) fn digest_of_parts(tools: &[&str]) -> String {
+    let modes = FILES.map(|(_, mode, _)| mode.to_string());
+    let files = FILES.iter().flat_map(|(path, _, content)| [*path, *content]);
+    let lists = [&MACHINE[..], tools, &EXCLUDED, &[FINISH, BOOT_LOADER]].concat();
+    let mut digest = Sha256::new();
+    for part in lists.into_iter().chain(files).chain(modes.each_ref().map(String::as_str)) {
+        // Where a part ends counts, too.
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes the archive of a root file system to `root`, with `scratch` to work in; returns what is installed in it.
 pub(super) fn make(root: &Path, stemcell: &DebianStemcell, scratch: &Path) -> Result<Vec<u8>, StemcellError> {
     let (files, packages) = (scratch.join("files.tar"), scratch.join("packages.txt"));
@@ -122,4 +138,17 @@ fn write_files(to: &Path, dagent: &Path) -> Result<(), StemcellError> {
         archive.into_inner()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
     };
     write().map_err(StemcellError::os("write", to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debian_with_other_tools_has_another_digest() {
+        let [none, make, two, one] =
+            [&[][..], &["make"], &["gcc", "make"], &["gccmake"]].map(digest_of_parts);
+        assert_eq!(make, digest_of_parts(&["make"]));
+        assert!(none != make && make != two && two != one);
+    }
 }
