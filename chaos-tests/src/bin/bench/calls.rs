@@ -140,7 +140,7 @@ impl Cloud {
     }
 }
 
-/// Returns a Debian stemcell ; one that was made before is beside this program.
+/// Returns a Debian stemcell; one that was made before is beside this program.
 pub fn debian_stemcell(folder: &Path) -> Result<PathBuf> {
     let us = std::env::current_exe()?;
     debian::stemcell(us.parent().context("a program is in a folder")?, folder)
