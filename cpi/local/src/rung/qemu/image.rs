@@ -10,10 +10,10 @@ use std::process::Command;
 
 use cpi_api::CpiErrorKind;
 use cpi_host::records::{self, Durability};
-use cpi_host::{Chain, HostError, Scope};
+use cpi_host::{HostError, Scope};
 use model::StemcellCid;
 use serde::{Deserialize, Serialize};
-use stemcell::Initrd;
+use stemcell::{Initrd, StemcellError};
 
 use crate::cloud::Cloud;
 
@@ -48,10 +48,18 @@ pub(super) fn prepare(cloud: &Cloud, scope: &Scope, cid: &StemcellCid) -> Result
         drivers: &DRIVERS,
         init: include_str!("init.sh"),
     };
-    initrd.write(&files.initrd).map_err(|error| refuse(Chain(&error).to_string()))?;
+    initrd.write(&files.initrd).map_err(of_stemcell)?;
     write_disk(&files.base, &rootfs)?;
     records::write(&dir.join("files.json"), &files, Durability::Synced)?;
     Ok(files)
+}
+
+/// A full disk is told as one, whoever has met it.
+fn of_stemcell(error: StemcellError) -> HostError {
+    match error {
+        StemcellError::Os { doing, path, source } => HostError::Os { doing, path, source },
+        StemcellError::Refused(message) => refuse(message),
+    }
 }
 
 fn refuse(message: impl Into<String>) -> HostError {
@@ -114,4 +122,25 @@ fn size_of(folder: &Path) -> Result<(u64, u64), HostError> {
         }
     }
     Ok((bytes, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use cpi_host::CallError as _;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_one() {
+        let full = io::ErrorKind::StorageFull.into();
+        let full = StemcellError::Os { doing: "write", path: "initrd".into(), source: full };
+        for (error, kind) in [
+            (full, CpiErrorKind::NoDiskSpace),
+            (StemcellError::Refused("no driver".into()), CpiErrorKind::VmCreationFailed),
+        ] {
+            assert_eq!(of_stemcell(error).into_cpi("create_vm", CpiErrorKind::Other).kind, kind);
+        }
+    }
 }
