@@ -38,7 +38,8 @@ const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 
 /// The hardware address of bridges. One that has none of its own takes that of one of its cables, and another one when that
-/// cable goes: whoever spoke to a gateway there would not find it for half a minute.
+/// cable goes: whoever spoke to a gateway there would not find it for half a minute. The same for every bridge: each is the
+/// only one of its network.
 const BRIDGE_ADDRESS: [u8; 6] = [0x56, 0x54, 0, 0, 0, 1];
 
 /// A conversation with the kernel about one network namespace.
@@ -62,9 +63,10 @@ impl Netlink {
     pub fn bridge(&self, name: &str) -> io::Result<()> {
         let mut message = link_message(0);
         message.text(IFLA_IFNAME, name);
-        message.data(IFLA_ADDRESS, &BRIDGE_ADDRESS);
         message.nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
         self.ask(RTM_NEWLINK, CREATE_EXCLUSIVE, &message).or_else(exists_already)?;
+        // One that is there may have been made by an earlier version, which gave it none.
+        self.hardware_address(name, BRIDGE_ADDRESS)?;
         self.link_up(name)
     }
 
@@ -245,5 +247,37 @@ impl Message {
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend(inner.bytes);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::ifaddrs::getifaddrs;
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Makes a bridge as earlier versions did, then as we do; returns its hardware address.
+    fn bridge_made_twice() -> [u8; 6] {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let netlink = Netlink::open().unwrap();
+        let mut message = link_message(0);
+        message.text(IFLA_IFNAME, "br0");
+        message.nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
+        netlink.ask(RTM_NEWLINK, CREATE_EXCLUSIVE, &message).unwrap();
+        netlink.bridge("br0").unwrap();
+        let addresses = getifaddrs().unwrap().filter(|found| found.interface_name == "br0");
+        addresses.filter_map(|found| found.address?.as_link_addr()?.addr()).next().unwrap()
+    }
+
+    #[test]
+    fn a_bridge_that_is_there_gets_the_address_that_stays() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: a network namespace needs root");
+            return;
+        }
+        // A thread of its own: it does not come back to the host's network.
+        let address = std::thread::spawn(bridge_made_twice).join().unwrap();
+        assert_eq!(address, BRIDGE_ADDRESS);
     }
 }

@@ -71,7 +71,8 @@ pub(crate) fn has_own_network(rung: Rung) -> bool {
 }
 
 /// Returns the hardware address of who has an address, which one network has once because it has the address once. It stays
-/// when another VM takes the address over: whoever spoke to the one before goes on sending there for half a minute.
+/// when another VM takes the address over: whoever spoke to the one before goes on sending there for half a minute. A VM with
+/// several networks has one card for all, and the hardware address of its first one.
 pub(crate) fn hardware_address(ip: IpAddr) -> [u8; 6] {
     let [a, b, c, d] = match ip {
         IpAddr::V4(ip) => ip.octets(),

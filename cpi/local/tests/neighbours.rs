@@ -29,10 +29,15 @@ async fn a_gateway_stays_where_it_is_when_vms_come_and_go() {
     let agent = r#"until grep -q '^10.93.10.1 .*0x2' /proc/net/arp; do : < /dev/tcp/10.93.10.1/9; sleep 0.02; done 2>/dev/null
         sed -n 's/^10.93.10.1 .*0x2 *\([^ ]*\) .*/\1/p' /proc/net/arp > /var/vcap/gateway; exec sleep 1000000"#;
     let Some(stage) = Stage::open(Rung::Namespaces, [10, 93, 10], agent).await else { return };
+    let mut before = None;
     for n in 2..8 {
-        stage.create(n, json!({})).await;
+        let vm = stage.create(n, json!({})).await;
         let gateway = stage.wait_for(n, "gateway", |text| text.ends_with('\n')).await;
         assert_eq!(gateway, "56:54:00:00:00:01\n", "as VM {n} sees it");
+        // Whoever came before goes; one stays, so that the bridge does.
+        if let Some(before) = before.replace(vm) {
+            stage.cpi.delete_vm(&context(1), &before).await.unwrap();
+        }
     }
     stage.close(7).await;
 }
