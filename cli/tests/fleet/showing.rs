@@ -283,6 +283,31 @@ async fn a_release_is_made_without_a_fleet() {
 }
 
 #[tokio::test]
+async fn a_stemcell_is_made_without_a_fleet() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.tgz").display().to_string();
+    let output = run(&["build-stemcell", &file, "--json"]).await;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&value["tarball"], output.status.code()), (&file.as_str().into(), Some(0)));
+    let made = std::fs::read(&file).unwrap();
+    assert_eq!(made[..2], [0x1f, 0x8b], "what was made is no archive");
+
+    for option in [["--format", "openstack-raw"], ["--from", &file]] {
+        let other = folder.path().join("other.tgz");
+        let output = run(&["build-stemcell", other.to_str().unwrap(), option[0], option[1]]).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("--debian"), "{option:?} without a Debian: {said}");
+        assert_eq!((output.status.code(), other.exists()), (Some(2), false), "{option:?}");
+    }
+
+    let nowhere = folder.path().join("missing/host.tgz").display().to_string();
+    let output = run(&["build-stemcell", &nowhere]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&nowhere) && said.contains("No such file or directory"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
 async fn the_health_of_agents_and_deployments() {
     let director = Director::start(Script {
         agents: answer(|_| {
