@@ -4,7 +4,7 @@
 //! ROOT/epoch                 the highest epoch heard from
 //!      locks/                one file per object being worked on
 //!      stemcells/CID/        stemcell.json, rootfs/
-//!      vms/CID/              vm.json, launch.json, console.log, vcap/ (the VM's /var/vcap), upper/, work/
+//!      vms/CID/              vm.json, launch.json, console.log, vcap/ (the VM's /var/vcap), upper/, work/, dagent
 //!      disks/CID/            disk.json, data/ or image
 //!      snapshots/CID/        snapshot.json, data/ or image
 //!      trash/                what is being removed

@@ -120,7 +120,7 @@ fn furnish(spec: &InsideSpec) -> Result<(), HostError> {
     for (host, inside) in &spec.binds {
         let place = within(root, inside);
         bind(host, &place)?;
-        // A program that the host runs, too. Root in a VM without root on the host is the very user whose it may be.
+        // Against accidents: root in there can undo it, and so has a copy of the agent's program that is its VM's alone.
         if spec.realm == Realm::UserNamespace && host.is_file() {
             protect(&place)?;
         }

@@ -47,7 +47,7 @@ const USAGE: u8 = 64;
 const UMASK: u32 = 0o022;
 
 /// Runs a helper: `launch|supervise|shepherd|init|keeper|machine SPEC`, `probe|probe-inside|probe-realm|probe-realm-inside
-/// DIRECTORY`, `map-ids PROCESS` or `errand DEED`.
+/// DIRECTORY`, `map-ids PROCESS` or `errand ORDER`.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [role, spec_path] = args else {
         eprintln!("usage: local-vm ROLE SPEC (started by the local cloud, not by hand)");
