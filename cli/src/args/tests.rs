@@ -23,15 +23,15 @@ fn the_commands_are_these() {
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     // A word that scripts use is not taken away: additions only.
     expect_test::expect![[r#"
-        info cluster user create-release upload-release releases inspect-release delete-release export-release build-stemcell upload-stemcell
-        stemcells delete-stemcell blob update-config update-cloud-config update-runtime-config update-cpi-config configs config delete-config
-        deploy plan diff interpolate deployments deployment manifest delete-deployment instances start
-        stop restart recreate ignore unignore errands run-errand logs ssh scp
-        variables variable deployed-variable certificates link-providers link-consumers links create-link delete-link link-address
-        orphaned-vms disks orphan-disk attach-disk delete-vm delete-disk dynamic-disks create-dynamic-disk attach-dynamic-disk provide-dynamic-disk
-        detach-dynamic-disk delete-dynamic-disk networks delete-network managed-networks snapshots take-snapshot delete-snapshot delete-snapshots cloud-check
-        resurrect clean-up tasks task cancel-task events locks health cpi leaks
-        watch completions
+        info cluster user create-release upload-release releases inspect-release delete-release export-release build-stemcell
+        upload-stemcell stemcells delete-stemcell blob update-config update-cloud-config update-runtime-config update-cpi-config configs config
+        delete-config deploy plan diff interpolate deployments deployment manifest delete-deployment instances
+        start stop restart recreate ignore unignore errands run-errand logs ssh
+        scp variables variable deployed-variable certificates link-providers link-consumers links create-link delete-link
+        link-address orphaned-vms disks orphan-disk attach-disk delete-vm delete-disk dynamic-disks create-dynamic-disk attach-dynamic-disk
+        provide-dynamic-disk detach-dynamic-disk delete-dynamic-disk networks delete-network managed-networks snapshots take-snapshot delete-snapshot delete-snapshots
+        cloud-check resurrect clean-up tasks task cancel-task events locks health cpi
+        leaks watch completions
     "#]]
     .assert_eq(&names.chunks(10).map(|line| line.join(" ") + "\n").collect::<String>());
 }
