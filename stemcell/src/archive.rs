@@ -1,7 +1,8 @@
 //! Making stemcell archives: what they look like, and the one that costs nothing. Real ones are in [`crate::debian`].
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use flate2::Compression;
@@ -36,9 +37,13 @@ pub(crate) struct Contents<'a> {
     pub image: &'a Path,
 }
 
-/// Writes an archive. An image that is compressed already is not compressed once more.
+/// Writes an archive: whole, or none. An image that is compressed already is not compressed once more.
 pub(crate) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression) -> io::Result<()> {
-    let mut archive = tar::Builder::new(GzEncoder::new(File::create(out)?, compression));
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Rights as any file that is made gets them, not those of secret scratch files.
+    let rights = Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().prefix(".stemcell-").permissions(rights).tempfile_in(folder)?;
+    let mut archive = tar::Builder::new(GzEncoder::new(file, compression));
     let mut image = File::open(contents.image)?;
     let size = image.metadata()?.len();
     let mut sha1 = Sha1::new();
@@ -49,7 +54,10 @@ pub(crate) fn pack(out: &Path, contents: &Contents<'_>, compression: Compression
     add(&mut archive, "packages.txt", 0o644, contents.packages.len() as u64, contents.packages)?;
     add(&mut archive, "dev_tools_file_list.txt", 0o644, 0, io::empty())?;
     add(&mut archive, "image", 0o644, size, File::open(contents.image)?)?;
-    archive.into_inner()?.finish()?.sync_all()
+    let file = archive.into_inner()?.finish()?;
+    file.as_file().sync_all()?;
+    file.persist(out)?;
+    Ok(())
 }
 
 /// Adds a file. Time and owner are fixed: the same stemcell is the same bytes.

@@ -1,6 +1,6 @@
 //! A Debian that is made once and kept, for tests and measurements: making one takes a minute.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -22,11 +22,10 @@ pub fn debian(folder: &Path) -> Result<PathBuf, StemcellError> {
         .map_err(|(_, errno)| StemcellError::os("lock", &lock_path)(errno))?;
     // One that was made by a build whose Debians had something else in them has another name.
     let name = format!("debian-{}.tgz", &digest_of_parts(&TOOLS)[..16]);
-    let (made, half) = (folder.join(&name), folder.join(format!("{name}.half")));
+    let made = folder.join(name);
     if !made.exists() {
         let tools = TOOLS.map(str::to_owned).to_vec();
-        build_debian(&half, &DebianStemcell { tools, ..DebianStemcell::new(NO_AGENT) })?;
-        fs::rename(half, &made).map_err(StemcellError::os("keep", &made))?;
+        build_debian(&made, &DebianStemcell { tools, ..DebianStemcell::new(NO_AGENT) })?;
     }
     Ok(made)
 }

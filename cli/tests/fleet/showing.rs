@@ -291,6 +291,12 @@ async fn a_stemcell_is_made_without_a_fleet() {
     assert_eq!((&value["tarball"], output.status.code()), (&file.as_str().into(), Some(0)));
     let made = std::fs::read(&file).unwrap();
     assert_eq!(made[..2], [0x1f, 0x8b], "what was made is no archive");
+    // Readable as any file is that somebody makes, and nothing is left beside it.
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let rights = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions();
+    assert_eq!(rights(file.as_ref()), rights(&plain));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 
     for option in [["--format", "openstack-raw"], ["--from", &file]] {
         let other = folder.path().join("other.tgz");
