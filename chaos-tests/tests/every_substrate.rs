@@ -16,7 +16,6 @@ use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Net, cloud_config, compiling_in_containers, upload_base, write_file};
 use chaos_tests::{debian, forge, wait};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use proto::v1::{Instance, Task};
 
 /// What carries a deployment.
@@ -247,7 +246,7 @@ async fn kill_machine(cluster: &Cluster) -> Result<()> {
     let is_repair = |task: &Task| task.description.contains("scan and fix") && task.state == "done";
     // One that was long silent when the leader died may have been repaired already.
     let repairs = client.tasks().await?.iter().filter(|task| is_repair(task)).count();
-    kill(Pid::from_raw(machine(&vms.join(&victim.vm_cid))?), Signal::SIGKILL)?;
+    kill(cluster.first_process(&victim.vm_cid)?, Signal::SIGKILL)?;
     // Machines have enough to do: they are not asked how they are until then.
     wait::until_true("the primary is repaired", REPAIR_LIMIT, async || {
         Ok(client.tasks().await?.iter().filter(|task| is_repair(task)).count() > repairs)
@@ -263,14 +262,6 @@ fn check_kernel(vm: &Path) -> Result<()> {
     let kernel = console.lines().find(|line| line.contains("Linux version "));
     ensure!(kernel.is_some_and(|line| line.contains("-cloud-amd64 ")), "no kernel has booted: {console}");
     Ok(())
-}
-
-/// Returns the process that is a machine.
-fn machine(vm: &Path) -> Result<i32> {
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(vm.join("vm.json"))?)?;
-    ensure!(record["rung"] == "qemu", "{record}");
-    let pid = record["processes"]["init"]["pid"].as_i64().context("it runs")?;
-    Ok(i32::try_from(pid)?)
 }
 
 /// Returns how many VMs the cloud has.

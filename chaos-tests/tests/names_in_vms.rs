@@ -76,10 +76,7 @@ struct Vm {
 
 impl Vm {
     fn of(cluster: &Cluster, instance: &Instance) -> Result<Self> {
-        let path = cluster.cloud_root().join("vms").join(&instance.vm_cid).join("vm.json");
-        let record: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        let pid = record["processes"]["init"]["pid"].as_i64().context("the VM runs")?;
-        Ok(Self { first_process: Pid::from_raw(pid.try_into()?) })
+        Ok(Self { first_process: cluster.first_process(&instance.vm_cid)? })
     }
 
     fn run(&self, program: &[&str]) -> Result<std::process::Output> {

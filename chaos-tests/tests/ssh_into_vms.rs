@@ -1,7 +1,7 @@
 //! Somebody logs in to a VM: by a key, as a user who was made for it, and is put out when the user is removed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ impl Session {
     async fn inside(&self, cluster: &Cluster) -> Result<Vm> {
         let instances = cluster.client()?.instances("hello").await?;
         let cid = &instances.first().context("an instance")?.vm_cid;
-        Vm::at(&self.cloud.join("vms").join(cid).join("vm.json"))
+        Ok(Vm { first_process: cluster.first_process(cid)? })
     }
 
     async fn listens_only_at_its_address(&self, cluster: &Cluster) -> Result<()> {
@@ -241,19 +241,21 @@ fn ended_well(output: Output) -> Result<String> {
 
 /// The inside of a VM.
 struct Vm {
-    first_process: String,
+    first_process: Pid,
 }
 
 impl Vm {
-    fn at(record: &Path) -> Result<Self> {
-        let record: Value = serde_json::from_slice(&fs::read(record)?)?;
-        let pid = record["processes"]["init"]["pid"].as_i64().context("the VM runs")?;
-        Ok(Self { first_process: pid.to_string() })
-    }
-
     fn run(&self, program: &[&str]) -> Result<Output> {
         let mut command = Command::new("nsenter");
-        command.args(["--mount", "--net", "--pid", "--root", "--wd=/", "--target", &self.first_process]);
+        command.args([
+            "--mount",
+            "--net",
+            "--pid",
+            "--root",
+            "--wd=/",
+            "--target",
+            &self.first_process.to_string(),
+        ]);
         command.args(program).output().context("nsenter")
     }
 }

@@ -14,8 +14,6 @@ use chaos_tests::needs::{self, Need};
 use chaos_tests::workload::{Hello, Net, upload_hello, write_file};
 use chaos_tests::{programs, wait};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
 
 #[path = "../../cpi/local/tests/common/ordinary.rs"]
 mod ordinary;
@@ -60,7 +58,7 @@ async fn a_deployment_outlives_its_leader_and_a_disk_its_vm() -> Result<()> {
 
     let disk = cluster.cloud_root().join("disks").join(&victim.disk_cids[0]).join("data");
     fs::write(disk.join("diary"), "day one")?;
-    kill(first_process(&cluster, &victim.vm_cid)?, Signal::SIGKILL)?;
+    kill(cluster.first_process(&victim.vm_cid)?, Signal::SIGKILL)?;
     let repaired = wait::until("the instance has a new VM that runs", REPAIR_LIMIT, async || {
         let now = client.instances("hello").await?.into_iter().find(|instance| instance.id == victim.id);
         let is_new = |vm: &str| !vm.is_empty() && vm != victim.vm_cid;
@@ -69,7 +67,7 @@ async fn a_deployment_outlives_its_leader_and_a_disk_its_vm() -> Result<()> {
     .await?;
     ensure!(repaired.disk_cids == victim.disk_cids, "the same disk: {repaired:?}");
     // Through the mounts of the VM: what its jobs see.
-    let diary = format!("/proc/{}/root/var/vcap/store/diary", first_process(&cluster, &repaired.vm_cid)?);
+    let diary = format!("/proc/{}/root/var/vcap/store/diary", cluster.first_process(&repaired.vm_cid)?);
     let is_there = async || Ok(fs::read_to_string(&diary).is_ok_and(|text| text == "day one"));
     wait::until_true("the disk is mounted in the new VM", REPAIR_LIMIT, is_there).await?;
     ensure!(fs::metadata(&disk)?.uid() == nix::unistd::geteuid().as_raw(), "root inside is the user");
@@ -96,11 +94,4 @@ fn reached(cluster: &Cluster, ip: &str) -> Result<String> {
     words.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let output = reach.wait_with_output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn first_process(cluster: &Cluster, vm: &str) -> Result<Pid> {
-    let path = cluster.cloud_root().join("vms").join(vm).join("vm.json");
-    let record: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    let pid = record["processes"]["init"]["pid"].as_i64().context("it runs")?;
-    Ok(Pid::from_raw(i32::try_from(pid)?))
 }

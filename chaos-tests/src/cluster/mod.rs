@@ -4,6 +4,7 @@ mod cloud;
 mod ground;
 mod growth;
 mod replica;
+mod vms;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
