@@ -42,6 +42,12 @@ impl Operation {
     }
 }
 
+/// Who may lead next.
+struct Candidate {
+    id: u64,
+    ready: bool,
+}
+
 impl Node {
     /// Makes this replica the first and only voter of a new cluster, reachable at `own_address`.
     pub async fn bootstrap(&self, own_address: &str) -> Result<(), MemberError> {
@@ -123,25 +129,45 @@ impl Node {
         if to == Some(me) {
             return Ok(me);
         }
-        let status = self.status();
-        let mut others: Vec<_> =
-            status.members.iter().filter(|member| member.voter && member.id != me).collect();
-        others.sort_by_key(|member| (self.is_ready(member, &status), member.matched));
-        let to = match to {
-            Some(to) => others.iter().find(|member| member.id == to).ok_or(MemberError::UnknownMember(to))?,
-            None => others.last().ok_or(MemberError::LastVoter(me))?,
-        };
-        // From here on this leader takes no more writes and sends no more heartbeats; asking one that cannot take over
-        // would cost an election.
-        if !self.is_ready(to, &status) {
-            return Err(MemberError::NotReady(to.id));
-        }
-        let to = to.id;
-        let operation = Operation::new("transfer of leadership to", to, timeout);
+        let choice = Operation::new("choice of a successor for", me, timeout);
+        let to = choice.bounded(self.successor(to)).await?;
+        let operation = Operation { name: "transfer of leadership to", id: to, ..choice };
         self.inner.engine.trigger().transfer_leader(to).await.map_err(|_| MemberError::Stopped)?;
         let elected = |metrics: &Metrics| metrics.current_leader.is_some_and(|leader| leader != me);
         operation.bounded(self.wait_for(elected)).await?;
         Ok(self.status().leader.unwrap_or(to))
+    }
+
+    /// Returns the voter that can take over: `wished`, or the one that is furthest.
+    ///
+    /// From the transfer on, a leader takes no more writes and sends no more heartbeats: asking one that cannot take over would
+    /// cost an election. Whether one can is known after a lease; a leader that was elected a moment ago has not heard anybody.
+    async fn successor(&self, wished: Option<u64>) -> Result<u64, MemberError> {
+        let since = self.leadership().map_or_else(Instant::now, |leads| leads.since);
+        let mut metrics = self.metrics();
+        loop {
+            metrics.borrow_and_update();
+            self.ensure_leader()?;
+            let best = self.best_successor(wished)?;
+            if best.ready {
+                return Ok(best.id);
+            }
+            match timeout_at(since + self.lease_duration(), metrics.changed()).await {
+                Ok(changed) => changed.map_err(|_| MemberError::Stopped)?,
+                Err(_) => return Err(MemberError::NotReady(best.id)),
+            }
+        }
+    }
+
+    fn best_successor(&self, wished: Option<u64>) -> Result<Candidate, MemberError> {
+        let status = self.status();
+        let others = status.members.iter().filter(|member| member.voter && member.id != self.inner.node_id);
+        let candidates = others.filter(|member| wished.is_none_or(|wished| wished == member.id));
+        let best = candidates.max_by_key(|member| (self.is_ready(member, &status), member.matched));
+        let best = best.ok_or_else(|| {
+            wished.map_or(MemberError::LastVoter(self.inner.node_id), MemberError::UnknownMember)
+        })?;
+        Ok(Candidate { id: best.id, ready: self.is_ready(best, &status) })
     }
 
     fn is_ready(&self, member: &MemberStatus, status: &Status) -> bool {

@@ -237,6 +237,18 @@ async fn leadership_is_handed_over_on_request_and_at_shutdown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_elected_a_moment_ago_hands_over_too() {
+    let mut cluster = Cluster::start(3, Setup::default()).await;
+    let mut leader = cluster.leader().await;
+    for _ in 0..20 {
+        // Asked before it can have heard anybody.
+        let next = cluster.node(leader).transfer_leader(None, PATIENCE).await.unwrap();
+        assert_ne!(next, leader);
+        leader = next;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_not_handed_to_a_dead_replica() {
     let mut cluster = Cluster::start(3, Setup::default()).await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
