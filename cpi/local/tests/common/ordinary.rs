@@ -14,6 +14,8 @@ use std::process::Command;
 const USER: (u32, &str) = (61_803, "directorate-test");
 /// The first of its further ids; nobody else's, most likely.
 const FIRST_ID: u32 = 1_879_048_192;
+/// Set for those who run what root runs, too.
+const RUN_BY_ROOT_BEFORE: &str = "DIRECTORATE_TESTS_RUN_BY_ROOT";
 /// Exit code of a run that could not be.
 const SKIPPED: i32 = 77;
 
@@ -41,9 +43,15 @@ pub fn does_it() -> bool {
 
 /// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks
 /// for it.
+#[allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
+    run_again(&["--skip", own_name], programs);
+}
+
+/// Runs tests of this file as an ordinary user, those that `chosen` leaves of them. The user must be able to run `programs`.
 ///
 /// Does nothing where an ordinary user runs them anyway.
-pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
+pub fn run_again(chosen: &[&str], programs: &[PathBuf]) {
     if does_it() {
         return;
     }
@@ -73,7 +81,9 @@ pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
         .arg(&etc)
         .arg(programs.join(" "))
         .arg(std::env::current_exe().unwrap())
-        .args(["--nocapture", "--test-threads=2", "--skip", own_name])
+        .args(["--nocapture", "--test-threads=2"])
+        .args(chosen)
+        .env(RUN_BY_ROOT_BEFORE, "1")
         .env("TMPDIR", &home)
         .env("HOME", &home)
         .current_dir(&home)
