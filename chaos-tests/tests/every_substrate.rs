@@ -1,9 +1,10 @@
 //! One deployment — Redis: disks, a link from a primary to its replica, an errand that asks both — on everything that can carry
-//! it, with either agent, and with the leader killed in the middle each time. What an ordinary user's fleet carries is in
-//! `without_root.rs`.
+//! it, with either agent, and with the leader killed in the middle each time.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,9 +15,12 @@ use chaos_tests::needs::{self, Need};
 use chaos_tests::redis::{self, Content, Redis};
 use chaos_tests::sim::takes_its_time;
 use chaos_tests::workload::{Net, cloud_config, compiling_in_containers, upload_base, write_file};
-use chaos_tests::{debian, forge, wait};
+use chaos_tests::{debian, forge, programs, wait};
 use nix::sys::signal::{Signal, kill};
 use proto::v1::{Instance, Task};
+
+#[path = "../../cpi/local/tests/common/ordinary.rs"]
+mod ordinary;
 
 /// What carries a deployment.
 struct Substrate {
@@ -46,7 +50,7 @@ enum Agent {
 enum Loss {
     /// It is recreated.
     Recreated,
-    /// Its machine is killed, and it is resurrected.
+    /// Its VM is killed, and it is resurrected.
     Killed,
 }
 
@@ -73,6 +77,24 @@ async fn namespaces() -> Result<()> {
         return Ok(());
     }
     carries(Substrate::ours(CloudKind::Namespaces, UPDATING)).await
+}
+
+/// Nobody is root on the host.
+#[tokio::test]
+async fn user_namespaces() -> Result<()> {
+    let is_possible =
+        ordinary::does_it() && needs::met(&[Need::Ruby, Need::Make, Need::Redis]) && needs::user_namespaces();
+    if !is_possible {
+        return Ok(());
+    }
+    carries(Substrate { loss: Loss::Killed, ..Substrate::ours(CloudKind::UserNamespaces, UPDATING) }).await
+}
+
+/// Started by root, it is done as an ordinary user.
+#[test]
+fn user_namespaces_of_an_ordinary_user() {
+    let programs = [programs::directord(), programs::dctl(), programs::dagent()];
+    ordinary::run_again(&["--exact", "user_namespaces"], &programs);
 }
 
 #[test]
@@ -154,7 +176,7 @@ async fn carries(mut substrate: Substrate) -> Result<()> {
 
     match substrate.loss {
         Loss::Recreated => drop(cluster.operate(&["-d", "redis", "recreate", "primary/0"]).await?),
-        Loss::Killed => kill_machine(&cluster).await?,
+        Loss::Killed => kill_primary(&cluster, &substrate).await?,
     }
     let after = instances(&cluster).await?;
     ensure!(after[0].vm_cid != before[0].vm_cid, "the primary has another VM: {after:?}");
@@ -162,12 +184,18 @@ async fn carries(mut substrate: Substrate) -> Result<()> {
     for (before, after) in before.iter().zip(&after) {
         ensure!(after.disk_cids == before.disk_cids, "{} keeps its disk: {after:?}", before.group);
     }
+    if matches!(substrate.cloud, CloudKind::Namespaces | CloudKind::UserNamespaces) {
+        let answer = reached(&cluster, &after[0].ips[0])?;
+        ensure!(answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"), "from the machine: {answer}");
+    }
     // It counts its runs at the primary, and reads what each has written: nothing of that was lost.
     smoke_tests(&cluster, &substrate, 2).await?;
 
     cluster.operate(&["-d", "redis", "delete-deployment"]).await?;
     ensure!(cluster.client()?.lost().await?.is_empty(), "something may be left behind");
     ensure!(vms(&cluster).await? == 0, "a VM is left");
+    // The files of a stemcell may belong to ids that nobody here can remove but the cloud.
+    cluster.operate(&["clean-up", "--all"]).await?;
     cluster.finish().await
 }
 
@@ -237,11 +265,10 @@ async fn smoke_tests(cluster: &Cluster, substrate: &Substrate, run: u32) -> Resu
     Ok(())
 }
 
-/// Kills the primary's machine, which has a kernel of its own as the next one has, and waits for that.
-async fn kill_machine(cluster: &Cluster) -> Result<()> {
+/// Kills the primary's VM, and waits until it has another one.
+async fn kill_primary(cluster: &Cluster, substrate: &Substrate) -> Result<()> {
     let vms = cluster.cloud_root().join("vms");
     let [victim, _] = instances(cluster).await?;
-    check_kernel(&vms.join(&victim.vm_cid))?;
     let client = cluster.client()?;
     let is_repair = |task: &Task| task.description.contains("scan and fix") && task.state == "done";
     // One that was long silent when the leader died may have been repaired already.
@@ -252,8 +279,26 @@ async fn kill_machine(cluster: &Cluster) -> Result<()> {
         Ok(client.tasks().await?.iter().filter(|task| is_repair(task)).count() > repairs)
     })
     .await?;
-    let [primary, _] = instances(cluster).await?;
-    check_kernel(&vms.join(&primary.vm_cid))
+    if substrate.is_machines() {
+        let [primary, _] = instances(cluster).await?;
+        check_kernel(&vms.join(&primary.vm_cid))?;
+    }
+    Ok(())
+}
+
+/// Returns what Redis answers to whoever comes from the machine.
+fn reached(cluster: &Cluster, ip: &str) -> Result<String> {
+    let mut reach = Command::new(programs::directord())
+        .arg("reach-vm")
+        .arg("--cloud")
+        .arg(cluster.cloud_root())
+        .args([ip, "6379"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    reach.stdin.take().context("piped")?.write_all(b"PING\r\nQUIT\r\n")?;
+    let output = reach.wait_with_output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Errs unless a kernel has booted in a VM.

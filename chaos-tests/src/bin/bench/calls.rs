@@ -100,6 +100,7 @@ impl Cloud {
         match substrate {
             Substrate::Process => local(cpi_local::Rung::Process),
             Substrate::Namespaces => local(cpi_local::Rung::Namespaces),
+            Substrate::UserNamespaces => local(cpi_local::Rung::UserNamespaces),
             Substrate::Machines => local(cpi_local::Rung::Qemu),
             Substrate::Docker => {
                 let daemon = OwnDaemon::start(&folder.join("docker"), Network::Apart)?;

@@ -32,6 +32,8 @@ pub enum Substrate {
     Process,
     /// Containers.
     Namespaces,
+    /// Containers of an ordinary user, who has to run this.
+    UserNamespaces,
     /// Containers at a Docker daemon.
     Docker,
     /// Machines by QEMU.
@@ -50,6 +52,7 @@ impl Substrate {
         match self {
             Self::Process => needs::met(&[Need::Gcc]),
             Self::Namespaces => needs::met(&[Need::Gcc]) && needs::namespaces(),
+            Self::UserNamespaces => needs::met(&[Need::Gcc]) && needs::user_namespaces(),
             Self::Docker => needs::met(&[Need::Gcc]) && needs::docker(),
             Self::Machines => needs::met(&[Need::Mmdebstrap]) && needs::machines(),
             Self::Sim | Self::Program => true,
@@ -76,6 +79,7 @@ impl Substrate {
         match self {
             Self::Process => CloudKind::Process,
             Self::Namespaces => CloudKind::Namespaces,
+            Self::UserNamespaces => CloudKind::UserNamespaces,
             Self::Docker => CloudKind::Docker,
             Self::Machines => CloudKind::Qemu,
             Self::Sim | Self::SimBosh => CloudKind::Sim { seed, knobs },
@@ -89,6 +93,7 @@ impl fmt::Display for Substrate {
         f.write_str(match self {
             Self::Process => "processes",
             Self::Namespaces => "containers",
+            Self::UserNamespaces => "containers without root",
             Self::Docker => "Docker",
             Self::Machines => "machines by QEMU",
             Self::Sim => "simulated",
@@ -107,7 +112,7 @@ pub async fn measure(wanted: &[Substrate], table: &mut Table) -> Result<()> {
             continue;
         }
         if substrate != Substrate::SimBosh {
-            // The cloud of the fourth is the third's.
+            // Its cloud is that of the simulated one before it.
             calls::measure(substrate, table).await?;
         }
         let lines = match substrate {
