@@ -71,8 +71,8 @@ pub struct BuildStemcell {
     /// that boots by itself
     #[arg(long, requires = "debian", default_value_t)]
     pub format: DebianFormat,
-    /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one; with its agent, unless
-    /// another one is named
+    /// Take the root file system of this Debian stemcell, whose format is `tar`, instead of making one: for another format, or
+    /// to put another agent in
     #[arg(long, requires = "debian", conflicts_with = "tools", value_name = "FILE")]
     pub from: Option<Utf8PathBuf>,
 }

@@ -7,6 +7,7 @@
 //!
 //! The same mirror and the same agent give the same bytes.
 
+mod agent;
 mod format;
 mod repack;
 mod root;
