@@ -238,7 +238,7 @@ async fn leadership_is_handed_over_on_request_and_at_shutdown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_elected_a_moment_ago_hands_over_too() {
-    let mut cluster = Cluster::start(3, Setup::default()).await;
+    let cluster = Cluster::start(3, Setup::default()).await;
     let mut leader = cluster.leader().await;
     for _ in 0..20 {
         // Asked before it can have heard anybody.
