@@ -3,6 +3,7 @@
 mod cloud;
 mod ground;
 mod growth;
+mod loopback;
 mod replica;
 mod vms;
 
@@ -14,11 +15,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use cpi_docker::own_daemon::OwnDaemon;
 use nix::sys::signal::Signal;
-use rand::Rng as _;
 use tempfile::TempDir;
 
 use self::cloud::Cloud;
 pub use self::ground::{CloudKind, Ground};
+use self::loopback::LoopbackNet;
 use self::replica::Replica;
 pub use self::replica::free_ports;
 use crate::bus::Bus;
@@ -56,7 +57,7 @@ pub struct Cluster {
     small_disk: Option<(usize, u32)>,
     lab: Option<Lab>,
     /// Makes the addresses of this fleet's VMs differ from those of others on this machine.
-    loopback_net: u8,
+    loopback_net: LoopbackNet,
     /// The story has come to its end; otherwise somebody will want to read the logs.
     ended_well: bool,
 }
@@ -110,7 +111,7 @@ impl Cluster {
             small_disk: ground.small_disk,
             lab: ground.lab,
             folder,
-            loopback_net: rand::rng().random_range(2..=254),
+            loopback_net: LoopbackNet::claim().context("find addresses for VMs")?,
             ended_well: false,
         })
     }
@@ -418,7 +419,7 @@ impl Cluster {
 
     /// Returns the second number of this fleet's VMs' addresses, 127.N.0.0/16.
     pub fn loopback_net(&self) -> u8 {
-        self.loopback_net
+        self.loopback_net.number
     }
 
     fn profile(&self) -> PathBuf {
