@@ -7,7 +7,7 @@ use stemcell::{DebianFormat, RepackedDebian, repack_debian};
 
 use crate::programs;
 
-/// Returns a stemcell with our agent in `folder`. `kept` is where a Debian is kept between runs: its agent is of an earlier build.
+/// Returns a stemcell with our agent in `folder`. `kept` is where a Debian without one is kept between runs.
 pub fn stemcell(kept: &Path, folder: &Path) -> Result<PathBuf> {
     let out = folder.join("debian.tgz");
     let from = stemcell::kept::debian(kept)?;

@@ -42,10 +42,12 @@ impl Operation {
     }
 }
 
-/// Who may lead next.
-struct Candidate {
-    id: u64,
+/// Who may lead next: the greatest is the best.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Successor {
     ready: bool,
+    matched: Option<u64>,
+    id: u64,
 }
 
 impl Node {
@@ -129,16 +131,16 @@ impl Node {
         if to == Some(me) {
             return Ok(me);
         }
-        let choice = Operation::new("choice of a successor for", me, timeout);
+        let choice = Operation::new("succession", me, timeout);
         let to = choice.bounded(self.successor(to)).await?;
-        let operation = Operation { name: "transfer of leadership to", id: to, ..choice };
+        let operation = Operation { name: "promotion", id: to, ..choice };
         self.inner.engine.trigger().transfer_leader(to).await.map_err(|_| MemberError::Stopped)?;
         let elected = |metrics: &Metrics| metrics.current_leader.is_some_and(|leader| leader != me);
         operation.bounded(self.wait_for(elected)).await?;
         Ok(self.status().leader.unwrap_or(to))
     }
 
-    /// Returns the voter that can take over: `wished`, or the one that is furthest.
+    /// Returns the voter that can take over: `wished`, or the furthest of those that are known to be able.
     ///
     /// From the transfer on, a leader takes no more writes and sends no more heartbeats: asking one that cannot take over would
     /// cost an election. Whether one can is known after a lease; a leader that was elected a moment ago has not heard anybody.
@@ -159,15 +161,16 @@ impl Node {
         }
     }
 
-    fn best_successor(&self, wished: Option<u64>) -> Result<Candidate, MemberError> {
-        let status = self.status();
-        let others = status.members.iter().filter(|member| member.voter && member.id != self.inner.node_id);
-        let candidates = others.filter(|member| wished.is_none_or(|wished| wished == member.id));
-        let best = candidates.max_by_key(|member| (self.is_ready(member, &status), member.matched));
-        let best = best.ok_or_else(|| {
-            wished.map_or(MemberError::LastVoter(self.inner.node_id), MemberError::UnknownMember)
-        })?;
-        Ok(Candidate { id: best.id, ready: self.is_ready(best, &status) })
+    fn best_successor(&self, wished: Option<u64>) -> Result<Successor, MemberError> {
+        let (status, me) = (self.status(), self.inner.node_id);
+        let others = status.members.iter().filter(|member| member.voter && member.id != me);
+        let wanted = others.filter(|member| wished.is_none_or(|wished| wished == member.id));
+        let able = wanted.map(|member| Successor {
+            ready: self.is_ready(member, &status),
+            matched: member.matched,
+            id: member.id,
+        });
+        able.max().ok_or_else(|| wished.map_or(MemberError::LastVoter(me), MemberError::UnknownMember))
     }
 
     fn is_ready(&self, member: &MemberStatus, status: &Status) -> bool {

@@ -1,7 +1,7 @@
 //! Makes stemcells with our agent: of this machine's own files, of a real Debian, and of that one a disk that boots by itself.
 //!
 //! All of them are archives as BOSH's are, and the same content gives the same bytes. What clouds and directors do with them is
-//! theirs: only a Debian of ours is read here, to pack it for another cloud.
+//! theirs: only a Debian of ours is read here, to pack it for another cloud or with another agent.
 //!
 //! Read next: [`build_debian`], then `disk_image` for what makes a disk boot.
 

@@ -1,9 +1,10 @@
 //! One replica: its place in the fleet's folder and in the network, and its process while it runs.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use rand::Rng as _;
@@ -63,14 +64,20 @@ impl Replica {
     }
 }
 
-/// Returns four ports that are free now, and will be later: below the range that the system takes for connections
+/// Whoever looks for ports takes the UDP port of the same number first, and keeps it: a replica that does not run holds none.
+static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+
+/// Returns four ports that are free now, and will be as long as this process runs: below the range that the system takes for connections
 /// going out, so that none of those sits there when a replica is started again.
 pub fn free_ports() -> Result<[u16; 4]> {
     let mut chance = rand::rng();
-    let mut held = Vec::new();
+    let (mut held, mut claims) = (Vec::new(), CLAIMS.lock().unwrap_or_else(PoisonError::into_inner));
     for _ in 0..1000 {
-        // Held until all are found: else one could be found twice.
-        held.extend(TcpListener::bind(("127.0.0.1", chance.random_range(10_240..32_000))));
+        let port = ("127.0.0.1", chance.random_range(10_240..32_000));
+        if let (Ok(claim), Ok(listener)) = (UdpSocket::bind(port), TcpListener::bind(port)) {
+            claims.push(claim);
+            held.push(listener);
+        }
         if let [a, b, c, d] = held.as_slice() {
             let port = |listener: &TcpListener| Ok::<_, std::io::Error>(listener.local_addr()?.port());
             return Ok([port(a)?, port(b)?, port(c)?, port(d)?]);

@@ -61,7 +61,7 @@ pub struct BuildStemcell {
     /// A Debian 12 with a kernel and our agent, by mmdebstrap from the mirror that apt is set to: takes minutes
     #[arg(long)]
     pub debian: bool,
-    /// The agent's program to put in [default: the one beside this program]
+    /// The agent's program to put in [default: the one beside this program; with `--from`, the one that is in there]
     #[arg(long, requires = "debian", value_name = "PROGRAM")]
     pub agent: Option<Utf8PathBuf>,
     /// Debian packages for jobs and for compiling, instead of the usual ones

@@ -4,14 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
-#[path = "common/ordinary.rs"]
-mod ordinary;
 
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use common::{Stage, context};
+use common::{Stage, context, ordinary};
 use cpi_api::*;
 use cpi_local::Rung;
 use serde_json::json;

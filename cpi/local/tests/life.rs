@@ -3,14 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
-#[path = "common/ordinary.rs"]
-mod ordinary;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Stage, context};
+use common::{Stage, context, ordinary};
 use cpi_api::*;
 use cpi_local::{LocalCpi, LockWaits, Rung};
 use model::*;

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
-#[path = "common/ordinary.rs"]
-mod ordinary;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,7 +10,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Stage, context};
+use common::{Stage, context, ordinary};
 use cpi_api::*;
 use cpi_local::Rung;
 use serde_json::json;

@@ -4,15 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
-#[path = "common/ordinary.rs"]
-mod ordinary;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Stage, context};
+use common::{Stage, context, ordinary};
 use cpi_api::conformance::{Subject, run_together};
 use cpi_api::*;
 use cpi_local::{Isolation, LocalCpi, LocalOptions, OpenError, Rung};
@@ -115,6 +113,7 @@ async fn a_disk_moves_between_vms_that_run() {
     let original = stage.dir.path().join("cloud/disks/disk-d/data/vcaps");
     assert_eq!(owner(&copy.join("vcaps")), owner(&original), "the copy has other owners");
     assert_ne!(owner(&original), owner(&copy), "vcap is root");
+    assert_eq!(owner(original.parent().unwrap()), nix::unistd::geteuid().as_raw(), "root inside is the user");
     cpi.delete_snapshot(&now, &snapshot).await.unwrap();
 
     // A VM that is started again has its disk before its agent asks for it.

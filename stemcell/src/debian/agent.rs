@@ -30,7 +30,7 @@ pub(super) fn exchange(
     }
 }
 
-/// Returns whether there was one.
+/// Returns whether there was an agent.
 fn copy(content: impl Read, program: &[u8], to: &Path) -> io::Result<bool> {
     let mut out = tar::Builder::new(GzEncoder::new(BufWriter::new(File::create(to)?), Compression::fast()));
     let (mut archive, mut found) = (tar::Archive::new(content), false);
@@ -39,7 +39,8 @@ fn copy(content: impl Read, program: &[u8], to: &Path) -> io::Result<bool> {
         let mut entry = entry?;
         let mut header = entry.header().clone();
         let path = entry.path_bytes();
-        if path.strip_prefix(b"./").unwrap_or(&path) == root::AGENT.as_bytes() {
+        let is_agent = path.strip_prefix(b"./").unwrap_or(&path) == root::AGENT.as_bytes();
+        if is_agent && header.entry_type().is_file() {
             header.set_size(program.len() as u64);
             header.set_cksum();
             out.append(&header, program)?;
@@ -48,6 +49,8 @@ fn copy(content: impl Read, program: &[u8], to: &Path) -> io::Result<bool> {
             out.append(&header, &mut entry)?;
         }
     }
+    // To its end, where a damaged archive shows.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     let file = out.into_inner()?.finish()?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?;
     Ok(found)

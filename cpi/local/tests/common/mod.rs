@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 #![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 
+pub mod ordinary;
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -112,10 +114,7 @@ impl Stage {
             Ok(cpi) => cpi,
             // Not skipped: another test of the file has an ordinary user do it, and root does what takes root.
             Err(_) if rung == Rung::UserNamespaces && nix::unistd::geteuid().is_root() => return None,
-            Err(_)
-                if rung == Rung::Namespaces
-                    && std::env::var_os("DIRECTORATE_TESTS_RUN_BY_ROOT").is_some() =>
-            {
+            Err(_) if rung == Rung::Namespaces && ordinary::root_does_it_too() => {
                 return None;
             }
             Err(error) => {

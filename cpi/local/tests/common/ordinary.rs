@@ -4,6 +4,7 @@
 //! place of the machine's, which stays as it was.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -14,8 +15,8 @@ use std::process::Command;
 const USER: (u32, &str) = (61_803, "directorate-test");
 /// The first of its further ids; nobody else's, most likely.
 const FIRST_ID: u32 = 1_879_048_192;
-/// Set for those who run what root runs, too.
-const RUN_BY_ROOT_BEFORE: &str = "DIRECTORATE_TESTS_RUN_BY_ROOT";
+/// Set where root runs the same tests, too.
+const ROOT_RUNS_THEM_TOO: &str = "DIRECTORATE_TESTS_OF_ROOT_TOO";
 /// Exit code of a run that could not be.
 const SKIPPED: i32 = 77;
 
@@ -41,9 +42,13 @@ pub fn does_it() -> bool {
     !nix::unistd::geteuid().is_root()
 }
 
+/// Returns whether root runs the same tests, so that nobody has to tell that it takes root.
+pub fn root_does_it_too() -> bool {
+    std::env::var_os(ROOT_RUNS_THEM_TOO).is_some()
+}
+
 /// Runs the other tests of this file as an ordinary user, who must be able to run `programs`. `own_name` is the test that asks
 /// for it.
-#[allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
 pub fn run_the_others(own_name: &str, programs: &[PathBuf]) {
     run_again(&["--skip", own_name], programs);
 }
@@ -83,7 +88,7 @@ pub fn run_again(chosen: &[&str], programs: &[PathBuf]) {
         .arg(std::env::current_exe().unwrap())
         .args(["--nocapture", "--test-threads=2"])
         .args(chosen)
-        .env(RUN_BY_ROOT_BEFORE, "1")
+        .env(ROOT_RUNS_THEM_TOO, "1")
         .env("TMPDIR", &home)
         .env("HOME", &home)
         .current_dir(&home)
@@ -98,6 +103,7 @@ pub fn run_again(chosen: &[&str], programs: &[PathBuf]) {
         output.status.success() || output.status.code() == Some(SKIPPED),
         "an ordinary user's tests fail"
     );
+    assert!(!said[0].contains("running 0 tests"), "there is no test that {chosen:?} leaves");
     // Nobody here can remove what the user's VMs have left but us: so they must have left nothing.
     let left: Vec<_> = fs::read_dir(&home).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
