@@ -31,12 +31,14 @@ mod snapshots;
 mod ssh;
 mod tasks;
 mod times;
+mod unread;
 mod variables;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::Response;
 use tower::ServiceExt as _;
 
@@ -62,6 +64,7 @@ pub fn routes(door: Door, cpi: &'static str) -> Router {
     all.fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::no_such_path)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(unread::read_to_the_end))
         .with_state(Rest { door, cpi, document })
 }
 
@@ -106,3 +109,5 @@ mod people_tests;
 mod tests;
 #[cfg(test)]
 mod traps_tests;
+#[cfg(test)]
+mod unread_tests;
