@@ -278,7 +278,8 @@ async fn kill_primary(cluster: &Cluster, substrate: &Substrate) -> Result<()> {
     let primary = wait::until("the primary has a new VM and is well", limit, async || {
         let primary = client.instances("redis").await?.into_iter().find(|now| now.id == victim.id);
         let has_another = |vm: &str| !vm.is_empty() && vm != victim.vm_cid;
-        Ok(primary.filter(|now| has_another(&now.vm_cid) && now.process_state == "running"))
+        let is_well = |now: &Instance| now.update_completed && now.process_state == "running";
+        Ok(primary.filter(|now| has_another(&now.vm_cid) && is_well(now)))
     })
     .await?;
     if substrate.is_machines() {
