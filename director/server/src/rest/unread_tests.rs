@@ -7,13 +7,14 @@ use axum::routing::{get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use owned_tasks::{OnExit, OwnedTasks};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::Notify;
 
 use super::unread::read_to_the_end;
 
 /// A connection to a server that refuses whatever is posted without a look at it, and whose word says when it has.
-fn connection() -> (DuplexStream, Arc<Notify>) {
+fn connection(tasks: &OwnedTasks) -> (DuplexStream, Arc<Notify>) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let refused = Arc::new(Notify::new());
     let told = refused.clone();
@@ -25,7 +26,7 @@ fn connection() -> (DuplexStream, Arc<Notify>) {
         .route("/", post(refuse))
         .route("/next", get(async || "the next answer"))
         .layer(from_fn(read_to_the_end));
-    tokio::spawn(async move {
+    tasks.spawn("connection", OnExit::Ignore, move |_| async move {
         let builder = Builder::new(TokioExecutor::new());
         let _ = builder.serve_connection(TokioIo::new(theirs), TowerToHyperService::new(router)).await;
     });
@@ -53,10 +54,11 @@ async fn read_until(connection: &mut DuplexStream, end: &str) -> String {
 
 #[tokio::test]
 async fn a_body_that_comes_after_its_refusal_costs_no_connection() {
+    let tasks = OwnedTasks::new();
     for (headers, body) in
         [("content-length: 5", "hello"), ("transfer-encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
     {
-        let (mut connection, refused) = connection();
+        let (mut connection, refused) = connection(&tasks);
         post_head(&mut connection, headers).await;
         refused.notified().await;
         connection.write_all(body.as_bytes()).await.unwrap();
@@ -71,13 +73,14 @@ async fn a_body_that_comes_after_its_refusal_costs_no_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_sends_too_much_or_nothing_is_told_that_the_connection_ends() {
+    let tasks = OwnedTasks::new();
     let too_much = "a".repeat(100_000);
     for (headers, body) in [
         ("content-length: 100000", too_much.as_str()),
         ("content-length: 5", ""),
         ("content-length: 5\r\nexpect: 100-continue", ""),
     ] {
-        let (mut connection, refused) = connection();
+        let (mut connection, refused) = connection(&tasks);
         post_head(&mut connection, headers).await;
         refused.notified().await;
         connection.write_all(body.as_bytes()).await.unwrap();
