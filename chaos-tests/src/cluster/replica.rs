@@ -67,8 +67,8 @@ impl Replica {
 /// Whoever looks for ports takes the UDP port of the same number first, and keeps it: a replica that does not run holds none.
 static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
-/// Returns four ports that are free now, and will be as long as this process runs: below the range that the system takes for connections
-/// going out, so that none of those sits there when a replica is started again.
+/// Returns four ports that are free now, and will be as long as this process runs: below the range that the system takes for
+/// connections going out, so that none of those sits there when a replica is started again.
 pub fn free_ports() -> Result<[u16; 4]> {
     let mut chance = rand::rng();
     let (mut held, mut claims) = (Vec::new(), CLAIMS.lock().unwrap_or_else(PoisonError::into_inner));

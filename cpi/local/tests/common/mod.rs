@@ -114,9 +114,7 @@ impl Stage {
             Ok(cpi) => cpi,
             // Not skipped: another test of the file has an ordinary user do it, and root does what takes root.
             Err(_) if rung == Rung::UserNamespaces && nix::unistd::geteuid().is_root() => return None,
-            Err(_) if rung == Rung::Namespaces && ordinary::root_does_it_too() => {
-                return None;
-            }
+            Err(_) if rung == Rung::Namespaces && ordinary::root_does_it_too() => return None,
             Err(error) => {
                 println!("skipped: {error}");
                 return None;

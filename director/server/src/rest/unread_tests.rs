@@ -1,3 +1,5 @@
+//! Connections of clients whose bodies nobody reads.
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::unread::read_to_the_end;
 
-/// A connection to a server that refuses whatever is posted without a look at it, and whose word says when it has.
+/// Returns a connection to a server that refuses whatever is posted without a look at its body, and who is told when it has.
 fn connection(tasks: &OwnedTasks) -> (DuplexStream, Arc<Notify>) {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let refused = Arc::new(Notify::new());
